@@ -1,0 +1,1 @@
+"""Backends: base says what one is, registry finds them."""

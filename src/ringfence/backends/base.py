@@ -1,0 +1,153 @@
+"""What a backend is: it makes an isolated place, starts the guest in it and hands back the stream.
+
+Nouns. A **backend** makes instances on one daemon or machine. An **instance** is one isolated
+place whose first process is the guest. Its **stream** carries the guest protocol. **Facts** are
+what the backend knows before anything starts. **Evidence** is what the runtime and the kernel say
+of an instance after it started, seen from outside.
+
+Life of an instance: `create` (place made, guest started, nothing of the user's has run), `connect`
+(any number of times, one at a time), `delete` (idempotent; nothing is left). `attach` gives the
+instance of a sandbox that another process created.
+
+A backend never runs commands and never touches files inside: the guest session does.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ringfence.policy.facts import Facts
+from ringfence.spec import SandboxSpec, State, Usage
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What this backend can enforce and do; what is absent raises UnsupportedError when asked for.
+
+    limits: names of `Limits` fields (and "ulimits") that hold. transports: in order of preference.
+    family_kill: "exec" when killing one exec spares the others of its user, else "user".
+    """
+
+    limits: frozenset[str] = frozenset()
+    transports: tuple[str, ...] = ()
+    family_kill: str = "exec"
+    pty: bool = False
+    detached: bool = False
+    users: bool = False
+    mounts: bool = False
+    pause: bool = False
+    runtimes: frozenset[str] = frozenset()
+    receipt: bool = True
+    usage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is needed to find an instance again; kept in the ledger.
+
+    native: the backend's own name for it (a container id). marker: what the guest of a detached
+    sandbox on a stream waits for. created, ends: seconds since the epoch.
+    """
+
+    id: str
+    backend: str
+    endpoint: str
+    native: str
+    transport: str
+    spec: SandboxSpec
+    created: float
+    ends: float | None = None
+    marker: bytes = b""
+    image_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One sandbox that a daemon knows of, by its labels."""
+
+    id: str
+    native: str
+    state: State
+    labels: Mapping[str, str]
+    image: str | None = None
+    created: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is seen of an instance from outside.
+
+    runtime: the daemon's own description, as data (docker: the inspect answer). guest_status:
+    /proc/PID/status of the guest on this host, "" when the daemon is elsewhere. cgroup: limit
+    files by name, such as {"pids.max": "288"}, read on this host, empty when elsewhere.
+    """
+
+    runtime: Mapping[str, object]
+    guest_status: str = ""
+    cgroup: Mapping[str, str] = field(default_factory=dict)
+
+
+class Instance(Protocol):
+    """One isolated place with a guest in it."""
+
+    record: Record
+
+    async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
+        """Open the stream to the guest and return its transport, connected to `factory()`.
+
+        The bytes are the guest protocol's in both directions, whatever carries them. Raises
+        SandboxLostError when the instance is gone, DeadlineExceededError when the guest does not
+        come within 10 s. Cancellation closes what was opened.
+        """
+        ...
+
+    async def state(self) -> State:
+        """The runtime's word, never a memory. EXITED when it is gone."""
+        ...
+
+    async def evidence(self) -> Evidence:
+        """What runtime and kernel say of it from outside."""
+        ...
+
+    async def usage(self) -> Usage | None:
+        """Its usage seen from outside, None when the backend cannot tell."""
+        ...
+
+    async def delete(self) -> None:
+        """Kill it and remove all that belongs to it. Idempotent. Not interrupted by cancellation
+        (the caller shields it)."""
+        ...
+
+
+class Backend(Protocol):
+    """Makes instances. Constructed with `endpoint`: a URL, or None for the environment's."""
+
+    name: str
+
+    async def features(self) -> Features:
+        """What it can enforce; BackendUnavailableError when it is not there."""
+        ...
+
+    async def facts(self, spec: SandboxSpec) -> Facts:
+        """What is known of the image and the machine; ImageNotFoundError, BackendUnavailableError."""
+        ...
+
+    async def create(self, spec: SandboxSpec, sandbox_id: str, facts: Facts) -> Instance:
+        """Make the place for a granted spec and start the guest. An error leaves nothing behind,
+        nor does cancellation."""
+        ...
+
+    async def attach(self, record: Record) -> Instance:
+        """The instance of an earlier create; NotFoundError when it is gone."""
+        ...
+
+    async def found(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        """All sandboxes of Ringfence on this endpoint that carry these labels."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections; instances go on."""
+        ...

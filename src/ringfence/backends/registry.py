@@ -1,0 +1,30 @@
+"""Backends by name, found as entry points of the group "ringfence.backends"."""
+
+from importlib.metadata import entry_points
+
+from ringfence.backends.base import Backend
+from ringfence.errors import InvalidSpecError
+
+GROUP = "ringfence.backends"
+
+
+def names() -> list[str]:
+    """The names of all installed backends, sorted."""
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def load(name: str, endpoint: str | None = None) -> Backend:
+    """The backend called `name`, talking to `endpoint`; "auto" is docker.
+
+    Raises InvalidSpecError for a name that is not installed.
+    """
+    wanted = "docker" if name == "auto" else name
+    for point in entry_points(group=GROUP):
+        if point.name == wanted:
+            backend: Backend = point.load()(endpoint=endpoint)
+            return backend
+    raise InvalidSpecError(
+        f"backend: no backend called {name!r}; installed are {', '.join(names())}",
+        op="open",
+        context={"fields": ["backend"]},
+    )

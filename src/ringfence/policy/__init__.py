@@ -1,0 +1,1 @@
+"""Pure: what a request is granted."""

@@ -1,0 +1,35 @@
+"""What a backend knows of image and machine before anything starts: the input of `resolve`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """An image as its own configuration describes it.
+
+    digest: its id or repository digest. user: as in the image's config, "" when unset. env: its
+    variables. cwd: its working directory, "" when unset. architecture: Go's name ("amd64").
+    """
+
+    digest: str
+    user: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    architecture: str = "amd64"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """image: None for a backend without images. memory: bytes of the machine. cpus: its cores.
+    nofile: the highest hard limit of open files it can give. repository_uid, repository_gid: owner
+    of the repository's directory, None without one. local: whether the daemon shares our files.
+    """
+
+    memory: int
+    cpus: float
+    nofile: int
+    image: ImageFacts | None = None
+    repository_uid: int | None = None
+    repository_gid: int | None = None
+    local: bool = True

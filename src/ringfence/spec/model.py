@@ -1,0 +1,65 @@
+"""What every part of a spec has in common."""
+
+import posixpath
+from typing import Any, Self
+
+import pydantic
+
+from ringfence.errors import InvalidSpecError
+
+
+class Model(pydantic.BaseModel):
+    """A frozen value: unknown fields are refused, defaults are checked too."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Validate `data`; InvalidSpecError names every wrong field with its value."""
+        try:
+            return cls.model_validate(data)
+        except pydantic.ValidationError as error:
+            raise invalid_spec(error) from None
+
+
+def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
+    """One InvalidSpecError for all that pydantic found wrong."""
+    problems = []
+    for entry in error.errors(include_url=False):
+        field = ".".join(str(part) for part in entry["loc"]) or "spec"
+        reason = entry["msg"].removeprefix("Value error, ")
+        value = "" if entry["type"] == "missing" else f" (got {_short(entry.get('input'))})"
+        problems.append({"field": field, "message": f"{field}: {reason}{value}"})
+    return InvalidSpecError(
+        "; ".join(problem["message"] for problem in problems),
+        op="validate",
+        context={"fields": [problem["field"] for problem in problems]},
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_text(value: str, what: str) -> str:
+    """`value`, unless it holds a NUL."""
+    if "\0" in value:
+        raise ValueError(f"{what} holds a NUL character")
+    return value
+
+
+def check_inside_path(value: str, what: str) -> str:
+    """An absolute, normalised path inside a sandbox, not under /proc, /sys or /dev.
+
+    The kernel's directories are refused because a working directory such as /proc/self/fd/7 has
+    been a way out of a container (CVE-2024-21626).
+    """
+    check_text(value, what)
+    if not value.startswith("/"):
+        raise ValueError(f"{what} must be absolute, such as /workspace")
+    if posixpath.normpath(value) != value or value.startswith("//"):
+        raise ValueError(f"{what} must be normalised: write {posixpath.normpath('/' + value)!r}")
+    if value.split("/")[1] in ("proc", "sys", "dev", ".ringfence"):
+        raise ValueError(f"{what} may not be below /proc, /sys, /dev or /.ringfence")
+    return value

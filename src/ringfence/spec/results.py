@@ -1,0 +1,222 @@
+"""What comes back: results, usage, state, receipt. Plain slotted values, no validation."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ringfence.errors import ProcessError
+
+
+class Reason(enum.StrEnum):
+    """Why a command ended.
+
+    NOT_STARTED: args[0] is missing (exit code 127) or cannot be executed (126), as in a shell;
+    `ExecResult.error` says which. COLLATERAL: killed together with another command of its user.
+    """
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    OOM_KILLED = "oom_killed"
+    CPU_TIME = "cpu_time"
+    OUTPUT_LIMIT = "output_limit"
+    COLLATERAL = "collateral"
+    NOT_STARTED = "not_started"
+    SANDBOX_LOST = "sandbox_lost"
+
+
+class State(enum.StrEnum):
+    """The life of a sandbox, in OCI's words; `exited` also when it is gone but on record."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecUsage:
+    """Resources of one command's main process and the children it waited for (getrusage(2)).
+
+    Seconds, bytes and counts. `oom_kills` counts kills in the whole sandbox during the command,
+    None where no counter can be read.
+    """
+
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    max_rss: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    blocks_in: int = 0
+    blocks_out: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command ended; a failing command is a result, not an exception.
+
+    exit_code: None when it did not exit by itself. signal: number, None when not signaled.
+    stdout, stderr: what was kept. *_total: bytes written; above len() when truncated.
+    duration: seconds inside the sandbox. survivors: whether children it left may still run.
+    """
+
+    args: tuple[str, ...]
+    exit_code: int | None
+    signal: int | None
+    reason: Reason
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    stdout_total: int
+    stderr_total: int
+    duration: float
+    usage: ExecUsage
+    survivors: bool = False
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited by itself with code 0."""
+        return self.reason is Reason.EXITED and self.exit_code == 0
+
+    @property
+    def stdout_truncated(self) -> bool:
+        """Whether stdout was longer than what was kept."""
+        return self.stdout_total > len(self.stdout)
+
+    @property
+    def stderr_truncated(self) -> bool:
+        """Whether stderr was longer than what was kept."""
+        return self.stderr_total > len(self.stderr)
+
+    @property
+    def shell_code(self) -> int:
+        """The code a shell would show: 124 timeout, 137 out of memory, 128+n signal n, 125 lost."""
+        if self.reason is Reason.TIMEOUT:
+            return 124
+        if self.reason is Reason.OOM_KILLED:
+            return 137
+        if self.exit_code is not None:
+            return self.exit_code
+        return 125 if self.signal is None else 128 + self.signal
+
+    def check(self) -> "ExecResult":
+        """This result, or ProcessError when the command did not exit with 0."""
+        if self.ok:
+            return self
+        tail = self.stderr[-2000:].decode("utf-8", "replace").strip()
+        how = self.error or f"{self.reason} ({self.describe()})"
+        raise ProcessError(
+            f"{self.args[0]!r} failed: {how}" + (f"\n{tail}" if tail else ""),
+            op="exec",
+            context={
+                "args": list(self.args),
+                "exit_code": self.exit_code,
+                "signal": self.signal,
+                "reason": str(self.reason),
+            },
+        )
+
+    def describe(self) -> str:
+        """Exit code or signal in words."""
+        if self.signal is not None:
+            return f"signal {self.signal}"
+        return "no exit code" if self.exit_code is None else f"exit code {self.exit_code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Resources of a sandbox since it was created. None: not to be had here.
+
+    cpu_*: seconds. memory*: bytes. source: "cgroup", "engine" or "guest".
+    """
+
+    cpu_user_seconds: float | None = None
+    cpu_system_seconds: float | None = None
+    cpu_seconds: float | None = None
+    cpu_throttled_seconds: float | None = None
+    memory: int | None = None
+    memory_peak: int | None = None
+    memory_limit: int | None = None
+    pids: int | None = None
+    oom_kills: int | None = None
+    source: str = "cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One line of a receipt: what was asked for, what the kernel says, and where it says so."""
+
+    name: str
+    requested: str
+    enforced: str
+    ok: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is really enforced, read back from the kernel and the runtime after the start."""
+
+    controls: tuple[Control, ...]
+
+    @property
+    def gaps(self) -> tuple[Control, ...]:
+        """Controls that were asked for and are not in force."""
+        return tuple(control for control in self.controls if not control.ok)
+
+    def __getitem__(self, name: str) -> Control:
+        for control in self.controls:
+            if control.name == name:
+                return control
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        rows = [("control", "requested", "enforced", "evidence")]
+        rows += [(c.name, c.requested, c.enforced, c.evidence) for c in self.controls]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}"
+            for row in rows
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The receipt as JSON-able data."""
+        return {"controls": [asdict(control) for control in self.controls]}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """What and where a sandbox is. created: seconds since the epoch; ends: likewise or None."""
+
+    id: str
+    backend: str
+    state: State
+    image: str | None
+    image_digest: str | None
+    created: float
+    ends: float | None
+    detached: bool
+    labels: Mapping[str, str]
+    transport: str | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The info as JSON-able data."""
+        return {**asdict(self), "state": str(self.state), "labels": dict(self.labels)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What `run` gives back: the command's result and all that is known of its sandbox."""
+
+    result: ExecResult
+    usage: Usage
+    receipt: Receipt
+    events: Sequence[Any] = ()
+    patch: bytes | None = None
