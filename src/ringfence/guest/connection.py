@@ -1,0 +1,328 @@
+"""The stream of one session: frames in and out, ids, keep-alive, and its end."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+from ringfence.errors import (
+    GuestError,
+    SandboxError,
+    SandboxLostError,
+    StateError,
+    UnsupportedError,
+)
+from ringfence.guest.operation import Operation, lost
+from ringfence.guest.protocol import (
+    GUEST_FRAME_CAP,
+    HEADER,
+    HELLO_TAIL,
+    MARKER_BYTES,
+    VERSION,
+    Answer,
+    Ask,
+    Payload,
+    frame,
+    malformed,
+)
+
+_HEADER_BYTES = HEADER.size
+_BUFFER_BYTES = GUEST_FRAME_CAP + 4 + 64 * 1024
+_SKIPPED_CAP = 64 * 1024 * 1024
+TICKS = 3
+"""Intervals of keep-alive in one lease."""
+_LAST_ID = 2**32 - 1
+_CLOSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What the guest says of itself. features: bits of `protocol.Feature`; epoch: sessions it had
+    so far; boot_ms: milliseconds since it started."""
+
+    version: int
+    features: int
+    reserved_uid: int
+    epoch: int
+    boot_ms: int
+    build: str
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Everything below the operations. The guest's bytes are hostile: what makes no sense ends it.
+
+    `lost` is resolved, never failed, with the error that ended the session.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[SandboxError] = self._loop.create_future()
+        self.greeted: asyncio.Future[Hello] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._disconnected: asyncio.Future[None] = self._loop.create_future()
+        self._ended: SandboxError | None = None
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._greeting = b""
+        self._skipped = 0
+        self._operations: dict[int, Operation] = {}
+        self._first_id = self._next_id = 1
+        self._wrapped = False
+        self._foreign: set[int] = set()
+        self._interval = lease / TICKS
+        self._tick: asyncio.TimerHandle | None = None
+        self._heard = self._spoke = True
+        self._silent = 0
+        self._paused_at: float | None = None
+        self._paused_seconds = 0.0
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the transport, once."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport, last."""
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
+        why = f"its stream ended ({exc})" if exc else "its stream ended"
+        self.lose(SandboxLostError(f"{why}: it was deleted, it expired or its guest died"))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport writes what comes next."""
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take `nbytes` more bytes and every frame that is complete now."""
+        self._heard = True
+        self._filled += nbytes
+        if self._ended is not None:
+            self._filled = 0
+            return
+        try:
+            done = self._skip() if self._greeting else 0
+            done = self._frames(done)
+        except GuestError as error:
+            self.lose(error)
+        except Exception as error:  # noqa: BLE001 - whatever hostile bytes provoke ends the session
+            violation = malformed(f"a frame cannot be read ({type(error).__name__}: {error})")
+            violation.__cause__ = error
+            self.lose(violation)
+        else:
+            self._keep_from(done)
+
+    def _frames(self, start: int) -> int:
+        view = self._view
+        filled = self._filled
+        operations = self._operations
+        unpack = HEADER.unpack_from
+        while filled - start >= _HEADER_BYTES and not self._greeting:
+            length, op, operation_id = unpack(view, start)
+            if not 5 <= length <= GUEST_FRAME_CAP:
+                raise malformed(f"a frame of {length} bytes")
+            stop = start + 4 + length
+            if stop > filled:
+                break
+            payload = view[start + _HEADER_BYTES : stop]
+            operation = operations.get(operation_id)
+            if operation is None:
+                self._stray(op, operation_id, payload)
+            elif operation.receive(op, payload):
+                operations.pop(operation_id, None)
+            start = stop
+        return start
+
+    def _keep_from(self, start: int) -> None:
+        rest = self._filled - start
+        if start and rest:
+            self._view[:rest] = self._view[start : self._filled]
+        self._filled = rest
+
+    def _skip(self) -> int:
+        """Where the answer to HELLO begins; what stands before it is not of this session."""
+        at = self._buffer.find(self._greeting, 0, self._filled)
+        if at >= 4:
+            self._greeting = b""
+            return at - 4
+        if at >= 0:
+            raise malformed("HELLO has no length")
+        skipped = max(0, self._filled - len(self._greeting) - 4)
+        self._skipped += skipped
+        if self._skipped > _SKIPPED_CAP:
+            raise malformed("too much came before its HELLO")
+        return skipped
+
+    def _stray(self, op: int, operation_id: int, payload: memoryview) -> None:
+        if operation_id == 0:
+            if op == Answer.HELLO and not self.greeted.done():
+                self._greet(Payload(payload))
+            elif op != Answer.PONG:
+                raise malformed(f"frame 0x{op:02x} for the session itself")
+        elif not self.greeted.done():
+            raise malformed("a frame before its HELLO")
+        elif not (
+            self._wrapped
+            or self._first_id <= operation_id < self._next_id
+            or operation_id in self._foreign
+        ):
+            raise malformed(f"a frame for operation {operation_id}, which never was")
+
+    def _greet(self, fields: Payload) -> None:
+        fields.raw(MARKER_BYTES)
+        version, features, reserved_uid, epoch, boot_ms = fields.take(HELLO_TAIL)
+        if version != VERSION:
+            self.lose(
+                UnsupportedError(
+                    f"the guest speaks protocol version {version}, this Ringfence {VERSION}: open "
+                    "the sandbox with the Ringfence that created it",
+                    op="open",
+                )
+            )
+            return
+        build = fields.text()[:256]
+        fields.end()
+        # Ids of earlier sessions may still name held execs: each session counts from its own base.
+        self._first_id = self._next_id = ((epoch & 0xFFF) << 20) + 1
+        self.greeted.set_result(Hello(version, features, reserved_uid, epoch, boot_ms, build))
+
+    # The operations' side.
+
+    def clock(self) -> float:
+        """Seconds, not counting the time while the session was suspended."""
+        now = self._loop.time() if self._paused_at is None else self._paused_at
+        return now - self._paused_seconds
+
+    def register(self, operation: Operation, seconds: float = math.inf) -> int:
+        """Give `operation` an id; it expires in `seconds`. StateError, SandboxLostError."""
+        if self._ended is not None:
+            self._refuse(self._ended)
+        operations = self._operations
+        operation_id = self._next_id
+        while operation_id in operations or operation_id in self._foreign:
+            operation_id += 1
+        if operation_id > _LAST_ID:
+            self._wrapped, self._next_id = True, 1
+            return self.register(operation, seconds)
+        self._next_id = operation_id + 1
+        self._add(operation, operation_id, seconds)
+        return operation_id
+
+    def adopt(self, operation: Operation, operation_id: int, seconds: float = math.inf) -> None:
+        """Register `operation` under an id that an earlier operation or session chose.
+
+        Raises StateError when an operation of this session is using it.
+        """
+        if self._ended is not None:
+            self._refuse(self._ended)
+        if operation_id in self._operations:
+            raise StateError(f"exec {operation_id} is attached already", op="attach")
+        self._foreign.add(operation_id)
+        self._add(operation, operation_id, seconds)
+
+    def _add(self, operation: Operation, operation_id: int, seconds: float) -> None:
+        operation.id = operation_id
+        if seconds != math.inf:
+            operation.deadline = self.clock() + seconds
+        self._operations[operation_id] = operation
+
+    def drop(self, operation: Operation) -> None:
+        """Forget `operation`; what the guest still sends for it is ignored."""
+        if self._operations.get(operation.id) is operation:
+            del self._operations[operation.id]
+
+    def send(self, op: int, operation_id: int, payload: bytes = b"") -> None:
+        """Write one frame; nothing happens when the session has ended."""
+        data = frame(op, operation_id, payload)
+        if self._ended is None and self._transport is not None:
+            self._spoke = True
+            self._transport.write(data)
+
+    def _refuse(self, reason: SandboxError) -> None:
+        if isinstance(reason, StateError):
+            raise StateError(reason.message, op="session")
+        raise lost(reason, "session")
+
+    # Keep-alive and the end.
+
+    def keep_alive(self) -> None:
+        """Ping from now on; a whole lease without a sign of the guest ends the session."""
+        if self._tick is None and self._ended is None:
+            self._tick = self._loop.call_later(self._interval, self._on_tick)
+
+    def suspend(self) -> None:
+        """Stop pings and deadlines, for a guest that is about to be frozen. Idempotent."""
+        if self._paused_at is None:
+            self._paused_at = self._loop.time()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def resume(self) -> None:
+        """Go on after `suspend`: the guest has been thawed. Idempotent."""
+        if self._paused_at is not None:
+            self._paused_seconds += self._loop.time() - self._paused_at
+            self._paused_at = None
+            self._silent = 0
+            self.send(Ask.PING, 0)
+            self.keep_alive()
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        self._silent = 0 if self._heard else self._silent + 1
+        if self._silent > TICKS:
+            self.lose(SandboxLostError("its guest gave no sign of life for a whole lease"))
+            return
+        if not (self._heard and self._spoke):
+            self.send(Ask.PING, 0)
+        self._heard = self._spoke = False
+        self._expire()
+        self.keep_alive()
+
+    def _expire(self) -> None:
+        now = self.clock()
+        for operation in list(self._operations.values()):
+            if now < operation.deadline:
+                operation.overdue = False
+            elif not operation.overdue:
+                # One tick more: its answer may be waiting in the socket of a busy event loop.
+                operation.overdue = True
+            else:
+                self._expire_one(operation, now)
+
+    def _expire_one(self, operation: Operation, now: float) -> None:
+        reason = operation.expire(now)
+        if reason is not None:
+            self.lose(reason)
+        elif operation.deadline <= now:
+            self.drop(operation)
+
+    def lose(self, error: SandboxError) -> None:
+        """End the session because of `error`: every operation ends, the stream is closed at once."""
+        if self._ended is None:
+            self._end(error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _end(self, error: SandboxError) -> None:
+        self._ended = error
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        operations, self._operations = self._operations, {}
+        for operation in operations.values():
+            operation.lose(error)
+        if not self.greeted.done():
+            self.greeted.cancel()
+        self.lost.set_result(error)
+
+    async def disconnect(self) -> None:
+        """Flush, close the stream and end every operation; the guest is not told. Idempotent."""
+        if self._ended is None:
+            self._end(StateError("the session was closed", op="session"))
+            if self._transport is not None:
+                self._transport.close()
+        if self._transport is not None:
+            await asyncio.wait([self._disconnected], timeout=_CLOSE_SECONDS)
+            self._transport.abort()

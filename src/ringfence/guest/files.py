@@ -1,0 +1,289 @@
+"""The files of the sandbox, as its guest reaches them.
+
+Every operation names the user it runs as (`who`) and has that user's permissions. Paths are
+absolute; str is UTF-8 with surrogateescape. Names come back as bytes. Errors: the FileError of
+ringfence.guest.failures, InvalidSpecError for a path that cannot be sent, and the session's.
+Cancellation ends what takes long inside too; short operations may still take effect.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.guest.failures import file_error
+from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
+from ringfence.guest.protocol import (
+    NO_CAP,
+    U8,
+    U32,
+    Answer,
+    Ask,
+    Cred,
+    Failure,
+    Payload,
+    Stat,
+    WriteFlag,
+    cred,
+    string,
+    text,
+)
+from ringfence.guest.transfers import (
+    Entry,
+    Reader,
+    Walk,
+    Watch,
+    Whole,
+    Writer,
+    unpack_entries,
+)
+
+if TYPE_CHECKING:
+    from ringfence.guest.connection import Connection
+
+TREE_SECONDS = 3600.0
+"""How long REMOVE and COPY may take."""
+_WHOLE_BYTES = 1024 * 1024
+_READ = struct.Struct("<QQ")
+_WRITE = struct.Struct("<IIQ")
+_LIST = struct.Struct("<IB")
+_WALK = struct.Struct("<IQ")
+
+Path = str | bytes
+
+
+class Page(NamedTuple):
+    """Some entries of a directory; `cursor` continues behind them, None at the end."""
+
+    entries: list[Entry]
+    cursor: bytes | None
+
+
+class Files:
+    """File operations over one session."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    async def stat(self, path: Path, who: Cred, *, follow: bool = True) -> Stat:
+        """What stat(2), or lstat(2) without `follow`, says."""
+        place = _path(path)
+        payload = cred(who) + U8.pack(follow) + string(place)
+        return await self._ask("stat", Ask.STAT, place, payload, Payload.stat)
+
+    async def list_dir(
+        self,
+        path: Path,
+        who: Cred,
+        *,
+        cursor: bytes = b"",
+        limit: int = 1000,
+        with_stat: bool = True,
+    ) -> Page:
+        """One page of at most `limit` entries, "." and ".." left out, in no order.
+
+        cursor: of the page before, empty for the first. Without `with_stat` every stat is zeros.
+        """
+        place = _path(path)
+        payload = cred(who) + string(place) + string(cursor) + _LIST.pack(limit, with_stat)
+        return await self._ask("list", Ask.LIST_DIR, place, payload, _page)
+
+    async def read(
+        self,
+        path: Path,
+        who: Cred,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        max_bytes: int | None = None,
+    ) -> bytes:
+        """The bytes of a regular file from `offset`, at most `length` of them (None: to the end).
+
+        FileTooLargeError when there are more than `max_bytes`, before more than that is kept.
+        """
+        place = _path(path)
+        wanted = NO_CAP if length is None else length
+        if max_bytes is not None:
+            wanted = min(wanted, max_bytes + 1)
+        transfer = Whole(self._connection, place, offset, max_bytes)
+        payload = cred(who) + string(place) + _READ.pack(offset, wanted)
+        self._connection.send(Ask.READ, self._register(transfer), payload)
+        try:
+            return await transfer.future
+        except asyncio.CancelledError:
+            transfer.cancel()
+            raise
+
+    def open_read(
+        self, path: Path, who: Cred, *, offset: int = 0, length: int | None = None
+    ) -> Reader:
+        """Like `read`, as an async iterator of bytes that holds at most 1 MiB; errors come from it.
+
+        Close it (`async with`) when not reading to the end.
+        """
+        place = _path(path)
+        reader = Reader(self._connection, place, offset)
+        wanted = NO_CAP if length is None else length
+        payload = cred(who) + string(place) + _READ.pack(offset, wanted)
+        self._connection.send(Ask.READ, self._register(reader), payload)
+        return reader
+
+    async def write(
+        self,
+        path: Path,
+        who: Cred,
+        data: bytes | bytearray | memoryview | AsyncIterable[bytes],
+        *,
+        flags: int = WriteFlag.CREATE | WriteFlag.TRUNCATE,
+        mode: int = 0o644,
+        offset: int = 0,
+    ) -> int:
+        """Write `data` to a file; the number of bytes written. flags: of `protocol.WriteFlag`.
+
+        Cancellation, or an error of the iterable, abandons it: with ATOMIC the file is as before,
+        else it holds what was written.
+        """
+        place = _path(path)
+        begin = cred(who) + string(place)
+        if not isinstance(data, AsyncIterable) and len(data) <= _WHOLE_BYTES:
+            payload = begin + _WRITE.pack(flags | WriteFlag.WHOLE, mode, offset) + bytes(data)
+            return await self._ask("write", Ask.WRITE, place, payload, Payload.u64)
+        writer = Writer(self._connection, place)
+        payload = begin + _WRITE.pack(flags & ~WriteFlag.WHOLE, mode, offset)
+        self._connection.send(Ask.WRITE, self._register(writer), payload)
+        try:
+            await _pour(data, writer)
+            return await writer.future
+        except BaseException:
+            writer.cancel()
+            raise
+
+    async def mkdir(
+        self, path: Path, who: Cred, *, mode: int = 0o755, parents: bool = False
+    ) -> None:
+        """Make a directory; with `parents` also those above it, and one that exists is fine."""
+        place = _path(path)
+        payload = cred(who) + U32.pack(mode) + U8.pack(parents) + string(place)
+        await self._ask("mkdir", Ask.MKDIR, place, payload, nothing)
+
+    async def remove(self, path: Path, who: Cred, *, recursive: bool = False) -> int:
+        """Remove a file, a link or an empty directory, or a whole tree; how many entries."""
+        place = _path(path)
+        payload = cred(who) + U8.pack(recursive) + string(place)
+        return await self._ask("remove", Ask.REMOVE, place, payload, Payload.u64, TREE_SECONDS)
+
+    async def rename(self, path: Path, to: Path, who: Cred, *, replace: bool = True) -> None:
+        """Rename; PathExistsError when `to` exists and is not to be replaced."""
+        place = _path(path)
+        payload = cred(who) + U8.pack(replace) + string(place) + string(_path(to))
+        await self._ask("rename", Ask.RENAME, place, payload, nothing)
+
+    async def chmod(self, path: Path, who: Cred, mode: int) -> None:
+        """Set the permission bits."""
+        place = _path(path)
+        payload = cred(who) + U32.pack(mode) + string(place)
+        await self._ask("chmod", Ask.CHMOD, place, payload, nothing)
+
+    async def copy(self, path: Path, to: Path, who: Cred, *, recursive: bool = False) -> int:
+        """Copy a file, or a tree, inside the sandbox; the number of bytes."""
+        place = _path(path)
+        payload = cred(who) + U8.pack(recursive) + string(place) + string(_path(to))
+        return await self._ask("copy", Ask.COPY, place, payload, Payload.u64, TREE_SECONDS)
+
+    async def symlink(self, target: Path, path: Path, who: Cred) -> None:
+        """Make a symbolic link at `path` that holds `target`, whatever that is."""
+        place = _path(path)
+        payload = cred(who) + string(text(target, "target")) + string(place)
+        await self._ask("symlink", Ask.SYMLINK, place, payload, nothing)
+
+    async def readlink(self, path: Path, who: Cred) -> bytes:
+        """What the symbolic link at `path` holds."""
+        place = _path(path)
+        payload = cred(who) + string(place)
+        return await self._ask("readlink", Ask.READLINK, place, payload, Payload.string)
+
+    def walk(
+        self, path: Path, who: Cred, *, depth: int = 2**32 - 1, max_entries: int = NO_CAP
+    ) -> Walk:
+        """All that is below a directory, as an async iterator of lists of entries.
+
+        Names are paths relative to the directory; links are not followed. It holds at most 1 MiB.
+        Use `aclose()` when leaving it early.
+        """
+        place = _path(path)
+        walk = Walk(self._connection, place)
+        payload = cred(who) + string(place) + _WALK.pack(depth, max_entries)
+        self._connection.send(Ask.WALK, self._register(walk), payload)
+        return walk
+
+    async def watch(self, path: Path, who: Cred, *, recursive: bool = False) -> Watch:
+        """Changes below `path` from now on, as an async iterator of events; `aclose()` ends it."""
+        place = _path(path)
+        watch = Watch(self._connection, place)
+        payload = cred(who) + U8.pack(recursive) + string(place)
+        self._connection.send(Ask.WATCH, self._register(watch), payload)
+        try:
+            await watch.armed
+        except asyncio.CancelledError:
+            watch.cancel()
+            raise
+        return watch
+
+    def _register(self, operation: Reader | Whole | Writer | Walk | Watch) -> int:
+        return self._connection.register(operation, ANSWER_SECONDS)
+
+    async def _ask(
+        self,
+        name: str,
+        op: int,
+        path: bytes,
+        payload: bytes,
+        parse: Callable[[Payload], T],
+        seconds: float = ANSWER_SECONDS,
+    ) -> T:
+        connection = self._connection
+        question = Question(f"files.{name}", Answer.DONE, parse, _fail(f"files.{name}", path))
+        operation_id = connection.register(question, seconds)
+        connection.send(op, operation_id, payload)
+        try:
+            return await question.future
+        except asyncio.CancelledError:
+            connection.drop(question)
+            if seconds == TREE_SECONDS:
+                connection.send(Ask.CANCEL, operation_id)
+            raise
+
+
+async def _pour(
+    data: bytes | bytearray | memoryview | AsyncIterable[bytes], writer: Writer
+) -> None:
+    if not isinstance(data, AsyncIterable):
+        await writer.input.write(data)
+    else:
+        async for chunk in data:
+            if not await writer.input.write(chunk):
+                break
+    if not writer.over:
+        writer.end()
+
+
+def _page(fields: Payload) -> Page:
+    more = fields.u8()
+    cursor = fields.string()
+    return Page(unpack_entries(fields), cursor if more else None)
+
+
+def _fail(op: str, path: bytes) -> Callable[[Failure], SandboxError]:
+    return lambda failure: file_error(op, path, failure)
+
+
+def _path(path: Path) -> bytes:
+    place = text(path, "path")
+    if not place.startswith(b"/"):
+        raise InvalidSpecError(
+            f"path: {path!r} is not absolute: write it from / on, such as /workspace/file",
+            op="files",
+            context={"fields": ["path"]},
+        )
+    return place

@@ -1,0 +1,283 @@
+"""Frames of the guest protocol: numbers, packing and careful unpacking.
+
+The protocol is described in docs/guest-protocol.md; the names here are its names.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from ringfence.errors import GuestError, InvalidSpecError
+
+VERSION: Final = 1
+MARKER_BYTES: Final = 16
+HOST_FRAME_CAP: Final = 4 * 1024 * 1024 + 5
+"""The longest `length` a guest accepts."""
+GUEST_FRAME_CAP: Final = 1024 * 1024 + 5
+"""The longest `length` a host accepts."""
+OUTPUT_WINDOW: Final = 1024 * 1024
+INPUT_WINDOW: Final = 256 * 1024
+NO_CAP: Final = 2**64 - 1
+UNKNOWN: Final = 2**64 - 1
+
+STDOUT: Final = 1
+STDERR: Final = 2
+
+HEADER: Final = struct.Struct("<IBI")
+U8: Final = struct.Struct("<B")
+U32: Final = struct.Struct("<I")
+U64: Final = struct.Struct("<Q")
+EXIT: Final = struct.Struct("<iBBII13Q")
+STAT: Final = struct.Struct("<IIIQQqQI")
+HELLO_TAIL: Final = struct.Struct("<IQIQQ")
+
+
+class Ask:
+    """What the host sends."""
+
+    HELLO: Final = 0x01
+    PING: Final = 0x02
+    LEASE: Final = 0x03
+    SHUTDOWN: Final = 0x04
+    KILL_ALL: Final = 0x05
+    USER: Final = 0x06
+    LIST: Final = 0x07
+    EXEC: Final = 0x10
+    STDIN: Final = 0x11
+    ACK: Final = 0x12
+    SIGNAL: Final = 0x13
+    KILL: Final = 0x14
+    RESIZE: Final = 0x15
+    ATTACH: Final = 0x16
+    FORGET: Final = 0x17
+    STAT: Final = 0x20
+    LIST_DIR: Final = 0x21
+    READ: Final = 0x22
+    WRITE: Final = 0x23
+    FILE_DATA: Final = 0x24
+    FILE_END: Final = 0x25
+    MKDIR: Final = 0x26
+    REMOVE: Final = 0x27
+    RENAME: Final = 0x28
+    CHMOD: Final = 0x29
+    COPY: Final = 0x2A
+    SYMLINK: Final = 0x2B
+    READLINK: Final = 0x2C
+    WATCH: Final = 0x2D
+    CANCEL: Final = 0x2E
+    WALK: Final = 0x2F
+
+
+class Answer:
+    """What the guest sends."""
+
+    HELLO: Final = 0x41
+    PONG: Final = 0x42
+    DONE: Final = 0x43
+    FAIL: Final = 0x44
+    USER: Final = 0x45
+    LIST: Final = 0x46
+    STARTED: Final = 0x50
+    OUT: Final = 0x51
+    ERR: Final = 0x52
+    STDIN_ACK: Final = 0x53
+    EXIT: Final = 0x54
+    DATA: Final = 0x60
+    ENTRIES: Final = 0x61
+    EVENT: Final = 0x62
+
+
+class Feature:
+    """Bits of HELLO's features."""
+
+    SUBREAPER: Final = 1 << 0
+    PTY: Final = 1 << 1
+    SETFSUID: Final = 1 << 2
+    OOM_COUNTER: Final = 1 << 3
+    PIDFD: Final = 1 << 4
+    WATCH: Final = 1 << 5
+
+
+class ExecFlag:
+    """Flags of EXEC."""
+
+    STDIN_OPEN: Final = 1
+    PTY: Final = 2
+    STDERR_TO_STDOUT: Final = 4
+    HOLD: Final = 8
+    KILL_ON_CAP: Final = 16
+    SEARCH_PATH: Final = 32
+
+
+class WriteFlag:
+    """Flags of WRITE."""
+
+    CREATE: Final = 1
+    TRUNCATE: Final = 2
+    APPEND: Final = 4
+    EXCLUSIVE: Final = 8
+    PARENTS: Final = 16
+    ATOMIC: Final = 32
+    WHOLE: Final = 64
+
+
+class Cred(NamedTuple):
+    """Whom the guest acts as: ids inside the sandbox."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Stat(NamedTuple):
+    """What stat(2) says. size: bytes; blocks: of 512 bytes; mtime_ns: since the epoch."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    blocks: int
+    mtime_ns: int
+    inode: int
+    links: int
+
+
+class Failure(NamedTuple):
+    """A FAIL frame: the guest's errno, where it happened, and its words (never to be parsed)."""
+
+    errno: int
+    stage: int
+    detail: str
+
+
+def frame(op: int, operation_id: int, payload: bytes = b"") -> bytes:
+    """One frame. Raises InvalidSpecError when the payload is over the guest's cap."""
+    length = len(payload) + 5
+    if length > HOST_FRAME_CAP:
+        raise InvalidSpecError(
+            f"the request takes {length} bytes, over the {HOST_FRAME_CAP} of one frame: pass less "
+            "in args and env, and large data through stdin or a file",
+            context={"bytes": length, "limit": HOST_FRAME_CAP},
+        )
+    return HEADER.pack(length, op, operation_id) + payload
+
+
+def string(data: bytes) -> bytes:
+    """A `str` of the protocol."""
+    return U32.pack(len(data)) + data
+
+
+def strings(items: Sequence[bytes]) -> bytes:
+    """A `list` of the protocol."""
+    pack = U32.pack
+    parts = [pack(len(items))]
+    for item in items:
+        parts.append(pack(len(item)))
+        parts.append(item)
+    return b"".join(parts)
+
+
+def cred(who: Cred) -> bytes:
+    """A `cred` of the protocol."""
+    uid, gid, groups = who
+    return struct.pack(f"<III{len(groups)}I", uid, gid, len(groups), *groups)
+
+
+def text(value: str | bytes, field: str) -> bytes:
+    """`value` as bytes (UTF-8 with surrogateescape); InvalidSpecError when it holds a NUL."""
+    data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    if 0 in data:
+        raise InvalidSpecError(
+            f"{field} holds a NUL byte (got {value[:60]!r}): remove it", context={"fields": [field]}
+        )
+    return data
+
+
+def texts(values: Iterable[str | bytes], field: str) -> list[bytes]:
+    """Many values as bytes, checked as in `text`."""
+    return [text(value, field) for value in values]
+
+
+def malformed(what: str) -> GuestError:
+    """The error for bytes that no honest guest sends."""
+    return GuestError(
+        f"the guest broke the protocol: {what}. The sandbox cannot be trusted any more: delete it",
+        op="guest",
+    )
+
+
+class Payload:
+    """Reads the fields of one payload in order; GuestError as soon as something does not fit."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, view: memoryview | bytes) -> None:
+        self._view = memoryview(view)
+        self._at = 0
+
+    def take(self, layout: struct.Struct) -> tuple[int, ...]:
+        """The next fields, as `layout` has them."""
+        at = self._at
+        if at + layout.size > len(self._view):
+            raise malformed("a payload ends too early")
+        self._at = at + layout.size
+        return layout.unpack_from(self._view, at)
+
+    def u8(self) -> int:
+        """The next u8."""
+        return self.take(U8)[0]
+
+    def u32(self) -> int:
+        """The next u32."""
+        return self.take(U32)[0]
+
+    def u64(self) -> int:
+        """The next u64."""
+        return self.take(U64)[0]
+
+    def raw(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        start = self._at
+        stop = start + size
+        if stop > len(self._view):
+            raise malformed("a payload ends too early")
+        self._at = stop
+        return bytes(self._view[start:stop])
+
+    def string(self) -> bytes:
+        """The next `str`."""
+        return self.raw(self.u32())
+
+    def text(self) -> str:
+        """The next `str` as text, bytes that are not UTF-8 replaced."""
+        return self.string().decode("utf-8", "replace")
+
+    def strings(self) -> list[bytes]:
+        """The next `list`."""
+        return [self.string() for _ in range(self.count(4))]
+
+    def numbers(self) -> tuple[int, ...]:
+        """A u32 count and that many u32."""
+        return self.take(struct.Struct(f"<{self.count(4)}I"))
+
+    def count(self, least: int) -> int:
+        """A u32 count of items that take `least` bytes or more each."""
+        count = self.u32()
+        if count * least > len(self._view) - self._at:
+            raise malformed("a count is larger than its payload")
+        return count
+
+    def stat(self) -> Stat:
+        """The next `stat`."""
+        return Stat._make(self.take(STAT))
+
+    def failure(self) -> Failure:
+        """The whole payload of FAIL."""
+        failure = Failure(self.u32(), self.u8(), self.text()[:1000])
+        self.end()
+        return failure
+
+    def end(self) -> None:
+        """GuestError unless everything was read."""
+        if self._at != len(self._view):
+            raise malformed("a payload is longer than its fields")

@@ -1,0 +1,196 @@
+"""What is asked of the guest for one command, and what comes back."""
+
+import math
+import struct
+from collections.abc import AsyncIterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ringfence.errors import InvalidSpecError
+from ringfence.guest.protocol import (
+    EXIT,
+    NO_CAP,
+    UNKNOWN,
+    Cred,
+    ExecFlag,
+    Payload,
+    cred,
+    malformed,
+    string,
+    strings,
+    text,
+    texts,
+)
+from ringfence.spec import ExecUsage, Reason
+
+_LIMITS = struct.Struct("<QIQQHHI")
+_RLIMIT = struct.Struct("<IQQ")
+_U32_MAX = 2**32 - 1
+
+_REASONS = {
+    1: Reason.TIMEOUT,
+    2: Reason.KILLED,
+    3: Reason.OUTPUT_LIMIT,
+    4: Reason.COLLATERAL,
+    5: Reason.KILLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """One command, completely resolved.
+
+    args: never a shell's line. env: all of the environment. cwd: absolute path inside. uid, gid,
+    groups: ids inside. timeout: seconds, None for none. grace: seconds between SIGTERM and the
+    family kill. stdout_cap, stderr_cap: bytes kept, None for all. flags: of `protocol.ExecFlag`.
+    rlimits: (resource number, soft, hard). stdin: all of it, or an async iterable of it (only
+    for `run`); `spawn` writes when STDIN_OPEN is among the flags.
+    """
+
+    args: Sequence[str | bytes]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | bytes = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    timeout: float | None = None
+    grace: float = 0.0
+    stdout_cap: int | None = None
+    stderr_cap: int | None = None
+    flags: int = ExecFlag.SEARCH_PATH
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    rows: int = 0
+    columns: int = 0
+    stdin: bytes | AsyncIterable[bytes] = b""
+
+    def pack(self, flags: int, stdin: bytes) -> bytes:
+        """The payload of EXEC. InvalidSpecError names the field that cannot be sent."""
+        if not self.args:
+            raise InvalidSpecError("args: empty; give at least the program", op="exec")
+        env = [text(f"{name}={value}", "env") for name, value in self.env.items()]
+        parts = [
+            flags.to_bytes(4, "little"),
+            cred(Cred(self.uid, self.gid, self.groups)),
+            _LIMITS.pack(
+                _milliseconds(self.timeout, "timeout", 2**63) if self.timeout else 0,
+                _milliseconds(self.grace, "grace", _U32_MAX),
+                NO_CAP if self.stdout_cap is None else self.stdout_cap,
+                NO_CAP if self.stderr_cap is None else self.stderr_cap,
+                self.rows,
+                self.columns,
+                len(self.rlimits),
+            ),
+        ]
+        parts += [_RLIMIT.pack(*limit) for limit in self.rlimits]
+        parts += [
+            string(text(self.cwd, "cwd")),
+            strings(texts(self.args, "args")),
+            strings(env),
+            string(stdin),
+        ]
+        return b"".join(parts)
+
+
+def _milliseconds(seconds: float, field: str, most: int) -> int:
+    if not 0 <= seconds * 1000 <= most:
+        raise InvalidSpecError(
+            f"{field}: {seconds!r} seconds cannot be sent; give 0 to {most // 1000}",
+            op="exec",
+            context={"fields": [field]},
+        )
+    return math.ceil(seconds * 1000)
+
+
+@dataclass(slots=True)
+class Exit:
+    """How a command ended.
+
+    status: as of wait(2), None when the sandbox was lost. reason: EXITED and SIGNALED stand for
+    an end by itself. code: the guest's number for the reason. proof, killed, rounds: of the family
+    kill. oom_kills: in the whole sandbox, None when unknown. stdout, stderr: what was kept by
+    `run`. *_total: bytes written. *_us: microseconds. max_rss: KiB.
+    """
+
+    reason: Reason
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    status: int | None = None
+    code: int = 0
+    proof: int = 0
+    killed: int = 0
+    rounds: int = 0
+    oom_kills: int | None = None
+    stdout_total: int = 0
+    stderr_total: int = 0
+    wall_us: int = 0
+    user_us: int = 0
+    system_us: int = 0
+    max_rss: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    blocks_in: int = 0
+    blocks_out: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code it exited with by itself, else None."""
+        if self.status is None or self.status & 0x7F:
+            return None
+        return (self.status >> 8) & 0xFF
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it, else None."""
+        if self.status is None:
+            return None
+        return self.status & 0x7F or None
+
+    @property
+    def duration(self) -> float:
+        """Seconds inside the sandbox."""
+        return self.wall_us / 1e6
+
+    @property
+    def usage(self) -> ExecUsage:
+        """Its resources in the spec's units (seconds, bytes)."""
+        return ExecUsage(
+            self.user_us / 1e6,
+            self.system_us / 1e6,
+            self.max_rss * 1024,
+            self.minor_faults,
+            self.major_faults,
+            self.blocks_in,
+            self.blocks_out,
+            self.voluntary_switches,
+            self.involuntary_switches,
+            self.oom_kills,
+        )
+
+
+def unpack_exit(payload: memoryview, stdout: bytes, stderr: bytes) -> Exit:
+    """The Exit that an EXIT frame describes. GuestError when it makes no sense."""
+    fields = Payload(payload)
+    status, code, proof, killed, rounds, oom_kills, *numbers = fields.take(EXIT)
+    fields.end()
+    if code:
+        reason = _REASONS.get(code)
+        if reason is None:
+            raise malformed(f"an exec ended for reason {code}")
+    else:
+        reason = Reason.SIGNALED if status & 0x7F else Reason.EXITED
+    known = None if oom_kills == UNKNOWN else oom_kills
+    return Exit(reason, stdout, stderr, status, code, proof, killed, rounds, known, *numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A command that could not be started.
+
+    errno: Linux's number. stage: 1 limits or fork, 2 user, 3 cwd, 4 args[0], 5 pty.
+    detail: the guest's words, for people.
+    """
+
+    errno: int
+    stage: int
+    detail: str

@@ -1,0 +1,244 @@
+"""A session with the guest of one sandbox: the client side of docs/guest-protocol.md.
+
+Written once, for every backend. It runs commands (`run`, `spawn`, `attach`), asks about the
+sandbox (`user`, `list`, ...) and reaches its files (`files`).
+
+Errors of all methods, besides their own: StateError after `close`, SandboxLostError when the
+session ended or ends meanwhile, DeadlineExceededError when the guest leaves a short question
+unanswered for a minute.
+"""
+
+import asyncio
+import os
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError
+from ringfence.guest import control, execs
+from ringfence.guest.connection import TICKS, Connection, Hello
+from ringfence.guest.control import ListedExec, User
+from ringfence.guest.execs import Exec
+from ringfence.guest.files import Files
+from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
+from ringfence.guest.protocol import (
+    HEADER,
+    MARKER_BYTES,
+    VERSION,
+    Answer,
+    Ask,
+    Failure,
+    Payload,
+    malformed,
+    string,
+    text,
+)
+from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.guest.streams import Output
+
+Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[asyncio.Transport]]
+
+_SHUTDOWN_SECONDS = 2.0
+
+
+class Session(Connection):
+    """One session; `start` makes it. At most one exists per sandbox at a time."""
+
+    hello: Hello
+
+    def __init__(self, lease: float) -> None:
+        super().__init__(lease)
+        self.files = Files(self)
+
+    @classmethod
+    async def start(
+        cls,
+        connect: Connect,
+        *,
+        marker: bytes = b"",
+        next_marker: bytes = b"",
+        lease: float = 10.0,
+        lifetime: float | None = None,
+        detached: bool = False,
+        deadline: float = 10.0,
+    ) -> Self:
+        """Connect through `connect` (an `Instance.connect`) and greet the guest.
+
+        marker: the 16 bytes that the guest looks for, empty when it looks for none. next_marker:
+        what it shall look for after this session. lease, lifetime (None: unchanged), deadline:
+        seconds. Raises DeadlineExceededError when the guest does not answer within `deadline`,
+        UnsupportedError for another protocol version, GuestError, SandboxLostError. An error or
+        cancellation closes the stream.
+        """
+        session = cls(lease)
+        try:
+            async with asyncio.timeout(deadline):
+                await connect(lambda: session)
+                await session._greet_guest(marker, next_marker, lifetime, detached)
+        except BaseException as error:
+            session.lose(SandboxLostError("no session came about", op="open"))
+            if isinstance(error, TimeoutError) and not isinstance(error, SandboxError):
+                raise DeadlineExceededError(
+                    f"the guest did not answer within {deadline} s: see whether the sandbox still "
+                    "runs, or give it a longer deadline",
+                    op="open",
+                ) from None
+            raise
+        session.keep_alive()
+        return session
+
+    async def _greet_guest(
+        self, marker: bytes, next_marker: bytes, lifetime: float | None, detached: bool
+    ) -> None:
+        own = os.urandom(MARKER_BYTES)
+        self._greeting = HEADER.pack(0, Answer.HELLO, 0)[4:] + own
+        payload = (
+            VERSION.to_bytes(4, "little")
+            + own
+            + (next_marker or bytes(MARKER_BYTES))
+            + _lease(self._interval * TICKS, lifetime)
+            + bytes((detached,))
+        )
+        if self._transport is not None:
+            self._transport.write(marker)
+        self.send(Ask.HELLO, 0, payload)
+        either: list[asyncio.Future[Any]] = [self.greeted, self.lost]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self.lost.done():
+            raise self.lost.result()
+        self.hello = self.greeted.result()
+
+    # Commands.
+
+    async def run(self, request: ExecRequest) -> Exit | NotStarted:
+        """Run one command to its end and collect its output (up to the request's caps).
+
+        A lost sandbox is an Exit with reason SANDBOX_LOST and what was received; a command that
+        cannot be started is a NotStarted. Raises InvalidSpecError before anything is sent, and
+        what an iterable of stdin raises, after a kill. Cancellation kills the command's family and
+        waits until it is gone, at most 5 s.
+        """
+        exec_ = execs.begin(self, request, collect=True)
+        if not isinstance(request.stdin, bytes):
+            return await execs.feed(exec_, request.stdin)
+        try:
+            return await exec_.ended
+        except asyncio.CancelledError:
+            await exec_.abandon()
+            raise
+
+    async def spawn(self, request: ExecRequest) -> Exec | NotStarted:
+        """Start one command and return it running, its output under flow control.
+
+        With STDIN_OPEN among the flags its stdin is `write`'s, else it is the request's bytes.
+        Cancellation kills what was started and waits until it is gone, at most 5 s.
+        """
+        exec_ = execs.begin(self, request, collect=False)
+        exec_.started = self._loop.create_future()
+        try:
+            refused = await exec_.started
+        except asyncio.CancelledError:
+            await exec_.abandon()
+            raise
+        return exec_ if refused is None else refused
+
+    async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
+        """Take up a held exec again, its output from these offsets or the oldest bytes still held.
+
+        NotFoundError when the guest holds none of that id; StateError when it is attached already.
+        Cancellation leaves the exec as it is.
+        """
+        exec_ = Exec(
+            self,
+            Output(None, collect=False, start=stdout_offset, jumps=True),
+            Output(None, collect=False, start=stderr_offset, jumps=True),
+        )
+        exec_.started = self._loop.create_future()
+        self.adopt(exec_, exec_id)
+        self.send(Ask.ATTACH, exec_id, struct.pack("<QQ", stdout_offset, stderr_offset))
+        try:
+            refused = await exec_.started
+        except asyncio.CancelledError:
+            self.drop(exec_)
+            raise
+        if refused is not None:
+            failure = Failure(refused.errno, refused.stage, refused.detail)
+            raise control.failed("attach", failure, f"held exec {exec_id}")
+        return exec_
+
+    async def forget(self, exec_id: int) -> None:
+        """Release a held exec, killed first when it runs. NotFoundError when there is none."""
+        question = Question("forget", Answer.DONE, nothing, _fail("forget", f"held exec {exec_id}"))
+        self.adopt(question, exec_id, ANSWER_SECONDS)
+        self.send(Ask.FORGET, exec_id)
+        await question.future
+
+    # The sandbox as a whole.
+
+    async def ping(self) -> float:
+        """Seconds that the guest took to answer."""
+        begin = self._loop.time()
+        nonce = os.urandom(8)
+        answer = await self.ask("ping", Ask.PING, nonce, Answer.PONG, partial(Payload.raw, size=8))
+        if answer != nonce:
+            self.lose(malformed("a PONG that answers no PING"))
+        return self._loop.time() - begin
+
+    async def user(self, name: str = "") -> User:
+        """Look up "", a name, "uid", "uid:gid" or "name:group" in the sandbox. NotFoundError."""
+        payload = string(text(name, "user"))
+        return await self.ask("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
+
+    async def list(self) -> Sequence[ListedExec]:
+        """The execs that the guest knows: running, or ended and held."""
+        return await self.ask("list", Ask.LIST, b"", Answer.LIST, control.unpack_list)
+
+    async def kill_all(self) -> int:
+        """Kill every process of every exec; how many there were."""
+        return await self.ask("kill_all", Ask.KILL_ALL, b"", Answer.DONE, Payload.u32)
+
+    async def lease(self, lease: float, lifetime: float | None = None) -> None:
+        """Set the lease and the lifetime from now on, in seconds; None leaves the lifetime."""
+        payload = _lease(lease, lifetime)
+        await self.ask("lease", Ask.LEASE, payload, Answer.DONE, nothing)
+        self._interval = lease / TICKS
+
+    async def ask(
+        self,
+        name: str,
+        op: int,
+        payload: bytes,
+        expect: int,
+        parse: Callable[[Payload], T],
+        what: str = "",
+    ) -> T:
+        """Send one question and return its parsed answer; a FAIL is raised as `control` maps it."""
+        question = Question(name, expect, parse, _fail(name, what or name))
+        self.send(op, self.register(question, ANSWER_SECONDS), payload)
+        return await question.future
+
+    # The end.
+
+    async def close(self) -> None:
+        """Detach: end the session and leave the guest to its lease. Idempotent.
+
+        Execs under way end as SANDBOX_LOST here; whether they go on inside is the guest's rule
+        (attached: no; detached: held ones).
+        """
+        await self.disconnect()
+
+    async def shutdown(self) -> None:
+        """Have the guest kill everything and exit, then close. Idempotent; 3 s at most."""
+        if not self.lost.done():
+            self.send(Ask.SHUTDOWN, 0)
+            await asyncio.wait([self.lost], timeout=_SHUTDOWN_SECONDS)
+        await self.disconnect()
+
+
+def _fail(op: str, what: str) -> Callable[[Failure], SandboxError]:
+    return lambda failure: control.failed(op, failure, what)
+
+
+def _lease(lease: float, lifetime: float | None) -> bytes:
+    return struct.pack("<IQ", round(lease * 1000), round((lifetime or 0) * 1000))

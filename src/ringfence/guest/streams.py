@@ -1,0 +1,217 @@
+"""The flow-controlled byte streams of one operation, seen from the host.
+
+Output comes from the guest, at most a window of it beyond what was acknowledged. Input goes to
+the guest, likewise.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, U64, malformed
+
+ACK_BYTES = OUTPUT_WINDOW // 4
+CHUNK_BYTES = 64 * 1024
+
+
+class Output:
+    """Bytes from the guest, in order, kept until they are taken.
+
+    cap: bytes that may come in all, None for any. collect: everything is kept until the end and
+    acknowledged as it comes (the cap bounds it); else at most a window is kept, and what was taken
+    is acknowledged. start: offset of the first byte. jumps: whether offsets may leave a gap (the
+    oldest bytes of a held exec are dropped while nobody reads).
+    """
+
+    __slots__ = (
+        "_acked",
+        "_cap",
+        "_collects",
+        "_drops",
+        "_jumps",
+        "_open",
+        "_waiter",
+        "data",
+        "end",
+    )
+
+    def __init__(
+        self, cap: int | None, *, collect: bool, start: int = 0, jumps: bool = False
+    ) -> None:
+        self.data = bytearray()
+        self.end = start
+        self._acked = start
+        self._cap = cap
+        self._collects = collect
+        self._open = collect
+        self._drops = False
+        self._jumps = jumps
+        self._waiter: asyncio.Future[None] | None = None
+
+    def add(self, offset: int, chunk: memoryview) -> bool:
+        """Take what came; True when it is time to acknowledge. GuestError when it may not come."""
+        if offset != self.end:
+            self._jump(offset)
+        self.end = end = offset + len(chunk)
+        if end - self._acked > OUTPUT_WINDOW:
+            raise malformed("more output than its window allows")
+        if self._cap is not None and end > self._cap:
+            raise malformed("more output than its cap allows")
+        full = not self._collects and len(self.data) + len(chunk) > OUTPUT_WINDOW
+        if not (self._drops or full):
+            self.data += chunk
+        if self._waiter is not None:
+            self.wake()
+        return self._open and end - self._acked >= ACK_BYTES
+
+    def _jump(self, offset: int) -> None:
+        if not self._jumps or offset < self.end:
+            raise malformed("output out of order")
+        self._acked += offset - self.end
+
+    def take(self, size: int) -> bytes:
+        """At most `size` bytes, removed."""
+        data = self.data
+        if len(data) <= size:
+            chunk = bytes(data)
+            data.clear()
+        else:
+            with memoryview(data) as view:
+                chunk = bytes(view[:size])
+            del data[:size]
+        return chunk
+
+    @property
+    def consumed(self) -> int:
+        """Bytes that the guest need not count against the window any more."""
+        return self.end if self._open else self.end - len(self.data)
+
+    @property
+    def wants_ack(self) -> bool:
+        """Whether enough was consumed for an acknowledgement."""
+        return self.consumed - self._acked >= ACK_BYTES
+
+    def ack(self, stream: int) -> bytes:
+        """The payload of an ACK of all that was consumed."""
+        self._acked = self.consumed
+        return bytes((stream,)) + U64.pack(self._acked)
+
+    def open_wide(self) -> None:
+        """From now on the guest waits for no reader: what finds no room here is dropped."""
+        self._open = True
+
+    def discard(self) -> None:
+        """Drop what is kept and all that still comes."""
+        self._open = self._drops = True
+        self.data.clear()
+
+    async def wait(self) -> None:
+        """Until something came or the operation ended."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(waiter)
+
+    def wake(self) -> None:
+        """Something came, or the operation ended."""
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+
+
+class Input:
+    """Bytes to the guest, at most a window beyond what it acknowledged.
+
+    send: writes one frame's payload; an empty one is the end.
+    """
+
+    __slots__ = ("_acked", "_closed", "_rest", "_send", "_sent", "_waiter", "ended")
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._sent = 0
+        self._acked = 0
+        self._rest: memoryview | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self.ended = False
+
+    def acked(self, total: int) -> None:
+        """The guest has consumed `total` bytes. GuestError when that cannot be."""
+        if not self._acked <= total <= self._sent:
+            raise malformed("input acknowledged that was not sent")
+        self._acked = total
+        if self._rest is not None:
+            self._pump()
+        self._wake()
+
+    def feed(self, data: bytes) -> None:
+        """Send all of `data` and the end, as fast as the guest takes it; returns at once."""
+        self._rest = memoryview(data)
+        self._pump()
+
+    def _pump(self) -> None:
+        rest = self._rest
+        while rest is not None and (room := self.room()):
+            chunk = rest[: min(room, CHUNK_BYTES)]
+            rest = rest[len(chunk) :]
+            if chunk:
+                self._put(bytes(chunk))
+            if not rest:
+                rest = None
+                self._send(b"")
+        self._rest = rest
+
+    def room(self) -> int:
+        """Bytes that may be sent now."""
+        return INPUT_WINDOW - (self._sent - self._acked)
+
+    def _put(self, chunk: bytes) -> None:
+        self._sent += len(chunk)
+        self._send(chunk)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the guest has consumed all that was sent."""
+        return self._sent == self._acked
+
+    async def write(self, data: bytes | bytearray | memoryview) -> bool:
+        """Send all of `data`, waiting for the guest; False when the operation ended first.
+
+        Cancellation leaves a part of it sent.
+        """
+        rest = memoryview(data).cast("B")
+        while rest:
+            if self.ended or self._closed:
+                return False
+            room = min(self.room(), CHUNK_BYTES)
+            if not room:
+                await self._wait()
+                continue
+            self._put(bytes(rest[:room]))
+            rest = rest[room:]
+        return True
+
+    def close(self) -> None:
+        """Send the end, once."""
+        if not self._closed and not self.ended:
+            self._closed = True
+            self._send(b"")
+
+    async def _wait(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(waiter)
+
+    def end(self) -> None:
+        """The operation ended: nothing is sent any more."""
+        self.ended = True
+        self._rest = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None

@@ -1,0 +1,376 @@
+"""Long file operations: reading, writing, walking and watching, each under flow control."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from ringfence.errors import GuestError, SandboxError
+from ringfence.guest.failures import file_error, too_large
+from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
+from ringfence.guest.protocol import (
+    STDOUT,
+    U64,
+    Answer,
+    Ask,
+    Payload,
+    Stat,
+    malformed,
+)
+from ringfence.guest.streams import CHUNK_BYTES, Input, Output
+
+if TYPE_CHECKING:
+    from ringfence.guest.connection import Connection
+
+_EVENTS_KEPT = 4096
+_EVENT_BYTES = 8192
+_ENTRY_BYTES = 52
+OVERFLOW: Final = 0x4000
+"""IN_Q_OVERFLOW: events were lost."""
+
+
+class Entry(NamedTuple):
+    """A name in a directory, or a path below the directory that is walked, and its stat."""
+
+    name: bytes
+    stat: Stat
+
+
+class Event(NamedTuple):
+    """A change that was watched for. mask, cookie: as in inotify(7); path: as the guest says."""
+
+    mask: int
+    cookie: int
+    path: bytes
+
+
+def unpack_entries(fields: Payload) -> list[Entry]:
+    """A count and that many entries."""
+    string, stat = fields.string, fields.stat
+    return [Entry(string(), stat()) for _ in range(fields.count(_ENTRY_BYTES))]
+
+
+class Transfer(Operation):
+    """What reading, writing, walking and watching have in common: an end, and CANCEL.
+
+    The guest may be silent for a minute, unless it waits for its host. `error` is why it ended
+    badly, `over` that it ended.
+    """
+
+    __slots__ = ("_connection", "_path", "error", "name", "over")
+
+    def __init__(self, connection: "Connection", name: str, path: bytes) -> None:
+        super().__init__()
+        self._connection = connection
+        self._path = path
+        self.name = name
+        self.over = False
+        self.error: SandboxError | None = None
+
+    def receive(self, op: int, payload: memoryview) -> bool:
+        """Take one frame."""
+        if op == Answer.DONE:
+            fields = Payload(payload)
+            self._receive_done(fields)
+            fields.end()
+            self._finish(None)
+            return True
+        if op == Answer.FAIL:
+            self._finish(file_error(self.name, self._path, Payload(payload).failure()))
+            return True
+        self.deadline = self._connection.clock() + ANSWER_SECONDS
+        self._receive_part(op, payload)
+        return False
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        raise malformed(f"frame 0x{op:02x} in {self.name}")
+
+    def _receive_done(self, fields: Payload) -> None:
+        raise NotImplementedError
+
+    def lose(self, error: SandboxError) -> None:
+        """End with SandboxLostError."""
+        self._finish(lost(error, self.name))
+
+    def expire(self, now: float) -> SandboxError | None:
+        """End with DeadlineExceededError, unless the guest waits for its host."""
+        if self._waits_for_host():
+            self.deadline = now + ANSWER_SECONDS
+            self.overdue = False
+        else:
+            self.cancel(overdue(self.name))
+        return None
+
+    def _waits_for_host(self) -> bool:
+        return False
+
+    def _finish(self, error: SandboxError | None) -> None:
+        self.over = True
+        self.error = self.error or error
+
+    def cancel(self, reason: SandboxError | None = None) -> None:
+        """End it from this side; what still comes is ignored. Idempotent."""
+        if not self.over:
+            self._connection.drop(self)
+            self._cancel()
+            self._finish(reason)
+
+    def _cancel(self) -> None:
+        self._connection.send(Ask.CANCEL, self.id)
+
+
+class Whole(Transfer):
+    """READ of a file into memory, at most `limit` bytes of it (FileTooLargeError above)."""
+
+    __slots__ = ("_data", "_limit", "_offset", "future")
+
+    def __init__(
+        self, connection: "Connection", path: bytes, offset: int, limit: int | None
+    ) -> None:
+        super().__init__(connection, "files.read", path)
+        self._data = Output(None, collect=True)
+        self._offset = offset
+        self._limit = math.inf if limit is None else limit
+        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op != Answer.DATA:
+            raise malformed(f"frame 0x{op:02x} in a READ")
+        offset = U64.unpack_from(payload)[0] - self._offset
+        if offset + len(payload) - 8 > self._limit:
+            self.cancel(too_large(self.name, self._path, int(self._limit)))
+        elif self._data.add(offset, payload[8:]):
+            self._connection.send(Ask.ACK, self.id, self._data.ack(STDOUT))
+
+    def _receive_done(self, fields: Payload) -> None:
+        fields.u64()
+        fields.stat()
+
+    def _finish(self, error: SandboxError | None) -> None:
+        super()._finish(error)
+        if not self.future.done():
+            if self.error is None:
+                self.future.set_result(bytes(self._data.data))
+            else:
+                self.future.set_exception(self.error)
+
+
+class Reader(Transfer):
+    """READ of a file as a stream: an async iterator of bytes that holds at most a window.
+
+    Leave it with `aclose()` or `async with` when not reading to the end. `stat` is the file's,
+    after the end.
+    """
+
+    __slots__ = ("_offset", "_output", "stat")
+
+    def __init__(self, connection: "Connection", path: bytes, offset: int) -> None:
+        super().__init__(connection, "files.read", path)
+        self._output = Output(None, collect=False)
+        self._offset = offset
+        self.stat: Stat | None = None
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op != Answer.DATA:
+            raise malformed(f"frame 0x{op:02x} in a READ")
+        self._output.add(U64.unpack_from(payload)[0] - self._offset, payload[8:])
+
+    def _receive_done(self, fields: Payload) -> None:
+        if fields.u64() < self._output.end:
+            raise malformed("a READ of less than was sent")
+        self.stat = fields.stat()
+
+    def _waits_for_host(self) -> bool:
+        return bool(self._output.data)
+
+    def _finish(self, error: SandboxError | None) -> None:
+        super()._finish(error)
+        self._output.wake()
+
+    async def read(self, size: int = 4 * CHUNK_BYTES) -> bytes:
+        """1 to `size` bytes; b"" at the end. FileError, also in the middle of a file."""
+        output = self._output
+        while not output.data:
+            if self.over:
+                if self.error is not None:
+                    raise self.error
+                return b""
+            await output.wait()
+        chunk = output.take(size)
+        if output.wants_ack and not self.over:
+            self._connection.send(Ask.ACK, self.id, output.ack(STDOUT))
+        return chunk
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self.read()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        """End the transfer. Idempotent."""
+        self.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+
+class Writer(Transfer):
+    """WRITE of a file whose data follows in FILE_DATA frames."""
+
+    __slots__ = ("_whole", "future", "input")
+
+    def __init__(self, connection: "Connection", path: bytes) -> None:
+        super().__init__(connection, "files.write", path)
+        self._whole = False
+        self.input = Input(lambda chunk: connection.send(Ask.FILE_DATA, self.id, chunk))
+        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op != Answer.STDIN_ACK:
+            raise malformed(f"frame 0x{op:02x} in a WRITE")
+        self.input.acked(U64.unpack(payload)[0])
+
+    def _receive_done(self, fields: Payload) -> None:
+        written = fields.u64()
+        if not self.future.done():
+            self.future.set_result(written)
+
+    def _waits_for_host(self) -> bool:
+        return self.input.idle and not self._whole
+
+    def _finish(self, error: SandboxError | None) -> None:
+        super()._finish(error)
+        if self.error is not None and not self.future.done():
+            self.future.set_exception(self.error)
+        self.input.end()
+
+    def _cancel(self) -> None:
+        self._connection.send(Ask.FILE_END, self.id, b"\1")
+
+    def end(self) -> None:
+        """All data was written."""
+        self._whole = True
+        self.deadline = self._connection.clock() + ANSWER_SECONDS
+        self._connection.send(Ask.FILE_END, self.id, b"\0")
+
+
+class Walk(Transfer):
+    """WALK of a tree: an async iterator of lists of entries that holds at most a window."""
+
+    __slots__ = ("_batches", "_flow")
+
+    def __init__(self, connection: "Connection", path: bytes) -> None:
+        super().__init__(connection, "files.walk", path)
+        self._flow = Output(None, collect=False)
+        self._batches: deque[int] = deque()
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op != Answer.ENTRIES or len(payload) < 4:
+            raise malformed(f"frame 0x{op:02x} in a WALK")
+        self._batches.append(len(payload))
+        self._flow.add(self._flow.end, payload)
+
+    def _receive_done(self, fields: Payload) -> None:
+        fields.u64()
+
+    def _waits_for_host(self) -> bool:
+        return bool(self._batches)
+
+    def _finish(self, error: SandboxError | None) -> None:
+        super()._finish(error)
+        self._flow.wake()
+
+    def __aiter__(self) -> AsyncIterator[list[Entry]]:
+        return self
+
+    async def __anext__(self) -> list[Entry]:
+        while not self._batches:
+            if self.over:
+                if self.error is not None:
+                    raise self.error
+                raise StopAsyncIteration
+            await self._flow.wait()
+        fields = Payload(self._flow.take(self._batches.popleft()))
+        try:
+            entries = unpack_entries(fields)
+            fields.end()
+        except GuestError as error:
+            self._connection.lose(error)
+            raise
+        if self._flow.wants_ack and not self.over:
+            self._connection.send(Ask.ACK, self.id, self._flow.ack(STDOUT))
+        return entries
+
+    async def aclose(self) -> None:
+        """End the walk. Idempotent."""
+        self.cancel()
+
+
+class Watch(Transfer):
+    """WATCH: an async iterator of events, until `aclose`.
+
+    At most 4096 events are kept; when more come, the rest is replaced by one of mask OVERFLOW.
+    """
+
+    __slots__ = ("_events", "_flow", "armed")
+
+    def __init__(self, connection: "Connection", path: bytes) -> None:
+        super().__init__(connection, "files.watch", path)
+        self._events: deque[Event] = deque()
+        self._flow = Output(None, collect=False)
+        self.armed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op != Answer.EVENT or len(payload) > _EVENT_BYTES:
+            raise malformed(f"frame 0x{op:02x} in a WATCH")
+        fields = Payload(payload)
+        event = Event(fields.u32(), fields.u32(), fields.string())
+        fields.end()
+        if not self.armed.done():
+            self.armed.set_result(None)
+        if not event.mask:
+            return
+        if len(self._events) < _EVENTS_KEPT:
+            self._events.append(event)
+        else:
+            self._events[-1] = Event(OVERFLOW, 0, b"")
+        self._flow.wake()
+
+    def _receive_done(self, fields: Payload) -> None:
+        return
+
+    def _waits_for_host(self) -> bool:
+        return self.armed.done()
+
+    def _finish(self, error: SandboxError | None) -> None:
+        super()._finish(error)
+        if not self.armed.done():
+            if self.error is None:
+                self.armed.set_result(None)
+            else:
+                self.armed.set_exception(self.error)
+        self._flow.wake()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self.over:
+                if self.error is not None:
+                    raise self.error
+                raise StopAsyncIteration
+            await self._flow.wait()
+        return self._events.popleft()
+
+    async def aclose(self) -> None:
+        """End the watch. Idempotent."""
+        self.cancel()
