@@ -244,6 +244,10 @@ class Payload:
         self._at = stop
         return bytes(self._view[start:stop])
 
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.raw(len(self._view) - self._at)
+
     def string(self) -> bytes:
         """The next `str`."""
         return self.raw(self.u32())

@@ -1,0 +1,380 @@
+"""A file tree in memory, with owners and permission bits.
+
+Errors are OSError with the errno that Linux would give. User 0 is a user like any other, as in a
+sandbox, where it has no capabilities.
+"""
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ringfence.guest.protocol import Cred, Stat
+
+_LINKS_MAX = 40
+_NAME_BYTES = 255
+_READ, _WRITE, _SEARCH = 4, 2, 1
+
+CREATED, DELETED, MODIFIED, MOVED_FROM, MOVED_TO = 0x100, 0x200, 0x2, 0x40, 0x80
+ATTRIBUTES = 0x4
+IS_DIRECTORY = 0x40000000
+
+Watcher = Callable[[int, bytes], None]
+"""Called with an inotify mask and the absolute path that changed."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A file (data), a directory (entries) or a symbolic link (target); mode has the type."""
+
+    mode: int
+    uid: int
+    gid: int
+    inode: int
+    data: bytearray = field(default_factory=bytearray)
+    entries: dict[bytes, "Node"] = field(default_factory=dict)
+    target: bytes = b""
+    mtime_ns: int = field(default_factory=time.time_ns)
+    links: int = 1
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is one."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    def size(self) -> int:
+        """Bytes, as stat(2) counts them."""
+        return len(self.target) if self.is_link else len(self.data)
+
+    def stat(self) -> Stat:
+        """What stat(2) would say."""
+        size = self.size()
+        return Stat(
+            self.mode,
+            self.uid,
+            self.gid,
+            size,
+            -(-size // 512),
+            self.mtime_ns,
+            self.inode,
+            self.links,
+        )
+
+    def allows(self, who: Cred, wanted: int) -> bool:
+        """Whether the permission bits let `who` do all of `wanted`."""
+        if who.uid == self.uid:
+            bits = self.mode >> 6
+        elif who.gid == self.gid or self.gid in who.groups:
+            bits = self.mode >> 3
+        else:
+            bits = self.mode
+        return bits & wanted == wanted
+
+    def check(self, who: Cred, wanted: int) -> None:
+        """EACCES unless allowed."""
+        if not self.allows(who, wanted):
+            raise failure(errno.EACCES)
+
+
+def failure(number: int) -> OSError:
+    """The OSError of an errno."""
+    return OSError(number, os.strerror(number))
+
+
+class Tree:
+    """The tree from "/" on. All paths are absolute bytes."""
+
+    def __init__(self) -> None:
+        self._inodes = itertools.count(2)
+        self.root = self._node(stat.S_IFDIR | 0o755, Cred(0, 0))
+        self.watchers: list[Watcher] = []
+
+    def _node(self, mode: int, who: Cred) -> Node:
+        return Node(mode, who.uid, who.gid, next(self._inodes))
+
+    def _changed(self, mask: int, path: bytes) -> None:
+        for watcher in list(self.watchers):
+            watcher(mask, path)
+
+    # Finding.
+
+    def find(self, path: bytes, who: Cred, *, follow: bool = True) -> Node:
+        """The node at `path`; ENOENT, ENOTDIR, EACCES, ELOOP."""
+        parent, name = self._parent(path, who, follow_last=follow)
+        if not name:
+            return parent
+        node = parent.entries.get(name)
+        if node is None:
+            raise failure(errno.ENOENT)
+        return node
+
+    def _parent(self, path: bytes, who: Cred, *, follow_last: bool) -> tuple[Node, bytes]:
+        """The directory that holds (or would hold) `path` and the name in it; b"" for "/"."""
+        trail = [self.root]
+        waiting = _parts(path)
+        links = 0
+        name = b""
+        while waiting:
+            name = waiting.pop(0)
+            here = trail[-1]
+            if not here.is_directory:
+                raise failure(errno.ENOTDIR)
+            here.check(who, _SEARCH)
+            if len(name) > _NAME_BYTES:
+                raise failure(errno.ENAMETOOLONG)
+            if name == b"..":
+                trail = trail[:-1] or [self.root]
+                name = b""
+                continue
+            node = here.entries.get(name)
+            if node is not None and node.is_link and (waiting or follow_last):
+                links += 1
+                if links > _LINKS_MAX:
+                    raise failure(errno.ELOOP)
+                waiting = _parts(node.target) + waiting
+                if node.target.startswith(b"/"):
+                    trail = [self.root]
+                name = b""
+                continue
+            if not waiting:
+                return here, name
+            if node is None:
+                raise failure(errno.ENOENT)
+            trail.append(node)
+            name = b""
+        return trail[-1], b""
+
+    def exists(self, path: bytes) -> bool:
+        """Whether something is at `path`, whoever asks."""
+        try:
+            self.find(path, Cred(0, 0))
+        except OSError as error:
+            return error.errno == errno.EACCES
+        return True
+
+    # Reading.
+
+    def directory(self, path: bytes, who: Cred) -> Node:
+        """The readable directory at `path`."""
+        node = self.find(path, who)
+        if not node.is_directory:
+            raise failure(errno.ENOTDIR)
+        node.check(who, _READ | _SEARCH)
+        return node
+
+    def open_read(self, path: bytes, who: Cred) -> Node:
+        """The readable regular file at `path`."""
+        node = self.find(path, who)
+        if node.is_directory:
+            raise failure(errno.EISDIR)
+        node.check(who, _READ)
+        return node
+
+    def walk(self, path: bytes, who: Cred, depth: int) -> Iterator[tuple[bytes, Node]]:
+        """All below `path` with relative paths, directories before what they hold."""
+        waiting = [(b"", self.directory(path, who), 1)]
+        while waiting:
+            prefix, directory, level = waiting.pop()
+            for name, node in list(directory.entries.items()):
+                yield prefix + name, node
+                inside = node.is_directory and node.allows(who, _READ | _SEARCH)
+                if inside and level < depth:
+                    waiting.append((prefix + name + b"/", node, level + 1))
+
+    # Changing.
+
+    def _add(self, parent: Node, name: bytes, node: Node, who: Cred) -> None:
+        parent.check(who, _WRITE | _SEARCH)
+        parent.entries[name] = node
+        parent.mtime_ns = time.time_ns()
+
+    def open_write(
+        self, path: bytes, who: Cred, *, create: bool, exclusive: bool, mode: int
+    ) -> Node:
+        """The writable regular file at `path`, made when asked for."""
+        parent, name = self._parent(path, who, follow_last=True)
+        if not name:
+            raise failure(errno.EISDIR)
+        node = parent.entries.get(name)
+        if node is None:
+            if not create:
+                raise failure(errno.ENOENT)
+            node = self._node(stat.S_IFREG | mode & 0o7777, who)
+            self._add(parent, name, node, who)
+            self._changed(CREATED, path)
+            return node
+        if exclusive:
+            raise failure(errno.EEXIST)
+        if node.is_directory:
+            raise failure(errno.EISDIR)
+        node.check(who, _WRITE)
+        return node
+
+    def plant(self, path: bytes, owner: Cred, data: bytes) -> None:
+        """Put a file there, with the directories above it, whatever the permissions say."""
+        here = self.root
+        *above, name = _parts(path)
+        for part in above:
+            if part not in here.entries:
+                here.entries[part] = self._node(stat.S_IFDIR | 0o755, owner)
+            here = here.entries[part]
+        node = self._node(stat.S_IFREG | 0o644, owner)
+        node.data += data
+        here.entries[name] = node
+
+    def modified(self, node: Node, path: bytes) -> None:
+        """Say that `node`, found at `path`, has other data now."""
+        node.mtime_ns = time.time_ns()
+        self._changed(MODIFIED, path)
+
+    def mkdir(self, path: bytes, who: Cred, *, mode: int = 0o755, parents: bool = False) -> None:
+        """Make a directory."""
+        if parents:
+            self._mkdir_parents(path, who, mode)
+            return
+        parent, name = self._parent(path, who, follow_last=False)
+        if not name or name in parent.entries:
+            raise failure(errno.EEXIST)
+        self._add(parent, name, self._node(stat.S_IFDIR | mode & 0o7777, who), who)
+        self._changed(CREATED | IS_DIRECTORY, path)
+
+    def _mkdir_parents(self, path: bytes, who: Cred, mode: int) -> None:
+        parts = _parts(path)
+        for count in range(1, len(parts) + 1):
+            place = b"/" + b"/".join(parts[:count])
+            try:
+                node = self.find(place, who)
+            except FileNotFoundError:
+                self.mkdir(place, who, mode=mode)
+            else:
+                if not node.is_directory:
+                    last = count == len(parts)
+                    raise failure(errno.EEXIST if last else errno.ENOTDIR)
+
+    def symlink(self, target: bytes, path: bytes, who: Cred) -> None:
+        """Make a symbolic link."""
+        parent, name = self._parent(path, who, follow_last=False)
+        if not name or name in parent.entries:
+            raise failure(errno.EEXIST)
+        node = self._node(stat.S_IFLNK | 0o777, who)
+        node.target = target
+        self._add(parent, name, node, who)
+        self._changed(CREATED, path)
+
+    def readlink(self, path: bytes, who: Cred) -> bytes:
+        """What a symbolic link holds."""
+        node = self.find(path, who, follow=False)
+        if not node.is_link:
+            raise failure(errno.EINVAL)
+        return node.target
+
+    def chmod(self, path: bytes, who: Cred, mode: int) -> None:
+        """Set the permission bits; only the owner may."""
+        node = self.find(path, who)
+        if node.uid != who.uid:
+            raise failure(errno.EPERM)
+        node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
+        self._changed(ATTRIBUTES, path)
+
+    def remove(self, path: bytes, who: Cred, *, recursive: bool = False) -> int:
+        """Remove what is at `path`; how many entries went."""
+        parent, name = self._parent(path, who, follow_last=False)
+        if not name:
+            raise failure(errno.EBUSY)
+        node = parent.entries.get(name)
+        if node is None:
+            raise failure(errno.ENOENT)
+        count = 0
+        if node.is_directory and node.entries:
+            if not recursive:
+                raise failure(errno.ENOTEMPTY)
+            for child in list(node.entries):
+                count += self.remove(path + b"/" + child, who, recursive=True)
+        self._check_removal(parent, node, who)
+        del parent.entries[name]
+        parent.mtime_ns = time.time_ns()
+        self._changed(DELETED | (IS_DIRECTORY if node.is_directory else 0), path)
+        return count + 1
+
+    def _check_removal(self, parent: Node, node: Node, who: Cred) -> None:
+        parent.check(who, _WRITE | _SEARCH)
+        sticky = parent.mode & stat.S_ISVTX
+        if sticky and who.uid not in (node.uid, parent.uid):
+            raise failure(errno.EPERM)
+
+    def rename(self, path: bytes, to: bytes, who: Cred, *, replace: bool = True) -> None:
+        """Move; a directory replaces only an empty one."""
+        parent, name = self._parent(path, who, follow_last=False)
+        new_parent, new_name = self._parent(to, who, follow_last=False)
+        node = parent.entries.get(name)
+        if not name or not new_name:
+            raise failure(errno.EBUSY)
+        if node is None:
+            raise failure(errno.ENOENT)
+        if _holds(node, new_parent):
+            raise failure(errno.EINVAL)
+        taken = new_parent.entries.get(new_name)
+        if taken is not None and taken is not node:
+            _check_replacement(node, taken, replace=replace)
+            self._check_removal(new_parent, taken, who)
+        self._check_removal(parent, node, who)
+        new_parent.check(who, _WRITE | _SEARCH)
+        del parent.entries[name]
+        new_parent.entries[new_name] = node
+        kind = IS_DIRECTORY if node.is_directory else 0
+        self._changed(MOVED_FROM | kind, path)
+        self._changed(MOVED_TO | kind, to)
+
+    def copy(self, path: bytes, to: bytes, who: Cred, *, recursive: bool = False) -> int:
+        """Copy a file, a link or a tree; the bytes of its files."""
+        node = self.find(path, who, follow=not recursive)
+        if node.is_link:
+            self.symlink(node.target, to, who)
+            return 0
+        if not node.is_directory:
+            node.check(who, _READ)
+            mode = stat.S_IMODE(node.mode)
+            copy = self.open_write(to, who, create=True, exclusive=False, mode=mode)
+            copy.data[:] = node.data
+            self.modified(copy, to)
+            return len(node.data)
+        if not recursive:
+            raise failure(errno.EISDIR)
+        names = list(self.directory(path, who).entries)
+        self.mkdir(to, who, mode=stat.S_IMODE(node.mode), parents=True)
+        return sum(
+            self.copy(path + b"/" + name, to + b"/" + name, who, recursive=True) for name in names
+        )
+
+
+def _check_replacement(node: Node, taken: Node, *, replace: bool) -> None:
+    if not replace:
+        raise failure(errno.EEXIST)
+    if taken.is_directory and not node.is_directory:
+        raise failure(errno.EISDIR)
+    if node.is_directory and not taken.is_directory:
+        raise failure(errno.ENOTDIR)
+    if taken.entries:
+        raise failure(errno.ENOTEMPTY)
+
+
+def _holds(node: Node, wanted: Node) -> bool:
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if here is wanted:
+            return True
+        waiting.extend(child for child in here.entries.values() if child.is_directory)
+    return False
+
+
+def _parts(path: bytes) -> list[bytes]:
+    return [part for part in path.split(b"/") if part not in (b"", b".")]
