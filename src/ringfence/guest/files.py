@@ -147,7 +147,7 @@ class Files:
         place = _path(path)
         begin = cred(who) + string(place)
         if not isinstance(data, AsyncIterable) and len(data) <= _WHOLE_BYTES:
-            payload = begin + _WRITE.pack(flags | WriteFlag.WHOLE, mode, offset) + bytes(data)
+            payload = begin + _WRITE.pack(flags | WriteFlag.WHOLE, mode, offset) + data
             return await self._ask("write", Ask.WRITE, place, payload, Payload.u64)
         writer = Writer(self._connection, place)
         payload = begin + _WRITE.pack(flags & ~WriteFlag.WHOLE, mode, offset)
@@ -171,7 +171,7 @@ class Files:
         """Remove a file, a link or an empty directory, or a whole tree; how many entries."""
         place = _path(path)
         payload = cred(who) + U8.pack(recursive) + string(place)
-        return await self._ask("remove", Ask.REMOVE, place, payload, Payload.u64, TREE_SECONDS)
+        return await self._ask("remove", Ask.REMOVE, place, payload, Payload.u64, long=True)
 
     async def rename(self, path: Path, to: Path, who: Cred, *, replace: bool = True) -> None:
         """Rename; PathExistsError when `to` exists and is not to be replaced."""
@@ -189,7 +189,7 @@ class Files:
         """Copy a file, or a tree, inside the sandbox; the number of bytes."""
         place = _path(path)
         payload = cred(who) + U8.pack(recursive) + string(place) + string(_path(to))
-        return await self._ask("copy", Ask.COPY, place, payload, Payload.u64, TREE_SECONDS)
+        return await self._ask("copy", Ask.COPY, place, payload, Payload.u64, long=True)
 
     async def symlink(self, target: Path, path: Path, who: Cred) -> None:
         """Make a symbolic link at `path` that holds `target`, whatever that is."""
@@ -240,17 +240,18 @@ class Files:
         path: bytes,
         payload: bytes,
         parse: Callable[[Payload], T],
-        seconds: float = ANSWER_SECONDS,
+        *,
+        long: bool = False,
     ) -> T:
         connection = self._connection
         question = Question(f"files.{name}", Answer.DONE, parse, _fail(f"files.{name}", path))
-        operation_id = connection.register(question, seconds)
+        operation_id = connection.register(question, TREE_SECONDS if long else ANSWER_SECONDS)
         connection.send(op, operation_id, payload)
         try:
             return await question.future
         except asyncio.CancelledError:
             connection.drop(question)
-            if seconds == TREE_SECONDS:
+            if long:
                 connection.send(Ask.CANCEL, operation_id)
             raise
 

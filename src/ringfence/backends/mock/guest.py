@@ -77,6 +77,7 @@ class MockGuest:
         """The protocol of a new session; the session before ends."""
         if self._stream is not None:
             self._stream.close()
+            self.leave(self._stream)
         self._stream = GuestStream(self)
         return self._stream
 

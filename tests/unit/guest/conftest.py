@@ -1,0 +1,95 @@
+"""Sessions with the mock's guest and with the real one, which must behave alike."""
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import ringfence.guest
+from ringfence.backends.mock import MockBackend
+from ringfence.guest.protocol import Cred
+from ringfence.guest.session import Session
+from ringfence.spec import SandboxSpec
+
+from .puppets import Puppet
+
+USER = Cred(1000, 1000)
+BINARY = (
+    Path(ringfence.guest.__file__).parent / "bin" / f"ringfence-guest-{platform.machine()}"
+)
+
+
+@dataclass
+class Place:
+    """A session, and a directory inside that belongs to USER."""
+
+    session: Session
+    directory: str
+    real: bool
+
+
+async def mock_connect() -> Callable[..., Awaitable[asyncio.Transport]]:
+    backend = MockBackend()
+    spec = SandboxSpec()
+    instance = await backend.create(spec, "test", await backend.facts(spec))
+    return instance.connect
+
+
+async def start_real() -> tuple[asyncio.subprocess.Process, socket.socket]:
+    if not BINARY.exists():
+        pytest.skip("the guest is not built: python -m ringfence.guest.build")
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare for a pid namespace")
+    ours, theirs = socket.socketpair()
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    process = await asyncio.create_subprocess_exec(
+        *namespace, str(BINARY), "--stream", stdin=theirs, stdout=theirs
+    )
+    theirs.close()
+    return process, ours
+
+
+@pytest.fixture(params=["mock", "real"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    if request.param == "mock":
+        session = await Session.start(await mock_connect())
+        yield Place(session, "/workspace", real=False)
+        await session.close()
+        return
+    process, ours = await start_real()
+
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
+        transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=ours)
+        return transport
+
+    directory = tmp_path / "place"
+    directory.mkdir()
+    os.chown(directory, *USER[:2])
+    for above in (tmp_path, *tmp_path.parents):
+        if above.stat().st_uid == os.geteuid() and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o011)
+    try:
+        session = await Session.start(connect)
+        yield Place(session, str(directory), real=True)
+        await session.shutdown()
+        await asyncio.wait_for(process.wait(), 10)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def puppet() -> AsyncIterator[tuple[Session, Puppet]]:
+    """A session with a guest that does what the test says."""
+    guest = Puppet()
+    session = await Session.start(guest.connect)
+    yield session, guest
+    await session.close()
+    guest.hang_up()

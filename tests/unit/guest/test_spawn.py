@@ -1,0 +1,236 @@
+"""Execs with live streams, on the mock's guest and on the real one."""
+
+import asyncio
+import signal
+
+import pytest
+
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import InvalidSpecError, NotFoundError
+from ringfence.guest.execs import Exec
+from ringfence.guest.protocol import (
+    OUTPUT_WINDOW,
+    STDERR,
+    STDOUT,
+    U32,
+    U64,
+    Answer,
+    Ask,
+    ExecFlag,
+)
+from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.guest.session import Session
+from ringfence.spec import Reason, SandboxSpec
+
+from .conftest import Place
+from .puppets import PID, exit_payload
+from .test_run import command
+
+OPEN = ExecFlag.SEARCH_PATH | ExecFlag.STDIN_OPEN
+HELD = OPEN | ExecFlag.HOLD
+
+
+async def spawn(session: Session, *args: str, flags: int = OPEN, **options) -> Exec:
+    process = await session.spawn(command(*args, flags=flags, **options))
+    assert isinstance(process, Exec)
+    return process
+
+
+async def read_all(process: Exec, stream: int = STDOUT) -> bytes:
+    chunks = []
+    while chunk := await process.read(stream):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def test_a_conversation(place: Place) -> None:
+    process = await spawn(place.session, "cat")
+    for line in (b"one\n", b"two\n"):
+        assert await process.write(line)
+        assert await process.read() == line
+    process.write_eof()
+    ending = await process.wait()
+    assert isinstance(ending, Exit)
+    assert (ending.exit_code, ending.stdout_total) == (0, 8)
+    assert await process.read() == b""
+
+
+async def test_a_read_gives_at_most_what_was_asked_for(place: Place) -> None:
+    process = await spawn(place.session, "cat")
+    await process.write(b"abcdef")
+    assert await process.read(STDOUT, 2) == b"ab"
+    process.write_eof()
+    assert await read_all(process) == b"cdef"
+
+
+async def test_the_two_streams_are_apart(place: Place) -> None:
+    process = await spawn(place.session, "sh", "-c", "echo out; echo err >&2")
+    assert await read_all(process, STDERR) == b"err\n"
+    assert await read_all(process) == b"out\n"
+
+
+async def test_output_that_nobody_reads_stops_the_command_at_a_window(place: Place) -> None:
+    data = bytes(range(256)) * 4096 * 8
+    process = await spawn(place.session, "cat")
+    writing = asyncio.create_task(process.write(data))
+    while len(process.stdout.data) < OUTPUT_WINDOW:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert len(process.stdout.data) == OUTPUT_WINDOW
+    assert not writing.done()
+    pieces = []
+    while sum(map(len, pieces)) < len(data):
+        pieces.append(await process.read())
+    assert b"".join(pieces) == data
+    assert await writing
+    process.write_eof()
+    await process.wait()
+
+
+async def test_a_kill_ends_a_command_whose_output_nobody_reads(place: Place) -> None:
+    process = await spawn(place.session, "cat")
+    writing = asyncio.create_task(process.write(b"x" * 4 * OUTPUT_WINDOW))
+    while len(process.stdout.data) < OUTPUT_WINDOW:
+        await asyncio.sleep(0.01)
+    process.kill()
+    ending = await asyncio.wait_for(process.wait(), 20)
+    assert isinstance(ending, Exit)
+    assert (ending.reason, ending.signal) == (Reason.KILLED, 9)
+    assert not await writing
+    assert set(await read_all(process)) == {ord("x")}
+
+
+async def test_a_signal_reaches_the_command(place: Place) -> None:
+    process = await spawn(place.session, "sleep", "60")
+    process.signal(signal.SIGTERM)
+    ending = await process.wait()
+    assert isinstance(ending, Exit)
+    assert (ending.signal, ending.reason) == (15, Reason.SIGNALED)
+
+
+async def test_a_spawn_that_cannot_start_says_so(place: Place) -> None:
+    process = await place.session.spawn(command("no-such-program-here"))
+    assert isinstance(process, NotStarted)
+
+
+async def test_running_commands_are_listed(place: Place) -> None:
+    process = await spawn(place.session, "sleep", "60")
+    rows = [row for row in await place.session.list() if row.running]
+    assert [(row.id, row.pid, row.args) for row in rows] == [
+        (process.id, process.pid, (b"sleep", b"60"))
+    ]
+    assert await place.session.kill_all() >= 1
+    ending = await process.wait()
+    assert isinstance(ending, Exit)
+    assert ending.reason is Reason.KILLED
+
+
+async def test_a_held_exec_is_attached_again_and_forgotten(place: Place) -> None:
+    session = place.session
+    process = await spawn(session, "echo", "kept", flags=HELD)
+    assert await read_all(process) == b"kept\n"
+    again = await session.attach(process.id)
+    assert await read_all(again) == b"kept\n"
+    ending = await again.wait()
+    assert isinstance(ending, Exit)
+    assert ending.exit_code == 0
+    part = await session.attach(process.id, 2)
+    assert await read_all(part) == b"pt\n"
+    await session.forget(process.id)
+    with pytest.raises(NotFoundError):
+        await session.attach(process.id)
+    with pytest.raises(NotFoundError):
+        await session.forget(process.id)
+
+
+async def test_a_held_exec_outlives_its_session() -> None:
+    backend = MockBackend()
+    spec = SandboxSpec()
+    instance = await backend.create(spec, "test", await backend.facts(spec))
+    first = await Session.start(instance.connect, detached=True, lifetime=60)
+    process = await spawn(first, "cat", flags=HELD)
+    other = await spawn(first, "sleep", "60")
+    await process.write(b"before")
+    assert await process.read() == b"before"
+    await first.close()
+    ending = await process.wait()
+    assert isinstance(ending, Exit)
+    assert ending.reason is Reason.SANDBOX_LOST
+
+    second = await Session.start(instance.connect, detached=True)
+    assert second.hello.epoch == 2
+    rows = await second.list()
+    assert [row.id for row in rows] == [process.id]
+    fresh = await spawn(second, "true")
+    assert fresh.id not in (process.id, other.id)
+    again = await second.attach(process.id, rows[0].stdout_end)
+    again.kill()
+    ending = await again.wait()
+    assert isinstance(ending, Exit)
+    assert ending.reason is Reason.KILLED
+    await second.shutdown()
+
+
+async def test_a_gap_in_a_held_output_is_allowed_but_not_a_step_back(puppet: tuple) -> None:
+    session, guest = puppet
+    guest.answers[Ask.ATTACH] = [
+        (Answer.STARTED, PID),
+        (Answer.OUT, U64.pack(5000) + b"late"),
+        (Answer.EXIT, exit_payload(out=5004)),
+    ]
+    process = await session.attach(99, 10)
+    assert await read_all(process) == b"late"
+    guest.answers[Ask.ATTACH][1:] = [(Answer.OUT, U64.pack(3) + b"old")]
+    await session.attach(98, 10)
+    assert "out of order" in (await session.lost).message
+
+
+async def test_an_attached_stdin_is_closed_once(puppet: tuple) -> None:
+    session, guest = puppet
+    guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
+    process = await spawn(session, "cat")
+    process.write_eof()
+    process.write_eof()
+    process.resize(24, 80)
+    process.signal(2, group=True)
+    await session.ping()
+    assert guest.sent(Ask.STDIN) == [b""]
+    assert guest.sent(Ask.RESIZE) == [b"\x18\0\x50\0"]
+    assert guest.sent(Ask.SIGNAL) == [U32.pack(2) + b"\1"]
+
+
+async def test_a_wrong_signal_or_size_is_refused_by_name(puppet: tuple) -> None:
+    session, guest = puppet
+    guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
+    process = await spawn(session, "cat")
+    with pytest.raises(InvalidSpecError, match="signal"):
+        process.signal(-1)
+    with pytest.raises(InvalidSpecError, match="rows"):
+        process.resize(70000, 80)
+
+
+async def test_input_waits_for_the_guest(puppet: tuple) -> None:
+    session, guest = puppet
+    guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
+    process = await spawn(session, "cat")
+    writing = asyncio.create_task(process.write(b"x" * 300_000))
+    await asyncio.sleep(0)
+    await session.ping()
+    assert sum(map(len, guest.sent(Ask.STDIN))) == 256 * 1024
+    guest.send(Answer.STDIN_ACK, process.id, U64.pack(100_000))
+    assert await writing
+    await session.ping()
+    assert sum(map(len, guest.sent(Ask.STDIN))) == 300_000
+
+
+async def test_cancelling_a_spawn_kills_what_was_started(puppet: tuple) -> None:
+    session, guest = puppet
+    task = asyncio.create_task(session.spawn(ExecRequest(["sleep"])))
+    operation_id, _ = await guest.question(Ask.EXEC)
+    task.cancel()
+    await guest.question(Ask.KILL)
+    guest.send(Answer.STARTED, operation_id, PID)
+    guest.send(Answer.EXIT, operation_id, exit_payload(9, code=2))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not session.lost.done()
