@@ -1,0 +1,43 @@
+"""Where Ringfence keeps what must outlive a process: one directory of this user alone."""
+
+import os
+from pathlib import Path
+
+from ringfence.errors import InvalidSpecError, ResourceExhaustedError
+
+VARIABLE = "RINGFENCE_STATE_DIR"
+_UNSAFE = 0o022
+
+
+def state_directory() -> Path:
+    """The state directory, made when missing: $RINGFENCE_STATE_DIR, /var/lib/ringfence for root,
+    else $XDG_STATE_HOME/ringfence (~/.local/state/ringfence).
+
+    Raises InvalidSpecError when it belongs to, or can be written by, somebody else, since a
+    neighbour could then put words into our mouth, and ResourceExhaustedError when it cannot be made.
+    """
+    path = _wanted()
+    try:
+        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise ResourceExhaustedError(
+            f"the state directory {path} cannot be made: {error.strerror}; set {VARIABLE}",
+            op="open",
+        ) from None
+    if status.st_uid != os.geteuid() or status.st_mode & _UNSAFE:
+        raise InvalidSpecError(
+            f"the state directory {path} must belong to uid {os.geteuid()} and be writable by it"
+            f" alone: chmod go-w it, or set {VARIABLE} to another one",
+            op="open",
+        )
+    return path
+
+
+def _wanted() -> Path:
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/ringfence")
+    base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(base) / "ringfence"
