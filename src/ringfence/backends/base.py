@@ -90,6 +90,19 @@ class Evidence:
     cgroup: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """One directory or file of the host that appears inside: the repository, a mount, a workspace.
+
+    source: absolute path on the host, checked by `backends.sources`. destination: absolute path
+    inside. The backend binds it as it stands and asks no more.
+    """
+
+    source: str
+    destination: str
+    read_only: bool = True
+
+
 class Instance(Protocol):
     """One isolated place with a guest in it."""
 
@@ -135,9 +148,15 @@ class Backend(Protocol):
         """What is known of the image and the machine; ImageNotFoundError, BackendUnavailableError."""
         ...
 
-    async def create(self, spec: SandboxSpec, sandbox_id: str, facts: Facts) -> Instance:
+    async def create(
+        self, spec: SandboxSpec, sandbox_id: str, facts: Facts, *, binds: Sequence[Bind] = ()
+    ) -> Instance:
         """Make the place for a granted spec and start the guest. An error leaves nothing behind,
-        nor does cancellation."""
+        nor does cancellation.
+
+        binds: all of the host that appears inside; `spec.repository` and `spec.mounts` are not
+        looked at, they were made into these.
+        """
         ...
 
     async def attach(self, record: Record) -> Instance:

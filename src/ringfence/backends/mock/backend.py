@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
-from ringfence.backends.base import Evidence, Features, Found, ProtocolFactory, Record
+from ringfence.backends.base import Bind, Evidence, Features, Found, ProtocolFactory, Record
 from ringfence.backends.mock.guest import MockGuest
 from ringfence.backends.mock.script import (
     Call,
@@ -185,8 +185,10 @@ class MockBackend:
             image = ImageFacts(digest="sha256:" + "0" * 64, user="1000")
         return Facts(memory=2**34, cpus=4.0, nofile=2**20, image=image)
 
-    async def create(self, spec: SandboxSpec, sandbox_id: str, facts: Facts) -> MockInstance:
-        """A new tree with its guest."""
+    async def create(
+        self, spec: SandboxSpec, sandbox_id: str, facts: Facts, *, binds: Sequence[Bind] = ()
+    ) -> MockInstance:
+        """A new tree with its guest. Of `binds` nothing appears in it: its files are invented."""
         self._script.check("create")
         record = Record(
             id=sandbox_id,

@@ -1,0 +1,80 @@
+"""What tests need of the machine, and a state directory of their own.
+
+What is not there is a skip with its reason on a developer's machine and a failure when the
+environment variable CI is set: there nothing may be left out in silence.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def missing(reason: str) -> None:
+    """Skip the test for `reason`; fail it when CI is set."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def require_docker(*images: str) -> None:
+    """Skip (CI: fail) unless a Docker Engine answers and has `images`."""
+    reason = _docker_trouble()
+    if reason is not None:
+        missing(reason)
+    for image in images:
+        if not _has_image(image):
+            missing(f"the image {image} is not on the daemon: run scripts/images")
+
+
+def require_bwrap() -> None:
+    """Skip (CI: fail) unless bubblewrap is installed."""
+    if shutil.which("bwrap") is None:
+        missing("bubblewrap is not installed: apt-get install bubblewrap")
+
+
+def require_gvisor() -> None:
+    """Skip (CI: fail) unless a Docker Engine answers and has the runtime runsc."""
+    require_docker()
+    if "runsc" not in _docker("info", "--format", "{{json .Runtimes}}").stdout:
+        missing("the Docker Engine has no runtime called runsc: see scripts/dockerd")
+
+
+def require_root() -> None:
+    """Skip (CI: fail) unless the tests run as root."""
+    if os.geteuid() != 0:
+        missing("needs root")
+
+
+def _docker(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", *args], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@functools.cache
+def _docker_trouble() -> str | None:
+    if shutil.which("docker") is None:
+        return "no docker command: apt-get install docker.io"
+    answer = _docker("version", "--format", "{{.Server.Version}}")
+    if answer.returncode != 0:
+        return f"no Docker Engine answers: {answer.stderr.strip()}"
+    return None
+
+
+@functools.cache
+def _has_image(image: str) -> bool:
+    return _docker("image", "inspect", image).returncode == 0
+
+
+@pytest.fixture
+def state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty state directory for this test alone, named by RINGFENCE_STATE_DIR."""
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("RINGFENCE_STATE_DIR", str(directory))
+    yield directory
