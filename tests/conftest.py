@@ -8,7 +8,6 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,9 +71,9 @@ def _has_image(image: str) -> bool:
 
 
 @pytest.fixture
-def state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty state directory for this test alone, named by RINGFENCE_STATE_DIR."""
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("RINGFENCE_STATE_DIR", str(directory))
-    yield directory
+    return directory

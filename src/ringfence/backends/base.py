@@ -145,7 +145,7 @@ class Backend(Protocol):
         ...
 
     async def facts(self, spec: SandboxSpec) -> Facts:
-        """What is known of the image and the machine; ImageNotFoundError, BackendUnavailableError."""
+        """What is known of image and machine; ImageNotFoundError, BackendUnavailableError."""
         ...
 
     async def create(

@@ -26,7 +26,7 @@ from ringfence.spec import SandboxSpec, State, Usage
 
 _ROOT = Cred(0, 0)
 _USER = Cred(1000, 1000)
-_PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
+_PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"  # noqa: S105 - a file's content
 _GROUP = "root:x:0:\nuser:x:1000:\n"
 _FEATURES = Features(
     transports=("memory",),
@@ -186,7 +186,12 @@ class MockBackend:
         return Facts(memory=2**34, cpus=4.0, nofile=2**20, image=image)
 
     async def create(
-        self, spec: SandboxSpec, sandbox_id: str, facts: Facts, *, binds: Sequence[Bind] = ()
+        self,
+        spec: SandboxSpec,
+        sandbox_id: str,
+        facts: Facts,
+        *,
+        binds: Sequence[Bind] = (),  # noqa: ARG002 - a mock has no host to show
     ) -> MockInstance:
         """A new tree with its guest. Of `binds` nothing appears in it: its files are invented."""
         self._script.check("create")
