@@ -17,6 +17,9 @@ GUEST_FRAME_CAP: Final = 1024 * 1024 + 5
 """The longest `length` a host accepts."""
 OUTPUT_WINDOW: Final = 1024 * 1024
 INPUT_WINDOW: Final = 256 * 1024
+FORWARD_WINDOW: Final = 1024 * 1024
+GUEST_IDS: Final = 2**31
+"""Ids from here up are chosen by the guest, those below by the host."""
 NO_CAP: Final = 2**64 - 1
 UNKNOWN: Final = 2**64 - 1
 
@@ -42,6 +45,7 @@ class Ask:
     KILL_ALL: Final = 0x05
     USER: Final = 0x06
     LIST: Final = 0x07
+    FILTER: Final = 0x08
     EXEC: Final = 0x10
     STDIN: Final = 0x11
     ACK: Final = 0x12
@@ -66,6 +70,11 @@ class Ask:
     WATCH: Final = 0x2D
     CANCEL: Final = 0x2E
     WALK: Final = 0x2F
+    LISTEN: Final = 0x30
+    CONNECT: Final = 0x31
+    CLOSE_LISTENER: Final = 0x32
+    SEND: Final = 0x33
+    RESET: Final = 0x34
 
 
 class Answer:
@@ -85,6 +94,9 @@ class Answer:
     DATA: Final = 0x60
     ENTRIES: Final = 0x61
     EVENT: Final = 0x62
+    ACCEPT: Final = 0x70
+    RECEIVED: Final = 0x71
+    CLOSED: Final = 0x72
 
 
 class Feature:
@@ -96,6 +108,8 @@ class Feature:
     OOM_COUNTER: Final = 1 << 3
     PIDFD: Final = 1 << 4
     WATCH: Final = 1 << 5
+    FORWARD: Final = 1 << 6
+    FILTER: Final = 1 << 7
 
 
 class ExecFlag:
