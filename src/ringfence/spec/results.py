@@ -133,7 +133,9 @@ class ExecResult:
 class Usage:
     """Resources of a sandbox since it was created. None: not to be had here.
 
-    cpu_*: seconds. memory*: bytes. source: "cgroup", "engine" or "guest".
+    cpu_*, uptime: seconds. memory*, disk_*, network_*: bytes; memory includes memory_cache, the
+    file cache. page_faults includes major_page_faults. pids: what the limit counts; processes and
+    threads: what lives now. source: "cgroup", "engine" or "guest".
     """
 
     cpu_user_seconds: float | None = None
@@ -146,6 +148,16 @@ class Usage:
     pids: int | None = None
     oom_kills: int | None = None
     source: str = "cgroup"
+    memory_cache: int | None = None
+    page_faults: int | None = None
+    major_page_faults: int | None = None
+    disk_read: int | None = None
+    disk_written: int | None = None
+    network_received: int | None = None
+    network_sent: int | None = None
+    processes: int | None = None
+    threads: int | None = None
+    uptime: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

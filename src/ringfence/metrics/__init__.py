@@ -1,0 +1,16 @@
+"""What a sandbox uses, read from the kernel's cgroup files (versions 1 and 2)."""
+
+from ringfence.metrics.places import Place, places, places_of
+from ringfence.metrics.reader import Reader, reader_for, reader_of
+from ringfence.metrics.sampler import Sample, Sampler
+
+__all__ = [
+    "Place",
+    "Reader",
+    "Sample",
+    "Sampler",
+    "places",
+    "places_of",
+    "reader_for",
+    "reader_of",
+]
