@@ -1,8 +1,8 @@
 """What is asked for (frozen, validated models) and what comes back (plain values)."""
 
 from ringfence.spec.limits import Limits, Ulimit, Ulimits
-from ringfence.spec.mount import Mount, Repository
-from ringfence.spec.network import Network
+from ringfence.spec.mount import GitIdentity, Mount, Repository
+from ringfence.spec.network import Network, Port, Rule, Secret
 from ringfence.spec.results import (
     Control,
     ExecResult,
@@ -21,15 +21,19 @@ __all__ = [
     "Control",
     "ExecResult",
     "ExecUsage",
+    "GitIdentity",
     "Limits",
     "Mount",
     "Network",
+    "Port",
     "Reason",
     "Receipt",
     "Repository",
+    "Rule",
     "RunResult",
     "SandboxInfo",
     "SandboxSpec",
+    "Secret",
     "Security",
     "State",
     "Ulimit",

@@ -1,26 +1,38 @@
 """How much of the machine a sandbox may use."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ringfence.spec.model import Model
-from ringfence.spec.quantity import Duration, Size
+from ringfence.spec.quantity import Duration, Size, SizeOrZero
 
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
+UNLIMITED = 2**63 - 1
+"""A ulimit's value that stands for RLIM_INFINITY."""
+
+_CPUSET = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*")
+
 
 class Ulimit(Model):
-    """A pair of resource limits as in setrlimit(2); `soft` is at most `hard`."""
+    """A pair of resource limits as in setrlimit(2), `soft` at most `hard`; "unlimited" is allowed."""
 
-    soft: Annotated[int, Field(ge=0, le=2**62)]
-    hard: Annotated[int, Field(ge=0, le=2**62)]
+    soft: Annotated[int, Field(ge=0, le=UNLIMITED)]
+    hard: Annotated[int, Field(ge=0, le=UNLIMITED)]
 
     @model_validator(mode="before")
     @classmethod
     def _one_number_is_both(cls, data: object) -> object:
+        if data == "unlimited":
+            return {"soft": UNLIMITED, "hard": UNLIMITED}
         if isinstance(data, int) and not isinstance(data, bool):
             return {"soft": data, "hard": data}
+        if isinstance(data, dict):
+            return {
+                name: UNLIMITED if value == "unlimited" else value for name, value in data.items()
+            }
         return data
 
     @model_validator(mode="after")
@@ -31,33 +43,72 @@ class Ulimit(Model):
 
 
 class Ulimits(Model):
-    """Resource limits of every command; None leaves the profile's. Units are setrlimit(2)'s."""
+    """Resource limits of every command; None leaves the profile's. Units are setrlimit(2)'s.
+
+    nofile, nproc: counts. core, fsize, memlock, msgqueue, stack: bytes. cpu: seconds of one
+    process. rtprio: the highest real-time priority.
+    """
 
     nofile: Ulimit | None = None
+    nproc: Ulimit | None = None
     core: Ulimit | None = None
+    fsize: Ulimit | None = None
     memlock: Ulimit | None = None
     msgqueue: Ulimit | None = None
-    fsize: Ulimit | None = None
-    nproc: Ulimit | None = None
     stack: Ulimit | None = None
     cpu: Ulimit | None = None
+    rtprio: Ulimit | None = None
 
 
 class Limits(Model):
     """Limits of one sandbox; None means the profile's value.
 
-    memory: bytes of RAM, swap included, for everything in the sandbox, its tmpfs files too.
-    cpus: cores' worth of time. pids: processes and threads of the commands.
-    tmp, shm, run: bytes of the tmpfs at /tmp, /dev/shm and /run.
-    timeout: seconds one exec may take. output: bytes kept of each stream of one exec.
+    memory: bytes of RAM, for everything in the sandbox, its tmpfs files too. swap: bytes of swap
+    on top of that. cpus: cores' worth of time. cpuset: the cores it may run on ("0", "0-1,3").
+    cpu_shares: weight against other sandboxes when cores are short (1024 is the usual one).
+    pids: processes and threads of the commands. disk: bytes that may be written outside of tmpfs.
+    tmp, shm, run: bytes of the tmpfs at /tmp, /dev/shm and /run. read_rate, write_rate: bytes a
+    second of block input and output. network_rate: bytes a second through the egress proxy.
+    cpu_time: seconds of processor time for the sandbox as a whole. timeout: seconds one exec may
+    take. output: bytes kept of each stream of one exec.
     """
 
     memory: Size | None = None
-    cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
+    swap: SizeOrZero | None = None
+    cpus: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | None = None
+    cpuset: str | None = None
+    cpu_shares: Annotated[int, Field(ge=2, le=262144)] | None = None
     pids: Count | None = None
+    disk: Size | None = None
     tmp: Size | None = None
     shm: Size | None = None
     run: Size | None = None
+    read_rate: Size | None = None
+    write_rate: Size | None = None
+    network_rate: Size | None = None
+    cpu_time: Duration | None = None
     timeout: Duration | None = None
     output: Size | None = None
     ulimits: Ulimits = Ulimits()
+
+    @field_validator("cpuset")
+    @classmethod
+    def _cpuset(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not _CPUSET.fullmatch(value):
+            raise ValueError("a cpuset is a list of cores such as '0-1,3'")
+        cores(value)
+        return value
+
+
+def cores(cpuset: str) -> frozenset[int]:
+    """The numbers of a cpuset list such as "0-1,3"; ValueError when a range runs backwards."""
+    found: set[int] = set()
+    for part in cpuset.split(","):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise ValueError(f"the range {part} runs backwards: write {high}-{low}")
+        found.update(range(low, high + 1))
+    return frozenset(found)

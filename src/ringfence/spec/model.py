@@ -28,13 +28,19 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
     for entry in error.errors(include_url=False):
         field = ".".join(str(part) for part in entry["loc"]) or "spec"
         reason = entry["msg"].removeprefix("Value error, ")
-        value = "" if entry["type"] == "missing" else f" (got {_short(entry.get('input'))})"
+        value = f" (got {_short(entry['input'])})" if _may_be_shown(entry) else ""
         problems.append({"field": field, "message": f"{field}: {reason}{value}"})
     return InvalidSpecError(
         "; ".join(problem["message"] for problem in problems),
         op="validate",
         context={"fields": [problem["field"] for problem in problems]},
     )
+
+
+def _may_be_shown(entry: Any) -> bool:
+    """Whether the wrong value may stand in a message: no secret, no variable, no whole table."""
+    hidden = {"secrets", "env"}.intersection(entry["loc"])
+    return entry["type"] != "missing" and not hidden and not isinstance(entry["input"], dict)
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,16 @@
 """What of the host a sandbox sees besides its image."""
 
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from ringfence.spec.model import Model, check_inside_path, check_text
+from ringfence.spec.quantity import Size
+
+_CONFIG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:\.[^\x00\n]{1,200})?\.[A-Za-z][A-Za-z0-9-]*")
+_OWNER = re.compile(r"\d{1,5}(?::\d{1,5})?")
 
 
 class Mount(Model):
@@ -28,25 +34,115 @@ class Mount(Model):
         return _not_a_system_directory(check_inside_path(value, "destination"))
 
 
+class GitIdentity(Model):
+    """Git's settings for commands inside, given through its environment.
+
+    config: further settings by name, such as {"core.autocrlf": "input"}.
+    """
+
+    user_name: str = "Ringfence"
+    user_email: str = "sandbox@ringfence.invalid"
+    default_branch: str = "main"
+    config: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("user_name", "user_email", "default_branch")
+    @classmethod
+    def _line(cls, value: str) -> str:
+        if not value or "\n" in value:
+            raise ValueError("one line of text is needed")
+        return check_text(value, "a git setting")
+
+    @field_validator("config")
+    @classmethod
+    def _config(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, text in value.items():
+            if not _CONFIG_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a git setting such as core.autocrlf")
+            check_text(text, name)
+        return value
+
+
 class Repository(Model):
     """The directory tree the task works on.
 
-    path: directory on the host. mode: "ro" binds it read-only. mount_point: where it appears.
+    path: a directory on the host, or a URL (file, http, https, ssh) that is cloned first.
+    mode: "copy" (writable inside, the original never changes), "ro" (bound read-only), "rw" (bound;
+    what is written inside is written to the original). mount_point: where it appears.
+    include, exclude: patterns as in .gitignore; gitignore: leave out what .gitignore names;
+    secrets_excluded: leave out files that usually hold secrets. history: "head" (one commit, of
+    what is visible), "full", or None (full unless a committed file is left out). ref, depth,
+    submodules: what is checked out of a URL or at a commit. subpath: the part of it that is used.
+    owner: "uid" or "uid:gid" inside, None keeps the owners. file_mode, directory_mode: permission
+    bits inside, None keeps them. size: bytes that may be written in mode "copy". git: identity.
     """
 
     path: str
-    mode: Literal["ro"] = "ro"
+    mode: Literal["copy", "ro", "rw"] = "copy"
     mount_point: str = "/workspace"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    gitignore: bool = False
+    secrets_excluded: bool = True
+    history: Literal["head", "full"] | None = None
+    ref: str | None = None
+    subpath: str | None = None
+    depth: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    submodules: bool = False
+    owner: str | None = None
+    file_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
+    directory_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
+    size: Size | None = None
+    git: GitIdentity = GitIdentity()
 
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
+        if not value:
+            raise ValueError("a path is needed, such as '.'")
         return check_text(value, "path")
 
     @field_validator("mount_point")
     @classmethod
     def _mount_point(cls, value: str) -> str:
         return _not_a_system_directory(check_inside_path(value, "mount_point"))
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not pattern or "\n" in pattern:
+                raise ValueError(f"{pattern!r} is not a pattern as in .gitignore")
+            check_text(pattern, "a pattern")
+        return value
+
+    @field_validator("ref")
+    @classmethod
+    def _ref(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value or value.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", value):
+            raise ValueError(f"{value!r} is not a branch, tag or commit")
+        return value
+
+    @field_validator("subpath")
+    @classmethod
+    def _subpath(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        check_text(value, "subpath")
+        if value.startswith("/") or any(part in ("", ".", "..") for part in value.split("/")):
+            raise ValueError("subpath is relative and normalised, such as packages/core")
+        return value
+
+    @field_validator("owner", mode="before")
+    @classmethod
+    def _owner(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        text = str(value)
+        if not _OWNER.fullmatch(text) or any(int(part) > 65535 for part in text.split(":")):
+            raise ValueError("an owner is a uid or uid:gid below 65536")
+        return text
 
 
 def _not_a_system_directory(value: str) -> str:

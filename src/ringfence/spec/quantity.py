@@ -21,7 +21,7 @@ _LONGEST_SECONDS = 10 * 365 * 86400.0
 
 
 def parse_size(value: Any) -> int:
-    """Bytes from a whole number or a text such as "512MiB" ("k", "m", "g" are binary, as in Docker).
+    """Bytes from a whole number or a text such as "512MiB"; "k", "m", "g" are binary, as in Docker.
 
     Raises ValueError for negative, zero, fractional bytes, unknown units and more than 2**62.
     """
@@ -65,6 +65,9 @@ def _parse(value: float | str, units: dict[str, Any], kind: str, known: str) -> 
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes; accepts what `parse_size` accepts."""
+
+SizeOrZero = Annotated[int, BeforeValidator(lambda value: 0 if value == 0 else parse_size(value))]
+"""Bytes, or 0."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds; accepts what `parse_duration` accepts."""

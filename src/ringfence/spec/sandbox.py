@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ringfence.spec.limits import Limits
 from ringfence.spec.model import Model, check_inside_path, check_text
 from ringfence.spec.mount import Mount, Repository
+from ringfence.spec.names import PROFILES, nearest
 from ringfence.spec.network import Network
 from ringfence.spec.quantity import Duration
 from ringfence.spec.security import ProfileName, Security
@@ -16,6 +17,7 @@ from ringfence.spec.security import ProfileName, Security
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_BYTES = 128 * 1024
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{16,256}")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63})?")
 
 
@@ -43,7 +45,9 @@ class SandboxSpec(Model):
     commands; None is the repository's mount point, else "/". user: name, uid or "uid:gid" of the
     commands; None is the image's user when that is not root, else the repository's owner when
     that is not root, else 1000. lifetime: seconds until the sandbox ends by itself, whoever is
-    alive. detached: outlives its creator; needs a lifetime.
+    alive. detached: outlives its creator; needs a lifetime. snapshot: digest of a snapshot whose
+    workspace it starts with. idle_timeout: seconds without an exec or a file operation after which
+    it ends.
     """
 
     image: str | None = None
@@ -60,6 +64,8 @@ class SandboxSpec(Model):
     labels: Mapping[str, str] = Field(default_factory=dict)
     lifetime: Duration | None = None
     detached: bool = False
+    snapshot: str | None = None
+    idle_timeout: Duration | None = None
 
     @field_validator("image")
     @classmethod
@@ -87,6 +93,20 @@ class SandboxSpec(Model):
             return None
         return check_user(value)
 
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _profile(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in PROFILES:
+            raise ValueError(f"no profile has that name{nearest(value, PROFILES)}")
+        return value
+
+    @field_validator("snapshot")
+    @classmethod
+    def _snapshot(cls, value: str | None) -> str | None:
+        if value is not None and not _DIGEST.fullmatch(value):
+            raise ValueError("a snapshot is named by its digest, such as sha256:1234...")
+        return value
+
     @field_validator("labels")
     @classmethod
     def _labels(cls, value: Mapping[str, str]) -> Mapping[str, str]:
@@ -105,6 +125,7 @@ class SandboxSpec(Model):
         taken = [mount.destination for mount in self.mounts]
         if self.repository is not None:
             taken.append(self.repository.mount_point)
+        taken.extend(self.security.tmpfs)
         for place in taken:
             if taken.count(place) > 1:
                 raise ValueError(f"two mounts at {place}")
@@ -112,7 +133,7 @@ class SandboxSpec(Model):
 
 
 def check_user(value: object) -> str:
-    """A user as a spec has it: a name, a uid, "uid:gid" or "name:group"; numbers stay below 65536."""
+    """A user as a spec has it: a name, a uid, "uid:gid" or "name:group"; numbers below 65536."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a user is a name, a uid or 'uid:gid'")
     text = str(value)

@@ -1,0 +1,28 @@
+"""Names that the kernel knows, and the nearest of them to one that it does not know."""
+
+import difflib
+from collections.abc import Iterable
+
+CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""Every capability of Linux by its number, without CAP_."""
+
+GRANTABLE = frozenset({"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"})
+"""What a package manager needs; no other capability can be given to a sandbox."""
+
+PROFILES = ("strict", "standard", "permissive")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the known name nearest to `name`, else "; known are ..."."""
+    names = sorted(known)
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if found:
+        return f"; did you mean {found[0]!r}?"
+    return "; known are " + ", ".join(names[:24]) + (" ..." if len(names) > 24 else "")
