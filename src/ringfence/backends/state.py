@@ -14,7 +14,7 @@ def state_directory() -> Path:
     else $XDG_STATE_HOME/ringfence (~/.local/state/ringfence).
 
     Raises InvalidSpecError when it belongs to, or can be written by, somebody else, since a
-    neighbour could then put words into our mouth, and ResourceExhaustedError when it cannot be made.
+    neighbour could then put words into our mouth; ResourceExhaustedError when it cannot be made.
     """
     path = _wanted()
     try:

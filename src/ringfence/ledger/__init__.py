@@ -1,0 +1,8 @@
+"""The durable record of what exists on this machine, who holds it and when it ends."""
+
+from ringfence.ledger.entry import Entry
+from ringfence.ledger.owner import Owner
+from ringfence.ledger.reaper import Reaped, reap
+from ringfence.ledger.store import Ledger
+
+__all__ = ["Entry", "Ledger", "Owner", "Reaped", "reap"]

@@ -1,0 +1,79 @@
+"""One line of the ledger."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ringfence.backends.base import Record
+from ringfence.ledger.owner import Owner
+from ringfence.spec import SandboxSpec
+
+COLUMNS = (
+    "id, backend, endpoint, native, transport, spec, created, ends, marker, image_digest,"
+    " owner_pid, owner_start, owner_boot, workspace, ended, reason"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sandbox as the ledger knows it.
+
+    record.native is "" while the backend is still making it. owner: the process whose end ends
+    it, None for a detached one. workspace: what must be undone on this host when it ends.
+    ended: seconds since the epoch, None while it lives; reason: how and why it ended.
+    """
+
+    record: Record
+    owner: Owner | None = None
+    workspace: Mapping[str, Any] | None = None
+    ended: float | None = None
+    reason: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether nobody has said that it ended."""
+        return self.ended is None
+
+
+def to_row(entry: Entry) -> tuple[Any, ...]:
+    """The values of COLUMNS."""
+    record, owner = entry.record, entry.owner
+    return (
+        record.id,
+        record.backend,
+        record.endpoint,
+        record.native,
+        record.transport,
+        record.spec.model_dump_json(exclude_unset=True),
+        record.created,
+        record.ends,
+        record.marker,
+        record.image_digest,
+        owner.pid if owner else None,
+        owner.start if owner else None,
+        owner.boot if owner else None,
+        None if entry.workspace is None else json.dumps(dict(entry.workspace)),
+        entry.ended,
+        entry.reason,
+    )
+
+
+def from_row(row: sqlite3.Row) -> Entry:
+    """The entry that `to_row` wrote."""
+    record = Record(
+        id=row["id"],
+        backend=row["backend"],
+        endpoint=row["endpoint"],
+        native=row["native"],
+        transport=row["transport"],
+        spec=SandboxSpec.parse(json.loads(row["spec"])),
+        created=row["created"],
+        ends=row["ends"],
+        marker=row["marker"],
+        image_digest=row["image_digest"],
+    )
+    owner = row["owner_pid"] and Owner(row["owner_pid"], row["owner_start"], row["owner_boot"])
+    workspace = row["workspace"] and json.loads(row["workspace"])
+    return Entry(record, owner or None, workspace or None, row["ended"], row["reason"])

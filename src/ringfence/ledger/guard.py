@@ -1,0 +1,86 @@
+"""A process that outlives its clients and reaps what they leave, even when nobody comes back.
+
+One for each state directory. It ends by itself when nothing is left to watch.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+LOCK = "guard.lock"
+_TICK_SECONDS = 1.0
+_PROBE_SECONDS = 30.0
+_QUIET_SECONDS = 10.0
+
+
+def ensure(directory: Path) -> None:
+    """Start the guard of a state directory unless one is there. Takes about a millisecond."""
+    if _held(directory / LOCK):
+        return
+    arguments = [sys.executable, "-m", "ringfence.ledger.guard", str(directory)]
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
+        pid = os.posix_spawn(
+            sys.executable, arguments, os.environ, file_actions=actions, setsid=True
+        )
+    finally:
+        os.close(null)
+    threading.Thread(target=_wait, args=(pid,), name="ringfence-guard", daemon=True).start()
+
+
+def _wait(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _held(path: Path) -> bool:
+    lock = _lock(path)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _lock(path: Path) -> int | None:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+async def watch(directory: Path) -> None:
+    """Sweep until nothing has been left to watch for a while, or the directory is gone."""
+    from ringfence.ledger.reaper import reap
+    from ringfence.ledger.store import Ledger
+
+    ledger = Ledger(directory / "ledger.sqlite")
+    probed = quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < _QUIET_SECONDS and os.access(ledger.path, os.W_OK):
+        probe = time.monotonic() - probed >= _PROBE_SECONDS
+        probed = time.monotonic() if probe else probed
+        await reap(ledger, probe=probe)
+        if ledger.live():
+            quiet_since = time.monotonic()
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+def main() -> None:
+    """`python -m ringfence.ledger.guard DIRECTORY`."""
+    directory = Path(sys.argv[1])
+    os.chdir("/")
+    lock = _lock(directory / LOCK)
+    if lock is not None:
+        asyncio.run(watch(directory))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Which process holds a sandbox: a pid alone is not enough, since pids are used again."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_START = 19  # starttime, field 22 of proc(5) /proc/PID/stat, counted after the command's name
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process of this machine. start: clock ticks after boot. boot: the kernel's boot id."""
+
+    pid: int
+    start: int
+    boot: str
+
+    @classmethod
+    def me(cls) -> Self:
+        """The process that asks."""
+        return cls(os.getpid(), _start_of(os.getpid()) or 0, _boot_id())
+
+    def alive(self) -> bool:
+        """Whether that very process runs; a zombie does not."""
+        return self.boot == _boot_id() and _start_of(self.pid) == self.start
+
+
+def _start_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[_START])
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

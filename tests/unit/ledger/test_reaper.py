@@ -1,0 +1,160 @@
+"""What a client leaves behind is found and finished, and nothing else is touched."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.base import Backend, Instance
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import BackendUnavailableError
+from ringfence.ledger import Ledger, Owner, reap
+from ringfence.ledger.guard import LOCK, ensure
+from ringfence.spec import SandboxSpec, State
+
+DEAD = Owner(2**22 + 1, 1, Owner.me().boot)
+
+
+class Place:
+    """A ledger and the one backend that all of its sandboxes are on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ledger = Ledger(directory / "ledger.sqlite")
+        self.backend = MockBackend()
+
+    def load(self, name: str, endpoint: str | None) -> Backend:
+        return self.backend
+
+    async def sandbox(self, name: str, owner: Owner | None, ends: float | None = None) -> Instance:
+        spec = SandboxSpec()
+        instance = await self.backend.create(spec, name, await self.backend.facts(spec))
+        self.ledger.add(replace(instance.record, ends=ends), owner=owner)
+        return instance
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def test_a_sandbox_whose_client_ended_is_deleted(place: Place) -> None:
+    orphan = await place.sandbox("orphan", DEAD)
+    kept = await place.sandbox("kept", Owner.me())
+    [reaped] = await reap(place.ledger, load=place.load)
+    assert (reaped.id, reaped.reason, reaped.error) == ("orphan", "its client ended", None)
+    assert await orphan.state() is State.EXITED
+    assert await kept.state() is State.RUNNING
+    assert place.ledger.get("orphan").reason == "its client ended"
+    assert [entry.record.id for entry in place.ledger.live()] == ["kept"]
+
+
+async def test_a_lifetime_ends_by_the_clock_that_is_given(place: Place) -> None:
+    await place.sandbox("short", None, ends=1000.0)
+    assert await reap(place.ledger, load=place.load, now=999.0) == []
+    [reaped] = await reap(place.ledger, load=place.load, now=1000.0)
+    assert reaped.reason == "its lifetime ended"
+
+
+async def test_one_removed_by_hand_is_closed_in_the_ledger(place: Place) -> None:
+    instance = await place.sandbox("gone", Owner.me())
+    await instance.delete()
+    [reaped] = await reap(place.ledger, load=place.load)
+    assert "outside" in reaped.reason
+    assert place.ledger.live() == []
+
+
+async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:
+    instance = await place.sandbox("made", Owner.me())
+    await instance.delete()
+    place.ledger.end("made", "test")
+    place.ledger.add(replace(instance.record, id="making", native=""), owner=Owner.me())
+    assert await reap(place.ledger, load=place.load) == []
+    assert [entry.record.id for entry in place.ledger.live()] == ["making"]
+
+
+async def test_one_whose_client_died_before_it_knew_the_name_is_found_by_its_id(
+    place: Place,
+) -> None:
+    spec = SandboxSpec()
+    instance = await place.backend.create(spec, "half", await place.backend.facts(spec))
+    place.ledger.add(replace(instance.record, native=""), owner=DEAD)
+    await reap(place.ledger, load=place.load)
+    assert await instance.state() is State.EXITED
+
+
+async def test_a_backend_that_is_away_keeps_the_entry_for_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.sandbox("later", DEAD)
+
+    async def away(record: object) -> Instance:
+        raise BackendUnavailableError("no daemon")
+
+    monkeypatch.setattr(place.backend, "attach", away)
+    [reaped] = await reap(place.ledger, load=place.load)
+    assert reaped.error == "no daemon"
+    assert len(place.ledger.live()) == 1
+
+
+def test_the_guard_reaps_for_a_client_that_was_killed_and_then_ends(tmp_path: Path) -> None:
+    """SIGKILL to the client, and nobody runs Ringfence again: the entry is closed all the same."""
+    program = f"""
+import os, signal, time
+from pathlib import Path
+from ringfence.backends.base import Record
+from ringfence.ledger import Ledger, Owner
+from ringfence.ledger.guard import ensure
+from ringfence.spec import SandboxSpec
+directory = Path({str(tmp_path)!r})
+ledger = Ledger(directory / "ledger.sqlite")
+ledger.add(Record("rf-x", "mock", "", "n", "socket", SandboxSpec(), time.time()), owner=Owner.me())
+ensure(directory)
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    deadline = time.monotonic() + 60
+    while ledger.live() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ledger.get("rf-x").reason == "its client ended"
+    (tmp_path / "ledger.sqlite").unlink()
+    while _guards(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _guards(tmp_path) == []
+
+
+def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.sqlite")
+    ensure(tmp_path)
+    deadline = time.monotonic() + 60
+    while len(_guards(tmp_path)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    for _ in range(3):
+        ensure(tmp_path)
+    time.sleep(1)
+    assert len(_guards(tmp_path)) == 1
+    (tmp_path / "ledger.sqlite").unlink()
+    while _guards(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _guards(tmp_path) == []
+    assert (tmp_path / LOCK).exists()
+
+
+def _guards(directory: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if b"ringfence.ledger.guard" in arguments and str(directory).encode() in arguments:
+                found += [int(entry.name)] if state != "Z" else []
+    return found

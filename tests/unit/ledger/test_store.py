@@ -1,0 +1,118 @@
+"""The ledger keeps what must be found again, and lets one of two racing words win."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.base import Record
+from ringfence.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, StateError
+from ringfence.ledger import Ledger, Owner
+from ringfence.spec import SandboxSpec
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+def a_record(name: str = "rf-one", ends: float | None = None) -> Record:
+    spec = SandboxSpec(image="debian", env={"A": "b"}, labels={"task": "7"})
+    return Record(name, "mock", "", "n1", "socket", spec, time.time(), ends, b"\x00\xff")
+
+
+def test_an_entry_comes_back_as_it_was_written(ledger: Ledger) -> None:
+    owner = Owner.me()
+    ledger.add(a_record(), owner=owner, workspace={"upper": "/x"})
+    [entry] = Ledger(ledger.path).live()
+    assert entry.record == a_record().__class__(
+        **{name: getattr(entry.record, name) for name in entry.record.__slots__}
+    )
+    assert entry.record.spec == a_record().spec
+    assert entry.record.marker == b"\x00\xff"
+    assert entry.owner == owner
+    assert entry.workspace == {"upper": "/x"}
+
+
+def test_the_beginning_of_an_id_is_enough_when_it_is_of_one(ledger: Ledger) -> None:
+    for name in ("abc1", "abc2", "abc"):
+        ledger.add(a_record(name), owner=None)
+    assert ledger.get("abc1").record.id == "abc1"
+    assert ledger.get("abc").record.id == "abc"
+    for wrong in ("ab", "x", "", "%", "abc_"):
+        with pytest.raises(NotFoundError):
+            ledger.get(wrong)
+
+
+def test_an_id_is_taken_once(ledger: Ledger) -> None:
+    ledger.add(a_record(), owner=None)
+    with pytest.raises(AlreadyExistsError):
+        ledger.add(a_record(), owner=None)
+
+
+def test_the_first_word_on_how_it_ended_stays(ledger: Ledger) -> None:
+    ledger.add(a_record(), owner=None)
+    assert ledger.end("rf-one", "deleted")
+    assert not ledger.end("rf-one", "its lifetime ended")
+    assert ledger.get("rf-one").reason == "deleted"
+    assert ledger.live() == []
+
+
+def test_an_ended_sandbox_is_not_extended(ledger: Ledger) -> None:
+    ledger.add(a_record(ends=1.0), owner=None)
+    ledger.end("rf-one", "its lifetime ended")
+    with pytest.raises(StateError):
+        ledger.extend("rf-one", time.time() + 60)
+
+
+def test_of_an_extension_and_an_expiry_one_wins(ledger: Ledger) -> None:
+    for number in range(20):
+        name = f"rf-{number}"
+        ledger.add(a_record(name, ends=1.0), owner=None)
+        extended: list[bool] = []
+
+        def extend(name: str = name, extended: list[bool] = extended) -> None:
+            try:
+                ledger.extend(name, 9e9)
+                extended.append(True)
+            except StateError:
+                extended.append(False)
+
+        thread = threading.Thread(target=extend)
+        thread.start()
+        ledger.end(name, "its lifetime ended")
+        thread.join()
+        entry = ledger.get(name)
+        assert not entry.live
+        assert (entry.record.ends == 9e9) == extended[0]
+
+
+def test_old_ends_are_forgotten_and_live_ones_never(ledger: Ledger) -> None:
+    ledger.add(a_record("old"), owner=None)
+    ledger.add(a_record("live"), owner=None)
+    ledger.end("old", "deleted")
+    assert ledger.forget(time.time() + 1) == 1
+    assert [entry.record.id for entry in ledger.all()] == ["live"]
+
+
+def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StateError, match="newer"):
+        Ledger(ledger.path)
+
+
+def test_a_ledger_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ResourceExhaustedError, match="RINGFENCE_STATE_DIR"):
+        Ledger(tmp_path / "missing" / "ledger.sqlite")
+
+
+def test_an_owner_is_a_process_not_a_number() -> None:
+    me = Owner.me()
+    assert me.alive()
+    assert not Owner(me.pid, me.start + 1, me.boot).alive()
+    assert not Owner(me.pid, me.start, "another boot").alive()
+    assert not Owner(2**22 + 1, me.start, me.boot).alive()
