@@ -1,0 +1,83 @@
+"""The tree of verbs, and what becomes of an error."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import click
+import typer
+
+from ringfence.cli import output
+from ringfence.errors import InvalidSpecError, SandboxError
+
+FAILED = 125
+INTERRUPTED = 130
+_USAGE = 2
+_EPILOG = "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 Ringfence failed."
+
+app = typer.Typer(
+    name="ringfence",
+    help="Run commands that nobody vouches for in a place of their own.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        output.line(f"ringfence {installed('ringfence')}")
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Errors are printed, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    command = typer.main.get_command(app)
+    wants_json = "--json" in arguments[: _end_of_ours(arguments)]
+    try:
+        code = command.main(args=arguments, prog_name="ringfence", standalone_mode=False)
+    except SandboxError as error:
+        output.error(error, json=wants_json)
+        return _USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        output.silence()
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_of_ours(arguments: list[str]) -> int:
+    return arguments.index("--") if "--" in arguments else len(arguments)
+
+
+def _add(function: Callable[..., Any], name: str, panel: str, **settings: Any) -> None:
+    app.command(name, rich_help_panel=panel, **settings)(function)
+
+
+def _verbs() -> None:
+    from ringfence.cli import verbs
+
+    for panel, functions in verbs.PANELS.items():
+        for name, function in functions.items():
+            _add(function, name, panel, context_settings=verbs.SETTINGS.get(name))
+    for name, (group, panel) in verbs.GROUPS.items():
+        app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+_verbs()

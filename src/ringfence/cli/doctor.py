@@ -1,0 +1,187 @@
+"""`ringfence doctor`: what is here, what is missing, and how to get it."""
+
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli import output
+from ringfence.errors import SandboxError
+
+_FIXED_RUNC = ((1, 1, 12), "CVE-2024-21626: a leaked descriptor is a way out of the container")
+_FIXED_RUNC_2025 = ((1, 2, 8), "CVE-2025-31133, -52565, -52881: mount races at the start")
+_FIXED_ENGINE = ((29, 5, 1), "CVE-2026-41567: archive uploads run programs of the container")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and the remedy when it is not well.
+
+    status: "ok", "note" (works, but know this) or "missing".
+    """
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Say what this machine has: daemon, runtimes, bubblewrap, kernel; and what to install.
+
+    Ends with 0 when at least one backend works, else with 1.
+    """
+    findings = [*_docker(), *_process(), *_kernel(), *_state()]
+    works = [
+        one.name for one in findings if one.name in ("docker", "process") and one.status == "ok"
+    ]
+    if json:
+        output.document({"backends": works, "findings": [asdict(one) for one in findings]})
+    else:
+        output.table(
+            ("what", "status", "detail"), [(one.name, one.status, one.detail) for one in findings]
+        )
+        for one in findings:
+            if one.remedy:
+                output.line(f"\n{one.name}: {one.remedy}")
+    return 0 if works else 1
+
+
+def _docker() -> Iterator[Finding]:
+    try:
+        info = asyncio.run(_engine())
+    except SandboxError as error:
+        yield Finding("docker", "missing", str(error), "apt-get install docker.io, then start it")
+        return
+    engine = str(info.get("ServerVersion", "?"))
+    driver = info.get("CgroupDriver", "?")
+    yield Finding(
+        "docker", "ok", f"Engine {engine}, storage {info.get('Driver')}, cgroups by {driver}"
+    )
+    yield from _holes("docker engine", engine, (_FIXED_ENGINE,))
+    runc = str((info.get("RuncCommit") or {}).get("ID") or _version(["runc", "--version"]))
+    yield from _holes(
+        "runc", _version(["runc", "--version"]) or runc, (_FIXED_RUNC, _FIXED_RUNC_2025)
+    )
+    runtimes = sorted(info.get("Runtimes") or {})
+    if "runsc" in runtimes:
+        yield Finding(
+            "gvisor", "ok", 'runtime "runsc" is registered: ask for it with --runtime runsc'
+        )
+    else:
+        yield Finding("gvisor", "missing", f"runtimes: {', '.join(runtimes)}", _GVISOR)
+    options = [str(option) for option in info.get("SecurityOptions") or []]
+    for name in ("seccomp", "apparmor", "selinux", "userns", "rootless"):
+        there = any(f"name={name}" in option for option in options)
+        yield Finding(f"daemon: {name}", "ok" if there else "note", "on" if there else "off")
+    yield _quota(info)
+
+
+_GVISOR = """apt-get install runsc, and in /etc/docker/daemon.json
+  {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}
+then kill -HUP the daemon."""
+
+
+def _quota(info: dict[str, Any]) -> Finding:
+    driver = str(info.get("Driver"))
+    backing = dict(info.get("DriverStatus") or []).get("Backing Filesystem", "")
+    if driver in ("btrfs", "zfs") or (driver == "overlay2" and backing == "xfs"):
+        return Finding("disk quota", "ok", f"{driver} can size a container's root")
+    return Finding("disk quota", "note", f"{driver} on {backing}: sized volumes are used instead")
+
+
+async def _engine() -> dict[str, Any]:
+    from ringfence.backends import registry
+
+    backend = registry.load("docker")
+    try:
+        return dict(await backend.info())  # type: ignore[attr-defined]
+    finally:
+        await backend.aclose()
+
+
+def _process() -> Iterator[Finding]:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        yield Finding("process", "missing", "bubblewrap is not here", "apt-get install bubblewrap")
+        return
+    found = _version([bwrap, "--version"])
+    if _numbers(found) < (0, 8):
+        yield Finding(
+            "process", "missing", f"bubblewrap {found}", "bubblewrap 0.8 or newer is needed"
+        )
+        return
+    arguments = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"]
+    tried = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
+    if tried.returncode != 0:
+        yield Finding("process", "missing", tried.stderr.strip(), _USER_NAMESPACES)
+        return
+    who = "root" if os.geteuid() == 0 else "an ordinary user: commands have one uid"
+    yield Finding("process", "ok", f"bubblewrap {found}, as {who}")
+
+
+_USER_NAMESPACES = (
+    "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, or on Ubuntu"
+    " kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
+
+def _kernel() -> Iterator[Finding]:
+    yield Finding("kernel", "ok", f"{platform.release()} {platform.machine()}")
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    yield Finding("cgroups", "ok", "version 2" if unified else "version 1")
+    for name, path in (
+        ("apparmor", "/sys/kernel/security/apparmor"),
+        ("selinux", "/sys/fs/selinux/enforce"),
+    ):
+        there = Path(path).exists()
+        yield Finding(
+            f"kernel: {name}", "ok" if there else "note", "there" if there else "not there"
+        )
+
+
+def _state() -> Iterator[Finding]:
+    from ringfence.backends.state import state_directory
+
+    try:
+        yield Finding("state directory", "ok", str(state_directory()))
+    except SandboxError as error:
+        yield Finding("state directory", "missing", str(error))
+
+
+def _holes(
+    name: str, version: str, fixes: tuple[tuple[tuple[int, ...], str], ...]
+) -> Iterator[Finding]:
+    for fixed, hole in fixes:
+        if version and _numbers(version) < fixed:
+            wanted = ".".join(str(number) for number in fixed)
+            yield Finding(name, "note", f"{version} is older than {wanted} ({hole})",
+                          "upgrade it, unless your distribution carries the fix")  # fmt: skip
+
+
+def _version(arguments: list[str]) -> str:
+    run: Callable[..., Any] = subprocess.run
+    try:
+        text = run(arguments, capture_output=True, text=True, check=False, timeout=20).stdout
+    except OSError:
+        return ""
+    words = text.split()
+    return next((word for word in words if word[:1].isdigit()), "")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = []
+    for part in version.split("+")[0].split("-")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

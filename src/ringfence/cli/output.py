@@ -1,0 +1,93 @@
+"""Tables and escapes where a person reads, JSON where a script does."""
+
+import json as jsonlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from ringfence.errors import SandboxError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+_CONTROL_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def line(text: str = "") -> None:
+    """One line on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """One line on stderr: progress and what a person should know."""
+    sys.stderr.write(f"ringfence: {text}\n")
+    sys.stderr.flush()
+
+
+def error(failure: SandboxError, *, json: bool = False) -> None:
+    """What went wrong and what to do: a sentence on stderr, with --json the error on stdout too."""
+    if json:
+        document({"error": failure.to_dict()})
+    note(escape_text(str(failure)))
+
+
+def document(data: Any) -> None:
+    """One JSON document on stdout."""
+    line(jsonlib.dumps(data, indent=2 if sys.stdout.isatty() else None, default=str))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Aligned columns under upper-case heads; never wrapped, so that lines stay lines."""
+    cells = [list(columns), *([escape_text(str(cell)) for cell in row] for row in rows)]
+    cells[0] = [head.upper() for head in cells[0]]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        line("  ".join(padded).rstrip())
+
+
+def fields(data: Mapping[str, object]) -> None:
+    """One name and value a line."""
+    width = max((len(name) for name in data), default=0)
+    for name, value in data.items():
+        line(f"{name.ljust(width)}  {escape_text(str(value))}")
+
+
+def escape(data: bytes) -> bytes:
+    """Terminal control bytes of a sandbox made visible; newline and tab stay (C0, DEL and C1)."""
+    return _CONTROL.sub(lambda match: b"".join(b"\\x%02x" % byte for byte in match[0]), data)
+
+
+def escape_text(text: str) -> str:
+    """The same for text."""
+    return _CONTROL_TEXT.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def console() -> "Console":
+    """A rich console on stderr, for live tables and progress bars."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def silence() -> None:
+    """Nobody reads stdout any more: let the interpreter's last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Relay:
+    """Writes a sandbox's output to one of our streams: raw to files and pipes, escaped to a
+    terminal. CRLF stays CRLF; a lone carriage return is shown."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._file = stream.buffer
+        self._escaped = stream.isatty()
+
+    def write(self, data: bytes) -> None:
+        """Write all of it now."""
+        self._file.write(escape(data) if self._escaped else data)
+        self._file.flush()
