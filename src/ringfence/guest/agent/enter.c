@@ -1,0 +1,146 @@
+/* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
+ *
+ *   ringfence-guest --enter [--noexec PATH | --read-only PATH | --mask PATH]... [--capabilities HEX] -- GUEST OPTIONS
+ *
+ * Mounts at these paths get the flag; masked files read as empty, masked directories are empty. A path that is not there
+ * is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
+ * nowhere. Whatever fails ends the process: no control is weakened.
+ */
+#include "agent.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { LAST_CAPABILITY = 63 };
+#define CAPABILITY_VERSION_3 0x20080522
+
+struct capability_header {  /* as in linux/capability.h, which musl has not */
+	u32 version;
+	int pid;
+};
+struct capability_half {
+	u32 effective, permitted, inheritable;
+};
+
+static u64 kept;
+
+static _Noreturn void give_up(const char *what, const char *name)
+{
+	dprintf(2, "%s %s: %s\n", what, name, strerror(errno));
+	_exit(125);
+}
+
+/* In a user namespace nested in the one that made the mounts they are not ours: a copy of them is. */
+static bool own_mounts(void)
+{
+	static bool copied;
+
+	if (copied || errno != EPERM)
+		return false;
+	copied = true;
+	return unshare(CLONE_NEWNS) == 0;
+}
+
+static int add_flags(const char *path, unsigned long flags)
+{
+	struct statvfs now;
+	unsigned long old = 0;
+
+	if (statvfs(path, &now) < 0)
+		return -1;
+	old |= now.f_flag & ST_RDONLY ? MS_RDONLY : 0;
+	old |= now.f_flag & ST_NOSUID ? MS_NOSUID : 0;
+	old |= now.f_flag & ST_NODEV ? MS_NODEV : 0;
+	old |= now.f_flag & ST_NOEXEC ? MS_NOEXEC : 0;
+	return mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | old | flags, NULL);
+}
+
+static int cover(const char *path)
+{
+	struct stat status;
+
+	if (stat(path, &status) < 0)
+		return -1;
+	if (S_ISDIR(status.st_mode))
+		return mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=0555");
+	return mount("/dev/null", path, NULL, MS_BIND, NULL);
+}
+
+static int read_only(const char *path)
+{
+	if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return -1;
+	return add_flags(path, MS_RDONLY);
+}
+
+static int no_exec(const char *path)
+{
+	return add_flags(path, MS_NOEXEC);
+}
+
+/* One option; how many arguments it took, 0 when it is none. */
+static int take_option(const char *name, const char *value)
+{
+	int (*act)(const char *) = NULL;
+
+	if (!strcmp(name, "--noexec"))
+		act = no_exec;
+	else if (!strcmp(name, "--mask"))
+		act = cover;
+	else if (!strcmp(name, "--read-only"))
+		act = read_only;
+	else if (!strcmp(name, "--capabilities"))
+		return kept = strtoull(value, NULL, 16), 2;
+	else
+		return 0;
+	if (act(value) < 0 && errno != ENOENT && !(own_mounts() && act(value) == 0))
+		give_up(name + 2, value);
+	return 2;
+}
+
+static void drop_capabilities(void)
+{
+	struct capability_header header = {.version = CAPABILITY_VERSION_3};
+	struct capability_half data[2];
+
+	for (int capability = 0; capability <= LAST_CAPABILITY; capability++)
+		if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
+			give_up("drop", "capabilities");
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	memset(data, 0, sizeof(data));
+	for (int half = 0; half < 2; half++)
+		data[half].effective = data[half].permitted = (u32)(kept >> (32 * half));
+	if (syscall(SYS_capset, &header, data) < 0)
+		give_up("set", "capabilities");
+}
+
+/* The arguments that are left for the guest: their number is returned, they begin at (*args)[0]. */
+int enter(int count, char ***args)
+{
+	char **all = *args;
+	int at = 0, used = 0;
+
+	while (at + 1 < count && (used = take_option(all[at], all[at + 1])) > 0)
+		at += used;
+	errno = EINVAL;
+	if (at >= count || strcmp(all[at], "--"))
+		give_up("enter", at < count ? all[at] : "--");
+	drop_capabilities();
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd < 3; fd++)
+		if (null < 0 || dup2(null, fd) < 0)
+			give_up("open", "/dev/null");
+	if (null > 2)
+		close(null);
+	*args = all + at + 1;
+	return count - at - 1;
+}
