@@ -1,0 +1,234 @@
+"""The backend of sandboxes that are containers of a Docker Engine."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends.base import Bind, Features, Found, Record
+from ringfence.backends.docker import door, images, place
+from ringfence.backends.docker.config import is_gvisor
+from ringfence.backends.docker.creation import Creation, container_name
+from ringfence.backends.docker.endpoint import resolve
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.images import Image
+from ringfence.backends.docker.inspection import STATES, inspect
+from ringfence.backends.docker.instance import DockerInstance
+from ringfence.backends.docker.machine import Machine, describe, sees_our_files
+from ringfence.backends.docker.refusals import refuse
+from ringfence.errors import DeadlineExceededError, InvalidSpecError, NotFoundError
+from ringfence.policy.facts import Facts
+from ringfence.spec import SandboxSpec, State
+
+TRANSPORT_VARIABLE = "RINGFENCE_DOCKER_TRANSPORT"
+"""Forces "stream" or "socket"."""
+_STARTS_PER_CORE = 4
+_ABANDONED_SECONDS = 600.0
+
+
+class DockerBackend:
+    """Makes sandboxes on one Docker Engine, 20.10 or newer, under any OCI runtime it has.
+
+    endpoint: a URL (unix://, tcp://, https://), None for the one that Docker's own command would
+    use. One object serves one event loop and any number of sandboxes; what it learned of the
+    daemon, it keeps.
+    """
+
+    name = "docker"
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self._endpoint = endpoint
+        self._engine: Engine | None = None
+        self._machine: Machine | None = None
+        self._images: dict[str, Image] = {}
+        self._local: bool | None = None
+        self._socket_fails = False
+        self._starts: asyncio.Semaphore | None = None
+
+    async def features(self, spec: SandboxSpec | None = None) -> Features:
+        """What this daemon can enforce, for `spec`'s runtime (None: the daemon's own)."""
+        machine = await self._described()
+        runtime = None if spec is None else spec.security.runtime
+        gvisor = is_gvisor(runtime or machine.default_runtime)
+        return Features(
+            limits=machine.limits,
+            transports=self._transports(machine, gvisor=gvisor),
+            family_kill="user" if gvisor else "exec",
+            pty=True,
+            detached=True,
+            users=True,
+            mounts=self._local is not False,
+            pause=True,
+            runtimes=machine.runtimes,
+            receipt=True,
+            usage=machine.daemon > 0,
+        )
+
+    async def facts(self, spec: SandboxSpec) -> Facts:
+        """What is known of image and machine.
+
+        ImageNotFoundError for an image that the daemon does not have, InvalidSpecError without
+        one, BackendUnavailableError when no daemon of a fitting version answers.
+        """
+        machine = await self._described()
+        image = await images.look_up(self._connected(), spec.image)
+        self._images[image.facts.digest] = image
+        local = await self._is_local(machine, image)
+        owner = None
+        if spec.repository is not None and local:
+            owner = _owner(spec.repository.path)
+        return Facts(
+            memory=machine.memory,
+            cpus=float(machine.cpus),
+            nofile=machine.nofile,
+            image=image.facts,
+            repository_uid=owner and owner[0],
+            repository_gid=owner and owner[1],
+            local=local,
+        )
+
+    async def create(
+        self, spec: SandboxSpec, sandbox_id: str, facts: Facts, *, binds: Sequence[Bind] = ()
+    ) -> DockerInstance:
+        """A container with the guest as its first process, and the stream to it.
+
+        Where a guest on a socket does not come, the sandbox is made again with the stream
+        transport, and so are all later ones. UnsupportedError for what the daemon cannot enforce.
+        """
+        machine = await self._described()
+        refuse(spec, machine)
+        image = await self._image(spec, facts)
+        if binds and not facts.local:
+            raise InvalidSpecError(
+                "mount: the daemon does not share this machine's files: nothing can be bound",
+                op="create",
+                context={"fields": ["mounts"]},
+            )
+        async with self._limiter(machine):
+            transport = self._transports(machine, gvisor=_runs_gvisor(spec, machine))[0]
+            creation = partial(
+                Creation,
+                self._connected(),
+                machine,
+                image=image,
+                spec=spec,
+                sandbox_id=sandbox_id,
+                binds=binds,
+            )
+            try:
+                return await creation().run(transport, local=facts.local)
+            except DeadlineExceededError as error:
+                alone = transport != "socket" or TRANSPORT_VARIABLE in os.environ
+                if alone or error.op != "connect":
+                    raise
+            self._socket_fails = True
+            return await creation().run("stream", local=facts.local)
+
+    async def attach(self, record: Record) -> DockerInstance:
+        """The instance of an earlier create, running or ended; by name when its id is not known.
+
+        NotFoundError when the daemon has none; what was left of it on this machine is removed.
+        """
+        engine = self._connected()
+        machine = await self._described()
+        seen = await inspect(engine, record.native or container_name(record.id))
+        if seen is None or seen.labels.get("ringfence.id") != record.id:
+            door.remove_directory(place.run_directories(engine.endpoint) / record.id)
+            raise NotFoundError(
+                f"there is no sandbox {record.id} on {engine.endpoint.url}: it ended",
+                op="attach",
+                sandbox_id=record.id,
+            )
+        return DockerInstance(engine, machine, replace(record, native=seen.container), seen)
+
+    async def found(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        """All containers of Ringfence on this endpoint, ended ones too, that carry these labels."""
+        engine = self._connected()
+        wanted = ["ringfence.id", *(f"{name}={value}" for name, value in labels.items())]
+        rows = await engine.get("list", "containers", "json", all=True, filters={"label": wanted})
+        found = [_found(row) for row in rows]
+        if not labels:
+            self._sweep({one.id for one in found})
+        return found
+
+    async def aclose(self) -> None:
+        """Close connections; sandboxes go on."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+    def _connected(self) -> Engine:
+        if self._engine is None:
+            self._engine = Engine(resolve(self._endpoint))
+        return self._engine
+
+    async def _described(self) -> Machine:
+        if self._machine is None:
+            self._machine = await describe(self._connected())
+        return self._machine
+
+    async def _is_local(self, machine: Machine, image: Image) -> bool:
+        if self._local is None:
+            self._local = machine.surely_local or await sees_our_files(
+                self._connected(), image.facts.digest
+            )
+        return self._local
+
+    async def _image(self, spec: SandboxSpec, facts: Facts) -> Image:
+        digest = facts.image.digest if facts.image else spec.image
+        known = self._images.get(digest or "")
+        return known or await images.look_up(self._connected(), digest)
+
+    def _transports(self, machine: Machine, *, gvisor: bool) -> tuple[str, ...]:
+        """In order of preference. gVisor's processes dial as another pid than the container's."""
+        forced = os.environ.get(TRANSPORT_VARIABLE)
+        if forced in ("stream", "socket"):
+            return (forced,)
+        fits = machine.same_kernel and self._local is not False and not self._socket_fails
+        return ("socket", "stream") if fits and not gvisor else ("stream",)
+
+    def _limiter(self, machine: Machine) -> asyncio.Semaphore:
+        """More starts at once only make each slower."""
+        if self._starts is None:
+            self._starts = asyncio.Semaphore(_STARTS_PER_CORE * machine.cpus)
+        return self._starts
+
+    def _sweep(self, alive: set[str]) -> None:
+        """Remove the directories of sandboxes that ended by themselves."""
+        for directory in place.run_directories(self._connected().endpoint).glob("*"):
+            if directory.name in alive:
+                continue
+            try:
+                old = time.time() - directory.stat().st_mtime > _ABANDONED_SECONDS
+            except OSError:
+                continue
+            if old:
+                door.remove_directory(directory)
+
+
+def _runs_gvisor(spec: SandboxSpec, machine: Machine) -> bool:
+    return is_gvisor(spec.security.runtime or machine.default_runtime)
+
+
+def _owner(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_uid, status.st_gid
+
+
+def _found(row: Mapping[str, Any]) -> Found:
+    labels = dict(row.get("Labels") or {})
+    return Found(
+        id=labels.get("ringfence.id", ""),
+        native=str(row["Id"]),
+        state=STATES.get(str(row.get("State", "")), State.EXITED),
+        labels={name: text for name, text in labels.items() if not name.startswith("ringfence.")},
+        image=labels.get("ringfence.image") or row.get("Image"),
+        created=float(row["Created"]) if row.get("Created") else None,
+    )

@@ -1,0 +1,245 @@
+"""From a granted spec to the body of the Engine's create call. Pure but for the seccomp file."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends.base import Bind
+from ringfence.backends.docker.machine import Machine
+from ringfence.spec import Limits, SandboxSpec, Ulimits
+
+GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
+"""What the guest needs to become each command's user and to end its processes."""
+PIDS_HEADROOM = 32
+"""Processes of the guest's own, on top of the user's limit."""
+GVISOR_PIDS_HEADROOM = 512
+"""Threads of gVisor's kernel, which its cgroup counts too."""
+GUEST_NOFILE = 4096
+"""Open files that the guest may need; commands have the user's limit."""
+
+MASKED = ("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+          "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+          "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware")  # fmt: skip
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_INODE_BYTES = 1024
+_LEAST_INODES = 1024
+_GUEST_RAISED = {"nofile": GUEST_NOFILE}
+_OF_COMMANDS_ONLY = frozenset({"cpu", "nproc", "fsize"})
+"""Limits that would hit the guest itself: it sets them on each command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How the guest gets into the container and speaks. entrypoint: its command line. mounts: as
+    the Engine has them. stream: whether its stdin and stdout are the stream."""
+
+    entrypoint: Sequence[str]
+    mounts: Sequence[Mapping[str, Any]]
+    stream: bool
+
+
+def is_gvisor(runtime: str | None) -> bool:
+    """Whether a runtime's name says that it is gVisor."""
+    return runtime is not None and runtime.split("-")[0] in ("runsc", "gvisor")
+
+
+def create_body(
+    spec: SandboxSpec,
+    image: str,
+    placement: Placement,
+    machine: Machine,
+    *,
+    binds: Sequence[Bind] = (),
+    volumes: Sequence[str] = (),
+    labels: Mapping[str, str],
+    devices: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The body of POST /containers/create.
+
+    volumes: paths that the image declares as volumes. devices: block devices that read_rate and
+    write_rate hold for.
+    """
+    stream = placement.stream
+    return {
+        "Image": image,
+        "User": "0:0",
+        "Hostname": "sandbox",
+        "WorkingDir": "/",
+        "Entrypoint": list(placement.entrypoint),
+        "Cmd": [],
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGTERM",
+        "NetworkDisabled": spec.network.mode != "bridge",
+        "OpenStdin": stream,
+        "StdinOnce": stream and not spec.detached,
+        "AttachStdin": stream,
+        "AttachStdout": stream,
+        "AttachStderr": False,
+        "Tty": False,
+        "Labels": dict(labels),
+        "HostConfig": {
+            "AutoRemove": True,
+            "Init": False,
+            "Privileged": False,
+            "RestartPolicy": {"Name": "no"},
+            "LogConfig": {"Type": "none"},
+            "Mounts": [
+                *placement.mounts,
+                *map(_bind, binds),
+                *_image_volumes(spec, volumes, binds),
+            ],
+            **_resources(spec, machine, devices),
+            **_confinement(spec, machine),
+            **_network(spec),
+        },
+    }
+
+
+def _bind(bind: Bind) -> dict[str, Any]:
+    # What is mounted below the source would stay writable on older Engines: it is left out.
+    return {
+        "Type": "bind",
+        "Source": bind.source,
+        "Target": bind.destination,
+        "ReadOnly": bind.read_only,
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
+
+
+def _image_volumes(
+    spec: SandboxSpec, volumes: Sequence[str], binds: Sequence[Bind]
+) -> list[dict[str, Any]]:
+    """The image's own volumes, as read-only as its root; the daemon would make them writable."""
+    taken = {bind.destination for bind in binds} | set(_tmpfs(spec))
+    read_only = spec.security.read_only_root is not False
+    return [
+        {"Type": "volume", "Target": path, "ReadOnly": read_only}
+        for path in volumes
+        if path not in taken
+    ]
+
+
+def _tmpfs(spec: SandboxSpec) -> dict[str, str]:
+    limits, security = spec.limits, spec.security
+    execution = "exec" if security.tmp_exec else "noexec"
+    found = {path: (size, execution) for path, size in security.tmpfs.items()}
+    if limits.tmp is not None:
+        found["/tmp"] = (limits.tmp, execution)  # noqa: S108 - a name inside the sandbox
+    if limits.run is not None:
+        found["/run"] = (limits.run, "noexec")
+    return {
+        path: f"rw,nosuid,nodev,{how},size={size},mode=1777,"
+        f"nr_inodes={max(_LEAST_INODES, size // _INODE_BYTES)}"
+        for path, (size, how) in found.items()
+    }
+
+
+def _resources(spec: SandboxSpec, machine: Machine, devices: Sequence[str]) -> dict[str, Any]:
+    limits = spec.limits
+    found: dict[str, Any] = {
+        "Tmpfs": _tmpfs(spec),
+        "Ulimits": _ulimits(limits.ulimits, machine),
+        **limits_body(limits, machine, spec.security.runtime),
+    }
+    if limits.shm is not None:
+        found["ShmSize"] = limits.shm
+    if spec.security.oom_score_adj is not None:
+        found["OomScoreAdj"] = spec.security.oom_score_adj
+    if limits.disk is not None and machine.sized_root:
+        found["StorageOpt"] = {"size": str(limits.disk)}
+    for name, rate in (("Read", limits.read_rate), ("Write", limits.write_rate)):
+        if rate is not None:
+            found[f"BlkioDevice{name}Bps"] = [{"Path": path, "Rate": rate} for path in devices]
+    return found
+
+
+def limits_body(limits: Limits, machine: Machine, runtime: str | None = None) -> dict[str, Any]:
+    """The part of the create and update calls that says what a cgroup is limited to."""
+    found: dict[str, Any] = {}
+    if limits.memory is not None and "memory" in machine.limits:
+        found["Memory"] = limits.memory
+        if "swap" in machine.limits:
+            found["MemorySwap"] = limits.memory + (limits.swap or 0)
+    if limits.cpus is not None and "cpus" in machine.limits:
+        found["NanoCpus"] = math.ceil(limits.cpus * 1e9)
+    if limits.cpuset is not None:
+        found["CpusetCpus"] = limits.cpuset
+    if limits.cpu_shares is not None:
+        found["CpuShares"] = limits.cpu_shares
+    if limits.pids is not None and "pids" in machine.limits:
+        found["PidsLimit"] = limits.pids + pids_headroom(runtime)
+    return found
+
+
+def pids_headroom(runtime: str | None) -> int:
+    """How far the cgroup's limit of processes is above the user's."""
+    return GVISOR_PIDS_HEADROOM if is_gvisor(runtime) else PIDS_HEADROOM
+
+
+def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
+    found = []
+    for name in type(ulimits).model_fields:
+        limit = getattr(ulimits, name)
+        if limit is None or name in _OF_COMMANDS_ONLY:
+            continue
+        least = min(_GUEST_RAISED.get(name, 0), machine.nofile)
+        found.append({"Name": name, "Soft": max(limit.soft, least), "Hard": max(limit.hard, least)})
+    return found
+
+
+def _confinement(spec: SandboxSpec, machine: Machine) -> dict[str, Any]:
+    security = spec.security
+    options = ["no-new-privileges", *seccomp_option(spec)]
+    if security.apparmor is not None:
+        options.append(f"apparmor={security.apparmor}")
+    if security.selinux is not None:
+        options.append(f"label=type:{security.selinux}")
+    found: dict[str, Any] = {
+        "CapDrop": ["ALL"],
+        "CapAdd": sorted({*GUEST_CAPABILITIES, *(security.capabilities or ())}),
+        "SecurityOpt": options,
+        "ReadonlyRootfs": security.read_only_root is not False,
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "MaskedPaths": sorted({*MASKED, *(security.masked_paths or ())}),
+        "ReadonlyPaths": sorted({*READ_ONLY, *(security.read_only_paths or ())}),
+        "Devices": [
+            {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rw"}
+            for path in security.devices
+        ],
+    }
+    if machine.cgroup_version == 1 and "memory" in machine.limits:
+        found["MemorySwappiness"] = 0
+    if security.sysctls:
+        found["Sysctls"] = dict(security.sysctls)
+    if security.runtime is not None:
+        found["Runtime"] = security.runtime
+    return found
+
+
+def seccomp_option(spec: SandboxSpec) -> list[str]:
+    """The Engine's option for the granted seccomp profile; the daemon's own when none is named."""
+    name = spec.security.seccomp
+    if name is None:
+        return []
+    if "/" in name:
+        return [f"seccomp={json.dumps(json.loads(Path(name).read_bytes()))}"]
+    return []
+
+
+def _network(spec: SandboxSpec) -> dict[str, Any]:
+    network = spec.network
+    if network.mode != "bridge":
+        # Both: NetworkDisabled starts faster, and where it were ignored there is still no network.
+        return {"NetworkMode": "none"}
+    return {
+        "NetworkMode": "bridge",
+        "Dns": list(network.dns),
+        "DnsSearch": list(network.dns_search),
+        "DnsOptions": list(network.dns_options),
+        "ExtraHosts": [f"{name}:{address}" for name, address in network.extra_hosts.items()],
+    }

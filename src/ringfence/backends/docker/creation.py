@@ -1,0 +1,180 @@
+"""Making one container, step by step, with everything undone when a step fails or is cancelled."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ringfence.backends.base import Bind, Record
+from ringfence.backends.docker import door, place, removal, streams
+from ringfence.backends.docker.config import Placement, create_body, is_gvisor
+from ringfence.backends.docker.devices import disks_of
+from ringfence.backends.docker.door import Door
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.images import Image
+from ringfence.backends.docker.inspection import Inspection, inspect, interfaces
+from ringfence.backends.docker.instance import DockerInstance, dialled
+from ringfence.backends.docker.machine import Machine
+from ringfence.backends.docker.unbroken import unbroken
+from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
+from ringfence.guest.protocol import MARKER_BYTES
+from ringfence.spec import SandboxSpec
+
+
+def container_name(sandbox_id: str) -> str:
+    """The container's name: with it, one can be removed whose id never reached us."""
+    return f"ringfence-{sandbox_id}"
+
+
+def container_labels(spec: SandboxSpec, sandbox_id: str, ends: float | None) -> dict[str, str]:
+    """The user's labels and ours, by which `found` finds it."""
+    own = {
+        "ringfence.id": sandbox_id,
+        "ringfence.image": spec.image or "",
+        "ringfence.life": "detached" if spec.detached else "attached",
+    }
+    if ends is not None:
+        own["ringfence.ends"] = f"{ends:.3f}"
+    return {**spec.labels, **own}
+
+
+class Creation:
+    """One create. Life: `run` makes it or raises, having undone everything."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        machine: Machine,
+        *,
+        image: Image,
+        spec: SandboxSpec,
+        sandbox_id: str,
+        binds: Sequence[Bind],
+    ) -> None:
+        self._engine = engine
+        self._machine = machine
+        self._image = image
+        self._spec = spec
+        self._id = sandbox_id
+        self._binds = binds
+        self._container = ""
+        self._asked = False
+        self._directory: Path | None = None
+        self._door: Door | None = None
+        self._attached: streams.Attached | None = None
+        self._guest_came: socket.socket | None = None
+
+    async def run(self, transport: str, *, local: bool) -> DockerInstance:
+        """Make it with this transport. An error or cancellation leaves nothing behind."""
+        try:
+            return await self._make(transport, local=local)
+        except BaseException:
+            await unbroken(self._undo())
+            raise
+
+    async def _make(self, transport: str, *, local: bool) -> DockerInstance:
+        spec = self._spec
+        needs_marker = transport == "stream" and spec.detached
+        marker = os.urandom(MARKER_BYTES) if needs_marker else b""
+        created = time.time()
+        ends = None if spec.lifetime is None else created + spec.lifetime
+        placement = await self._placement(transport, marker, local=local)
+        labels = container_labels(spec, self._id, ends)
+        await self._create(placement, labels)
+        if placement.stream:
+            self._attached = await streams.attach(self._engine, self._container)
+        await unbroken(self._engine.post("start", "containers", self._container, "start"))
+        seen = await self._started()
+        if self._door is not None:
+            self._guest_came = await dialled(self._door, self._engine, seen)
+            self._door.close()
+        record = Record(
+            id=self._id,
+            backend="docker",
+            endpoint=self._engine.endpoint.url,
+            native=self._container,
+            transport=transport,
+            spec=spec,
+            created=created,
+            ends=ends,
+            marker=marker,
+            image_digest=self._image.facts.digest,
+        )
+        waiting = self._guest_came or self._attached
+        return DockerInstance(self._engine, self._machine, record, seen, waiting)
+
+    async def _placement(self, transport: str, marker: bytes, *, local: bool) -> Placement:
+        guest = place.guest_binary(self._image.facts.architecture)
+        if transport == "socket":
+            directory = place.run_directories(self._engine.endpoint) / self._id
+            door.make_directory(directory)
+            self._directory = directory
+            self._door = Door(directory)
+            return place.on_socket(directory, guest)
+        if local:
+            return place.on_stream(guest, marker)
+        volume = await place.fill_volume(self._engine, self._image.facts.digest, guest)
+        return place.on_volume(volume, marker)
+
+    async def _create(self, placement: Placement, labels: Mapping[str, str]) -> None:
+        limits = self._spec.limits
+        rated = limits.read_rate is not None or limits.write_rate is not None
+        sources = [self._machine.root, *(bind.source for bind in self._binds)]
+        body = create_body(
+            self._spec,
+            self._image.facts.digest,
+            placement,
+            self._machine,
+            binds=self._binds,
+            volumes=self._image.volumes,
+            labels=labels,
+            devices=disks_of(sources) if rated else (),
+        )
+        name = container_name(self._id)
+        self._asked = True
+        try:
+            made = await unbroken(
+                self._engine.post("create", "containers", "create", body=body, name=name)
+            )
+        except SandboxError as error:
+            # A refusal made nothing, and the name may be another sandbox's.
+            self._asked = "status" not in error.context
+            raise
+        self._container = str(made["Id"])
+
+    async def _started(self) -> Inspection:
+        """The running container, looked at from inside its network namespace."""
+        seen = await inspect(self._engine, self._container)
+        if seen is None or not seen.pid:
+            raise SandboxLostError(
+                "create: the guest ended at once: is the image for another architecture?",
+                op="create",
+                sandbox_id=self._id,
+            )
+        here = interfaces(seen.pid_here) if seen.pid_here else None
+        if self._spec.network.mode != "bridge" and here is not None and here - {"lo"}:
+            raise PolicyDeniedError(
+                "create: the daemon gave the sandbox a network that it was told not to give: "
+                + ", ".join(sorted(here)),
+                op="create",
+                sandbox_id=self._id,
+            )
+        return seen
+
+    async def _undo(self) -> None:
+        if self._guest_came is not None:
+            self._guest_came.close()
+        if self._attached is not None:
+            self._attached.abort()
+        if self._door is not None:
+            self._door.close()
+        if self._asked:
+            with contextlib.suppress(SandboxError):
+                await removal.remove(self._engine, self._container or container_name(self._id))
+        if self._container and is_gvisor(self._spec.security.runtime):
+            await asyncio.to_thread(removal.reap, self._container)
+        if self._directory is not None:
+            door.remove_directory(self._directory)

@@ -1,0 +1,199 @@
+"""The Engine's API over HTTP: requests, errors, the version, raw streams.
+
+aiohttp is used directly: an attached stream must become an asyncio transport after the Engine's
+101, names go into URLs quoted, and every failure passes one table.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from ringfence.backends.docker import failures
+from ringfence.backends.docker.endpoint import Endpoint
+from ringfence.errors import BackendUnavailableError
+
+SECONDS = 30.0
+"""How long the Engine may take for an answer that needs no long work."""
+OLDEST = (1, 41)
+"""Engine 20.10. Older ones ignore parts of what is asked of them."""
+_NEWEST = (1, 51)
+_PAIR = re.compile(r"\d+\.\d+")
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class Engine:
+    """One Docker Engine. Usable from one event loop; `close` when done."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._session: aiohttp.ClientSession | None = None
+        self._version = ""
+        self._asking: asyncio.Lock = asyncio.Lock()
+
+    async def get(self, op: str, *path: str, **query: object) -> Any:
+        """GET; the answer's JSON."""
+        return await self.request(op, "GET", path, query)
+
+    async def post(self, op: str, *path: str, body: object = None, **query: object) -> Any:
+        """POST with `body` as JSON; the answer's JSON, None without one."""
+        return await self.request(op, "POST", path, query, body)
+
+    async def request(
+        self,
+        op: str,
+        method: str,
+        path: tuple[str, ...],
+        query: Mapping[str, object],
+        body: object = None,
+        *,
+        seconds: float = SECONDS,
+    ) -> Any:
+        """One request. op: names it in errors, as in `failures`. path: parts, quoted here.
+
+        body: bytes go as a tar archive, anything else as JSON. Raises what `failures` says.
+        Cancellation drops the connection; the Engine may carry the request out all the same.
+        """
+        await self._negotiate()
+        url = self._target(path, query)
+        try:
+            async with asyncio.timeout(seconds):
+                status, data = await self._exchange(method, url, body)
+        except TimeoutError:
+            raise failures.of_deadline(op, seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.of_connection(op, self.endpoint, error) from None
+        if status >= 300:
+            raise failures.of_status(op, status, _message(data))
+        return json.loads(data) if data and data[:1] in b'{["n' else None
+
+    async def _exchange(self, method: str, url: str, body: object) -> tuple[int, bytes]:
+        headers = {}
+        data = None
+        if isinstance(body, bytes):
+            headers["Content-Type"] = "application/x-tar"
+            data = body
+        elif body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        client = self._client()
+        async with client.request(
+            method, self.endpoint.base + url, data=data, headers=headers, allow_redirects=False
+        ) as response:
+            return response.status, await response.read()
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            where = self.endpoint
+            connector: aiohttp.BaseConnector
+            if where.socket is not None:
+                connector = aiohttp.UnixConnector(where.socket, limit=0)
+            else:
+                connector = aiohttp.TCPConnector(ssl=where.tls or False, limit=0)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(), trust_env=False
+            )
+        return self._session
+
+    def _target(self, path: tuple[str, ...], query: Mapping[str, object]) -> str:
+        text = "/".join(quote(part, safe=":@") for part in path)
+        pairs = {name: _text(value) for name, value in query.items() if value is not None}
+        return f"{self._version}/{text}" + (f"?{urlencode(pairs)}" if pairs else "")
+
+    async def _negotiate(self) -> None:
+        """Learn once which version of the API to speak: the newest that both sides know."""
+        if self._version:
+            return
+        async with self._asking:
+            if self._version:
+                return
+            try:
+                async with asyncio.timeout(SECONDS):
+                    status, data = await self._exchange("GET", "/version", None)
+            except TimeoutError:
+                raise failures.of_deadline("version", SECONDS) from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise failures.of_connection("version", self.endpoint, error) from None
+            if status >= 300:
+                raise failures.of_status("version", status, _message(data))
+            self._version = _speak(data, self.endpoint)
+
+    async def hijack(
+        self, op: str, path: tuple[str, ...], query: Mapping[str, object], factory: Callable[[], P]
+    ) -> tuple[asyncio.Transport, P]:
+        """A connection of its own on which the request to upgrade was written.
+
+        The protocol reads the head of the answer and what follows. Raises as `request` does.
+        """
+        await self._negotiate()
+        where = self.endpoint
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(SECONDS):
+                if where.socket is not None:
+                    transport, protocol = await loop.create_unix_connection(factory, where.socket)
+                else:
+                    transport, protocol = await loop.create_connection(
+                        factory, where.host, where.port, ssl=where.tls
+                    )
+        except TimeoutError:
+            raise failures.of_deadline(op, SECONDS) from None
+        except OSError as error:
+            raise failures.of_connection(op, where, error) from None
+        transport.write(
+            f"POST {self._target(path, query)} HTTP/1.1\r\nHost: docker\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        return transport, protocol
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+
+def _speak(data: bytes, endpoint: Endpoint) -> str:
+    try:
+        answer = json.loads(data)
+        newest, engine = _pair(answer["ApiVersion"]), str(answer.get("Version", "?"))
+        oldest = _pair(answer.get("MinAPIVersion") or "1.0")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BackendUnavailableError(
+            f"what answers at {endpoint.url} is no Docker Engine: check {endpoint.source}",
+            op="version",
+        ) from None
+    if newest < OLDEST:
+        raise BackendUnavailableError(
+            f"Docker Engine {engine} at {endpoint.url} speaks API {newest[0]}.{newest[1]}: upgrade "
+            "it to 20.10 (API 1.41) or newer",
+            op="version",
+            context={"engine": engine},
+        )
+    chosen = max(min(newest, _NEWEST), oldest)
+    return f"/v{chosen[0]}.{chosen[1]}"
+
+
+def _pair(text: str) -> tuple[int, int]:
+    if not _PAIR.fullmatch(text):
+        raise ValueError(text)
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return data[:500].decode("utf-8", "replace")

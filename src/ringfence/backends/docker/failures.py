@@ -1,0 +1,92 @@
+"""What the Engine's failures mean: one table from status to class, one for connections.
+
+The Engine's words go into the message for people; nothing is decided by them.
+"""
+
+import errno
+from collections.abc import Mapping
+
+from ringfence.backends.docker.endpoint import Endpoint
+from ringfence.errors import (
+    AlreadyExistsError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ImageNotFoundError,
+    InvalidSpecError,
+    NotFoundError,
+    SandboxError,
+    StateError,
+    UnsupportedError,
+)
+
+_BY_STATUS: Mapping[int, type[SandboxError]] = {
+    304: StateError,
+    400: InvalidSpecError,
+    401: BackendUnavailableError,
+    403: BackendUnavailableError,
+    404: NotFoundError,
+    405: UnsupportedError,
+    409: StateError,
+    500: BackendUnavailableError,
+    501: UnsupportedError,
+    503: BackendUnavailableError,
+}
+
+_BY_OPERATION: Mapping[tuple[str, int], type[SandboxError]] = {
+    ("image", 404): ImageNotFoundError,
+    ("image", 400): ImageNotFoundError,
+    ("create", 404): ImageNotFoundError,
+    ("create", 409): AlreadyExistsError,
+    ("start", 400): UnsupportedError,
+    ("start", 500): UnsupportedError,
+}
+"""Where an operation gives a status a meaning of its own."""
+
+_REMEDIES: Mapping[type[SandboxError], str] = {
+    ImageNotFoundError: "docker pull or build it first",
+    BackendUnavailableError: "see the daemon's log",
+    UnsupportedError: "this daemon or machine cannot do it; ringfence doctor tells more",
+}
+
+_CONNECTING: Mapping[int, str] = {
+    errno.ENOENT: "there is no such socket: install Docker (apt-get install docker.io) and start "
+    "it (systemctl start docker), or set DOCKER_HOST",
+    errno.ECONNREFUSED: "nothing listens there: start the daemon (systemctl start docker)",
+    errno.EACCES: "this user may not use it: add it to the group docker (usermod -aG docker USER, "
+    "then log in again), or run as root",
+    errno.EPERM: "this user may not use it: add it to the group docker, or run as root",
+}
+
+
+def of_status(op: str, status: int, message: str) -> SandboxError:
+    """The error for an answer of the Engine to `op`."""
+    kind = _BY_OPERATION.get((op, status)) or _BY_STATUS.get(status)
+    if kind is None:
+        kind = BackendUnavailableError if status >= 500 else InvalidSpecError
+    words = " ".join(message.split())[:500] or f"status {status}"
+    remedy = _REMEDIES.get(kind)
+    return kind(
+        f"{op}: the Docker Engine says: {words}" + (f" ({remedy})" if remedy else ""),
+        op=op,
+        context={"status": status},
+    )
+
+
+def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnavailableError:
+    """The error when the Engine cannot be reached, or the connection broke."""
+    number = getattr(error, "errno", None)
+    remedy = _CONNECTING.get(number or 0, f"{error}; is the daemon running there?")
+    return BackendUnavailableError(
+        f"{op}: no Docker Engine at {endpoint.url} (named by {endpoint.source}): {remedy}",
+        op=op,
+        context={"endpoint": endpoint.url, "errno": number},
+    )
+
+
+def of_deadline(op: str, seconds: float) -> DeadlineExceededError:
+    """The error when the Engine leaves a request unanswered."""
+    return DeadlineExceededError(
+        f"{op}: the Docker Engine did not answer within {seconds:g} s: it is overloaded or hangs",
+        op=op,
+        context={"seconds": seconds},
+    )

@@ -1,0 +1,239 @@
+"""One container with a guest in it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from ringfence.backends.base import Evidence, ProtocolFactory, Record
+from ringfence.backends.docker import door, removal, streams
+from ringfence.backends.docker.config import limits_body
+from ringfence.backends.docker.door import Door
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.freezer import Freezer, freezer_of
+from ringfence.backends.docker.inspection import (
+    Inspection,
+    cgroup_files,
+    guest_status,
+    inspect,
+)
+from ringfence.backends.docker.machine import Machine
+from ringfence.errors import (
+    DeadlineExceededError,
+    NotFoundError,
+    SandboxLostError,
+    StateError,
+)
+from ringfence.metrics import Reader, reader_for
+from ringfence.spec import Limits, State, Usage
+
+CONNECT_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_PAUSED_TRIES = 50
+_PAUSED_WAIT = 0.02
+
+
+class DockerInstance:
+    """A container. Made by `DockerBackend.create` and `attach`.
+
+    waiting: the stream that create opened already, for the first `connect`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        machine: Machine,
+        record: Record,
+        seen: Inspection,
+        waiting: socket.socket | streams.Attached | None = None,
+    ) -> None:
+        self.record = record
+        self.pid = seen.pid_here
+        self._engine = engine
+        self._machine = machine
+        self._directory = seen.run_directory
+        self._waiting = waiting
+        self._reader: Reader | None = None
+        self._freezer: Freezer | None = None
+        self._deleted = False
+
+    async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
+        """The stream to the guest, as `Instance.connect` describes it."""
+        waiting, self._waiting = self._waiting, None
+        if self.record.transport == "stream":
+            if not isinstance(waiting, streams.Attached) or waiting.ended:
+                waiting = await streams.attach(self._engine, self.record.native)
+            return waiting.join(factory)
+        if not isinstance(waiting, socket.socket):
+            waiting = await self._dialled()
+        try:
+            transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=waiting)
+        except BaseException:
+            waiting.close()
+            raise
+        return transport
+
+    async def _dialled(self) -> socket.socket:
+        seen = await self._inspect()
+        if seen is None or seen.state is State.EXITED or self._directory is None:
+            raise self._lost("connect")
+        with Door(self._directory) as opened:
+            return await dialled(opened, self._engine, seen)
+
+    async def state(self) -> State:
+        """The Engine's word, and the freezer's."""
+        seen = await self._inspect()
+        if seen is None:
+            return State.EXITED
+        if seen.state is State.RUNNING and self._frozen(seen):
+            return State.PAUSED
+        return seen.state
+
+    async def evidence(self) -> Evidence:
+        """What the Engine and the kernel say of it. SandboxLostError when it is gone."""
+        seen = await self._inspect()
+        if seen is None:
+            raise self._lost("evidence")
+        pid = seen.pid_here
+        return Evidence(seen.data, guest_status(pid), cgroup_files(pid))
+
+    async def usage(self) -> Usage | None:
+        """Read from its cgroups on kept descriptors; None when it is on another machine.
+
+        SandboxLostError when it is gone.
+        """
+        if not self.pid:
+            return None
+        try:
+            if self._reader is None:
+                self._reader = reader_for(self.pid)
+            return self._reader.read()
+        except NotFoundError:
+            raise self._lost("usage") from None
+
+    async def pause(self) -> None:
+        """Freeze everything in it; through its cgroup where that is possible, else the Engine.
+
+        Idempotent. SandboxLostError when it is gone.
+        """
+        freezer = self._direct_freezer()
+        if freezer is not None:
+            await self._direct(freezer.freeze(), "pause")
+        else:
+            await self._ask_until("pause", State.PAUSED)
+
+    async def resume(self) -> None:
+        """Let it go on. Idempotent. SandboxLostError when it is gone."""
+        freezer = self._direct_freezer()
+        if freezer is not None:
+            await self._direct(freezer.thaw(), "resume")
+        else:
+            await self._ask_until("unpause", State.RUNNING)
+
+    async def update(self, limits: Limits) -> None:
+        """Change limits while it runs: memory, swap, cpus, cpuset, cpu_shares, pids; those that
+        are None stay. InvalidSpecError when the daemon refuses a value (memory below usage)."""
+        freezer = self._direct_freezer()
+        frozen = freezer is not None and freezer.frozen()
+        body = limits_body(limits, self._machine, self.record.spec.security.runtime)
+        if freezer is not None and frozen:
+            await freezer.thaw()
+        try:
+            await self._engine.post("update", "containers", self.record.native, "update", body=body)
+        except NotFoundError:
+            raise self._lost("update") from None
+        finally:
+            if freezer is not None and frozen:
+                await freezer.freeze()
+
+    async def delete(self) -> None:
+        """Kill it and remove it, its anonymous volumes and its directory. Idempotent."""
+        if self._deleted:
+            return
+        self._drop_waiting()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        await removal.remove(self._engine, self.record.native)
+        if self._directory is not None:
+            door.remove_directory(self._directory)
+        self._deleted = True
+
+    def _drop_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if isinstance(waiting, socket.socket):
+            waiting.close()
+        elif waiting is not None:
+            waiting.abort()
+
+    async def _inspect(self) -> Inspection | None:
+        return await inspect(self._engine, self.record.native)
+
+    def _lost(self, op: str) -> SandboxLostError:
+        return SandboxLostError(
+            f"{op}: the sandbox has ended: it was deleted, it expired or it was removed from the "
+            "daemon",
+            op=op,
+            sandbox_id=self.record.id,
+        )
+
+    def _direct_freezer(self) -> Freezer | None:
+        if self._freezer is None and self.pid:
+            self._freezer = freezer_of(self.pid)
+        return self._freezer
+
+    def _frozen(self, seen: Inspection) -> bool:
+        pid = seen.pid_here
+        freezer = freezer_of(pid) if pid else None
+        return freezer is not None and freezer.frozen()
+
+    async def _direct(self, turn: Coroutine[Any, Any, None], op: str) -> None:
+        try:
+            await turn
+        except StateError:
+            raise self._lost(op) from None
+
+    async def _ask_until(self, action: str, wanted: State) -> None:
+        """Engines answer 409 for a moment after the opposite was done: look, and ask again."""
+        for _ in range(_PAUSED_TRIES):
+            with contextlib.suppress(StateError):
+                await self._engine.post(action, "containers", self.record.native, action)
+            seen = await self._inspect()
+            if seen is None or seen.state is State.EXITED:
+                raise self._lost(action)
+            if seen.state is wanted:
+                return
+            await asyncio.sleep(_PAUSED_WAIT)
+        raise DeadlineExceededError(
+            f"{action}: the sandbox is still not {wanted}", op=action, sandbox_id=self.record.id
+        )
+
+
+async def dialled(
+    opened: Door, engine: Engine, seen: Inspection, seconds: float = CONNECT_SECONDS
+) -> socket.socket:
+    """The connection of a container's guest through an open door.
+
+    SandboxLostError when the container ends meanwhile, DeadlineExceededError after `seconds`.
+    """
+    accepting = asyncio.ensure_future(opened.accept(seen.pid))
+    try:
+        async with asyncio.timeout(seconds):
+            while not (await asyncio.wait([accepting], timeout=_LOOK_SECONDS))[0]:
+                now = await inspect(engine, seen.container)
+                if now is None or now.state is State.EXITED:
+                    raise SandboxLostError(
+                        "connect: the sandbox ended before its guest came", op="connect"
+                    )
+    except TimeoutError as error:
+        if isinstance(error, DeadlineExceededError):
+            raise
+        raise DeadlineExceededError(
+            f"connect: the guest did not dial within {seconds:g} s", op="connect"
+        ) from None
+    finally:
+        if not accepting.done():
+            accepting.cancel()
+            await asyncio.wait([accepting])
+    return accepting.result()

@@ -1,0 +1,178 @@
+"""What a daemon can do, by its own description, and whether it is on this machine."""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends.docker.door import peer_pid
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.state import state_directory
+from ringfence.errors import SandboxError
+
+_SIZED_DRIVERS = frozenset({"btrfs", "zfs"})
+_USUAL_NOFILE = 1048576
+_LIMITS_BY_FLAG = {
+    "MemoryLimit": "memory",
+    "SwapLimit": "swap",
+    "CpuCfsQuota": "cpus",
+    "CPUSet": "cpuset",
+    "CPUShares": "cpu_shares",
+    "PidsLimit": "pids",
+}
+_OTHER_LIMITS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A daemon and the machine it runs on.
+
+    memory: bytes; cpus: cores; nofile: the highest hard limit of open files. security: names such
+    as "seccomp", "apparmor", "selinux", "userns", "rootless". limits: names of `Limits` that hold.
+    root: where the daemon keeps its data. sized_root: whether a container's own layer can be given
+    a size. same_kernel: whether it says to run this machine's kernel. daemon: its pid here, 0 when
+    it is not seen.
+    """
+
+    engine: str
+    memory: int
+    cpus: int
+    nofile: int
+    cgroup_version: int
+    security: frozenset[str]
+    runtimes: frozenset[str]
+    default_runtime: str
+    limits: frozenset[str]
+    root: str
+    sized_root: bool
+    same_kernel: bool
+    daemon: int = 0
+
+    @property
+    def surely_local(self) -> bool:
+        """Whether the daemon is proven to see the files that this process sees."""
+        return self.same_kernel and self.daemon > 0 and _shares_mounts(self.daemon)
+
+
+async def describe(engine: Engine) -> Machine:
+    """Ask the daemon. BackendUnavailableError when it is absent or no Linux daemon."""
+    info = await engine.get("info", "info")
+    daemon = await _daemon_pid(engine)
+    security = frozenset(
+        part.removeprefix("name=")
+        for option in info.get("SecurityOptions") or ()
+        for part in option.split(",")
+        if part.startswith("name=")
+    )
+    driver = str(info.get("Driver", ""))
+    same_kernel = info.get("KernelVersion") == os.uname().release
+    return Machine(
+        engine=str(info.get("ServerVersion", "")),
+        memory=int(info.get("MemTotal", 0)),
+        cpus=int(info.get("NCPU", 1)),
+        nofile=_nofile(daemon),
+        cgroup_version=int(info.get("CgroupVersion") or 1),
+        security=security,
+        runtimes=frozenset(info.get("Runtimes") or {}),
+        default_runtime=str(info.get("DefaultRuntime", "runc")),
+        limits=_limits(info, sized=driver in _SIZED_DRIVERS, here=same_kernel and daemon > 0),
+        root=str(info.get("DockerRootDir", "")),
+        sized_root=driver in _SIZED_DRIVERS,
+        same_kernel=same_kernel,
+        daemon=daemon,
+    )
+
+
+def _limits(info: Mapping[str, Any], *, sized: bool, here: bool) -> frozenset[str]:
+    found = set(_OTHER_LIMITS)
+    if info.get("CgroupDriver") != "none":
+        found |= {name for flag, name in _LIMITS_BY_FLAG.items() if info.get(flag)}
+        if here:
+            found |= {"read_rate", "write_rate", "cpu_time"}
+    if sized:
+        found.add("disk")
+    return frozenset(found)
+
+
+async def _daemon_pid(engine: Engine) -> int:
+    """The pid of who listens on the daemon's socket, as the kernel knows it; 0 elsewhere."""
+    path = engine.endpoint.socket
+    if path is None:
+        return 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, path)
+        except OSError:
+            return 0
+        pid = peer_pid(connection)
+    return pid if _name_of(pid) == "dockerd" else 0
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _nofile(daemon: int) -> int:
+    """What the daemon may hand on: its own hard limit of open files, where that can be read."""
+    try:
+        text = Path(f"/proc/{daemon}/limits").read_text()
+    except OSError:
+        return _USUAL_NOFILE
+    for line in text.splitlines():
+        if line.startswith("Max open files"):
+            hard = line.split()[4]
+            return int(hard) if hard.isdigit() else _USUAL_NOFILE
+    return _USUAL_NOFILE
+
+
+def _shares_mounts(pid: int) -> bool:
+    try:
+        theirs = Path(f"/proc/{pid}/ns/mnt").stat()
+    except OSError:
+        return False
+    return theirs.st_ino == Path("/proc/self/ns/mnt").stat().st_ino
+
+
+async def sees_our_files(engine: Engine, image: str) -> bool:
+    """Whether the daemon sees this machine's files, found by trying.
+
+    A container that is never started binds a new directory whose name nobody can know; a daemon
+    elsewhere refuses it. The container is removed again.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="probe-", dir=state_directory()))
+    mount = {"Type": "bind", "Source": str(directory), "Target": "/.ringfence", "ReadOnly": True}
+    body = {
+        "Image": image,
+        "Cmd": ["/"],
+        "NetworkDisabled": True,
+        "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
+        "Labels": {"ringfence.probe": directory.name},
+    }
+    name = f"ringfence-{directory.name}"
+    try:
+        await engine.post("probe", "containers", "create", body=body, name=name)
+    except SandboxError as error:
+        if "status" not in error.context:
+            raise
+        return False
+    else:
+        return True
+    finally:
+        await asyncio.to_thread(directory.rmdir)
+        await _forget(engine, name)
+
+
+async def _forget(engine: Engine, name: str) -> None:
+    try:
+        await engine.request("probe", "DELETE", ("containers", name), {"force": True, "v": True})
+    except SandboxError as error:
+        if error.context.get("status") != 404:
+            raise

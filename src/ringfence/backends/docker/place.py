@@ -1,0 +1,133 @@
+"""How the guest gets into a container: bound from here, or in a volume for a daemon elsewhere."""
+
+import asyncio
+import hashlib
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import ringfence.guest
+from ringfence.backends.docker.config import Placement
+from ringfence.backends.docker.endpoint import Endpoint
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.unbroken import unbroken
+from ringfence.backends.state import state_directory
+from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
+
+INSIDE = "/.ringfence"
+_GUEST = "guest"
+_DONE = "complete"
+_RUN = f"{INSIDE}/run"
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def guest_binary(architecture: str) -> Path:
+    """The guest for an image's architecture (Go's name). BackendUnavailableError without one."""
+    machine = _MACHINES.get(architecture, architecture)
+    path = Path(ringfence.guest.__file__).parent / "bin" / f"ringfence-guest-{machine}"
+    if not path.exists():
+        raise BackendUnavailableError(
+            f"there is no guest for {machine}: build it with python -m ringfence.guest.build",
+            op="create",
+            context={"architecture": architecture},
+        )
+    return path
+
+
+def run_directories(endpoint: Endpoint) -> Path:
+    """Where the directories of the sandboxes of one endpoint are."""
+    name = hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]
+    return state_directory() / "docker" / name
+
+
+def on_socket(directory: Path, guest: Path) -> Placement:
+    """The guest bound from this machine, dialling the host's socket in `directory`."""
+    mounts = [_bound(guest, f"{INSIDE}/{_GUEST}"), _bound(directory, _RUN)]
+    return Placement([f"{INSIDE}/{_GUEST}", "--socket", _RUN], mounts, stream=False)
+
+
+def on_stream(guest: Path, marker: bytes) -> Placement:
+    """The guest bound from this machine, on the container's stdin and stdout."""
+    mounts = [_bound(guest, f"{INSIDE}/{_GUEST}")]
+    return Placement(_stream_args(marker), mounts, stream=True)
+
+
+def on_volume(volume: str, marker: bytes) -> Placement:
+    """The guest from a volume of the daemon's, on the container's stdin and stdout."""
+    mount = {"Type": "volume", "Source": volume, "Target": INSIDE, "ReadOnly": True}
+    return Placement(_stream_args(marker), [mount], stream=True)
+
+
+def _stream_args(marker: bytes) -> Sequence[str]:
+    resync = ["--marker", marker.hex()] if marker else []
+    return [f"{INSIDE}/{_GUEST}", "--stream", *resync]
+
+
+def _bound(source: Path, target: str) -> dict[str, object]:
+    return {
+        "Type": "bind",
+        "Source": str(source),
+        "Target": target,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
+
+
+async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
+    """The name of a volume on the daemon that holds this guest; made and filled when missing.
+
+    It is filled through a container that is never started. Volumes are named by the guest's
+    digest and are left for the next sandbox. Cancellation leaves no container.
+    """
+    binary = await asyncio.to_thread(guest.read_bytes)
+    volume = f"ringfence-guest-{hashlib.sha256(binary).hexdigest()[:16]}"
+    mount = {"Type": "volume", "Source": volume, "Target": INSIDE}
+    body = {
+        "Image": image,
+        "Cmd": ["/"],
+        "NetworkDisabled": True,
+        "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
+        "Labels": {"ringfence.volume": volume},
+    }
+    await engine.post(
+        "volume", "volumes", "create", body={"Name": volume, "Labels": {"ringfence.guest": "1"}}
+    )
+    made = await unbroken(engine.post("create", "containers", "create", body=body))
+    container = str(made["Id"])
+    try:
+        if not await _is_filled(engine, container):
+            await engine.request(
+                "fill", "PUT", ("containers", container, "archive"), {"path": INSIDE}, _tar(binary)
+            )
+    finally:
+        await unbroken(_remove(engine, container))
+    return volume
+
+
+async def _is_filled(engine: Engine, container: str) -> bool:
+    path = {"path": f"{INSIDE}/{_DONE}"}
+    try:
+        await engine.request("fill", "HEAD", ("containers", container, "archive"), path)
+    except NotFoundError:
+        return False
+    return True
+
+
+async def _remove(engine: Engine, container: str) -> None:
+    try:
+        await engine.request("fill", "DELETE", ("containers", container), {"force": True})
+    except SandboxError as error:
+        if error.context.get("status") not in (404, 409):
+            raise
+
+
+def _tar(binary: bytes) -> bytes:
+    """The guest, and behind it the mark that it is complete."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data, mode in ((_GUEST, binary, 0o755), (_DONE, b"", 0o444)):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), mode
+            archive.addfile(member, io.BytesIO(data))
+    return stream.getvalue()

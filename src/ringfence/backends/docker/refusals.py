@@ -1,0 +1,64 @@
+"""What this daemon cannot enforce, said before anything starts.
+
+Daemons ignore AppArmor and SELinux requests in silence where the kernel has neither, and memory
+limits where they run without cgroups: what the daemon does not say it has is refused here.
+"""
+
+from collections.abc import Iterator
+
+from ringfence.backends.docker.config import is_gvisor
+from ringfence.backends.docker.machine import Machine
+from ringfence.errors import UnsupportedError
+from ringfence.spec import SandboxSpec
+
+_CGROUP_LIMITS = ("memory", "cpus", "cpuset", "cpu_shares", "pids", "read_rate", "write_rate")
+
+
+def refuse(spec: SandboxSpec, machine: Machine) -> None:
+    """UnsupportedError that names every control of `spec` which the daemon cannot enforce.
+
+    Those in `allow_degraded` are let pass.
+    """
+    problems = [
+        (name, why)
+        for name, why in _problems(spec, machine)
+        if name not in spec.security.allow_degraded
+    ]
+    if problems:
+        raise UnsupportedError(
+            "create: this Docker Engine cannot enforce "
+            + "; ".join(f"{name}: {why}" for name, why in problems),
+            op="create",
+            context={"controls": [name for name, _ in problems]},
+        )
+
+
+def _problems(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    yield from _confinement(spec, machine)
+    yield from _limits(spec, machine)
+
+
+def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    security = spec.security
+    for name in ("apparmor", "selinux"):
+        if getattr(security, name) is not None and name not in machine.security:
+            yield name, f"the daemon's kernel does not enforce {name}"
+    if security.user_namespace and not machine.security & {"userns", "rootless"}:
+        yield "user_namespace", "start the daemon with userns-remap, or rootless"
+    if "seccomp" not in machine.security:
+        yield "seccomp", "the daemon has no seccomp"
+    if security.runtime is not None and security.runtime not in machine.runtimes:
+        known = ", ".join(sorted(machine.runtimes))
+        yield "runtime", f"there is no runtime {security.runtime!r}; it has {known}"
+    if is_gvisor(security.runtime) and spec.network.mode == "bridge":
+        yield "network", "gVisor runs without a network here: use mode='proxy'"
+
+
+def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    for name in _CGROUP_LIMITS:
+        if getattr(spec.limits, name) is not None and name not in machine.limits:
+            yield name, "the daemon does not limit it (no cgroup driver, or no such controller)"
+    if spec.limits.swap and "swap" not in machine.limits:
+        yield "swap", "the daemon's kernel does not account swap"
+    if spec.limits.disk is not None and not machine.sized_root:
+        yield "disk", "its storage driver has no sizes: use a sized workspace"
