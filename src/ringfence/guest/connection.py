@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ringfence.errors import (
@@ -14,6 +16,7 @@ from ringfence.errors import (
 from ringfence.guest.operation import Operation, lost
 from ringfence.guest.protocol import (
     GUEST_FRAME_CAP,
+    GUEST_IDS,
     HEADER,
     HELLO_TAIL,
     MARKER_BYTES,
@@ -21,7 +24,7 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Payload,
-    frame,
+    head,
     malformed,
 )
 
@@ -30,7 +33,9 @@ _BUFFER_BYTES = GUEST_FRAME_CAP + 4 + 64 * 1024
 _SKIPPED_CAP = 64 * 1024 * 1024
 TICKS = 3
 """Intervals of keep-alive in one lease."""
-_LAST_ID = 2**32 - 1
+_JOINED_BYTES = 16 * 1024
+_SOCKET_BYTES = 1024 * 1024
+_LAST_ID = GUEST_IDS - 1
 _CLOSE_SECONDS = 1.0
 
 
@@ -69,6 +74,8 @@ class Connection(asyncio.BufferedProtocol):
         self._first_id = self._next_id = 1
         self._wrapped = False
         self._foreign: set[int] = set()
+        self.on_accept: Callable[[int, memoryview], None] | None = None
+        self._kept: set[asyncio.Future[None]] = set()
         self._interval = lease / TICKS
         self._tick: asyncio.TimerHandle | None = None
         self._heard = self._spoke = True
@@ -82,6 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         """Called by the transport, once."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
         self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, last."""
@@ -90,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         why = f"its stream ended ({exc})" if exc else "its stream ended"
         self.lose(SandboxLostError(f"{why}: it was deleted, it expired or its guest died"))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the transport's interface
         """Where the transport writes what comes next."""
         return self._view[self._filled :]
 
@@ -106,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
             done = self._frames(done)
         except GuestError as error:
             self.lose(error)
-        except Exception as error:  # noqa: BLE001 - whatever hostile bytes provoke ends the session
+        except Exception as error:  # whatever hostile bytes provoke ends it
             violation = malformed(f"a frame cannot be read ({type(error).__name__}: {error})")
             violation.__cause__ = error
             self.lose(violation)
@@ -162,6 +172,9 @@ class Connection(asyncio.BufferedProtocol):
                 raise malformed(f"frame 0x{op:02x} for the session itself")
         elif not self.greeted.done():
             raise malformed("a frame before its HELLO")
+        elif operation_id >= GUEST_IDS:
+            if op == Answer.ACCEPT and self.on_accept is not None:
+                self.on_accept(operation_id, payload)
         elif not (
             self._wrapped
             or self._first_id <= operation_id < self._next_id
@@ -184,7 +197,7 @@ class Connection(asyncio.BufferedProtocol):
         build = fields.text()[:256]
         fields.end()
         # Ids of earlier sessions may still name held execs: each session counts from its own base.
-        self._first_id = self._next_id = ((epoch & 0xFFF) << 20) + 1
+        self._first_id = self._next_id = ((epoch & 0x7FF) << 20) + 1
         self.greeted.set_result(Hello(version, features, reserved_uid, epoch, boot_ms, build))
 
     # The operations' side.
@@ -218,7 +231,8 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(self._ended)
         if operation_id in self._operations:
             raise StateError(f"exec {operation_id} is attached already", op="attach")
-        self._foreign.add(operation_id)
+        if operation_id < GUEST_IDS:
+            self._foreign.add(operation_id)
         self._add(operation, operation_id, seconds)
 
     def _add(self, operation: Operation, operation_id: int, seconds: float) -> None:
@@ -227,17 +241,33 @@ class Connection(asyncio.BufferedProtocol):
             operation.deadline = self.clock() + seconds
         self._operations[operation_id] = operation
 
+    def operations(self) -> tuple[Operation, ...]:
+        """Those under way."""
+        return tuple(self._operations.values())
+
     def drop(self, operation: Operation) -> None:
         """Forget `operation`; what the guest still sends for it is ignored."""
         if self._operations.get(operation.id) is operation:
             del self._operations[operation.id]
 
-    def send(self, op: int, operation_id: int, payload: bytes = b"") -> None:
-        """Write one frame; nothing happens when the session has ended."""
-        data = frame(op, operation_id, payload)
+    def send(self, op: int, operation_id: int, payload: bytes | memoryview = b"") -> None:
+        """Write one frame; nothing happens when the session has ended.
+
+        The memory of `payload` may be read until the guest has answered.
+        """
+        begin = head(op, operation_id, len(payload))
         if self._ended is None and self._transport is not None:
             self._spoke = True
-            self._transport.write(data)
+            if len(payload) > _JOINED_BYTES:
+                self._transport.write(begin)
+                self._transport.write(payload)
+            else:
+                self._transport.write(begin + payload)
+
+    def keep(self, task: "asyncio.Future[None]") -> None:
+        """Hold on to a task that nobody waits for until it ends; it ends with the session."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
 
     def _refuse(self, reason: SandboxError) -> None:
         if isinstance(reason, StateError):
@@ -299,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
             self.drop(operation)
 
     def lose(self, error: SandboxError) -> None:
-        """End the session because of `error`: every operation ends, the stream is closed at once."""
+        """End the session because of `error`: every operation ends, the stream closes at once."""
         if self._ended is None:
             self._end(error)
             if self._transport is not None:
@@ -315,6 +345,8 @@ class Connection(asyncio.BufferedProtocol):
             operation.lose(error)
         if not self.greeted.done():
             self.greeted.cancel()
+        for task in self._kept:
+            task.cancel()
         self.lost.set_result(error)
 
     async def disconnect(self) -> None:

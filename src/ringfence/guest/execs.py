@@ -40,12 +40,23 @@ class Exec(Operation):
     its process id inside, 0 before it started.
     """
 
-    __slots__ = ("_connection", "ended", "over", "pid", "started", "stderr", "stdin", "stdout")
+    __slots__ = (
+        "_connection",
+        "again",
+        "ended",
+        "over",
+        "pid",
+        "started",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
 
     def __init__(self, connection: "Connection", stdout: Output, stderr: Output) -> None:
         super().__init__()
         self._connection = connection
         self.pid = 0
+        self.again = False
         self.over = False
         self.stdout = stdout
         self.stderr = stderr
@@ -57,7 +68,7 @@ class Exec(Operation):
 
     def receive(self, op: int, payload: memoryview) -> bool:
         """Take one frame of this exec."""
-        if op == Answer.OUT or op == Answer.ERR:
+        if op in (Answer.OUT, Answer.ERR):
             self._receive_output(op, payload)
             return False
         if op == Answer.EXIT:
@@ -76,6 +87,8 @@ class Exec(Operation):
 
     def _receive_output(self, op: int, payload: memoryview) -> None:
         if not self.pid:
+            if self.again:
+                return
             raise malformed("output before the start")
         stream, output = (STDOUT, self.stdout) if op == Answer.OUT else (STDERR, self.stderr)
         if output.add(U64.unpack_from(payload)[0], payload[8:]):
@@ -92,6 +105,8 @@ class Exec(Operation):
 
     def _receive_exit(self, payload: memoryview) -> bool:
         if not self.pid:
+            if self.again:
+                return False
             raise malformed("an end before the start")
         out, err = self.stdout, self.stderr
         ending = unpack_exit(payload, bytes(out.data), bytes(err.data))

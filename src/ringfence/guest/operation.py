@@ -94,7 +94,7 @@ class Question(Operation, Generic[T]):
         """End with SandboxLostError."""
         self._raise(lost(error, self.name))
 
-    def expire(self, now: float) -> SandboxError | None:
+    def expire(self, now: float) -> SandboxError | None:  # noqa: ARG002 - the interface's
         """End with DeadlineExceededError."""
         self._raise(overdue(self.name))
         return None

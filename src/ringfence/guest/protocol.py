@@ -28,6 +28,7 @@ STDERR: Final = 2
 
 HEADER: Final = struct.Struct("<IBI")
 U8: Final = struct.Struct("<B")
+U16: Final = struct.Struct("<H")
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 EXIT: Final = struct.Struct("<iBBII13Q")
@@ -164,16 +165,21 @@ class Failure(NamedTuple):
     detail: str
 
 
-def frame(op: int, operation_id: int, payload: bytes = b"") -> bytes:
-    """One frame. Raises InvalidSpecError when the payload is over the guest's cap."""
-    length = len(payload) + 5
+def head(op: int, operation_id: int, size: int) -> bytes:
+    """A frame's begin, for a payload of `size` bytes. InvalidSpecError over the guest's cap."""
+    length = size + 5
     if length > HOST_FRAME_CAP:
         raise InvalidSpecError(
             f"the request takes {length} bytes, over the {HOST_FRAME_CAP} of one frame: pass less "
             "in args and env, and large data through stdin or a file",
             context={"bytes": length, "limit": HOST_FRAME_CAP},
         )
-    return HEADER.pack(length, op, operation_id) + payload
+    return HEADER.pack(length, op, operation_id)
+
+
+def frame(op: int, operation_id: int, payload: bytes = b"") -> bytes:
+    """One frame. Raises InvalidSpecError when the payload is over the guest's cap."""
+    return head(op, operation_id, len(payload)) + payload
 
 
 def string(data: bytes) -> bytes:

@@ -15,12 +15,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
-from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError
+from ringfence.errors import (
+    DeadlineExceededError,
+    SandboxError,
+    SandboxLostError,
+    UnsupportedError,
+)
 from ringfence.guest import control, execs
 from ringfence.guest.connection import TICKS, Connection, Hello
 from ringfence.guest.control import ListedExec, User
 from ringfence.guest.execs import Exec
 from ringfence.guest.files import Files
+from ringfence.guest.forward import LOOPBACK, Forward, Listener, OnConnection
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
 from ringfence.guest.protocol import (
     HEADER,
@@ -29,6 +35,7 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Failure,
+    Feature,
     Payload,
     malformed,
     string,
@@ -36,6 +43,7 @@ from ringfence.guest.protocol import (
 )
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.streams import Output
+from ringfence.guest.tcp import Stream
 
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[asyncio.Transport]]
 
@@ -50,6 +58,7 @@ class Session(Connection):
     def __init__(self, lease: float) -> None:
         super().__init__(lease)
         self.files = Files(self)
+        self.forward = Forward(self)
 
     @classmethod
     async def start(
@@ -155,6 +164,7 @@ class Session(Connection):
             Output(None, collect=False, start=stderr_offset, jumps=True),
         )
         exec_.started = self._loop.create_future()
+        exec_.again = True
         self.adopt(exec_, exec_id)
         self.send(Ask.ATTACH, exec_id, struct.pack("<QQ", stdout_offset, stderr_offset))
         try:
@@ -174,7 +184,28 @@ class Session(Connection):
         self.send(Ask.FORGET, exec_id)
         await question.future
 
+    # TCP.
+
+    async def listen(
+        self, port: int, on_connection: OnConnection, *, address: str = LOOPBACK
+    ) -> Listener:
+        """`Forward.listen`: listen inside; `on_connection` gets a stream for each connection."""
+        return await self.forward.listen(port, on_connection, address=address)
+
+    async def connect_inside(self, port: int, *, address: str = LOOPBACK) -> Stream:
+        """`Forward.connect_inside`: a stream to a port inside."""
+        return await self.forward.connect_inside(port, address=address)
+
     # The sandbox as a whole.
+
+    async def filter(self, code: bytes) -> None:
+        """Have every command from now on start under this seccomp program; empty is none.
+
+        code: an array of struct sock_filter. UnsupportedError when the guest has no filter.
+        """
+        if not self.hello.features & Feature.FILTER:
+            raise UnsupportedError("filter: the guest of this sandbox installs none", op="filter")
+        await self.ask("filter", Ask.FILTER, code, Answer.DONE, nothing)
 
     async def ping(self) -> float:
         """Seconds that the guest took to answer."""
@@ -204,7 +235,16 @@ class Session(Connection):
         await self.ask("lease", Ask.LEASE, payload, Answer.DONE, nothing)
         self._interval = lease / TICKS
 
-    async def ask(
+    @property
+    def lease_seconds(self) -> float:
+        """The lease that keep-alive renews."""
+        return self._interval * TICKS
+
+    def set_interval(self, lease: float) -> None:
+        """Keep alive for `lease` seconds from now on, without telling the guest."""
+        self._interval = lease / TICKS
+
+    async def ask(  # noqa: PLR0917 - a question has so many parts
         self,
         name: str,
         op: int,

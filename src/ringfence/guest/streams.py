@@ -5,9 +5,10 @@ the guest, likewise.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
-from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, U64, malformed
+from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64, malformed
 
 ACK_BYTES = OUTPUT_WINDOW // 4
 CHUNK_BYTES = 64 * 1024
@@ -119,6 +120,53 @@ class Output:
             self._waiter = None
 
 
+class Inflow:
+    """Bytes from the guest in the pieces that they came in, at most a window of them at a time."""
+
+    __slots__ = ("_acked", "_chunks", "_consumed", "_window", "end")
+
+    def __init__(self, window: int = OUTPUT_WINDOW) -> None:
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._window = window
+        self._consumed = self._acked = 0
+        self.end = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def add(self, chunk: memoryview) -> None:
+        """Take what came. GuestError when it is more than the window allows."""
+        self.end += len(chunk)
+        if self.end - self._acked > self._window:
+            raise malformed("more data than its window allows")
+        self._chunks.append(bytes(chunk))
+
+    def take(self, size: int) -> bytes:
+        """1 to `size` bytes, removed; there must be some."""
+        chunk = self._chunks.popleft()
+        if len(chunk) > size:
+            view = memoryview(chunk)
+            self._chunks.appendleft(view[size:])
+            chunk = view[:size]
+        self._consumed += len(chunk)
+        return bytes(chunk)
+
+    def clear(self) -> None:
+        """Drop what is there."""
+        self._chunks.clear()
+        self._consumed = self.end
+
+    @property
+    def wants_ack(self) -> bool:
+        """Whether enough was consumed for an acknowledgement."""
+        return self._consumed - self._acked >= self._window // 4
+
+    def ack(self) -> bytes:
+        """The payload of an ACK of all that was consumed."""
+        self._acked = self._consumed
+        return bytes((STDOUT,)) + U64.pack(self._acked)
+
+
 class Input:
     """Bytes to the guest, at most a window beyond what it acknowledged.
 
@@ -127,7 +175,7 @@ class Input:
 
     __slots__ = ("_acked", "_closed", "_rest", "_send", "_sent", "_waiter", "ended")
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes | memoryview], None]) -> None:
         self._send = send
         self._sent = 0
         self._acked = 0
@@ -156,7 +204,7 @@ class Input:
             chunk = rest[: min(room, CHUNK_BYTES)]
             rest = rest[len(chunk) :]
             if chunk:
-                self._put(bytes(chunk))
+                self._put(chunk)
             if not rest:
                 rest = None
                 self._send(b"")
@@ -166,7 +214,7 @@ class Input:
         """Bytes that may be sent now."""
         return INPUT_WINDOW - (self._sent - self._acked)
 
-    def _put(self, chunk: bytes) -> None:
+    def _put(self, chunk: bytes | memoryview) -> None:
         self._sent += len(chunk)
         self._send(chunk)
 
@@ -188,7 +236,8 @@ class Input:
             if not room:
                 await self._wait()
                 continue
-            self._put(bytes(rest[:room]))
+            chunk = rest[:room]
+            self._put(chunk if isinstance(data, bytes) else bytes(chunk))
             rest = rest[room:]
         return True
 

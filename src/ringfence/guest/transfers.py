@@ -18,7 +18,7 @@ from ringfence.guest.protocol import (
     Stat,
     malformed,
 )
-from ringfence.guest.streams import CHUNK_BYTES, Input, Output
+from ringfence.guest.streams import CHUNK_BYTES, Inflow, Input, Output
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection
@@ -83,7 +83,7 @@ class Transfer(Operation):
         self._receive_part(op, payload)
         return False
 
-    def _receive_part(self, op: int, payload: memoryview) -> None:
+    def _receive_part(self, op: int, payload: memoryview) -> None:  # noqa: ARG002 - an interface
         raise malformed(f"frame 0x{op:02x} in {self.name}")
 
     def _receive_done(self, fields: Payload) -> None:
@@ -163,43 +163,56 @@ class Reader(Transfer):
     after the end.
     """
 
-    __slots__ = ("_offset", "_output", "stat")
+    __slots__ = ("_flow", "_offset", "_waiter", "stat")
 
     def __init__(self, connection: "Connection", path: bytes, offset: int) -> None:
         super().__init__(connection, "files.read", path)
-        self._output = Output(None, collect=False)
+        self._flow = Inflow()
         self._offset = offset
+        self._waiter: asyncio.Future[None] | None = None
         self.stat: Stat | None = None
 
     def _receive_part(self, op: int, payload: memoryview) -> None:
         if op != Answer.DATA:
             raise malformed(f"frame 0x{op:02x} in a READ")
-        self._output.add(U64.unpack_from(payload)[0] - self._offset, payload[8:])
+        if U64.unpack_from(payload)[0] - self._offset != self._flow.end:
+            raise malformed("a READ out of order")
+        self._flow.add(payload[8:])
+        self._wake()
 
     def _receive_done(self, fields: Payload) -> None:
-        if fields.u64() < self._output.end:
+        if fields.u64() < self._flow.end:
             raise malformed("a READ of less than was sent")
         self.stat = fields.stat()
 
     def _waits_for_host(self) -> bool:
-        return bool(self._output.data)
+        return bool(self._flow)
 
     def _finish(self, error: SandboxError | None) -> None:
         super()._finish(error)
-        self._output.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def read(self, size: int = 4 * CHUNK_BYTES) -> bytes:
-        """1 to `size` bytes; b"" at the end. FileError, also in the middle of a file."""
-        output = self._output
-        while not output.data:
+        """1 to `size` bytes; b"" at the end. FileError, also in the middle of a file.
+
+        One reader at a time.
+        """
+        flow = self._flow
+        while not flow:
             if self.over:
                 if self.error is not None:
                     raise self.error
                 return b""
-            await output.wait()
-        chunk = output.take(size)
-        if output.wants_ack and not self.over:
-            self._connection.send(Ask.ACK, self.id, output.ack(STDOUT))
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk = flow.take(size)
+        if flow.wants_ack and not self.over:
+            self._connection.send(Ask.ACK, self.id, flow.ack())
         return chunk
 
     def __aiter__(self) -> Self:
@@ -345,7 +358,7 @@ class Watch(Transfer):
         self._flow.wake()
 
     def _receive_done(self, fields: Payload) -> None:
-        return
+        fields.rest()
 
     def _waits_for_host(self) -> bool:
         return self.armed.done()

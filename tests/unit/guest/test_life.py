@@ -224,11 +224,11 @@ async def test_ids_wrap_around_and_skip_those_in_use(puppet: tuple) -> None:
     session, guest = puppet
     guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
     first = await session.spawn(ExecRequest(["a"]))
-    session._next_id = 2**32 - 1
+    session._next_id = 2**31 - 1
     session._first_id = 1
     last = await session.spawn(ExecRequest(["b"]))
     wrapped = await session.spawn(ExecRequest(["c"]))
-    assert last.id == 2**32 - 1
+    assert last.id == 2**31 - 1
     assert 0 < wrapped.id < last.id
     assert wrapped.id != first.id
 

@@ -1,0 +1,197 @@
+"""TCP between the host and the loopback inside, over the session.
+
+A *listener* listens inside; what connects to it there becomes a *stream* here. `connect_inside`
+is the other way round. A stream has the manners of asyncio's: `read`, `write` and `drain`,
+`write_eof`, `close`. What comes over it is the sandbox's, and hostile.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ringfence.errors import SandboxError, UnsupportedError
+from ringfence.guest import control
+from ringfence.guest.operation import ANSWER_SECONDS, Operation, Question, lost, nothing, overdue
+from ringfence.guest.protocol import (
+    U16,
+    U32,
+    Answer,
+    Ask,
+    Failure,
+    Feature,
+    Payload,
+    malformed,
+    string,
+)
+from ringfence.guest.tcp import Stream
+
+if TYPE_CHECKING:
+    from ringfence.guest.session import Session
+
+LOOPBACK: Final = "127.0.0.1"
+_STREAMS_MOST = 1024
+
+OnConnection = Callable[[Stream], Awaitable[None]]
+"""Serves one stream; the stream is closed when it returns and reset when it raises."""
+
+
+class Listener(Operation):
+    """A port inside that is listened on. address, port: as bound, inside."""
+
+    __slots__ = ("_forward", "_on_connection", "_opened", "address", "error", "port")
+
+    def __init__(self, forward: "Forward", address: str, on_connection: OnConnection) -> None:
+        super().__init__()
+        self._forward = forward
+        self._on_connection = on_connection
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.address = address
+        self.port = 0
+        self.error: SandboxError | None = None
+
+    def receive(self, op: int, payload: memoryview) -> bool:
+        """Take the one answer."""
+        fields = Payload(payload)
+        if self._opened.done() or op not in (Answer.DONE, Answer.FAIL):
+            raise malformed(f"frame 0x{op:02x} for a listener")
+        if op == Answer.FAIL:
+            self._refuse(control.failed("listen", fields.failure(), f"address {self.address}"))
+            return True
+        (self.port,) = fields.take(U16)
+        fields.end()
+        self.deadline = float("inf")
+        self._opened.set_result(None)
+        return False
+
+    def _refuse(self, error: SandboxError) -> None:
+        self.error = error
+        if not self._opened.done():
+            self._opened.set_exception(error)
+
+    def lose(self, error: SandboxError) -> None:
+        """The session ended."""
+        self._refuse(lost(error, "listen"))
+
+    def expire(self, now: float) -> SandboxError | None:  # noqa: ARG002 - the interface's
+        """No answer came."""
+        self._refuse(overdue("listen"))
+        return None
+
+    async def opened(self) -> None:
+        """Until it listens. The error of `Forward.listen`."""
+        await self._opened
+
+    def serve(self, stream: Stream) -> None:
+        """Start the handler of a new stream."""
+        self._forward.start(self._on_connection, stream)
+
+    async def close(self) -> None:
+        """Stop listening; streams go on. Idempotent."""
+        if self.error is None and self._opened.done():
+            await self._forward.close(self)
+
+
+class Forward:
+    """The listeners and streams of one session."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._listeners: dict[int, Listener] = {}
+        self._streams = 0
+        session.on_accept = self._accept
+
+    async def listen(
+        self, port: int, on_connection: OnConnection, *, address: str = LOOPBACK
+    ) -> Listener:
+        """Listen inside on `port` of a loopback address; 0 is any, the listener knows which.
+
+        UnsupportedError when the guest has no forward, StateError when the port is taken.
+        Cancellation may leave the port taken until the session ends.
+        """
+        self._check("listen")
+        listener = Listener(self, address, on_connection)
+        listener_id = self._session.register(listener, ANSWER_SECONDS)
+        self._listeners[listener_id] = listener
+        self._session.send(Ask.LISTEN, listener_id, string(address.encode()) + U16.pack(port))
+        try:
+            await listener.opened()
+        except SandboxError:
+            self._listeners.pop(listener_id, None)
+            raise
+        return listener
+
+    async def connect_inside(self, port: int, *, address: str = LOOPBACK) -> Stream:
+        """Connect to a port of a loopback address inside.
+
+        ConnectionRefusedError and other OSErrors as connect(2) has them; UnsupportedError when the
+        guest has no forward. Cancellation resets what came about.
+        """
+        self._check("connect")
+        stream = Stream(self._session, connects=True)
+        stream_id = self._session.register(stream, ANSWER_SECONDS)
+        self._session.send(Ask.CONNECT, stream_id, string(address.encode()) + U16.pack(port))
+        try:
+            await stream.opened()
+        except asyncio.CancelledError:
+            stream.reset()
+            raise
+        return stream
+
+    def _check(self, op: str) -> None:
+        if not self._session.hello.features & Feature.FORWARD:
+            raise UnsupportedError(f"{op}: the guest of this sandbox forwards no ports", op=op)
+
+    async def close(self, listener: Listener) -> None:
+        """Stop listening. Idempotent."""
+        if self._listeners.pop(listener.id, None) is None:
+            return
+        fail = partial(_close_failed, str(listener.port))
+        question = Question("close_listener", Answer.DONE, nothing, fail)
+        session = self._session
+        session.send(
+            Ask.CLOSE_LISTENER, session.register(question, ANSWER_SECONDS), U32.pack(listener.id)
+        )
+        try:
+            await question.future
+        finally:
+            session.drop(listener)
+
+    def _accept(self, stream_id: int, payload: memoryview) -> None:
+        fields = Payload(payload)
+        listener_id = fields.u32()
+        (peer_port,) = fields.take(U16)
+        fields.end()
+        listener = self._listeners.get(listener_id)
+        if listener is None or self._streams >= _STREAMS_MOST:
+            self._session.send(Ask.RESET, stream_id)
+            return
+        stream = Stream(self._session, peer_port=peer_port)
+        self._session.adopt(stream, stream_id)
+        listener.serve(stream)
+
+    def start(self, on_connection: OnConnection, stream: Stream) -> None:
+        """Run a handler as a task that ends with the session at the latest."""
+        self._streams += 1
+        task = asyncio.get_running_loop().create_task(_serve(on_connection, stream))
+        task.add_done_callback(self._served)
+        self._session.keep(task)
+
+    def _served(self, _: "asyncio.Task[None]") -> None:
+        self._streams -= 1
+
+
+async def _serve(on_connection: OnConnection, stream: Stream) -> None:
+    try:
+        await on_connection(stream)
+    except (OSError, EOFError, SandboxError):
+        stream.reset()
+    except BaseException:
+        stream.reset()
+        raise
+    else:
+        stream.close()
+
+
+def _close_failed(port: str, failure: Failure) -> SandboxError:
+    return control.failed("close_listener", failure, f"listener on port {port}")
