@@ -17,7 +17,7 @@ _CPUSET = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*")
 
 
 class Ulimit(Model):
-    """A pair of resource limits as in setrlimit(2), `soft` at most `hard`; "unlimited" is allowed."""
+    """A pair of resource limits as in setrlimit(2), `soft` at most `hard`; "unlimited" too."""
 
     soft: Annotated[int, Field(ge=0, le=UNLIMITED)]
     hard: Annotated[int, Field(ge=0, le=UNLIMITED)]

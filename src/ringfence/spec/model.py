@@ -1,5 +1,6 @@
 """What every part of a spec has in common."""
 
+import difflib
 import posixpath
 from typing import Any, Self
 
@@ -28,6 +29,8 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
     for entry in error.errors(include_url=False):
         field = ".".join(str(part) for part in entry["loc"]) or "spec"
         reason = entry["msg"].removeprefix("Value error, ")
+        if entry["type"] == "extra_forbidden":
+            reason = "no such field" + _nearest_field(str(entry["loc"][-1]))
         value = f" (got {_short(entry['input'])})" if _may_be_shown(entry) else ""
         problems.append({"field": field, "message": f"{field}: {reason}{value}"})
     return InvalidSpecError(
@@ -35,6 +38,12 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
         op="validate",
         context={"fields": [problem["field"] for problem in problems]},
     )
+
+
+def _nearest_field(name: str) -> str:
+    known = {field for model in Model.__subclasses__() for field in model.model_fields}
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _may_be_shown(entry: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
@@ -16,7 +17,8 @@ CAPABILITIES = (
 GRANTABLE = frozenset({"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"})
 """What a package manager needs; no other capability can be given to a sandbox."""
 
-PROFILES = ("strict", "standard", "permissive")
+ProfileName = Literal["strict", "standard", "permissive"]
+PROFILES: tuple[ProfileName, ...] = ("strict", "standard", "permissive")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

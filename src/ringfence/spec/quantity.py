@@ -63,10 +63,14 @@ def _parse(value: float | str, units: dict[str, Any], kind: str, known: str) -> 
     return number * unit  # type: ignore[no-any-return]
 
 
+def _size_or_zero(value: Any) -> int:
+    return 0 if type(value) is int and value == 0 else parse_size(value)
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes; accepts what `parse_size` accepts."""
 
-SizeOrZero = Annotated[int, BeforeValidator(lambda value: 0 if value == 0 else parse_size(value))]
+SizeOrZero = Annotated[int, BeforeValidator(_size_or_zero)]
 """Bytes, or 0."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]

@@ -9,10 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from ringfence.spec.limits import Limits
 from ringfence.spec.model import Model, check_inside_path, check_text
 from ringfence.spec.mount import Mount, Repository
-from ringfence.spec.names import PROFILES, nearest
+from ringfence.spec.names import PROFILES, ProfileName, nearest
 from ringfence.spec.network import Network
 from ringfence.spec.quantity import Duration
-from ringfence.spec.security import ProfileName, Security
+from ringfence.spec.security import Security
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_BYTES = 128 * 1024

@@ -11,8 +11,6 @@ from ringfence.spec.model import Model, check_inside_path, check_text
 from ringfence.spec.names import CAPABILITIES, GRANTABLE, PROFILES, nearest
 from ringfence.spec.quantity import Size
 
-ProfileName = Literal["strict", "standard", "permissive"]
-
 _SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
             "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced")  # fmt: skip
 _SYSCTL_PREFIXES = ("fs.mqueue.", "net.ipv4.", "net.ipv6.", "net.core.")

@@ -1,0 +1,89 @@
+"""The lowest and highest numbers that the machine and the operator allow."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ringfence.policy.ceiling import MEMORY_MINIMUM, Ceiling
+from ringfence.policy.facts import Facts
+from ringfence.spec import Limits, SandboxSpec, Ulimit, Ulimits
+
+_PID_MAX = 4194304
+_FRACTION = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The range of one number of a spec. field: its dotted name. whose: "this machine" ..."""
+
+    field: str
+    whose: str
+    high: float
+    low: float = 0
+
+    def asked(self, spec: SandboxSpec) -> float | None:
+        """The number that a spec has in this field; of a ulimit the hard one."""
+        value: Any = spec
+        for part in self.field.split("."):
+            value = getattr(value, part)
+        if isinstance(value, Ulimit):
+            return value.hard
+        return None if value is None else float(value) if value != int(value) else int(value)
+
+    def holds(self, value: float) -> bool:
+        """Whether the number lies in the range."""
+        return self.low <= value <= self.high
+
+    @property
+    def range(self) -> str:
+        """The range in words."""
+        return f"{_plain(self.low)} to {_plain(self.high)}, the range"
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def bounds(facts: Facts, ceiling: Ceiling) -> tuple[list[Bound], list[Bound]]:
+    """What the machine can give, and what the operator lets it give."""
+    whose = "this machine"
+    machine = [
+        Bound("limits.memory", whose, facts.memory, MEMORY_MINIMUM),
+        Bound("limits.cpus", whose, facts.cpus, _FRACTION),
+        Bound("limits.pids", whose, _PID_MAX, 1),
+        Bound("limits.ulimits.nofile", whose, facts.nofile),
+    ]
+    operator = [
+        Bound(f"limits.{name}", "the ceiling", value)
+        for name in Limits.model_fields
+        if name not in ("ulimits", "cpuset")
+        and (value := getattr(ceiling.limits, name)) is not None
+    ]
+    operator += [
+        Bound(f"limits.ulimits.{name}", "the ceiling", pair.hard)
+        for name in Ulimits.model_fields
+        if (pair := getattr(ceiling.limits.ulimits, name)) is not None
+    ]
+    operator += [
+        Bound(name, "the ceiling", value)
+        for name in ("lifetime", "idle_timeout")
+        if (value := getattr(ceiling, name)) is not None
+    ]
+    return machine, operator
+
+
+def narrow(field: str, value: Any, most: list[Bound], notes: list[str]) -> Any:
+    """`value`, or the highest number that every bound of the field allows; notes what it lowered.
+
+    No value at all means no limit, so a bound becomes the value, but only an operator's.
+    """
+    for bound in most:
+        if bound.field != field:
+            continue
+        if value is None and bound.whose == "the ceiling":
+            value = bound.high
+        elif value is not None and value > bound.high:
+            notes.append(
+                f"{field}: {value} of the profile is lowered to {bound.high} of {bound.whose}"
+            )
+            value = bound.high
+    return value

@@ -1,0 +1,139 @@
+"""The named profiles: how much trust a task deserves, as values for every control."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ringfence.spec import Limits, Security, Ulimit, Ulimits
+
+_KIB = 2**10
+_MIB = 2**20
+_GIB = 2**30
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""What of /proc and /sys no sandbox can read."""
+
+READ_ONLY_PATHS = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+)
+"""What of /proc no sandbox can write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile fills what a request leaves open.
+
+    limits: every field a profile speaks of is set. security: likewise. idle_timeout: seconds.
+    relaxed: whether root, a writable root, capabilities and an open network may be asked for.
+    devices: whether device files may be asked for.
+    """
+
+    name: str
+    limits: Limits
+    security: Security
+    idle_timeout: float
+    relaxed: bool = False
+    devices: bool = True
+
+
+def _ulimits(nofile: int, fsize: int, msgqueue: int = 0) -> Ulimits:
+    return Ulimits(
+        nofile=_both(nofile),
+        core=_both(0),
+        memlock=_both(64 * _KIB),
+        msgqueue=_both(msgqueue),
+        fsize=_both(fsize),
+    )
+
+
+def _both(value: int) -> Ulimit:
+    return Ulimit(soft=value, hard=value)
+
+
+def _security(name: str, *, tmp_exec: bool) -> Security:
+    return Security(
+        read_only_root=True,
+        capabilities=(),
+        seccomp=name,
+        masked_paths=MASKED_PATHS,
+        read_only_paths=READ_ONLY_PATHS,
+        oom_score_adj=500,
+        tmp_exec=tmp_exec,
+    )
+
+
+STRICT = Profile(
+    name="strict",
+    limits=Limits(
+        memory=512 * _MIB,
+        swap=0,
+        cpus=1.0,
+        pids=256,
+        tmp=64 * _MIB,
+        shm=64 * _MIB,
+        run=8 * _MIB,
+        timeout=30.0,
+        output=_MIB,
+        ulimits=_ulimits(1024, _GIB),
+    ),
+    security=_security("strict", tmp_exec=False),
+    idle_timeout=15 * 60.0,
+    devices=False,
+)
+
+STANDARD = Profile(
+    name="standard",
+    limits=Limits(
+        memory=2 * _GIB,
+        swap=0,
+        cpus=2.0,
+        pids=512,
+        tmp=512 * _MIB,
+        shm=64 * _MIB,
+        run=16 * _MIB,
+        timeout=300.0,
+        output=10 * _MIB,
+        ulimits=_ulimits(4096, 4 * _GIB),
+    ),
+    security=_security("standard", tmp_exec=True),
+    idle_timeout=2 * 3600.0,
+)
+
+PERMISSIVE = Profile(
+    name="permissive",
+    limits=Limits(
+        memory=4 * _GIB,
+        swap=0,
+        cpus=4.0,
+        pids=2048,
+        tmp=_GIB,
+        shm=256 * _MIB,
+        run=64 * _MIB,
+        timeout=3600.0,
+        output=64 * _MIB,
+        ulimits=_ulimits(65536, 16 * _GIB, msgqueue=800 * _KIB),
+    ),
+    security=_security("permissive", tmp_exec=True),
+    idle_timeout=24 * 3600.0,
+    relaxed=True,
+)
+
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile for profile in (STRICT, STANDARD, PERMISSIVE)
+}
+"""Every profile by its name, the narrowest first."""
