@@ -253,9 +253,9 @@ def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
                           ("include", "include"), ("exclude", "exclude"), ("history", "history")):  # fmt: skip
         _put(spec, given, option, "repository", field)
     if "env" in given:
-        spec["env"] = dict(_pair(text, "--env", inherit=True) for text in given["env"])
+        spec["env"] = dict(pair(text, "--env", inherit=True) for text in given["env"])
     if "label" in given:
-        spec["labels"] = dict(_pair(text, "--label") for text in given["label"])
+        spec["labels"] = dict(pair(text, "--label") for text in given["label"])
     if "mount" in given:
         spec["mounts"] = [_mount(text) for text in given["mount"]]
     if "publish" in given:
@@ -282,7 +282,8 @@ def _merge(data: dict[str, Any], on_top: dict[str, Any]) -> None:
             data[name] = value
 
 
-def _pair(text: str, option: str, *, inherit: bool = False) -> tuple[str, str]:
+def pair(text: str, option: str, *, inherit: bool = False) -> tuple[str, str]:
+    """NAME=VALUE of an option; with inherit, NAME alone takes this process's value."""
     import os
 
     name, equals, value = text.partition("=")
@@ -311,7 +312,7 @@ def _port(text: str) -> dict[str, int]:
 
 
 def _ulimit(text: str) -> tuple[str, Any]:
-    name, value = _pair(text, "--ulimit")
+    name, value = pair(text, "--ulimit")
     soft, colon, hard = value.partition(":")
     try:
         pair = [part if part == "unlimited" else int(part) for part in (soft, hard or soft)]

@@ -1,0 +1,42 @@
+"""`ringfence create`: a sandbox that goes on after this command."""
+
+import asyncio
+
+from typing import Annotated
+
+import typer
+
+from ringfence.cli import output
+from ringfence.cli.options import describes_a_sandbox
+from ringfence.errors import InvalidSpecError
+from ringfence.spec import SandboxSpec
+
+
+@describes_a_sandbox
+def create(
+    spec: SandboxSpec,
+    json: Annotated[bool, typer.Option("--json", help="Its info as a JSON document.")] = False,
+) -> int:
+    """Make a sandbox that lives until its lifetime ends, and print its id.
+
+        ringfence create --lifetime 1h --image python:3.12-slim
+
+    Then `ringfence exec ID -- ...`, `shell`, `cp`, `diff`; `ringfence rm ID` ends it earlier.
+    """
+    if spec.lifetime is None:
+        raise InvalidSpecError(
+            "create: say how long it may live, such as --lifetime 1h", op="usage"
+        )
+    return asyncio.run(_create(spec.model_copy(update={"detached": True}), json))
+
+
+async def _create(spec: SandboxSpec, json: bool) -> int:
+    import ringfence
+
+    async with ringfence.open(spec) as sandbox:
+        info = sandbox.info
+    if json:
+        output.document(info.to_dict())
+    else:
+        output.line(info.id)
+    return 0

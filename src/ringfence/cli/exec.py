@@ -1,0 +1,56 @@
+"""`ringfence exec`: one command in a sandbox that is there."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from ringfence.cli import output, shape
+
+
+def exec(  # noqa: A001 - the verb's name
+    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)
+    ],
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="K=V", help="On top of the sandbox's."),
+    ] = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", "-w", help="Working directory inside.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
+    timeout: Annotated[str | None, typer.Option("--timeout", "-t", help="Such as 30s.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Run one command in a sandbox made by `ringfence create`.
+
+    Output streams, piped input goes in, Ctrl-C is passed on; the exit code is the command's.
+    """
+    return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, json))
+
+
+async def _exec(
+    name: str,
+    command: list[str],
+    env: list[str] | None,
+    cwd: str | None,
+    user: str | None,
+    timeout: str | None,
+    json: bool,
+) -> int:
+    import ringfence
+    from ringfence.cli.options import pair
+    from ringfence.cli.relay import relay
+    from ringfence.cli.run import explain
+
+    variables = dict(pair(text, "--env", inherit=True) for text in env or [])
+    async with ringfence.open(id=name) as sandbox:
+        result = await relay(
+            sandbox, command, show=not json, env=variables, cwd=cwd, user=user, timeout=timeout
+        )
+    if json:
+        output.document({"result": shape.result(result)})
+    explain(result, json)
+    return int(result.shell_code)

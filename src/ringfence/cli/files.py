@@ -1,0 +1,126 @@
+"""`ringfence ls` and `ringfence cp`: a sandbox's files from outside."""
+
+import asyncio
+import stat
+import time
+from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli import output
+from ringfence.errors import InvalidSpecError
+
+
+def ls(
+    target: Annotated[str, typer.Argument(metavar="ID[:PATH]", help="PATH defaults to its cwd.")],
+    long: Annotated[bool, typer.Option("--long", "-l", help="Mode, owner, size, time.")] = False,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="With whose permissions.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """List a directory inside a sandbox."""
+    return asyncio.run(_ls(target, long, user, json))
+
+
+async def _ls(target: str, long: bool, user: str | None, json: bool) -> int:
+    import ringfence
+
+    name, _, path = target.partition(":")
+    async with ringfence.open(id=name) as sandbox:
+        entries = [entry async for entry in sandbox.files.iterdir(path or sandbox.cwd, user=user)]
+    entries.sort(key=lambda entry: entry.name)
+    if json:
+        output.document([entry.to_dict() for entry in entries])
+    elif long:
+        for entry in entries:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime))
+            line = (
+                f"{stat.filemode(entry.mode)} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when}"
+            )
+            output.line(f"{line} {output.escape_text(entry.name)}")
+    else:
+        for entry in entries:
+            output.line(output.escape_text(entry.name))
+    return 0
+
+
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="PATH, or ID:PATH.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="PATH, or ID:PATH.")],
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="With whose permissions.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> int:
+    """Copy a file or a tree into a sandbox or out of it.
+
+        ringfence cp data.csv ID:/tmp/
+
+        ringfence cp ID:/workspace/report ./report
+
+    What comes out is checked: no links out of the tree, no devices, no setuid bits.
+    """
+    inward, outward = _inside(destination), _inside(source)
+    if (inward is None) == (outward is None):
+        raise InvalidSpecError(
+            "cp: one of SRC and DST is ID:PATH, the other a PATH here", op="usage"
+        )
+    with _progress(quiet) as progress:
+        if inward is not None:
+            asyncio.run(_in(Path(source), *inward, user, progress))
+        else:
+            assert outward is not None  # noqa: S101 - checked above
+            asyncio.run(_out(*outward, Path(destination), user, progress))
+    return 0
+
+
+def _inside(text: str) -> tuple[str, str] | None:
+    name, colon, path = text.partition(":")
+    if not colon or "/" in name or not name:
+        return None
+    return name, path or "/"
+
+
+async def _in(source: Path, name: str, path: str, user: str | None, progress: Any) -> None:
+    import ringfence
+
+    if path.endswith("/"):
+        path += source.name
+    async with ringfence.open(id=name) as sandbox:
+        await sandbox.files.upload(source, path, user=user, progress=progress)
+
+
+async def _out(name: str, path: str, target: Path, user: str | None, progress: Any) -> None:
+    import ringfence
+
+    if target.is_dir():
+        target /= Path(path).name
+    async with ringfence.open(id=name) as sandbox:
+        await sandbox.files.download(path, target, user=user, progress=progress)
+
+
+def _progress(quiet: bool) -> AbstractContextManager[Callable[..., None] | None]:
+    return _none() if quiet or not output.console().is_terminal else _bar()
+
+
+@contextmanager
+def _none() -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[..., None]]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=output.console(), transient=True) as bar:
+        task = bar.add_task("copy", total=None)
+
+        def show(done: int, total: int | None = None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show

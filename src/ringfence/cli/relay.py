@@ -1,0 +1,104 @@
+"""One command in a sandbox, joined to this terminal: its output here, our input and Ctrl-C there."""
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ringfence.cli import output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ringfence import ExecResult, Sandbox
+    from ringfence.sandbox.process import Process
+
+CHUNK_BYTES = 256 * 1024
+_GRACE_SECONDS = 2.0
+
+
+async def relay(
+    sandbox: "Sandbox", args: "Sequence[str]", *, show: bool = True, **settings: Any
+) -> "ExecResult":
+    """Run `args` with both outputs copied to ours as they come, and stdin when it is piped.
+
+    show: False keeps the output for the result only (--json). The first Ctrl-C (and SIGTERM) goes
+    to the command's process group, the second kills its family.
+    """
+    sinks = {}
+    if show:
+        sinks = {
+            "on_stdout": output.Relay(sys.stdout).write,
+            "on_stderr": output.Relay(sys.stderr).write,
+        }
+    source = piped_stdin()
+    running = asyncio.ensure_future(sandbox.exec(args, stdin=source, **sinks, **settings))
+    with _interrupts(sandbox, running):
+        return await running
+
+
+@contextmanager
+def _interrupts(sandbox: "Sandbox", running: "asyncio.Future[Any]") -> "Iterator[None]":
+    """Until the block ends, Ctrl-C goes to the commands of the sandbox."""
+    loop = asyncio.get_running_loop()
+    seen = 0
+
+    def forward(number: int) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            running.cancel()
+            return
+        loop.create_task(_signal_all(sandbox, number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, forward, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _signal_all(sandbox: "Sandbox", number: int) -> None:
+    for process in await sandbox.processes():
+        if process.running:
+            await sandbox.signal(process.id, number, group=True)
+
+
+def piped_stdin() -> AsyncIterator[bytes] | None:
+    """Our stdin, when it is a pipe, a socket or a file; None for a terminal or /dev/null."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return None
+    if stat.S_ISREG(mode):
+        return _file()
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return _pipe()
+    return None
+
+
+async def _file() -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(os.read, 0, CHUNK_BYTES):
+        yield chunk
+
+
+async def _pipe() -> AsyncIterator[bytes]:
+    """Never a thread that blocks in read(2): the command may end before its input does."""
+    reader = asyncio.StreamReader(limit=CHUNK_BYTES)
+    loop = asyncio.get_running_loop()
+    with os.fdopen(os.dup(0), "rb", buffering=0) as pipe:
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            while chunk := await reader.read(CHUNK_BYTES):
+                yield chunk
+        finally:
+            transport.close()
+            os.set_blocking(0, True)

@@ -1,0 +1,62 @@
+"""`ringfence rm` and `ringfence reap`: end sandboxes."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ringfence.cli import output
+from ringfence.errors import InvalidSpecError, SandboxError
+
+
+def rm(
+    sandboxes: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", show_default=False)
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="K=V", help="All with this label.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(help="Seconds between SIGTERM to its commands and the kill.")
+    ] = 0.0,
+) -> int:
+    """End sandboxes and remove all that belongs to them. Ends with 1 when one could not be."""
+    if not sandboxes and not label:
+        raise InvalidSpecError("rm: name a sandbox, or a --label", op="usage")
+    return asyncio.run(_rm(list(sandboxes or []), label, grace))
+
+
+async def _rm(names: list[str], label: list[str] | None, grace: float) -> int:
+    import ringfence
+    from ringfence.cli.options import pair
+
+    if label:
+        labels = dict(pair(text, "--label") for text in label)
+        names += [info.id for info in await ringfence.list(labels=labels)]
+    failed = 0
+    for name in names:
+        try:
+            await ringfence.delete(name, grace=grace)
+        except SandboxError as error:
+            output.note(output.escape_text(str(error)))
+            failed = 1
+        else:
+            output.line(name)
+    return failed
+
+
+def reap(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Finish what killed clients left and what outlived its time. It also happens by itself."""
+    from ringfence.ledger import Ledger
+    from ringfence.ledger import reap as sweep
+
+    done = asyncio.run(sweep(Ledger.default()))
+    if json:
+        output.document([asdict(one) for one in done])
+    else:
+        for one in done:
+            output.line(f"{one.id}  {one.error or one.reason}")
+    return 1 if any(one.error for one in done) else 0

@@ -1,0 +1,107 @@
+"""`ringfence run`: one command in a sandbox of its own."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli import output, shape
+from ringfence.cli.options import describes_a_sandbox
+from ringfence.errors import InvalidSpecError
+from ringfence.spec import SandboxSpec
+
+
+@describes_a_sandbox
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)
+    ],
+    spec: SandboxSpec,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", "-t", help="The command may take this long, such as 5m."),
+    ] = None,
+    patch: Annotated[
+        Path | None,
+        typer.Option("--patch", metavar="FILE", help="Write what changed as a git patch."),
+    ] = None,
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Apply what changed to the repository, if it has not moved."),
+    ] = False,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Print what was really enforced, on stderr.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document with result, usage and receipt.")
+    ] = False,
+) -> int:
+    """Run one command in a sandbox of its own; nothing of it is left afterwards.
+
+    Output streams, piped input goes in, Ctrl-C is passed on. Examples:
+
+        ringfence run -- python3 -c 'print(1+1)'
+
+        ringfence run --image python:3.12-slim --repo . --timeout 5m -- pytest -q
+
+        ringfence run --repo . --patch out.patch -- ./fix-it
+
+    Exit code: the command's own; 124 timeout, 137 out of memory, 125 when Ringfence failed.
+    """
+    if (patch or apply) and (spec.repository is None or spec.repository.mode != "copy"):
+        raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
+    return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, json))
+
+
+async def _run(
+    command: list[str],
+    spec: SandboxSpec,
+    timeout: str | None,
+    patch: Path | None,
+    apply: bool,
+    receipt: bool,
+    json: bool,
+) -> int:
+    import ringfence
+    from ringfence.cli.relay import relay
+
+    async with ringfence.open(spec) as sandbox:
+        result = await relay(sandbox, command, show=not json, timeout=timeout)
+        out: dict[str, Any] = {}
+        if patch is not None or apply:
+            out = await _changes(sandbox, patch, apply)
+        if json:
+            usage = None if result.reason == "sandbox_lost" else await sandbox.usage()
+            shown = sandbox.receipt.to_dict() if sandbox.receipt else None
+            output.document(
+                {"result": shape.result(result), "usage": shape.usage(usage), "receipt": shown,
+                 "sandbox": sandbox.info.to_dict(), **out}
+            )  # fmt: skip
+        elif receipt:
+            output.note(f"what was enforced\n{sandbox.receipt}")
+    explain(result, json)
+    return int(result.shell_code)
+
+
+async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, Any]:
+    """Write and apply what the command changed; a summary on stderr."""
+    found = await sandbox.workspace.patch()
+    if patch is not None:
+        await asyncio.to_thread(patch.write_bytes, found)
+    summary = str(await sandbox.workspace.summary())
+    if summary:
+        output.note(f"changes\n{output.escape_text(summary)}")
+    if apply:
+        await sandbox.workspace.apply()
+    return {"patch": found.decode("utf-8", "replace"), "applied": apply}
+
+
+def explain(result: Any, json: bool) -> None:
+    """A sentence on stderr where the exit code alone does not say what happened."""
+    if json or result.reason == "exited":
+        return
+    if result.error:
+        output.note(output.escape_text(result.error))
+    elif result.reason != "signaled":
+        output.note(f"the command ended by {result.reason} after {result.duration:.1f} s")

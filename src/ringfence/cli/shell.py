@@ -1,0 +1,115 @@
+"""`ringfence shell`: a real terminal in a sandbox."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ringfence.errors import InvalidSpecError
+
+if TYPE_CHECKING:
+    from ringfence.sandbox.process import Process
+
+_SHELLS = ("/bin/bash", "/bin/sh")
+
+
+def shell(
+    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG...]]", show_default=False)
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", "-w", help="Working directory inside.")
+    ] = None,
+) -> int:
+    """Open a shell (or COMMAND) on a terminal of its own in a sandbox: resize, colours, Ctrl-C.
+
+    What it prints reaches your terminal as it is. Its exit code is the shell's.
+    """
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise InvalidSpecError(
+            "shell: stdin and stdout must be a terminal; for scripts use `ringfence exec`",
+            op="usage",
+        )
+    return asyncio.run(_shell(sandbox, command, user, cwd))
+
+
+async def _shell(name: str, command: list[str] | None, user: str | None, cwd: str | None) -> int:
+    import ringfence
+
+    async with ringfence.open(id=name) as sandbox:
+        args = command or [await _first_shell(sandbox)]
+        columns, rows = shutil.get_terminal_size()
+        process = await sandbox.spawn(
+            args,
+            pty=True,
+            rows=rows,
+            columns=columns,
+            user=user,
+            cwd=cwd,
+            env={"TERM": os.environ.get("TERM", "xterm")},
+        )
+        async with process:
+            with _raw_terminal():
+                return await _join(process)
+
+
+async def _first_shell(sandbox: object) -> str:
+    for path in _SHELLS:
+        if await sandbox.files.exists(path):  # type: ignore[attr-defined]
+            return path
+    raise InvalidSpecError("shell: this sandbox has no shell: name a COMMAND", op="usage")
+
+
+async def _join(process: "Process") -> int:
+    loop = asyncio.get_running_loop()
+    keys: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def typed() -> None:
+        keys.put_nowait(os.read(0, 65536))
+
+    def resized() -> None:
+        columns, rows = shutil.get_terminal_size()
+        process.resize(rows, columns)
+
+    loop.add_reader(0, typed)
+    loop.add_signal_handler(signal.SIGWINCH, resized)
+    sending = asyncio.create_task(_send(process, keys))
+    try:
+        async for data in process.stdout:
+            await asyncio.to_thread(_write_all, data)
+        return (await process.wait()).shell_code
+    finally:
+        loop.remove_reader(0)
+        loop.remove_signal_handler(signal.SIGWINCH)
+        sending.cancel()
+
+
+async def _send(process: "Process", keys: "asyncio.Queue[bytes]") -> None:
+    while data := await keys.get():
+        await process.write(data)
+    process.close_stdin()
+
+
+def _write_all(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,0 +1,161 @@
+"""`ringfence stats`, `events`, `health` and `inspect`: how a sandbox is."""
+
+import asyncio
+import json as jsonlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ringfence.cli import output, shape
+
+_BARS = "▁▂▃▄▅▆▇█"
+_HISTORY = 30
+
+
+def inspect(
+    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Show what a sandbox is and what is really enforced, read back from kernel and runtime."""
+    return asyncio.run(_inspect(sandbox, json))
+
+
+async def _inspect(name: str, json: bool) -> int:
+    import ringfence
+
+    async with ringfence.open(id=name) as sandbox:
+        info, receipt = sandbox.info, sandbox.receipt
+    if json:
+        output.document({"sandbox": info.to_dict(), "receipt": receipt and receipt.to_dict()})
+    else:
+        output.fields(info.to_dict())
+        output.line(f"\n{receipt}")
+    return 0
+
+
+def health(
+    sandbox: Annotated[str, typer.Argument(metavar="ID")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Ask whether a sandbox is well. Ends with 1 when it is not."""
+    return asyncio.run(_health(sandbox, json))
+
+
+async def _health(name: str, json: bool) -> int:
+    import ringfence
+
+    async with ringfence.open(id=name) as sandbox:
+        found = await sandbox.health()
+    if json:
+        output.document(found.to_dict())
+    else:
+        output.fields(found.to_dict())
+    return 0 if found.ok else 1
+
+
+def stats(
+    sandboxes: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", show_default=False, help="None: all.")
+    ] = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two samples.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One sample, then end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON line a sample.")] = False,
+) -> int:
+    """Show usage, live: processor, memory, processes, disk. Ctrl-C ends it."""
+    return asyncio.run(_stats(list(sandboxes or []), interval, once, json))
+
+
+async def _stats(names: list[str], interval: float, once: bool, json: bool) -> int:
+    import ringfence
+
+    history: dict[str, list[float]] = {}
+    last: dict[str, Any] = {}
+    live = None if json or once else _live()
+    try:
+        while True:
+            now = {one: usage async for one, usage in ringfence.usages(names)}
+            for name, usage in now.items():
+                history.setdefault(name, []).append(_cores(last.get(name), usage, interval))
+                del history[name][:-_HISTORY]
+            last = now
+            _show(now, history, live, json)
+            if once:
+                return 0
+            await asyncio.sleep(interval)
+    finally:
+        if live is not None:
+            live.stop()
+
+
+def _live() -> Any:
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(), auto_refresh=False)
+    live.start()
+    return live
+
+
+def _show(now: dict[str, Any], history: dict[str, list[float]], live: Any, json: bool) -> None:
+    if json:
+        for name, usage in now.items():
+            output.line(jsonlib.dumps({"id": name, **(shape.usage(usage) or {})}))
+        return
+    heads = ("id", "cpu", "", "memory", "limit", "pids", "read", "written", "source")
+    rows = [_row(name, usage, history[name]) for name, usage in now.items()]
+    if live is None:
+        output.table(heads, rows)
+        return
+    from rich.table import Table
+
+    table = Table(*heads, box=None)
+    for row in rows:
+        table.add_row(*row)
+    live.update(table, refresh=True)
+
+
+def _row(name: str, usage: Any, cores: Sequence[float]) -> tuple[str, ...]:
+    return (name, f"{cores[-1] * 100:.0f}%", sparkline(cores), size(usage.memory),
+            size(usage.memory_limit), str(usage.pids if usage.pids is not None else "-"),
+            size(usage.disk_read), size(usage.disk_written), usage.source)  # fmt: skip
+
+
+def _cores(before: Any, now: Any, interval: float) -> float:
+    if before is None or before.cpu_seconds is None or now.cpu_seconds is None:
+        return 0.0
+    return float(max(0.0, now.cpu_seconds - before.cpu_seconds) / interval)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The values as a row of bars, the highest of them (and at least 1) as a full one."""
+    top = max(1.0, *values)
+    return "".join(_BARS[min(7, int(value / top * 7.999))] for value in values)
+
+
+def size(count: int | None) -> str:
+    """Bytes as a person reads them, "-" when unknown."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f}{unit}" if unit == "B" else f"{amount:.1f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}TiB"
+
+
+def events(
+    sandbox: Annotated[str, typer.Argument(metavar="ID")],
+) -> int:
+    """Follow what happens in a sandbox, one JSON line an event, until it ends or Ctrl-C."""
+    return asyncio.run(_events(sandbox))
+
+
+async def _events(name: str) -> int:
+    import ringfence
+
+    async with ringfence.open(id=name) as sandbox:
+        async for event in sandbox.events():
+            output.line(jsonlib.dumps(event.to_dict(), default=str))
+    return 0

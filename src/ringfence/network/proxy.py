@@ -1,0 +1,162 @@
+"""The egress proxy of one sandbox: HTTP, CONNECT and SOCKS5 on one port inside, judged here.
+
+The sandbox has no interface but its loopback, so what the proxy refuses cannot be reached at all;
+HTTP_PROXY and its like are a convenience, never the enforcement.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ringfence.network import http, socks
+from ringfence.network.duplex import Buffered, Duplex, SocketDuplex, join, pump
+from ringfence.network.hello import server_name
+from ringfence.network.rate import Bucket
+from ringfence.network.reach import Resolve, reach, resolve
+from ringfence.network.rules import Refused, match
+from ringfence.spec.network import Network, Rule, Secret
+
+_UNREACHABLE = (OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the proxy said to one request. rule: what allowed it, or why it was refused."""
+
+    host: str
+    port: int
+    allowed: bool
+    rule: str
+
+
+class EgressProxy:
+    """Judges and carries the connections of one sandbox.
+
+    rules may be replaced at any time (`allow`): connections that are open go on. sent, received:
+    bytes out of and into the sandbox. on_decision: called with each decision, before anything is
+    sent anywhere.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        on_decision: Callable[[Decision], None] | None = None,
+        rate: int | None = None,
+        lookup: Resolve | None = None,
+    ) -> None:
+        self.rules: tuple[Rule, ...] = network.allow
+        self._secrets: tuple[Secret, ...] = network.secrets
+        self._on_decision = on_decision
+        self._lookup = lookup
+        self._bucket = None if rate is None else Bucket(rate)
+        self.sent = 0
+        self.received = 0
+
+    def allow(self, rules: Sequence[Rule | str]) -> None:
+        """Replace the rules. InvalidSpecError for what is none."""
+        self.rules = tuple(Rule.parse(rule) for rule in rules)
+
+    async def serve(self, inside: Duplex) -> None:
+        """Serve one connection of the sandbox until it ends.
+
+        What a client sends wrongly is answered, never raised; OSError when a side breaks off.
+        """
+        stream = Buffered(inside if self._bucket is None else self._bucket.slow(inside))
+        first = await stream.peek(1)
+        if not first:
+            return
+        try:
+            if first[0] == socks.VERSION:
+                await self._socks(stream)
+            else:
+                await self._http(stream)
+        except EOFError:
+            return
+        except ValueError as error:
+            if first[0] != socks.VERSION:
+                inside.write(http.answer(400, "Bad Request", str(error)))
+
+    async def _http(self, stream: Buffered) -> None:
+        try:
+            request = await http.read_request(stream)
+            outside = await self._reach(request.host, request.port)
+        except Refused as error:
+            stream.inner.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
+            return
+        except _UNREACHABLE as error:
+            stream.inner.write(http.answer(502, "Bad Gateway", f"ringfence: {error}"))
+            return
+        try:
+            if request.connect:
+                stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await self._tunnel(stream, outside, request.host, request.port)
+            else:
+                await self._forward(stream, outside, request)
+        finally:
+            outside.close()
+
+    async def _forward(
+        self, stream: Buffered, outside: SocketDuplex, request: http.Request
+    ) -> None:
+        added = [
+            (secret.header.encode(), secret.value.get_secret_value().encode())
+            for secret in self._secrets
+            if _belongs(secret, request.host)
+        ]
+        size = http.length(request.headers)
+        outside.write(http.head_for_origin(request, added))
+        await http.copy_body(stream, outside, size, self._count_sent)
+        await outside.drain()
+        await pump(outside, stream.inner, self._count_received)
+
+    async def _socks(self, stream: Buffered) -> None:
+        try:
+            host, port = await socks.read_request(stream)
+            outside = await self._reach(host, port)
+        except Refused:
+            stream.inner.write(socks.reply(socks.NOT_ALLOWED))
+            return
+        except _UNREACHABLE:
+            stream.inner.write(socks.reply(socks.UNREACHABLE))
+            return
+        try:
+            stream.inner.write(socks.reply(socks.GRANTED))
+            await self._tunnel(stream, outside, host, port)
+        finally:
+            outside.close()
+
+    async def _tunnel(self, stream: Buffered, outside: SocketDuplex, host: str, port: int) -> None:
+        """Carry bytes; a TLS client that names another host inside is cut off (domain fronting)."""
+        if port == 443:
+            name = await server_name(stream)
+            if name is not None and name.rstrip(".") != host:
+                self._say(Decision(host, port, False, f"TLS inside names {name[:255]!r}"))
+                stream.inner.reset()
+                return
+        await join(stream, outside, self._count_sent, self._count_received)
+
+    async def _reach(self, host: str, port: int) -> SocketDuplex:
+        try:
+            rule = match(self.rules, host, port)
+            outside = await reach(host, port, self._lookup or resolve)
+        except Refused as error:
+            self._say(Decision(host, port, False, str(error)))
+            raise
+        self._say(Decision(host, port, True, rule))
+        return outside
+
+    def _say(self, decision: Decision) -> None:
+        if self._on_decision is not None:
+            self._on_decision(decision)
+
+    def _count_sent(self, size: int) -> None:
+        self.sent += size
+
+    def _count_received(self, size: int) -> None:
+        self.received += size
+
+
+def _belongs(secret: Secret, host: str) -> bool:
+    if secret.host.startswith("."):
+        return host.endswith(secret.host)
+    return host == secret.host

@@ -1,0 +1,46 @@
+"""From a name to a connection: resolved once, every address checked, connected to that address."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from ringfence.network.addresses import denied
+from ringfence.network.duplex import SocketDuplex
+from ringfence.network.rules import Refused
+
+CONNECT_SECONDS = 20.0
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a name. OSError when it has none."""
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of a name, as this host's resolver has them."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+async def reach(host: str, port: int, lookup: Resolve) -> SocketDuplex:
+    """Connect to a canonical name. One answer of the resolver is used for the check and for the
+    connection, so that a name cannot mean one address now and another later; one denied address
+    among them refuses all.
+
+    Refused; OSError when nothing answers; TimeoutError after 20 s.
+    """
+    async with asyncio.timeout(CONNECT_SECONDS):
+        addresses = [
+            ipaddress.ip_address(text.partition("%")[0]) for text in await lookup(host, port)
+        ]
+        for address in addresses:
+            reason = denied(address)
+            if reason is not None:
+                raise Refused(f"it resolves to an address that is {reason}")
+        error: OSError = OSError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return SocketDuplex(*await asyncio.open_connection(str(address), port))
+            except OSError as failure:
+                error = failure
+        raise error

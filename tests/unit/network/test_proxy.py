@@ -1,0 +1,303 @@
+"""The proxy carries what a rule allows, to the address that was checked, and says what it did."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from ringfence.network import Decision, EgressProxy, publish
+from ringfence.network.duplex import SocketDuplex
+from ringfence.spec.network import Network, Port
+
+PUBLIC = "203.0.113.80"
+NAMES = {
+    "good.test": [PUBLIC],
+    "inner.test": ["10.0.0.1"],
+    "mixed.test": [PUBLIC, "127.0.0.1"],
+    "metadata.test": ["169.254.169.254"],
+}
+
+
+@dataclass
+class Outside:
+    """An origin server, and what reached it."""
+
+    seen: list[bytes] = field(default_factory=list)
+    connections: list[tuple[str, int]] = field(default_factory=list)
+    lookups: int = 0
+
+
+@dataclass
+class Place:
+    """A proxy behind a local port, with an outside that answers every public address."""
+
+    proxy: EgressProxy
+    port: int
+    outside: Outside
+    decisions: list[Decision]
+
+    async def ask(self, data: bytes, *, eof: bool = False) -> bytes:
+        reader, writer = await _local(self.port)
+        writer.write(data)
+        if eof:
+            writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+
+
+async def _local(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await _REAL_OPEN("127.0.0.1", port)
+
+
+_REAL_OPEN = asyncio.open_connection
+Make = Callable[..., Awaitable[Place]]
+
+
+@pytest.fixture
+async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    outside = Outside()
+    servers: list[asyncio.Server] = []
+
+    async def origin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            writer.close()
+            return
+        size = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                size = int(line.split(b":")[1])
+        outside.seen.append(head + (await reader.readexactly(size) if size else b""))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        outside.connections.append((host, port))
+        return await _REAL_OPEN("127.0.0.1", servers[0].sockets[0].getsockname()[1])
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        outside.lookups += 1
+        if host not in NAMES:
+            raise OSError(f"no address for {host}")
+        return NAMES[host]
+
+    async def build(**settings: object) -> Place:
+        rate = settings.pop("rate", None)
+        decisions: list[Decision] = []
+        network = Network.parse({"mode": "proxy", **settings})
+        proxy = EgressProxy(network, on_decision=decisions.append, lookup=lookup, rate=rate)  # type: ignore[arg-type]
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            stream = SocketDuplex(reader, writer)
+            try:
+                await proxy.serve(stream)
+            except OSError:
+                stream.reset()
+            finally:
+                stream.close()
+
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
+        return Place(proxy, servers[-1].sockets[0].getsockname()[1], outside, decisions)
+
+    servers.append(await asyncio.start_server(origin, "127.0.0.1", 0))
+    monkeypatch.setattr(asyncio, "open_connection", dial)
+    yield build
+    for server in servers:
+        server.close()
+
+
+async def test_a_request_reaches_an_allowed_host_in_origin_form(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    answer = await place.ask(
+        b"GET http://good.test/a?b=c HTTP/1.1\r\nHost: good.test\r\nProxy-Connection: keep-alive\r\n"
+        b"Connection: x-hop\r\nX-Hop: 1\r\nX-Kept: 2\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    [head] = place.outside.seen
+    assert head.startswith(b"GET /a?b=c HTTP/1.1\r\nHost: good.test\r\n")
+    assert b"X-Kept: 2" in head
+    for gone in (b"X-Hop", b"Proxy-Connection"):
+        assert gone not in head
+    assert place.outside.connections == [(PUBLIC, 80)]
+    assert place.decisions == [Decision("good.test", 80, True, "good.test:80")]
+    assert place.proxy.received > 0
+
+
+async def test_a_body_goes_along_and_what_follows_it_does_not(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    await place.ask(
+        b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nContent-Length: 3\r\n\r\nabc"
+        b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n"
+    )
+    [seen] = place.outside.seen
+    assert seen.endswith(b"\r\n\r\nabc")
+
+
+async def test_connect_gives_a_tunnel(make: Make) -> None:
+    place = await make(allow=["good.test:8443"])
+    answer = await place.ask(
+        b"CONNECT good.test:8443 HTTP/1.1\r\nHost: good.test:8443\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200 OK")
+    assert place.outside.connections == [(PUBLIC, 8443)]
+
+
+async def test_socks5_carries_names(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    asked = b"\x05\x01\x00" + b"\x05\x01\x00\x03\x09good.test\x00\x50" + b"GET / HTTP/1.1\r\n\r\n"
+    answer = await place.ask(asked)
+    assert answer.startswith(b"\x05\x00\x05\x00\x00\x01")
+    assert b"200 OK" in answer
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET http://bad.test/ HTTP/1.1\r\nHost: bad.test",
+        b"GET http://good.test:8080/ HTTP/1.1\r\nHost: good.test:8080",
+        b"GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1",
+        b"GET http://2130706433/ HTTP/1.1\r\nHost: 2130706433",
+        b"GET http://[::1]/ HTTP/1.1\r\nHost: [::1]",
+        b"GET http://good.test@bad.test/ HTTP/1.1\r\nHost: bad.test",
+        b"GET http://good.test/ HTTP/1.1\r\nHost: bad.test",
+        b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\nHost: bad.test",
+        b"GET http://inner.test/ HTTP/1.1\r\nHost: inner.test",
+        b"GET http://mixed.test/ HTTP/1.1\r\nHost: mixed.test",
+        b"GET http://metadata.test/ HTTP/1.1\r\nHost: metadata.test",
+        b"CONNECT bad.test:443 HTTP/1.1",
+        b"CONNECT good.test:22 HTTP/1.1",
+        b"CONNECT 10.0.0.1:443 HTTP/1.1",
+    ],
+)
+async def test_what_is_not_allowed_is_refused_and_never_dialled(
+    make: Make, request_line: bytes
+) -> None:
+    allow = ["good.test", "inner.test", "mixed.test", "metadata.test"]
+    place = await make(allow=allow)
+    answer = await place.ask(request_line + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 403 "), answer
+    assert place.outside.connections == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n",
+        b"GET ftp://good.test/ HTTP/1.1\r\n\r\n",
+        b"GET http://good.test/ HTTP/2.0\r\n\r\n",
+        b"GET http://good.test/ HTTP/1.1\r\nHost : good.test\r\n\r\n",
+        b"GET http://good.test/ HTTP/1.1\r\n Host: good.test\r\n\r\n",
+        b"G\x01T http://good.test/ HTTP/1.1\r\n\r\n",
+        b"GET http://good.test/ HTTP/1.1\r\nX: " + b"a" * 70000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_with_400(make: Make, data: bytes) -> None:
+    place = await make(allow=["good.test"])
+    answer = await place.ask(data)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert place.outside.seen == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 3\r\nContent-Length: 4",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Content-Length: -1",
+    ],
+)
+async def test_an_unclear_length_is_not_forwarded(make: Make, headers: bytes) -> None:
+    place = await make(allow=["good.test"])
+    data = b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\n" + headers + b"\r\n\r\nabc"
+    assert (await place.ask(data)).startswith(b"HTTP/1.1 400 ")
+    assert place.outside.seen == []
+
+
+async def test_rules_change_while_it_runs(make: Make) -> None:
+    place = await make(allow=[])
+    request = b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n"
+    assert (await place.ask(request)).startswith(b"HTTP/1.1 403 ")
+    place.proxy.allow(["good.test"])
+    assert (await place.ask(request)).startswith(b"HTTP/1.1 200 ")
+    place.proxy.allow([])
+    assert (await place.ask(request)).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_a_name_is_looked_up_once_for_check_and_connection(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    await place.ask(b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert place.outside.lookups == 1
+
+
+async def test_a_host_without_an_address_is_a_bad_gateway(make: Make) -> None:
+    place = await make(allow=["gone.test"])
+    answer = await place.ask(b"GET http://gone.test/ HTTP/1.1\r\nHost: gone.test\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_secret_is_added_on_the_way_out_for_its_host_alone(make: Make) -> None:
+    secrets = [{"host": "good.test", "value": "Bearer hidden"}]
+    place = await make(allow=["good.test"], secrets=secrets)
+    await place.ask(
+        b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\nAuthorization: mine\r\n\r\n"
+    )
+    [head] = place.outside.seen
+    assert b"Authorization: Bearer hidden" in head
+    assert b"mine" not in head
+
+
+async def test_tls_that_names_another_host_inside_a_tunnel_is_cut_off(make: Make) -> None:
+    import ssl
+
+    place = await make(allow=["good.test"])
+    hello = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="bad.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    with contextlib.suppress(ConnectionError):
+        answer = await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + hello.read())
+        assert answer == b"HTTP/1.1 200 Connection established\r\n\r\n"
+    assert place.decisions[-1] == Decision("good.test", 443, False, "TLS inside names 'bad.test'")
+    assert place.outside.seen == []
+
+
+async def test_a_rate_slows_what_is_over_it(make: Make) -> None:
+    place = await make(allow=["good.test"], rate=100_000)
+    body = b"x" * 100_000
+    head = b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nContent-Length: 100000\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await place.ask(head + body)
+    assert loop.time() - begin >= 0.5
+
+
+async def test_a_published_port_leads_inside_and_a_taken_one_is_named() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        writer.close()
+
+    inside = await asyncio.start_server(echo, "127.0.0.1", 0)
+
+    async def connect(port: int) -> SocketDuplex:
+        assert port == 8000
+        return SocketDuplex(*await _local(inside.sockets[0].getsockname()[1]))
+
+    published = await publish(Port.parse(8000), connect)
+    reader, writer = await _local(published.host)
+    writer.write(b"hello")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 20) == b"hello"
+    writer.close()
+    from ringfence.errors import AlreadyExistsError
+
+    with pytest.raises(AlreadyExistsError, match="taken"):
+        await publish(Port.parse({"inside": 1, "host": published.host}), connect)
+    await published.aclose()
+    inside.close()
