@@ -45,7 +45,7 @@ enum {
 
 enum {
 	FEATURE_SUBREAPER = 1, FEATURE_PTY = 2, FEATURE_SETFSUID = 4, FEATURE_OOM_COUNTER = 8,
-	FEATURE_PIDFD = 16, FEATURE_WATCH = 32,
+	FEATURE_PIDFD = 16, FEATURE_WATCH = 32, FEATURE_FORWARD = 64, FEATURE_FILTER = 128,
 };
 
 /* ---- reader.c: a payload from the host, read in order and never beyond its end ------------------------------ */
@@ -154,7 +154,7 @@ struct op {
 	const struct op_class *class;
 	struct op *next;
 	u64 sent, acked;      /* output window of one stream: bytes sent, bytes the host consumed (set by ACK) */
-	u64 received, taken;  /* input window: bytes the host sent, bytes consumed */
+	u64 received, taken, told;  /* input window: bytes the host sent, consumed, consumed as the host knows */
 	bool stalled;         /* set it when you stop for want of room: `resume` is called when there may be some again */
 };
 struct op_class {
@@ -194,9 +194,10 @@ extern op_handler op_stat __attribute__((weak)), op_list_dir __attribute__((weak
 /* Parts that are initialised at the start, before the identity is dropped, when they are there. A part may claim command
  * line options: `option` gets each "--name" with the following argument (or NULL) and returns how many arguments it
  * used (0: not its own; -errno: refused). forward_start: bind ports, register ops 0x30-0x3f with dispatch_set. */
-extern int seccomp_option(const char *name, const char *value) __attribute__((weak));
 extern int forward_option(const char *name, const char *value) __attribute__((weak));
 extern int forward_start(void) __attribute__((weak));
+/* After dispatch_start and before the first supervisor is forked: registers FILTER (0x08) with dispatch_set. */
+extern int filter_start(void) __attribute__((weak));
 extern u64 watch_features(void) __attribute__((weak));  /* FEATURE_WATCH or 0 */
 /* In a command's process, last thing before execve (no_new_privs is set, identity dropped, memory shared with its
  * supervisor: change no global state, allocate nothing). */

@@ -1,0 +1,420 @@
+/* The life of an exec, from EXEC to EXIT and beyond for a held one. */
+#include "exec.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 3000, HUNT_MS = 1 };
+
+struct exec *execs;
+
+void exec_free(struct exec *exec)
+{
+	for (struct exec **at = &execs; *at; at = &(*at)->next)
+		if (*at == exec) {
+			*at = exec->next;
+			break;
+		}
+	op_remove(&exec->op);
+	timer_clear(&exec->timeout);
+	timer_clear(&exec->drain);
+	timer_clear(&exec->stuck);
+	for (int i = 0; i < 2; i++) {
+		stream_end(&exec->streams[i]);
+		free(exec->streams[i].ring);
+	}
+	input_end(exec);
+	if (exec->supervisor)
+		exec->supervisor->exec = NULL;
+	free(exec->args);
+	free(exec);
+}
+
+/* ---- killing ---- */
+
+static void unanswered(struct timer *timer)
+{
+	struct exec *exec = container_of(timer, struct exec, stuck);
+	if (exec->supervisor && !exec->killed)
+		kill(exec->supervisor->child.pid, SIGKILL);
+}
+
+void exec_kill(struct exec *exec, u8 reason)
+{
+	if (exec->killing || !exec->supervisor)
+		return;
+	if (!exec->reason)
+		exec->reason = reason;
+	exec->killing = true;
+	timer_clear(&exec->timeout);
+	supervisor_tell(exec->supervisor, TELL_KILL, 0, false);
+	timer_set(&exec->stuck, UNANSWERED_MS, unanswered);
+}
+
+void exec_collateral(u32 uid, const struct exec *cause)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec != cause && exec->uid == uid && !exec->main_ended && !exec->reason)
+			exec->reason = REASON_COLLATERAL;
+}
+
+static void grace_over(struct timer *timer)
+{
+	exec_kill(container_of(timer, struct exec, timeout), REASON_TIMEOUT);
+}
+
+static void timed_out(struct timer *timer)
+{
+	struct exec *exec = container_of(timer, struct exec, timeout);
+	if (exec->main_ended)
+		return;
+	exec->reason = REASON_TIMEOUT;
+	if (!exec->grace_ms) {
+		grace_over(timer);
+		return;
+	}
+	supervisor_tell(exec->supervisor, TELL_SIGNAL, SIGTERM, false);
+	timer_set(timer, exec->grace_ms, grace_over);
+}
+
+/* ---- the end ---- */
+
+static void send_exit(const struct exec *exec)
+{
+	const struct rusage *usage = &exec->usage;
+	u64 kills = exec->oom_after == UINT64_MAX || exec->oom_before == UINT64_MAX ? UINT64_MAX
+										   : exec->oom_after - exec->oom_before;
+	frame_begin(the_conn, ANSWER_EXIT, exec->id);
+	put_u32(the_conn, (u32)exec->status);
+	put_u8(the_conn, exec->reason);
+	put_u8(the_conn, (u8)exec->proof);
+	put_u32(the_conn, exec->killed_count);
+	put_u32(the_conn, exec->rounds);
+	put_u64(the_conn, kills);
+	put_u64(the_conn, exec->streams[OUT].total);
+	put_u64(the_conn, exec->streams[ERR].total);
+	put_u64(the_conn, exec->wall_us);
+	put_u64(the_conn, (u64)usage->ru_utime.tv_sec * 1000000 + (u64)usage->ru_utime.tv_usec);
+	put_u64(the_conn, (u64)usage->ru_stime.tv_sec * 1000000 + (u64)usage->ru_stime.tv_usec);
+	put_u64(the_conn, (u64)usage->ru_maxrss);
+	put_u64(the_conn, (u64)usage->ru_minflt);
+	put_u64(the_conn, (u64)usage->ru_majflt);
+	put_u64(the_conn, (u64)usage->ru_inblock);
+	put_u64(the_conn, (u64)usage->ru_oublock);
+	put_u64(the_conn, (u64)usage->ru_nvcsw);
+	put_u64(the_conn, (u64)usage->ru_nivcsw);
+	frame_end(the_conn);
+}
+
+static void finish(struct exec *exec)
+{
+	if (!exec->over)
+		exec->oom_after = oom_kills();
+	exec->over = true;
+	timer_clear(&exec->drain);
+	timer_clear(&exec->stuck);
+	if (exec->attached) {
+		send_exit(exec);
+		exec->attached = false;
+	}
+	if (exec->flags & FLAG_HOLD && !exec->forgotten)
+		return;
+	if (exec->forgotten && conn_in_session(the_conn))
+		send_done(the_conn, exec->id);
+	op_remove(&exec->op);
+	exec->removed = true;
+	if (!exec->supervisor)
+		exec_free(exec);
+}
+
+static void drained(struct timer *timer)
+{
+	struct exec *exec = container_of(timer, struct exec, drain);
+	exec->late = true;
+	for (int i = 0; i < 2; i++)
+		stream_set_quota(&exec->streams[i]);
+	exec_settle(exec);
+}
+
+static void nobody_reads(struct timer *timer)
+{
+	struct exec *exec = container_of(timer, struct exec, stuck);
+	exec->dropping = true;
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+/* After anything that may have brought the end nearer. True when it is over; the exec may be gone then. */
+bool exec_settle(struct exec *exec)
+{
+	if (!exec->main_ended || (exec->killing && !exec->killed))
+		return false;
+	if (exec->over && !exec->attached)
+		return true;
+	bool open = false, delivered = true;
+	for (int i = 0; i < 2; i++) {
+		struct stream *stream = &exec->streams[i];
+		if (stream->open && !stream->stalled)
+			stream_read(stream);
+		open |= stream->open;
+		delivered &= stream_delivered(stream);
+	}
+	if (!open && delivered) {
+		finish(exec);
+		return true;
+	}
+	if (open && !exec->late && !exec->drain.set)
+		timer_set(&exec->drain, DRAIN_MS, drained);
+	if (exec->killed && !exec->over && !exec->dropping && !exec->stuck.set)
+		timer_set(&exec->stuck, STUCK_MS, nobody_reads);
+	return false;
+}
+
+static void main_ended(struct exec *exec, const struct report *report)
+{
+	exec->main_ended = true;
+	exec->status = report->status;
+	exec->usage = report->usage;
+	exec->wall_us = report->ended_us - exec->begun_us;
+	exec->proof = report->empty ? PROOF_ECHILD : PROOF_LEFT_RUNNING;
+	timer_clear(&exec->timeout);
+	input_end(exec);
+	if (exec->reason == REASON_TIMEOUT && !report->empty)
+		exec_kill(exec, REASON_TIMEOUT);
+}
+
+static void started(struct exec *exec, u32 pid)
+{
+	exec->started = true;
+	exec->pid = pid;
+	if (exec->attached) {
+		frame_begin(the_conn, ANSWER_STARTED, exec->id);
+		put_u32(the_conn, pid);
+		frame_end(the_conn);
+	}
+}
+
+static void failed(struct exec *exec, const struct report *report)
+{
+	if (exec->attached)
+		send_fail(the_conn, exec->id, report->error, (u8)report->stage, "the command could not be started");
+	exec_free(exec);
+}
+
+static void killed(struct exec *exec, const struct report *report)
+{
+	exec->killed = true;
+	timer_clear(&exec->stuck);
+	kill_all_reported(exec, report->killed);
+	if (exec->over)
+		return;
+	exec->proof = report->proof;
+	exec->killed_count = report->killed;
+	exec->rounds = report->rounds;
+}
+
+void exec_reported(struct exec *exec, const struct report *report)
+{
+	if (report->kinds & REPORT_FAILED) {
+		failed(exec, report);
+		return;
+	}
+	if (report->kinds & REPORT_STARTED)
+		started(exec, report->pid);
+	if (report->kinds & REPORT_EXITED)
+		main_ended(exec, report);
+	if (report->kinds & REPORT_KILLED)
+		killed(exec, report);
+	if (!exec_settle(exec) && exec->started)
+		streams_watch(exec);
+}
+
+/* ---- a supervisor that is gone, and its orphans ---- */
+
+static struct timer hunt;
+
+/* The orphans of lost supervisors are the agent's own children now. */
+static void hunt_orphans(struct timer *timer)
+{
+	children_reap();
+	if (family_signal(SIGKILL, child_known) > 0) {
+		timer_set(timer, HUNT_MS, hunt_orphans);
+		return;
+	}
+	for (struct exec *exec = execs, *next; exec; exec = next) {
+		next = exec->next;
+		if (!exec->lost || exec->over)
+			continue;
+		if (!exec->main_ended)
+			exec->status = SIGKILL;
+		exec->main_ended = exec->killed = true;
+		exec->proof = have_subreaper() ? PROOF_ECHILD : PROOF_NONE;
+		exec_settle(exec);
+	}
+}
+
+void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->lost && !exec->main_ended && exec->pid == (u32)pid) {
+			exec->main_ended = true;
+			exec->status = status;
+			exec->usage = usage->rusage;
+		}
+}
+
+void exec_supervisor_ended(struct exec *exec)
+{
+	bool known = exec->main_ended && (!exec->killing || exec->killed);
+	exec->supervisor = NULL;
+	kill_all_reported(exec, 0);
+	if (exec->removed) {
+		exec_free(exec);
+		return;
+	}
+	if (known)
+		return;
+	if (!exec->started) {
+		if (exec->attached)
+			send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost");
+		exec_free(exec);
+		return;
+	}
+	if (!exec->reason)
+		exec->reason = REASON_LOST;
+	exec->lost = exec->killing = true;
+	timer_clear(&exec->timeout);
+	exec->wall_us = now_us() - exec->begun_us;
+	timer_set(&hunt, 0, hunt_orphans);
+}
+
+/* ---- the frames ---- */
+
+static void resume(struct op *op)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	exec->streams[OUT].acked = op->acked;
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static void acked_other(struct op *op, u8 stream, u64 total)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	struct stream *err = &exec->streams[ERR];
+	if (stream != 2 || total <= err->acked || total > err->sent)
+		return;
+	err->acked = total;
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static void session_lost(struct op *op)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	exec->attached = false;
+	if (exec->flags & FLAG_HOLD && !exec->forgotten) {
+		op_restore(op);
+		streams_resume(exec);
+		exec_settle(exec);
+		return;
+	}
+	exec->dropping = exec->removed = true;
+	exec_kill(exec, REASON_KILL);
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static const struct op_class exec_class = {exec_frame, resume, acked_other, session_lost};
+
+int op_exec(struct conn *conn, u32 id, struct reader *r)
+{
+	struct exec *exec = calloc(1, sizeof *exec);
+	u64 timeout_ms;
+	(void)conn;
+	if (!exec)
+		return -ENOMEM;
+	int error = op_add(&exec->op, id, &exec_class);
+	if (error) {
+		free(exec);
+		return error;
+	}
+	exec->id = id;
+	exec->attached = true;
+	exec->begun_us = now_us();
+	exec->oom_before = oom_kills();
+	exec->next = execs;
+	execs = exec;
+	if (exec_make(exec, r, &timeout_ms))
+		exec_free(exec);
+	else if (timeout_ms)
+		timer_set(&exec->timeout, timeout_ms, timed_out);
+	return 0;
+}
+
+void exec_kill_ended(u32 id)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->id == id && exec->removed) {
+			exec_kill(exec, REASON_KILL);
+			return;
+		}
+}
+
+static struct exec *held(u32 id)
+{
+	struct op *op = op_find(id);
+	if (!op || op->class != &exec_class)
+		return NULL;
+	struct exec *exec = container_of(op, struct exec, op);
+	return exec->flags & FLAG_HOLD && !exec->forgotten ? exec : NULL;
+}
+
+int op_attach(struct conn *conn, u32 id, struct reader *r)
+{
+	u64 offsets[2] = {read_u64(r), read_u64(r)};
+	struct exec *exec = held(id);
+	if (!read_end(r))
+		return 0;
+	if (!exec)
+		return -ESRCH;
+	exec->attached = true;
+	exec->op.received = exec->op.taken = exec->op.told = 0;
+	if (exec->started) {
+		frame_begin(conn, ANSWER_STARTED, id);
+		put_u32(conn, exec->pid);
+		frame_end(conn);
+	}
+	for (int i = 0; i < 2; i++)
+		stream_attach(&exec->streams[i], offsets[i]);
+	exec_settle(exec);
+	return 0;
+}
+
+int op_forget(struct conn *conn, u32 id, struct reader *r)
+{
+	struct exec *exec = held(id);
+	if (!read_end(r))
+		return 0;
+	if (!exec)
+		return -ESRCH;
+	exec->attached = false;
+	exec->forgotten = exec->dropping = true;
+	if (exec->over) {
+		finish(exec);
+		return 0;
+	}
+	(void)conn;
+	exec_kill(exec, REASON_KILL);
+	streams_resume(exec);
+	exec_settle(exec);
+	return 0;
+}
+
+void exec_start(void)
+{
+	have_subreaper();
+	pool_start();
+}

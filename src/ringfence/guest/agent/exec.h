@@ -1,0 +1,95 @@
+/* An exec as the agent sees it. exec.c: its life; exec_io.c: its streams; pool.c: its supervisor. */
+#ifndef RINGFENCE_EXEC_H
+#define RINGFENCE_EXEC_H
+
+#include "agent.h"
+#include "core.h"
+#include "supervisor.h"
+
+enum { REASON_ITSELF, REASON_TIMEOUT, REASON_KILL, REASON_CAP, REASON_COLLATERAL, REASON_LOST };
+enum { OUT, ERR, HELD_BYTES = 1024 * 1024 };
+
+struct exec;
+
+/* Output. Offsets count all bytes the command wrote; those from `cap` on are dropped. */
+struct stream {
+	struct watch watch;
+	struct exec *exec;
+	u64 total, sent, acked, cap;
+	u64 quota;     /* bytes still read after the wait for children is over */
+	bool open, stalled, drained;
+	u8 *ring;      /* of a held exec: byte n of the output at n % HELD_BYTES */
+};
+
+struct input {
+	struct watch watch;
+	u8 *data;
+	size_t start, end, room;
+	size_t uncounted;  /* bytes of EXEC itself at the front, not acknowledged */
+	bool open, closing, pty;
+};
+
+struct supervisor {
+	struct watch watch;
+	struct child child;
+	struct exec *exec;
+	struct supervisor *next;
+};
+
+struct exec {
+	struct op op;
+	u32 id;
+	struct exec *next;
+	struct supervisor *supervisor;
+	struct stream streams[2];
+	struct input input;
+	u32 flags, uid, pid, grace_ms;
+	u8 reason;
+	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;
+	bool counted;  /* KILL_ALL waits for it */
+	u32 proof, killed_count, rounds;
+	int status;
+	struct rusage usage;
+	u64 begun_us, wall_us, oom_before, oom_after;
+	struct timer timeout, drain, stuck;
+	u8 *args;      /* a `list` as on the wire */
+	size_t args_size;
+};
+
+/* exec.c */
+extern struct exec *execs;
+bool exec_settle(struct exec *exec);
+void exec_kill(struct exec *exec, u8 reason);
+void exec_free(struct exec *exec);
+void exec_reported(struct exec *exec, const struct report *report);
+void exec_supervisor_ended(struct exec *exec);
+void exec_collateral(u32 uid, const struct exec *cause);
+
+/* kill_all.c */
+void kill_all_reported(struct exec *exec, u32 killed);
+
+/* exec_make.c: from the EXEC frame to a command that is being started. */
+int exec_make(struct exec *exec, struct reader *r, u64 *timeout_ms);
+
+/* exec_io.c */
+void stream_begin(struct stream *stream, struct exec *exec, int fd);
+void stream_read(struct stream *stream);
+void stream_end(struct stream *stream);
+void stream_set_quota(struct stream *stream);
+bool stream_delivered(const struct stream *stream);
+void stream_attach(struct stream *stream, u64 offset);
+void streams_watch(struct exec *exec);
+void streams_resume(struct exec *exec);
+bool input_put(struct input *input, const u8 *data, size_t size);
+void input_close(struct input *input);
+void input_begin(struct exec *exec, int fd, bool pty, struct bytes first);
+void input_end(struct exec *exec);
+int exec_frame(struct op *op, u8 code, struct reader *r);
+
+/* pool.c */
+struct supervisor *supervisor_take(void);  /* NULL with errno */
+int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count);
+void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag);
+void pool_start(void);
+
+#endif

@@ -1,0 +1,421 @@
+/* The streams of an exec: output with its window, cap and ring, input with its queue. */
+#include "exec.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum { PTY_REST = 64 * 1024 };
+
+static u8 number_of(const struct stream *stream) { return stream == &stream->exec->streams[OUT] ? 1 : 2; }
+static u64 kept(const struct stream *stream) { return stream->total < stream->cap ? stream->total : stream->cap; }
+
+static u64 window_room(const struct stream *stream)
+{
+	u64 beyond = stream->sent - stream->acked;
+	return beyond < OUTPUT_WINDOW ? OUTPUT_WINDOW - beyond : 0;
+}
+
+static void stall(struct stream *stream)
+{
+	stream->stalled = true;
+	stream->exec->op.stalled = true;
+	watch_remove(&stream->watch);
+}
+
+/* The window of stdout is the operation's. */
+static void advance(struct stream *stream, u64 size)
+{
+	stream->sent += size;
+	if (number_of(stream) == 1)
+		stream->exec->op.sent = stream->sent;
+}
+
+static void output_begin(struct stream *stream)
+{
+	frame_begin(the_conn, number_of(stream) == 1 ? ANSWER_OUT : ANSWER_ERR, stream->exec->id);
+	put_u64(the_conn, stream->sent);
+}
+
+/* Everything a held exec has that its session may get. */
+static void send_ring(struct stream *stream)
+{
+	struct exec *exec = stream->exec;
+	while (exec->attached && stream->sent < kept(stream)) {
+		u64 size = kept(stream) - stream->sent, room = window_room(stream), at = stream->sent % HELD_BYTES;
+		if (!room || !conn_room(the_conn)) {
+			stall(stream);
+			return;
+		}
+		size = size < room ? size : room;
+		size = size < CHUNK_BYTES ? size : CHUNK_BYTES;
+		size = size < HELD_BYTES - at ? size : HELD_BYTES - at;
+		output_begin(stream);
+		put_raw(the_conn, stream->ring + at, size);
+		frame_end(the_conn);
+		advance(stream, size);
+	}
+}
+
+/* How much may be read now into the window or the ring; beyond the cap there is no limit. */
+static size_t readable(struct stream *stream)
+{
+	struct exec *exec = stream->exec;
+	u64 size = CHUNK_BYTES, before_cap = stream->cap - kept(stream);
+	if (exec->late && stream->quota < size)
+		size = stream->quota;
+	if (exec->dropping || !before_cap)
+		return size;
+	if (size > before_cap)
+		size = before_cap;
+	u64 room = CHUNK_BYTES;
+	if (!(exec->flags & FLAG_HOLD))
+		room = conn_room(the_conn) ? window_room(stream) : 0;
+	else if (exec->attached)
+		room = HELD_BYTES - (kept(stream) - stream->sent);
+	return size < room ? size : room;
+}
+
+static ssize_t read_held(struct stream *stream, size_t size)
+{
+	u64 at = stream->total % HELD_BYTES;
+	if (size > HELD_BYTES - at)
+		size = HELD_BYTES - at;
+	ssize_t got = read(stream->watch.fd, stream->ring + at, size);
+	if (got > 0) {
+		stream->total += (u64)got;
+		if (!stream->exec->attached && kept(stream) - stream->sent > HELD_BYTES)
+			stream->sent = stream->acked = kept(stream) - HELD_BYTES;
+	}
+	return got;
+}
+
+static ssize_t read_dropped(struct stream *stream, size_t size)
+{
+	static u8 nowhere[CHUNK_BYTES];
+	ssize_t got = read(stream->watch.fd, nowhere, size);
+	if (got > 0)
+		stream->total += (u64)got;
+	return got;
+}
+
+static ssize_t read_sent(struct stream *stream, size_t size)
+{
+	output_begin(stream);
+	ssize_t got = read(stream->watch.fd, put_room(the_conn, size), size);
+	if (got <= 0) {
+		int error = errno;
+		frame_drop(the_conn);
+		errno = error;
+		return got;
+	}
+	put_used(the_conn, (size_t)got);
+	frame_end(the_conn);
+	stream->total += (u64)got;
+	advance(stream, (u64)got);
+	return got;
+}
+
+static ssize_t read_some(struct stream *stream, size_t size)
+{
+	if (stream->total >= stream->cap || stream->exec->dropping)
+		return read_dropped(stream, size);
+	return stream->ring ? read_held(stream, size) : read_sent(stream, size);
+}
+
+static bool cap_kills(struct stream *stream)
+{
+	struct exec *exec = stream->exec;
+	return stream->total > stream->cap && exec->flags & FLAG_KILL_ON_CAP && !exec->main_ended;
+}
+
+void stream_end(struct stream *stream)
+{
+	if (!stream->open)
+		return;
+	stream->open = false;
+	watch_remove(&stream->watch);
+	close(stream->watch.fd);
+}
+
+static void read_up_to(struct stream *stream, int turns)
+{
+	struct exec *exec = stream->exec;
+	while (stream->open && turns--) {
+		size_t size = readable(stream);
+		if (!size && exec->late && !stream->quota) {
+			stream_end(stream);
+			return;
+		}
+		if (!size) {
+			stall(stream);
+			return;
+		}
+		ssize_t got = read_some(stream, size);
+		if (got > 0) {
+			if (exec->late)
+				stream->quota -= (u64)got;
+			if (cap_kills(stream))
+				exec_kill(exec, REASON_CAP);
+			if (stream->ring)
+				send_ring(stream);
+		} else if (got < 0 && errno == EAGAIN) {
+			stream->drained = true;
+			if (exec->late)
+				stream_end(stream);
+			return;
+		} else if (got == 0 || errno != EINTR) {
+			stream_end(stream);
+		}
+	}
+}
+
+/* While the command runs a few chunks per turn are enough; at its end all there is. */
+void stream_read(struct stream *stream)
+{
+	if (stream->open && stream->exec->started)
+		read_up_to(stream, stream->exec->main_ended ? 1024 : 4);
+}
+
+static void stream_ready(struct watch *watch, u32 events)
+{
+	struct stream *stream = container_of(watch, struct stream, watch);
+	struct exec *exec = stream->exec;
+	(void)events;
+	stream_read(stream);
+	exec_settle(exec);
+}
+
+void stream_begin(struct stream *stream, struct exec *exec, int fd)
+{
+	stream->exec = exec;
+	stream->watch.fd = fd;
+	stream->open = fd >= 0;
+}
+
+void streams_watch(struct exec *exec)
+{
+	for (int i = 0; i < 2; i++)
+		if (exec->streams[i].open && !exec->streams[i].stalled && !exec->streams[i].watch.added)
+			watch_add(&exec->streams[i].watch, exec->streams[i].watch.fd, EPOLLIN, stream_ready);
+}
+
+/* There may be room again: take up what waits. */
+void streams_resume(struct exec *exec)
+{
+	for (int i = 0; i < 2; i++) {
+		struct stream *stream = &exec->streams[i];
+		if (!stream->stalled)
+			continue;
+		stream->stalled = false;
+		if (stream->ring)
+			send_ring(stream);
+		stream_read(stream);
+	}
+	if (exec->started)
+		streams_watch(exec);
+}
+
+/* The wait for children is over: what is there now is read, what may still come is not. */
+void stream_set_quota(struct stream *stream)
+{
+	int rest = 0;
+	if (!stream->open)
+		return;
+	if (ioctl(stream->watch.fd, FIONREAD, &rest) || rest < PTY_REST)
+		rest = PTY_REST;
+	stream->quota = (u64)rest;
+}
+
+bool stream_delivered(const struct stream *stream)
+{
+	const struct exec *exec = stream->exec;
+	return !stream->open && (!exec->attached || exec->dropping || stream->sent >= kept(stream));
+}
+
+void stream_attach(struct stream *stream, u64 offset)
+{
+	u64 oldest = kept(stream) > HELD_BYTES ? kept(stream) - HELD_BYTES : 0;
+	stream->sent = offset < oldest ? oldest : offset > kept(stream) ? kept(stream) : offset;
+	stream->acked = stream->sent;
+	if (number_of(stream) == 1)
+		stream->exec->op.sent = stream->exec->op.acked = stream->sent;
+	if (stream->ring)
+		send_ring(stream);
+}
+
+/* ---- input ---- */
+
+static void input_shut(struct input *input)
+{
+	if (!input->open)
+		return;
+	input->open = false;
+	watch_remove(&input->watch);
+	close(input->watch.fd);
+	free(input->data);
+	input->data = NULL;
+	input->start = input->end = input->room = 0;
+}
+
+static void consumed(struct exec *exec, size_t size)
+{
+	struct input *input = &exec->input;
+	size_t own = size < input->uncounted ? size : input->uncounted;
+	input->uncounted -= own;
+	if (exec->attached || !(exec->flags & FLAG_HOLD))
+		op_input_done(&exec->op, size - own);
+}
+
+static void pump(struct exec *exec)
+{
+	struct input *input = &exec->input;
+	while (input->open && input->start < input->end) {
+		ssize_t wrote = write(input->watch.fd, input->data + input->start, input->end - input->start);
+		if (wrote < 0 && errno == EINTR)
+			continue;
+		if (wrote < 0 && errno == EAGAIN) {
+			watch_events(&input->watch, EPOLLOUT);
+			return;
+		}
+		if (wrote < 0) {
+			input_end(exec);
+			return;
+		}
+		input->start += (size_t)wrote;
+		consumed(exec, (size_t)wrote);
+	}
+	if (!input->open)
+		return;
+	input->start = input->end = 0;
+	watch_events(&input->watch, 0);
+	if (input->closing)
+		input_shut(input);
+}
+
+static void input_ready(struct watch *watch, u32 events)
+{
+	struct exec *exec = container_of(watch, struct exec, input.watch);
+	if (events & (EPOLLERR | EPOLLHUP))
+		input_end(exec);
+	else
+		pump(exec);
+}
+
+/* Nobody reads it any more: what is queued and what still comes counts as consumed. */
+void input_end(struct exec *exec)
+{
+	struct input *input = &exec->input;
+	size_t queued = input->end - input->start;
+	if (!input->open)
+		return;
+	input_shut(input);
+	consumed(exec, queued);
+}
+
+bool input_put(struct input *input, const u8 *data, size_t size)
+{
+	if (input->room - input->end < size) {
+		size_t used = input->end - input->start, room = used + size;
+		u8 *more = malloc(room);
+		if (!more)
+			return false;
+		if (used)
+			memcpy(more, input->data + input->start, used);
+		free(input->data);
+		input->data = more;
+		input->start = 0;
+		input->end = used;
+		input->room = room;
+	}
+	memcpy(input->data + input->end, data, size);
+	input->end += size;
+	return true;
+}
+
+void input_begin(struct exec *exec, int fd, bool pty, struct bytes first)
+{
+	struct input *input = &exec->input;
+	input->open = true;
+	input->pty = pty;
+	watch_add(&input->watch, fd, 0, input_ready);
+	if (first.size && input_put(input, first.data, first.size)) {
+		input->uncounted = first.size;
+		pump(exec);
+	}
+}
+
+void input_close(struct input *input)
+{
+	struct exec *exec = container_of(input, struct exec, input);
+	if (!input->open || input->closing)
+		return;
+	if (input->pty) {
+		static const u8 end_of_file = 4;
+		input_put(input, &end_of_file, 1);
+		input->uncounted += 1;
+	} else {
+		input->closing = true;
+	}
+	pump(exec);
+}
+
+/* ---- frames of a running exec ---- */
+
+static int take_stdin(struct exec *exec, struct reader *r)
+{
+	struct bytes data = read_rest(r);
+	if (!(exec->flags & FLAG_STDIN_OPEN) || !op_take_input(&exec->op, data.size)) {
+		exec_kill(exec, REASON_KILL);
+		r->bad = true;
+		return 0;
+	}
+	if (!data.size) {
+		input_close(&exec->input);
+	} else if (!exec->input.open || exec->input.closing || !input_put(&exec->input, data.data, data.size)) {
+		op_input_done(&exec->op, data.size);
+	} else {
+		pump(exec);
+	}
+	return 0;
+}
+
+static int take_size(struct exec *exec, struct reader *r)
+{
+	struct winsize size = {.ws_row = read_u16(r), .ws_col = read_u16(r)};
+	if (read_end(r) && exec->flags & FLAG_PTY && exec->streams[OUT].open)
+		ioctl(exec->streams[OUT].watch.fd, TIOCSWINSZ, &size);
+	return 0;
+}
+
+static int take_signal(struct exec *exec, struct reader *r)
+{
+	u32 number = read_u32(r);
+	u8 group = read_u8(r);
+	if (read_end(r) && number > 0 && number <= 64 && group <= 1 && exec->supervisor && !exec->main_ended)
+		supervisor_tell(exec->supervisor, TELL_SIGNAL, number, group);
+	return 0;
+}
+
+int exec_frame(struct op *op, u8 code, struct reader *r)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	switch (code) {
+	case OP_STDIN:
+		return take_stdin(exec, r);
+	case OP_RESIZE:
+		return take_size(exec, r);
+	case OP_SIGNAL:
+		return take_signal(exec, r);
+	case OP_KILL:
+		if (read_end(r))
+			exec_kill(exec, REASON_KILL);
+		return 0;
+	default:
+		return 0;
+	}
+}

@@ -1,0 +1,135 @@
+/* Whom the agent acts as. It keeps the reserved uid and at most SETUID, SETGID and KILL. */
+#include "agent.h"
+#include "core.h"
+
+#include <grp.h>
+#include <signal.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CAPABILITY(number) (1u << (number))
+
+/* As in <linux/capability.h>, which not every C library's headers come with. */
+enum { CAP_KILL = 5, CAP_SETGID = 6, CAP_SETUID = 7, CAPABILITY_VERSION = 0x20080522 };
+struct capability_header {
+	u32 version;
+	int pid;
+};
+struct capability_data {
+	u32 effective, permitted, inheritable;
+};
+
+u32 reserved_uid;
+bool can_switch;
+
+/* The C library's own calls act on all threads through signals; there is one thread. */
+static int switch_to(u32 real, u32 effective, u32 saved)
+{
+	return syscall(SYS_setresuid, real, effective, saved) ? -errno : 0;
+}
+
+int set_capabilities(u32 effective, u32 permitted)
+{
+	struct capability_header header = {CAPABILITY_VERSION, 0};
+	struct capability_data data[2] = {{effective, permitted, 0}, {0, 0, 0}};
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+static const u32 kept = CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SETGID) | CAPABILITY(CAP_KILL);
+
+static void drop_bounding_set(void)
+{
+	for (int number = 0; number < 64; number++)
+		prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+}
+
+void identity_start(u32 wanted_uid)
+{
+	reserved_uid = wanted_uid;
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	drop_bounding_set();
+	prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+	can_switch = syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, wanted_uid, wanted_uid, wanted_uid) == 0 &&
+		     switch_to(wanted_uid, wanted_uid, wanted_uid) == 0;
+	if (!can_switch || set_capabilities(kept, kept)) {
+		can_switch = false;
+		set_capabilities(0, 0);
+	}
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+int make_as(u32 uid, u32 gid)
+{
+	if (!can_switch)
+		return uid == geteuid() ? 0 : -EPERM;
+	if (uid == reserved_uid)
+		return -EPERM;
+	syscall(SYS_setfsgid, gid);
+	syscall(SYS_setfsuid, uid);
+	if ((u32)syscall(SYS_setfsuid, -1) == uid && (u32)syscall(SYS_setfsgid, -1) == gid)
+		return 0;
+	as_self();
+	return -EINVAL;
+}
+
+int as_user(const struct cred *cred)
+{
+	if (can_switch && syscall(SYS_setgroups, cred->count, cred->groups))
+		return -errno;
+	int error = make_as(cred->uid, cred->gid);
+	if (error && can_switch)
+		syscall(SYS_setgroups, 0, NULL);
+	return error;
+}
+
+void as_self(void)
+{
+	if (!can_switch)
+		return;
+	syscall(SYS_setfsuid, reserved_uid);
+	syscall(SYS_setfsgid, reserved_uid);
+	syscall(SYS_setgroups, 0, NULL);
+}
+
+int become_worker(const struct cred *cred)
+{
+	if (!can_switch)
+		return cred->uid == geteuid() ? 0 : -EPERM;
+	if (cred->uid == reserved_uid)
+		return -EPERM;
+	if (syscall(SYS_setgroups, cred->count, cred->groups) || syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid))
+		return -errno;
+	int error = switch_to(reserved_uid, cred->uid, reserved_uid);
+	if (!error)
+		error = set_capabilities(0, 0);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	return error;
+}
+
+void close_all_but(int keep)
+{
+	if ((keep <= 3 || syscall(SYS_close_range, 3u, (unsigned)keep - 1, 0u) == 0) &&
+	    syscall(SYS_close_range, keep < 3 ? 3u : (unsigned)keep + 1, ~0u, 0u) == 0)
+		return;
+	long most = sysconf(_SC_OPEN_MAX);
+	for (int fd = 3; fd < (most > 65536 || most < 0 ? 65536 : most); fd++)
+		if (fd != keep)
+			close(fd);
+}
+
+/* A second reserved uid is the real one meanwhile: `uid` cannot signal the agent, and the agent reaches nobody but
+ * `uid`, since CAP_KILL is put aside. */
+bool signal_uid(u32 uid, int number)
+{
+	if (getpid() != 1 || !can_switch || switch_to(reserved_uid + 1, uid, reserved_uid))
+		return false;
+	set_capabilities(kept & ~CAPABILITY(CAP_KILL), kept);
+	kill(-1, number);
+	switch_to(reserved_uid, reserved_uid, reserved_uid);
+	set_capabilities(kept, kept);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	return true;
+}

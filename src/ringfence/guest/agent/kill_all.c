@@ -1,0 +1,75 @@
+/* KILL_ALL: the families of all execs, ended ones too; and LIST. */
+#include "exec.h"
+
+#include <string.h>
+
+enum { LIST_BYTES = 1000 * 1000 };
+
+static u32 question, waiting, killed_in_all;
+
+static void answer(void)
+{
+	frame_begin(the_conn, ANSWER_DONE, question);
+	put_u32(the_conn, killed_in_all);
+	frame_end(the_conn);
+}
+
+void kill_all_reported(struct exec *exec, u32 killed)
+{
+	if (!exec->counted)
+		return;
+	exec->counted = false;
+	killed_in_all += killed;
+	if (--waiting == 0)
+		answer();
+}
+
+int op_kill_all(struct conn *conn, u32 id, struct reader *r)
+{
+	(void)conn;
+	if (!read_end(r))
+		return 0;
+	if (waiting)
+		return -EBUSY;
+	question = id;
+	killed_in_all = 0;
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->supervisor && !exec->killed) {
+			exec->counted = true;
+			waiting++;
+		}
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->counted)
+			exec_kill(exec, REASON_KILL);
+	if (!waiting)
+		answer();
+	return 0;
+}
+
+static void put_row(const struct exec *exec)
+{
+	static const u8 none[4];
+	bool fits = exec->args && frame_size(the_conn) + exec->args_size < LIST_BYTES;
+	put_u32(the_conn, exec->id);
+	put_u32(the_conn, exec->pid);
+	put_u8(the_conn, exec->over || exec->main_ended);
+	put_u64(the_conn, exec->streams[OUT].total);
+	put_u64(the_conn, exec->streams[ERR].total);
+	put_raw(the_conn, fits ? exec->args : none, fits ? exec->args_size : sizeof none);
+}
+
+int op_list(struct conn *conn, u32 id, struct reader *r)
+{
+	u32 number = 0;
+	if (!read_end(r))
+		return 0;
+	for (const struct exec *exec = execs; exec; exec = exec->next)
+		number += !exec->removed;
+	frame_begin(conn, ANSWER_LIST, id);
+	put_u32(conn, number);
+	for (const struct exec *exec = execs; exec; exec = exec->next)
+		if (!exec->removed)
+			put_row(exec);
+	frame_end(conn);
+	return 0;
+}

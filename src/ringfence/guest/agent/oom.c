@@ -1,0 +1,41 @@
+/* The OOM kills of the sandbox's memory cgroup, where its file can be read inside. */
+#include "agent.h"
+#include "core.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int file = -1;
+
+static u64 read_count_of_kills(void)
+{
+	char text[1024];
+	ssize_t size = file < 0 ? -1 : pread(file, text, sizeof text - 1, 0);
+	if (size <= 0)
+		return UINT64_MAX;
+	text[size] = 0;
+	char *line = strstr(text, "oom_kill ");
+	return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : UINT64_MAX;
+}
+
+u64 oom_kills(void) { return read_count_of_kills(); }
+
+/* The root cgroup has no such file, or one that counts the whole machine: a limit must be there as well. */
+static bool open_counter(const char *counter)
+{
+	file = open(counter, O_RDONLY | O_CLOEXEC);
+	if (file >= 0 && read_count_of_kills() != UINT64_MAX)
+		return true;
+	if (file >= 0)
+		close(file);
+	file = -1;
+	return false;
+}
+
+void oom_start(void)
+{
+	if (!open_counter("/sys/fs/cgroup/memory.events"))
+		open_counter("/sys/fs/cgroup/memory/memory.oom_control");
+}

@@ -1,0 +1,167 @@
+/* Supervisors: a few are forked ahead, each serves one exec. */
+#include "exec.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { AHEAD = 2 };
+
+static struct supervisor *idle;
+static int idle_count;
+
+static void supervisor_ended(struct child *child, int status);
+
+static void take_report(struct supervisor *supervisor)
+{
+	struct report report;
+	for (;;) {
+		ssize_t got = recv(supervisor->watch.fd, &report, sizeof report, MSG_DONTWAIT);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got != sizeof report) {
+			if (got == 0 || errno != EAGAIN)
+				watch_remove(&supervisor->watch);
+			return;
+		}
+		if (report.kinds & REPORT_NEEDS_SIGNAL) {
+			struct exec *exec = supervisor->exec;
+			bool ok = exec && signal_uid(exec->uid, report.number);
+			if (ok && report.number == 9)
+				exec_collateral(exec->uid, exec);
+			supervisor_tell(supervisor, TELL_SIGNALLED, 0, ok);
+		}
+		if (supervisor->exec)
+			exec_reported(supervisor->exec, &report);
+	}
+}
+
+static void supervisor_ready(struct watch *watch, u32 events)
+{
+	(void)events;
+	take_report(container_of(watch, struct supervisor, watch));
+}
+
+static struct supervisor *supervisor_fork(void)
+{
+	struct supervisor *supervisor = calloc(1, sizeof *supervisor);
+	int pair[2];
+	if (!supervisor || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
+		free(supervisor);
+		return NULL;
+	}
+	pid_t pid = fork();
+	if (pid == 0)
+		supervise(pair[1]);
+	int error = errno;
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		free(supervisor);
+		errno = error;
+		return NULL;
+	}
+	child_add(&supervisor->child, pid, supervisor_ended);
+	watch_add(&supervisor->watch, pair[0], EPOLLIN, supervisor_ready);
+	return supervisor;
+}
+
+static void refill(void)
+{
+	if (idle_count >= AHEAD)
+		return;
+	struct supervisor *supervisor = supervisor_fork();
+	if (!supervisor)
+		return;
+	supervisor->next = idle;
+	idle = supervisor;
+	if (++idle_count < AHEAD)
+		when_idle(refill);
+}
+
+static void forget_idle(const struct supervisor *supervisor)
+{
+	for (struct supervisor **at = &idle; *at; at = &(*at)->next)
+		if (*at == supervisor) {
+			*at = supervisor->next;
+			idle_count--;
+			return;
+		}
+}
+
+static void supervisor_ended(struct child *child, int status)
+{
+	struct supervisor *supervisor = container_of(child, struct supervisor, child);
+	(void)status;
+	take_report(supervisor);
+	forget_idle(supervisor);
+	watch_remove(&supervisor->watch);
+	close(supervisor->watch.fd);
+	if (supervisor->exec)
+		exec_supervisor_ended(supervisor->exec);
+	free(supervisor);
+}
+
+struct supervisor *supervisor_take(void)
+{
+	struct supervisor *supervisor = idle;
+	when_idle(refill);
+	if (!supervisor)
+		return supervisor_fork();
+	idle = supervisor->next;
+	idle_count--;
+	return supervisor;
+}
+
+static int strings_file(const struct job *job, const char *strings)
+{
+	int fd = memfd_create("job", MFD_CLOEXEC);
+	u64 done = 0;
+	while (fd >= 0 && done < job->strings) {
+		ssize_t wrote = write(fd, strings + done, job->strings - done);
+		if (wrote < 0) {
+			close(fd);
+			return -1;
+		}
+		done += (u64)wrote;
+	}
+	return fd;
+}
+
+int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(JOB_FDS * sizeof(int))];
+	} control = {0};
+	bool inlined = job->strings <= INLINE_STRINGS;
+	int file = inlined ? -1 : strings_file(job, strings);
+	if (!inlined && file < 0)
+		return -errno;
+	int all[JOB_FDS];
+	memcpy(all, fds, (size_t)count * sizeof *fds);
+	if (file >= 0)
+		all[count++] = file;
+	struct iovec parts[2] = {{(void *)job, sizeof *job}, {(void *)strings, inlined ? job->strings : 0}};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
+				 .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int))};
+	control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN((size_t)count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.header), all, (size_t)count * sizeof(int));
+	ssize_t sent = sendmsg(supervisor->watch.fd, &message, MSG_NOSIGNAL);
+	int error = sent < 0 ? -errno : 0;
+	if (file >= 0)
+		close(file);
+	return error;
+}
+
+void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag)
+{
+	struct tell tell = {.kind = kind, .number = number, .group = flag, .ok = flag};
+	send(supervisor->watch.fd, &tell, sizeof tell, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void pool_start(void) { when_idle(refill); }

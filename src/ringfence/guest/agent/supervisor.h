@@ -1,0 +1,71 @@
+/* Between the agent and the supervisors: one process per exec, a child subreaper under the reserved uid, which starts the
+ * command, waits for it and kills its family. Messages travel over a SOCK_SEQPACKET pair.
+ */
+#ifndef RINGFENCE_SUPERVISOR_H
+#define RINGFENCE_SUPERVISOR_H
+
+#include "agent.h"
+
+#include <sys/resource.h>
+
+enum { LIMITS_CAP = 16, INLINE_STRINGS = 32 * 1024, JOB_FDS = 4 };
+
+enum { FLAG_STDIN_OPEN = 1, FLAG_PTY = 2, FLAG_JOIN = 4, FLAG_HOLD = 8, FLAG_KILL_ON_CAP = 16, FLAG_SEARCH_PATH = 32 };
+enum { STAGE_LIMITS = 1, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY };
+enum { PROOF_NONE, PROOF_ECHILD, PROOF_USER_KILLED, PROOF_LEFT_RUNNING };
+
+enum { TELL_JOB = 1, TELL_SIGNAL, TELL_KILL, TELL_SIGNALLED };
+
+struct limit {
+	u32 resource;
+	u64 soft, hard;
+};
+
+/* What to run. Strings: cwd, args, env, each NUL-terminated, behind it in the message or in a memfd when larger than
+ * INLINE_STRINGS. Descriptors with it: 0, 1, 2 of the command (with a pty: its other side alone), then the memfd. */
+struct job {
+	u32 kind, flags, limit_count, args_count, env_count;
+	u64 strings;
+	u16 rows, columns;
+	struct cred cred;
+	struct limit limits[LIMITS_CAP];
+};
+
+struct tell {
+	u32 kind, number;
+	bool group, ok;
+};
+
+enum { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 4, REPORT_KILLED = 8, REPORT_NEEDS_SIGNAL = 16 };
+
+struct report {
+	u32 kinds;
+	u32 pid;
+	int error, stage;
+	int status;  /* of the main process, once it ended, in every report after that */
+	bool ended, empty;
+	struct rusage usage;
+	u64 ended_us;
+	u32 proof, killed, rounds;
+	int number;  /* NEEDS_SIGNAL: to all processes of the exec's user; answered with TELL_SIGNALLED */
+};
+
+/* supervisor.c: the life of a supervisor; does not return. */
+_Noreturn void supervise(int fd);
+bool have_subreaper(void);
+
+/* command.c: start the job's command; its pid, or -errno with *stage. fds: its 0, 1 and 2. */
+struct command {
+	const struct job *job;
+	char *cwd, **args, **env;
+	int fds[3];
+	int error, stage;
+};
+pid_t command_start(struct command *command);
+
+/* family.c: all descendants of the calling process. */
+enum { WALK_FAILED = -1 };
+/* How many there are, zombies included; each is sent the signal, except those that are `spared` (NULL: none) and theirs. */
+int family_signal(int number, bool (*spared)(pid_t));
+
+#endif

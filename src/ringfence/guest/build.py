@@ -1,0 +1,103 @@
+"""Compile the guest agent: `python -m ringfence.guest.build [--check] [--quiet]`.
+
+It needs nothing but the standard library, so that the wheel's build hook can run it as a script.
+The compiler is the first that works of musl-gcc, cc (both -static) and the `ziglang` package.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE / "agent"
+MODE = 0o711
+"""Of the binary: it runs, and nobody but its owner reads it."""
+_FLAGS = ("-std=gnu11", "-Os", "-static", "-fno-asynchronous-unwind-tables", "-ffunction-sections")
+_LINK = ("-Wl,--gc-sections", "-Wl,-z,noexecstack", "-s")
+_STRICT = ("-Wall", "-Wextra", "-Werror")
+
+
+class BuildError(Exception):
+    """No compiler, or the sources do not compile."""
+
+
+def target() -> Path:
+    """Where the binary for this machine goes."""
+    return HERE / "bin" / f"ringfence-guest-{platform.machine()}"
+
+
+def compilers() -> list[list[str]]:
+    """The compilers that are here, best first, as the beginning of their command lines."""
+    found = [[path] for name in ("musl-gcc", "cc") if (path := shutil.which(name))]
+    if find_spec("ziglang") is not None:
+        triple = f"{platform.machine()}-linux-musl"
+        found.append([sys.executable, "-m", "ziglang", "cc", "-target", triple])
+    return found
+
+
+def sources() -> list[Path]:
+    """The agent's C files."""
+    return sorted(SOURCES.glob("*.c"))
+
+
+def is_fresh() -> bool:
+    """Whether the binary is there and newer than all it is made of."""
+    binary = target()
+    parts = [*SOURCES.glob("*.[ch]"), Path(__file__)]
+    return binary.exists() and all(part.stat().st_mtime <= binary.stat().st_mtime for part in parts)
+
+
+def compile_with(compiler: Sequence[str], output: Path, extra: Sequence[str] = ()) -> str:
+    """Compile to `output`; what the compiler said when it failed, else ""."""
+    build = f'-DBUILD="{platform.machine()}"'
+    command = [*compiler, *_FLAGS, *extra, build, *map(str, sources()), "-o", str(output), *_LINK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"{' '.join(compiler)}: {done.stderr.strip()}"
+
+
+def build(extra: Sequence[str] = ()) -> Path:
+    """Compile for this machine and return the binary's path. BuildError."""
+    binary = target()
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for compiler in compilers():
+        with tempfile.TemporaryDirectory(dir=binary.parent, prefix=".build-") as directory:
+            output = Path(directory, binary.name)
+            failure = compile_with(compiler, output, extra)
+            if not failure:
+                output.chmod(MODE)
+                output.replace(binary)
+                return binary
+            failures.append(failure)
+    raise BuildError(
+        "the guest agent cannot be compiled: install musl-gcc (package musl-tools), a cc that can "
+        "link static (gcc and libc6-dev), or `pip install ziglang`\n" + "\n".join(failures)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="ringfence.guest.build", description="Compile the guest.")
+    parser.add_argument("--check", action="store_true", help="compile anew, warnings are errors")
+    parser.add_argument("--quiet", action="store_true", help="say nothing when it went well")
+    options = parser.parse_args(arguments)
+    try:
+        fresh = not options.check and is_fresh()
+        binary = target() if fresh else build(_STRICT if options.check else ())
+    except BuildError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if not options.quiet:
+        sys.stdout.write(f"{os.path.relpath(binary)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
