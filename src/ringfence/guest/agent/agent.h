@@ -203,6 +203,11 @@ extern u64 watch_features(void) __attribute__((weak));  /* FEATURE_WATCH or 0 */
  * supervisor: change no global state, allocate nothing). */
 extern int seccomp_apply(void) __attribute__((weak));
 
+/* ---- keep.c, enter.c: the same program on the host, and before it becomes the guest; what they do is told there ---- */
+
+int keep_main(int count, char **args);
+int enter(int count, char ***args);
+
 /* ---- identity.c: whom the agent acts as -------------------------------------------------------------------------- */
 
 extern u32 reserved_uid;

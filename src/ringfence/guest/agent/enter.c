@@ -123,7 +123,7 @@ static void drop_capabilities(void)
 		give_up("set", "capabilities");
 }
 
-/* The arguments that are left for the guest: their number is returned, they begin at (*args)[0]. */
+/* The arguments that are left for the guest, the "--" in the place of its name: their number is returned. */
 int enter(int count, char ***args)
 {
 	char **all = *args;
@@ -141,6 +141,6 @@ int enter(int count, char ***args)
 			give_up("open", "/dev/null");
 	if (null > 2)
 		close(null);
-	*args = all + at + 1;
-	return count - at - 1;
+	*args = all + at;
+	return count - at;
 }

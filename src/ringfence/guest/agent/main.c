@@ -93,7 +93,13 @@ int main(int count, char **args)
 {
 	struct options options = {.lease_ms = FIRST_LEASE_MS};
 	u32 uid = RESERVED_UID;
+	if (count > 1 && !strcmp(args[1], "--keep"))
+		return keep_main(count - 2, args + 2);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (count > 1 && !strcmp(args[1], "--enter")) {
+		args += 2;
+		count = enter(count - 2, &args);
+	}
 	if (!parse(count, args, &options, &uid)) {
 		if (write(2, usage, sizeof usage - 1) < 0)
 			return 1;
