@@ -1,1 +1,233 @@
-"""Execution sandboxes for tasks nobody vouches for."""
+"""Execution sandboxes for tasks nobody vouches for. Begin with `open` and `run`.
+
+Names are loaded when they are first used, so that importing one part does not load the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ringfence.errors import AlreadyExistsError as AlreadyExistsError
+    from ringfence.errors import BackendUnavailableError as BackendUnavailableError
+    from ringfence.errors import Category as Category
+    from ringfence.errors import DeadlineExceededError as DeadlineExceededError
+    from ringfence.errors import ErrorCode as ErrorCode
+    from ringfence.errors import FileError as FileError
+    from ringfence.errors import FileTooLargeError as FileTooLargeError
+    from ringfence.errors import GuestError as GuestError
+    from ringfence.errors import ImageError as ImageError
+    from ringfence.errors import ImageNotFoundError as ImageNotFoundError
+    from ringfence.errors import InvalidSpecError as InvalidSpecError
+    from ringfence.errors import NotFoundError as NotFoundError
+    from ringfence.errors import PathDeniedError as PathDeniedError
+    from ringfence.errors import PathExistsError as PathExistsError
+    from ringfence.errors import PathIsADirectoryError as PathIsADirectoryError
+    from ringfence.errors import PathNotADirectoryError as PathNotADirectoryError
+    from ringfence.errors import PathNotFoundError as PathNotFoundError
+    from ringfence.errors import PolicyDeniedError as PolicyDeniedError
+    from ringfence.errors import ProcessError as ProcessError
+    from ringfence.errors import ResourceExhaustedError as ResourceExhaustedError
+    from ringfence.errors import SandboxError as SandboxError
+    from ringfence.errors import SandboxLostError as SandboxLostError
+    from ringfence.errors import StateError as StateError
+    from ringfence.errors import UnsafeArchiveError as UnsafeArchiveError
+    from ringfence.errors import UnsupportedError as UnsupportedError
+    from ringfence.events import Event as Event
+    from ringfence.events import EventBus as EventBus
+    from ringfence.ledger import Ledger as Ledger
+    from ringfence.policy import Ceiling as Ceiling
+    from ringfence.sandbox.control import Health as Health
+    from ringfence.sandbox.entries import FileEvent as FileEvent
+    from ringfence.sandbox.entries import FileInfo as FileInfo
+    from ringfence.sandbox.entries import Kind as Kind
+    from ringfence.sandbox.entries import Listing as Listing
+    from ringfence.sandbox.entry import open as open
+    from ringfence.sandbox.entry import run as run
+    from ringfence.sandbox.extract import Caps as Caps
+    from ringfence.sandbox.life import DeleteReport as DeleteReport
+    from ringfence.sandbox.process import Process as Process
+    from ringfence.sandbox.running import ProcessInfo as ProcessInfo
+    from ringfence.sandbox.running import Terminal as Terminal
+    from ringfence.sandbox.sandbox import Sandbox as Sandbox
+    from ringfence.sandbox.trees import Moved as Moved
+    from ringfence.spec import Control as Control
+    from ringfence.spec import ExecResult as ExecResult
+    from ringfence.spec import ExecUsage as ExecUsage
+    from ringfence.spec import GitIdentity as GitIdentity
+    from ringfence.spec import Limits as Limits
+    from ringfence.spec import Mount as Mount
+    from ringfence.spec import Network as Network
+    from ringfence.spec import Port as Port
+    from ringfence.spec import Reason as Reason
+    from ringfence.spec import Receipt as Receipt
+    from ringfence.spec import Repository as Repository
+    from ringfence.spec import Rule as Rule
+    from ringfence.spec import RunResult as RunResult
+    from ringfence.spec import SandboxInfo as SandboxInfo
+    from ringfence.spec import SandboxSpec as SandboxSpec
+    from ringfence.spec import Secret as Secret
+    from ringfence.spec import Security as Security
+    from ringfence.spec import State as State
+    from ringfence.spec import Ulimit as Ulimit
+    from ringfence.spec import Ulimits as Ulimits
+    from ringfence.spec import Usage as Usage
+
+__all__ = [
+    "AlreadyExistsError",
+    "BackendUnavailableError",
+    "Caps",
+    "Category",
+    "Ceiling",
+    "Control",
+    "DeadlineExceededError",
+    "DeleteReport",
+    "ErrorCode",
+    "Event",
+    "EventBus",
+    "ExecResult",
+    "ExecUsage",
+    "FileError",
+    "FileEvent",
+    "FileInfo",
+    "FileTooLargeError",
+    "GitIdentity",
+    "GuestError",
+    "Health",
+    "ImageError",
+    "ImageNotFoundError",
+    "InvalidSpecError",
+    "Kind",
+    "Ledger",
+    "Limits",
+    "Listing",
+    "Mount",
+    "Moved",
+    "Network",
+    "NotFoundError",
+    "PathDeniedError",
+    "PathExistsError",
+    "PathIsADirectoryError",
+    "PathNotADirectoryError",
+    "PathNotFoundError",
+    "PolicyDeniedError",
+    "Port",
+    "Process",
+    "ProcessError",
+    "ProcessInfo",
+    "Reason",
+    "Receipt",
+    "Repository",
+    "ResourceExhaustedError",
+    "Rule",
+    "RunResult",
+    "Sandbox",
+    "SandboxError",
+    "SandboxInfo",
+    "SandboxLostError",
+    "SandboxSpec",
+    "Secret",
+    "Security",
+    "State",
+    "StateError",
+    "Terminal",
+    "Ulimit",
+    "Ulimits",
+    "UnsafeArchiveError",
+    "UnsupportedError",
+    "Usage",
+    "open",
+    "run",
+]
+
+_HOMES = {
+    "ringfence.errors": (
+        "AlreadyExistsError",
+        "BackendUnavailableError",
+        "Category",
+        "DeadlineExceededError",
+        "ErrorCode",
+        "FileError",
+        "FileTooLargeError",
+        "GuestError",
+        "ImageError",
+        "ImageNotFoundError",
+        "InvalidSpecError",
+        "NotFoundError",
+        "PathDeniedError",
+        "PathExistsError",
+        "PathIsADirectoryError",
+        "PathNotADirectoryError",
+        "PathNotFoundError",
+        "PolicyDeniedError",
+        "ProcessError",
+        "ResourceExhaustedError",
+        "SandboxError",
+        "SandboxLostError",
+        "StateError",
+        "UnsafeArchiveError",
+        "UnsupportedError",
+    ),
+    "ringfence.events": (
+        "Event",
+        "EventBus",
+    ),
+    "ringfence.ledger": ("Ledger",),
+    "ringfence.policy": ("Ceiling",),
+    "ringfence.sandbox.control": ("Health",),
+    "ringfence.sandbox.entries": (
+        "FileEvent",
+        "FileInfo",
+        "Kind",
+        "Listing",
+    ),
+    "ringfence.sandbox.entry": (
+        "open",
+        "run",
+    ),
+    "ringfence.sandbox.extract": ("Caps",),
+    "ringfence.sandbox.life": ("DeleteReport",),
+    "ringfence.sandbox.process": ("Process",),
+    "ringfence.sandbox.running": (
+        "ProcessInfo",
+        "Terminal",
+    ),
+    "ringfence.sandbox.sandbox": ("Sandbox",),
+    "ringfence.sandbox.trees": ("Moved",),
+    "ringfence.spec": (
+        "Control",
+        "ExecResult",
+        "ExecUsage",
+        "GitIdentity",
+        "Limits",
+        "Mount",
+        "Network",
+        "Port",
+        "Reason",
+        "Receipt",
+        "Repository",
+        "Rule",
+        "RunResult",
+        "SandboxInfo",
+        "SandboxSpec",
+        "Secret",
+        "Security",
+        "State",
+        "Ulimit",
+        "Ulimits",
+        "Usage",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ringfence' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

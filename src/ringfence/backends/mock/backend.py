@@ -223,6 +223,15 @@ class MockBackend:
             )
         return instance
 
+    def record(self, sandbox_id: str) -> Record:
+        """The record of a sandbox of this object; NotFoundError."""
+        instance = self._instances.get(sandbox_id)
+        if instance is None:
+            raise NotFoundError(
+                f"there is no mock sandbox {sandbox_id}", op="open", sandbox_id=sandbox_id
+            )
+        return instance.record
+
     async def found(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """The sandboxes of this object that run and carry these labels."""
         return [

@@ -1,0 +1,1 @@
+"""What a user holds: open, run, Sandbox, Process, Files, and the pipeline behind them."""

@@ -1,0 +1,268 @@
+"""From what a user asks to be executed to the guest's request, and back to a result."""
+
+import asyncio
+import inspect
+import math
+import resource
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ringfence.errors import InvalidSpecError
+from ringfence.guest.control import User
+from ringfence.guest.execs import Exec
+from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag
+from ringfence.guest.request import ExecRequest, Exit
+from ringfence.sandbox.stdin import Stdin, as_input
+from ringfence.spec import Limits, Ulimits
+from ringfence.spec.model import check_inside_path
+from ringfence.spec.quantity import parse_duration, parse_size
+
+GRACE_SECONDS = 2.0
+"""Between a timeout's SIGTERM and the kill of the whole family."""
+MOST_OUTPUT = 64 * 1024 * 1024
+"""Bytes of one stream that a result can hold."""
+_RESOURCES = {
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "core": resource.RLIMIT_CORE,
+    "fsize": resource.RLIMIT_FSIZE,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": getattr(resource, "RLIMIT_MSGQUEUE", 12),
+    "stack": resource.RLIMIT_STACK,
+    "cpu": resource.RLIMIT_CPU,
+    "rtprio": getattr(resource, "RLIMIT_RTPRIO", 14),
+}
+
+Args = Sequence[str | bytes]
+Sink = Callable[[bytes], Awaitable[None] | None]
+"""Called with each piece of output as it comes; may be async, and then the command waits for it."""
+OnOutputLimit = Literal["truncate", "kill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command as its caller wrote it; see `Sandbox.exec` for the fields."""
+
+    args: Args | None = None
+    shell: str | None = None
+    env: Mapping[str, str | None] | None = None
+    cwd: str | None = None
+    user: str | int | None = None
+    stdin: Stdin | None = None
+    timeout: float | str | None = None
+    grace: float = GRACE_SECONDS
+    output: int | str | None = None
+    on_output_limit: OnOutputLimit = "truncate"
+    merge_stderr: bool = False
+    ulimits: Ulimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request and what is needed to tell how it ended. kept: bytes of each stream in the result."""
+
+    request: ExecRequest
+    args: tuple[str, ...]
+    user: str
+    kept: int
+    cpu_limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the sandbox itself says of every command."""
+
+    env: dict[str, str]
+    cwd: str
+    user: User
+    limits: Limits
+    groups: tuple[int, ...] = field(default=())
+
+
+def prepare(
+    command: Command, setting: Setting, *, flags: int = 0, rows: int = 0, columns: int = 0
+) -> Prepared:
+    """The guest's request for `command`. InvalidSpecError names the field that is wrong."""
+    args = _args(command)
+    kept = _output(command.output, setting.limits)
+    ulimits = {**_ulimits(setting.limits.ulimits), **_ulimits(command.ulimits or Ulimits())}
+    user = setting.user
+    request = ExecRequest(
+        args=args,
+        env=setting.env,
+        cwd=_cwd(command.cwd, setting.cwd),
+        uid=user.uid,
+        gid=user.gid,
+        groups=tuple(dict.fromkeys((*user.groups, *setting.groups))),
+        timeout=_timeout(command.timeout, setting.limits),
+        grace=_grace(command.grace),
+        stdout_cap=kept,
+        stderr_cap=kept,
+        flags=flags | _flags(command),
+        rlimits=tuple((number, *pair) for number, pair in sorted(ulimits.items())),
+        rows=rows,
+        columns=columns,
+        stdin=as_input(command.stdin),
+    )
+    shown = tuple(_shown(arg) for arg in args)
+    cpu = ulimits.get(resource.RLIMIT_CPU)
+    name = user.name or str(user.uid)
+    return Prepared(request, shown, name, kept, None if cpu is None else float(cpu[0]))
+
+
+def _args(command: Command) -> Sequence[str | bytes]:
+    if (command.args is None) == (command.shell is None):
+        raise _wrong("args", "give either a list of arguments or shell='...'")
+    if command.shell is not None:
+        return ("/bin/sh", "-c", command.shell)
+    args = command.args
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise _wrong("args", f"{args!r:.80} is no list: write ['ls', '-l'], or shell='ls -l'")
+    if not args:
+        raise _wrong("args", "empty: give at least the program")
+    for arg in args:
+        if not isinstance(arg, str | bytes):
+            raise _wrong("args", f"{arg!r:.80} is neither text nor bytes")
+    return tuple(args)
+
+
+def _cwd(asked: str | None, default: str) -> str:
+    if asked is None:
+        return default
+    try:
+        return check_inside_path(asked, "cwd")
+    except ValueError as error:
+        raise _wrong("cwd", str(error)) from None
+
+
+def _timeout(asked: float | str | None, limits: Limits) -> float | None:
+    if asked is None:
+        return limits.timeout
+    if asked == math.inf:
+        return None
+    try:
+        return parse_duration(asked)
+    except ValueError as error:
+        raise _wrong("timeout", str(error)) from None
+
+
+def _grace(asked: float) -> float:
+    if not 0 <= asked <= 3600:
+        raise _wrong("grace", f"{asked!r} is not 0 to 3600 seconds")
+    return asked
+
+
+def _output(asked: int | str | None, limits: Limits) -> int:
+    if asked is None:
+        return min(limits.output or MOST_OUTPUT, MOST_OUTPUT)
+    try:
+        size = 0 if asked == 0 else parse_size(asked)
+    except ValueError as error:
+        raise _wrong("output", str(error)) from None
+    if size > MOST_OUTPUT:
+        raise _wrong(
+            "output", f"a result holds at most {MOST_OUTPUT} bytes: use spawn, or on_stdout"
+        )
+    return size
+
+
+def _flags(command: Command) -> int:
+    flags = ExecFlag.SEARCH_PATH
+    if command.on_output_limit not in ("truncate", "kill"):
+        raise _wrong("on_output_limit", "write 'truncate' or 'kill'")
+    if command.on_output_limit == "kill":
+        flags |= ExecFlag.KILL_ON_CAP
+    if command.merge_stderr:
+        flags |= ExecFlag.STDERR_TO_STDOUT
+    return flags
+
+
+def _ulimits(ulimits: Ulimits) -> dict[int, tuple[int, int]]:
+    found = {}
+    for name, number in _RESOURCES.items():
+        limit = getattr(ulimits, name)
+        if limit is not None:
+            found[number] = (limit.soft, limit.hard)
+    return found
+
+
+def _shown(arg: str | bytes) -> str:
+    return arg if isinstance(arg, str) else arg.decode("utf-8", "surrogateescape")
+
+
+def _wrong(name: str, message: str) -> InvalidSpecError:
+    return InvalidSpecError(f"{name}: {message}", op="exec", context={"fields": [name]})
+
+
+class Tap:
+    """Reads one stream of a spawned exec to its end, keeps its first bytes and hands all to `sink`."""
+
+    def __init__(self, exec_: Exec, stream: int, kept: int, sink: Sink | None) -> None:
+        self._exec = exec_
+        self._stream = stream
+        self._room = kept
+        self._sink = sink
+        self.data = bytearray()
+
+    async def run(self) -> None:
+        """Until the stream's end. What the sink raises is raised."""
+        while chunk := await self._exec.read(self._stream):
+            if self._room:
+                self.data += chunk[: self._room]
+                self._room -= min(self._room, len(chunk))
+            if self._sink is not None:
+                answer = self._sink(chunk)
+                if inspect.isawaitable(answer):
+                    await answer
+
+
+async def follow(exec_: Exec, prepared: Prepared, sinks: tuple[Sink | None, Sink | None]) -> Exit:
+    """Read both streams of a spawned exec while feeding its stdin, and wait for its end.
+
+    A sink's or stdin's error is raised after a kill; cancellation kills too.
+    """
+    taps = [
+        Tap(exec_, stream, prepared.kept, sink)
+        for stream, sink in zip((STDOUT, STDERR), sinks, strict=True)
+    ]
+    source = prepared.request.stdin
+    work = [asyncio.create_task(tap.run()) for tap in taps]
+    feeding = None
+    if isinstance(source, AsyncIterable):
+        feeding = asyncio.create_task(_pour(source, exec_))
+    try:
+        await _all(work, feeding)
+        ending = await exec_.wait()
+    except BaseException:
+        await exec_.abandon()
+        raise
+    finally:
+        await _stop([*work, *([feeding] if feeding else [])])
+    assert isinstance(ending, Exit)  # noqa: S101 - it started
+    ending.stdout, ending.stderr = (bytes(tap.data) for tap in taps)
+    return ending
+
+
+async def _all(work: list[asyncio.Task[None]], feeding: asyncio.Task[None] | None) -> None:
+    """Until both streams ended, or the first error of any of the three."""
+    waiting: set[asyncio.Task[None]] = {*work, *([feeding] if feeding else [])}
+    while any(not task.done() for task in work):
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    for task in work:
+        task.result()
+
+
+async def _pour(source: AsyncIterable[bytes], exec_: Exec) -> None:
+    async for chunk in source:
+        if not await exec_.write(chunk):
+            return
+    exec_.write_eof()
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

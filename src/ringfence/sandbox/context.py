@@ -1,0 +1,98 @@
+"""What the parts of one sandbox share: its life, its session, its users and its settings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ringfence.backends.base import Features, Instance
+from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, UnsupportedError
+from ringfence.events import EventBus
+from ringfence.guest.control import User
+from ringfence.guest.protocol import Cred
+from ringfence.guest.session import Session
+from ringfence.sandbox.environment import Environment
+from ringfence.sandbox.life import Life
+from ringfence.spec import SandboxSpec
+from ringfence.spec.sandbox import check_user
+
+WORKSPACE = "/workspace"
+
+
+class Context:
+    """Shared by Sandbox, its commands and its files. spec: the granted one."""
+
+    def __init__(self, life: Life, spec: SandboxSpec, features: Features, default: User) -> None:
+        self.life = life
+        self.spec = spec
+        self.features = features
+        self.default_user = default
+        self.env = Environment(spec.env)
+        self.cwd = spec.cwd or (spec.repository.mount_point if spec.repository else "/")
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self.life.id
+
+    @property
+    def session(self) -> Session:
+        """The session with its guest."""
+        return self.life.session
+
+    @property
+    def instance(self) -> Instance:
+        """Its instance on the backend."""
+        return self.life.instance
+
+    @property
+    def bus(self) -> EventBus:
+        """Where its events go."""
+        return self.life.bus
+
+    @contextmanager
+    def operation(self, op: str) -> Iterator[None]:
+        """Around each operation: is it possible now, and whose error is it."""
+        self.life.check(op)
+        self.life.running += 1
+        try:
+            yield
+        except SandboxError as error:
+            self.life.blame(error)
+            raise
+        finally:
+            self.life.running -= 1
+            self.life.touch()
+
+    async def user(self, name: str | int | None) -> User:
+        """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.
+
+        NotFoundError, InvalidSpecError; UnsupportedError where there is only one user.
+        """
+        if name is None:
+            return self.default_user
+        try:
+            text = check_user(name)
+        except ValueError as error:
+            raise InvalidSpecError(
+                f"user: {error}", op="user", context={"fields": ["user"]}
+            ) from None
+        if not self.features.users and not _is(self.default_user, text):
+            raise UnsupportedError(
+                f"user: this backend runs everything as {self.default_user.uid}: leave user out",
+                op="user",
+                context={"fields": ["user"]},
+            )
+        user = await self.session.user(text)
+        if user.uid == self.session.hello.reserved_uid:
+            raise NotFoundError(
+                f"user: {text!r} is reserved for the guest: choose another", op="user"
+            )
+        return user
+
+    async def cred(self, name: str | int | None) -> Cred:
+        """Likewise, as the guest takes it for files."""
+        user = await self.user(name)
+        return Cred(user.uid, user.gid, user.groups)
+
+
+def _is(user: User, text: str) -> bool:
+    return text in (user.name, str(user.uid), f"{user.uid}:{user.gid}")

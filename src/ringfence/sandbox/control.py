@@ -1,0 +1,232 @@
+"""What is asked of a sandbox as a whole."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
+from ringfence.events import Detached, Extended, LimitsUpdated, Paused, Resumed
+from ringfence.guest.failures import file_error
+from ringfence.guest.protocol import Failure
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.finish import finish
+from ringfence.spec import Limits, SandboxInfo, State, Usage
+from ringfence.spec.model import check_inside_path
+from ringfence.spec.quantity import parse_duration
+
+_LONG_LEASE = 86400.0 * 40
+_S_IFMT, _S_IFDIR = 0o170000, 0o040000
+_ENOTDIR = 20
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """An instance that can be frozen and thawed."""
+
+    async def pause(self) -> None:
+        """Freeze all processes."""
+        ...
+
+    async def resume(self) -> None:
+        """Thaw them."""
+        ...
+
+
+@runtime_checkable
+class Updatable(Protocol):
+    """An instance whose limits can change while it runs."""
+
+    async def update(self, limits: Limits) -> None:
+        """Put in force what is not None; UnsupportedError before anything is changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """ok: the guest answered. latency: seconds it took, None without an answer. message: what is
+    wrong, else None."""
+
+    ok: bool
+    state: State
+    latency: float | None = None
+    message: str | None = None
+
+
+def info(context: Context) -> SandboxInfo:
+    """See `Sandbox.info`."""
+    record = context.instance.record
+    life = context.life
+    return SandboxInfo(
+        id=record.id,
+        backend=record.backend,
+        state=life.state,
+        image=context.spec.image,
+        image_digest=record.image_digest,
+        created=record.created,
+        ends=life.ends,
+        detached=context.spec.detached,
+        labels=dict(context.spec.labels),
+        transport=record.transport,
+        reason=life.reason,
+    )
+
+
+async def state(context: Context) -> State:
+    """See `Sandbox.state`."""
+    if context.life.state is State.EXITED and not context.spec.detached:
+        return State.EXITED
+    return await context.instance.state()
+
+
+async def chdir(context: Context, path: str) -> None:
+    """See `Sandbox.chdir`."""
+    try:
+        check_inside_path(path, "cwd")
+    except ValueError as error:
+        raise InvalidSpecError(f"cwd: {error}", op="chdir", context={"fields": ["cwd"]}) from None
+    with context.operation("chdir"):
+        stat = await context.session.files.stat(path, await context.cred(None))
+        if stat.mode & _S_IFMT != _S_IFDIR:
+            raise file_error(
+                "chdir", path.encode("utf-8", "surrogateescape"), Failure(_ENOTDIR, 0, "")
+            )
+    context.cwd = path
+
+
+async def usage(context: Context) -> Usage:
+    """See `Sandbox.usage`."""
+    if not context.features.usage:
+        raise UnsupportedError(
+            f"usage: the {context.spec.backend} backend cannot measure", op="usage"
+        )
+    with context.operation("usage"):
+        found = await context.instance.usage()
+    if found is None:
+        raise UnsupportedError("usage: not to be had of this sandbox", op="usage")
+    return found
+
+
+async def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
+    """See `Sandbox.stats`."""
+    while context.life.state is not State.EXITED:
+        try:
+            found = await usage(context)
+        except (StateError, SandboxError):
+            if context.life.state is not State.EXITED:
+                raise
+            return
+        yield found
+        await asyncio.sleep(interval)
+
+
+async def health(context: Context) -> Health:
+    """See `Sandbox.health`."""
+    life = context.life
+    if life.state is State.PAUSED:
+        return Health(False, State.PAUSED, None, "it is paused")
+    try:
+        life.check("health")
+        latency = await context.session.ping()
+    except SandboxError as error:
+        return Health(False, life.state, None, error.message)
+    return Health(True, State.RUNNING, latency)
+
+
+async def pause(context: Context) -> None:
+    """See `Sandbox.pause`."""
+    instance = context.instance
+    if not context.features.pause or not isinstance(instance, Pausable):
+        raise UnsupportedError(
+            f"pause: the {context.spec.backend} backend cannot freeze a sandbox", op="pause"
+        )
+    with context.operation("pause"):
+        await finish(_pause(context, instance))
+    context.bus.publish(Paused(sandbox_id=context.id))
+
+
+async def _pause(context: Context, instance: Pausable) -> None:
+    session = context.session
+    lease = session.lease_seconds
+    # The guest's lease runs on while it is frozen.
+    await session.lease(_LONG_LEASE)
+    session.suspend()
+    try:
+        await instance.pause()
+    except BaseException:
+        session.resume()
+        await session.lease(lease)
+        raise
+    finally:
+        session.set_interval(lease)
+    context.life.state = State.PAUSED
+
+
+async def resume(context: Context) -> None:
+    """See `Sandbox.resume`."""
+    life, instance = context.life, context.instance
+    if life.state is not State.PAUSED or not isinstance(instance, Pausable):
+        raise StateError("resume: the sandbox is not paused", op="resume", sandbox_id=context.id)
+    await finish(_resume(context, instance))
+    context.bus.publish(Resumed(sandbox_id=context.id))
+
+
+async def _resume(context: Context, instance: Pausable) -> None:
+    await instance.resume()
+    context.session.resume()
+    context.life.state = State.RUNNING
+    await context.session.lease(context.session.lease_seconds)
+
+
+async def extend(context: Context, lifetime: float | str) -> float:
+    """See `Sandbox.extend`."""
+    try:
+        seconds = parse_duration(lifetime)
+    except ValueError as error:
+        raise InvalidSpecError(
+            f"lifetime: {error}", op="extend", context={"fields": ["lifetime"]}
+        ) from None
+    with context.operation("extend"):
+        ends = await context.life.extend(seconds)
+    context.bus.publish(Extended(sandbox_id=context.id, ends=ends))
+    return ends
+
+
+async def update(context: Context, limits: Limits) -> Limits:
+    """See `Sandbox.update`."""
+    instance = context.instance
+    asked = {
+        name: value
+        for name, value in limits.model_dump(exclude_none=True, exclude={"ulimits"}).items()
+        if name not in ("timeout", "output")
+    }
+    lacking = sorted(set(asked) - context.features.limits)
+    if lacking or (asked and not isinstance(instance, Updatable)):
+        names = ", ".join(lacking or sorted(asked))
+        raise UnsupportedError(
+            f"update: the {context.spec.backend} backend cannot change {names} while it runs",
+            op="update",
+            context={"fields": lacking or sorted(asked)},
+        )
+    with context.operation("update"):
+        if isinstance(instance, Updatable) and asked:
+            await instance.update(limits)
+    merged = {
+        **dict(context.spec.limits),
+        **limits.model_dump(exclude_none=True, exclude={"ulimits"}),
+    }
+    context.spec = context.spec.model_copy(update={"limits": Limits(**merged)})
+    context.bus.publish(LimitsUpdated(sandbox_id=context.id, limits=asked))
+    return context.spec.limits
+
+
+async def detach(context: Context) -> None:
+    """See `Sandbox.detach`."""
+    if not context.spec.detached:
+        raise StateError(
+            "detach: the sandbox was not opened with detached=True and ends with its holder",
+            op="detach",
+            sandbox_id=context.id,
+        )
+    await context.life.detach()
+    context.bus.publish(Detached(sandbox_id=context.id))

@@ -1,0 +1,109 @@
+"""From what the guest says of a command's end to the result that a user gets: one table."""
+
+import errno
+import os
+import signal
+
+from ringfence.errors import (
+    GuestError,
+    InvalidSpecError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SandboxError,
+    UnsupportedError,
+)
+from ringfence.guest.failures import file_error
+from ringfence.guest.protocol import Failure
+from ringfence.guest.request import Exit, NotStarted
+from ringfence.spec import ExecResult, ExecUsage, Reason
+
+_LEFT_RUNNING = 3
+_NOT_FOUND = 127
+_NOT_EXECUTABLE = 126
+_START, _USER, _CWD, _PROGRAM, _TERMINAL = 1, 2, 3, 4, 5
+
+
+def result(args: tuple[str, ...], ending: Exit, cpu_limit: float | None = None) -> ExecResult:
+    """The result of a command that started. cpu_limit: seconds it was allowed, None for any."""
+    return ExecResult(
+        args=args,
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        reason=_reason(ending, cpu_limit),
+        stdout=ending.stdout,
+        stderr=ending.stderr,
+        stdout_total=ending.stdout_total,
+        stderr_total=ending.stderr_total,
+        duration=ending.duration,
+        usage=ending.usage,
+        survivors=ending.proof == _LEFT_RUNNING,
+    )
+
+
+def _reason(ending: Exit, cpu_limit: float | None) -> Reason:
+    """A cause that the kernel counted goes before how the command looked from outside."""
+    if ending.reason not in (Reason.EXITED, Reason.SIGNALED):
+        return ending.reason
+    killed = ending.signal == signal.SIGKILL
+    if ending.oom_kills and (killed or ending.exit_code == 128 + signal.SIGKILL):
+        return Reason.OOM_KILLED
+    if ending.signal == signal.SIGXCPU:
+        return Reason.CPU_TIME
+    used = (ending.user_us + ending.system_us) / 1e6
+    if killed and cpu_limit is not None and used >= cpu_limit:
+        return Reason.CPU_TIME
+    return ending.reason
+
+
+def not_started(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> ExecResult:
+    """The result of a program that is missing (127) or not executable (126); all else is raised:
+    FileError for the cwd, NotFoundError for the user, ResourceExhaustedError, UnsupportedError,
+    InvalidSpecError, GuestError."""
+    if why.stage != _PROGRAM or why.errno in (errno.E2BIG, errno.ENOMEM):
+        raise _refusal(args, cwd, user, why)
+    missing = why.errno in (errno.ENOENT, errno.ENOTDIR)
+    word = "not found" if missing else f"cannot be executed: {os.strerror(why.errno)}"
+    return ExecResult(
+        args=args,
+        exit_code=_NOT_FOUND if missing else _NOT_EXECUTABLE,
+        signal=None,
+        reason=Reason.NOT_STARTED,
+        stdout=b"",
+        stderr=b"",
+        stdout_total=0,
+        stderr_total=0,
+        duration=0.0,
+        usage=ExecUsage(),
+        error=f"{args[0]}: {word}",
+    )
+
+
+def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> SandboxError:
+    number, context = why.errno, {"errno": why.errno, "stage": why.stage, "args": list(args[:1])}
+    said = os.strerror(number)
+    if why.stage == _CWD:
+        return file_error("exec", os.fsencode(cwd), Failure(number, why.stage, why.detail))
+    if number == errno.E2BIG:
+        return InvalidSpecError(
+            "exec: args and env are over what the kernel takes: pass large data through stdin or a"
+            " file",
+            op="exec",
+            context={**context, "fields": ["args"]},
+        )
+    if number == errno.ENOSYS:
+        return UnsupportedError(f"exec: not possible in this sandbox: {said}", op="exec")
+    if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
+        return ResourceExhaustedError(
+            f"exec: no process could be started ({said}): end others or raise limits.pids and"
+            " limits.memory",
+            op="exec",
+            context=context,
+        )
+    if why.stage == _USER:
+        return NotFoundError(
+            f"exec: {user!r} cannot be used here ({said}): choose another user",
+            op="exec",
+            context={**context, "user": user},
+        )
+    where = {_START: "its limits", _TERMINAL: "its terminal"}.get(why.stage, "its start")
+    return GuestError(f"exec: {args[0]!r} failed at {where}: {said}", op="exec", context=context)

@@ -1,0 +1,230 @@
+"""The ways in: `open` for a sandbox to hold, `run` for one command."""
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from ringfence.backends.base import Backend
+from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.events import EventBus
+from ringfence.ledger import Ledger
+from ringfence.policy import Ceiling
+from ringfence.sandbox.commands import Args, OnOutputLimit, Sink
+from ringfence.sandbox.opening import Where, open_existing, open_new
+from ringfence.sandbox.sandbox import GRACEFUL_SECONDS, Sandbox
+from ringfence.sandbox.stdin import Stdin
+from ringfence.spec import (
+    ExecResult,
+    Limits,
+    Mount,
+    Network,
+    Repository,
+    RunResult,
+    SandboxSpec,
+    Security,
+    Usage,
+)
+
+ProfileName = Literal["strict", "standard", "permissive"]
+
+
+class Opening:
+    """A sandbox about to be opened: `async with` it, or `await` it and end it yourself.
+
+    Leaving the `async with` deletes the sandbox, or detaches it when it is a detached one.
+    """
+
+    def __init__(self, spec: SandboxSpec | None, sandbox_id: str | None, where: Where) -> None:
+        self._spec = spec
+        self._id = sandbox_id
+        self._where = where
+        self._sandbox: Sandbox | None = None
+
+    async def _open(self) -> Sandbox:
+        if self._id is not None:
+            return await open_existing(self._id, self._where)
+        assert self._spec is not None  # noqa: S101 - one of the two is given
+        return await open_new(self._spec, self._where)
+
+    def __await__(self) -> Generator[Any, None, Sandbox]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Sandbox:
+        self._sandbox = await self._open()
+        return self._sandbox
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._sandbox is not None:
+            await self._sandbox.aclose(grace=GRACEFUL_SECONDS if error is None else 0.0)
+
+
+def open(  # noqa: A001 - the library's own word, used as ringfence.open
+    spec: SandboxSpec | None = None,
+    *,
+    id: str | None = None,  # noqa: A002 - what the ledger and the CLI call it
+    image: str | None = None,
+    backend: str | Backend | None = None,
+    profile: ProfileName | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | int | None = None,
+    repository: Repository | str | os.PathLike[str] | None = None,
+    mounts: Sequence[Mount] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
+    security: Security | Mapping[str, Any] | None = None,
+    network: Network | Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    lifetime: float | str | None = None,
+    idle_timeout: float | str | None = None,
+    detached: bool | None = None,
+    snapshot: str | None = None,
+    endpoint: str | None = None,
+    ceiling: Ceiling | None = None,
+    ledger: Ledger | None = None,
+    events: EventBus | None = None,
+) -> Opening:
+    """A sandbox: `async with ringfence.open(image="python:3.12-slim") as sandbox`.
+
+    spec: everything in one value; keywords change single fields of it (their meaning is
+    SandboxSpec's). id: open a detached sandbox again, by its id or the beginning of it. backend: a
+    name ("auto": docker when there is an image, else process), or an object to use. repository: a
+    path is taken in mode copy. endpoint: of the backend, such as "unix:///run/docker.sock".
+    ceiling: the most that may be granted. ledger: where the record is kept; this user's when left
+    out. events: a bus of your own.
+
+    Raises InvalidSpecError at once. Opening raises what the steps do: UnsupportedError,
+    PolicyDeniedError, ImageNotFoundError, BackendUnavailableError, ResourceExhaustedError,
+    DeadlineExceededError; for an id NotFoundError and StateError. An error or cancellation leaves
+    nothing behind.
+    """
+    fields: dict[str, Any] = {
+        "image": image,
+        "backend": backend if isinstance(backend, str) else None,
+        "profile": profile,
+        "env": env,
+        "cwd": cwd,
+        "user": user,
+        "repository": _repository(repository),
+        "mounts": mounts,
+        "limits": limits,
+        "security": security,
+        "network": network,
+        "labels": labels,
+        "lifetime": lifetime,
+        "idle_timeout": idle_timeout,
+        "detached": detached,
+        "snapshot": snapshot,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    where = Where(
+        backend=None if isinstance(backend, str) else backend,
+        endpoint=endpoint,
+        ceiling=ceiling,
+        ledger=ledger,
+        bus=events,
+    )
+    if id is not None:
+        if spec is not None or given:
+            raise InvalidSpecError(
+                "id: a sandbox that exists cannot be described again: leave out "
+                + ", ".join(sorted(given) or ["spec"]),
+                op="open",
+                context={"fields": ["id"]},
+            )
+        return Opening(None, id, where)
+    return Opening(_spec(spec, given), None, where)
+
+
+def _repository(value: Repository | str | os.PathLike[str] | None) -> Any:
+    return {"path": os.fspath(value)} if isinstance(value, str | os.PathLike) else value
+
+
+def _spec(spec: SandboxSpec | None, given: Mapping[str, Any]) -> SandboxSpec:
+    if spec is None:
+        return SandboxSpec.parse(dict(given))
+    if not given:
+        return spec
+    base = {name: getattr(spec, name) for name in spec.model_fields_set}
+    return SandboxSpec.parse({**base, **given})
+
+
+async def run(
+    args: Args | None = None,
+    *,
+    spec: SandboxSpec | None = None,
+    shell: str | None = None,
+    stdin: Stdin | None = None,
+    timeout: float | str | None = None,
+    output: int | str | None = None,
+    on_output_limit: OnOutputLimit = "truncate",
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    image: str | None = None,
+    backend: str | Backend | None = None,
+    profile: ProfileName | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | int | None = None,
+    repository: Repository | str | os.PathLike[str] | None = None,
+    mounts: Sequence[Mount] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
+    security: Security | Mapping[str, Any] | None = None,
+    network: Network | Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    endpoint: str | None = None,
+    ceiling: Ceiling | None = None,
+    ledger: Ledger | None = None,
+    events: EventBus | None = None,
+) -> RunResult:
+    """Open a sandbox, run one command in it and delete it: the result and all that is known.
+
+    The command's fields are those of `Sandbox.exec`, the others those of `open`; what both raise
+    is raised. `patch` is what the command changed in a repository in mode copy, else None.
+    Cancellation leaves nothing behind.
+    """
+    opening = open(
+        spec,
+        image=image,
+        backend=backend,
+        profile=profile,
+        env=env,
+        cwd=cwd,
+        user=user,
+        repository=repository,
+        mounts=mounts,
+        limits=limits,
+        security=security,
+        network=network,
+        labels=labels,
+        endpoint=endpoint,
+        ceiling=ceiling,
+        ledger=ledger,
+        events=events,
+    )
+    async with opening as sandbox:
+        result = await sandbox.exec(
+            args,
+            shell=shell,
+            stdin=stdin,
+            timeout=timeout,
+            output=output,
+            on_output_limit=on_output_limit,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+        return await _collect(sandbox, result)
+
+
+async def _collect(sandbox: Sandbox, result: ExecResult) -> RunResult:
+    """All that is known of a sandbox after its one command."""
+    try:
+        usage = await sandbox.usage()
+    except SandboxError:
+        usage = Usage(source="none")
+    return RunResult(result, usage, sandbox.receipt, sandbox.history, None)

@@ -1,0 +1,219 @@
+"""The state of one sandbox as its holder knows it, its clocks, and its end.
+
+Life: running -> (paused -> running)* -> exited, for one of the reasons of `Ending`. Whatever ends
+it (a call of `delete`, its lifetime, idleness, the loss of its guest), the same steps follow: the
+guest is told, the instance is deleted, the record is closed, the event is published.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from ringfence.backends.base import Instance
+from ringfence.errors import SandboxError, SandboxLostError, StateError
+from ringfence.events import Deleted, EventBus, Lost
+from ringfence.guest.session import Session
+from ringfence.sandbox.finish import finish
+from ringfence.sandbox.records import Records
+from ringfence.spec import State
+
+DELETED = "deleted"
+LIFETIME = "lifetime"
+IDLE = "idle_timeout"
+LOST = "lost"
+DETACHED = "detached"
+_NEAR_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteReport:
+    """What deleting found and did. reason: why the sandbox ended. terminated: commands that were
+    still running. seconds: how long it took. error: what could not be cleaned up, else None."""
+
+    id: str
+    reason: str
+    terminated: int
+    seconds: float
+    error: str | None = None
+
+
+class Life:
+    """See the module. ends: seconds since the epoch, None for no lifetime. undo: what belongs to
+    the sandbox besides its instance; closed last."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        session: Session,
+        records: Records,
+        bus: EventBus,
+        undo: AsyncExitStack,
+        idle_timeout: float | None,
+    ) -> None:
+        self.id = instance.record.id
+        self.instance = instance
+        self.session = session
+        self.bus = bus
+        self.ends = instance.record.ends
+        self.state = State.RUNNING
+        self.reason: str | None = None
+        self.running = 0
+        self._records = records
+        self._undo = undo
+        self._idle_timeout = idle_timeout
+        self._touched = time.monotonic()
+        self._ending: asyncio.Task[DeleteReport] | None = None
+        self._watching = [asyncio.create_task(self._watch())]
+        if idle_timeout is not None:
+            self._watching.append(asyncio.create_task(self._watch_idle(idle_timeout)))
+
+    # Before and after every operation.
+
+    def check(self, op: str) -> None:
+        """Raise StateError or SandboxLostError unless operations are possible now."""
+        self.touch()
+        if self.state is State.RUNNING:
+            if self.session.lost.done():
+                raise self.lost(op)
+            return
+        if self.state is State.PAUSED:
+            raise StateError(
+                f"{op}: the sandbox is paused: resume it first", op=op, sandbox_id=self.id
+            )
+        if self.reason in (DELETED, DETACHED):
+            raise StateError(
+                f"{op}: the sandbox was {self.reason}: open another one", op=op, sandbox_id=self.id
+            )
+        raise self.lost(op)
+
+    def touch(self) -> None:
+        """Something was done with it: it is not idle."""
+        self._touched = time.monotonic()
+
+    def lost(self, op: str) -> SandboxLostError:
+        """The error for an operation after the sandbox ended by itself."""
+        why = f"its {self.reason} has passed" if self.reason in (LIFETIME, IDLE) else None
+        if why is None:
+            why = self.session.lost.result().message if self.session.lost.done() else "it ended"
+        return SandboxLostError(f"{op}: the sandbox is gone: {why}", op=op, sandbox_id=self.id)
+
+    def blame(self, error: SandboxError) -> None:
+        """Write this sandbox's id into an error that came from below."""
+        if error.sandbox_id is None:
+            error.sandbox_id = self.id
+
+    # Its clocks.
+
+    async def _watch(self) -> None:
+        await asyncio.shield(self.session.lost)
+        if self._ending is not None or self.state is State.EXITED:
+            return
+        reason = LIFETIME if self._expired() else LOST
+        if reason == LOST:
+            self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
+        if self.instance.record.spec.detached and await self._goes_on():
+            return
+        self._begin_end(reason, 0.0)
+
+    async def _goes_on(self) -> bool:
+        try:
+            return await self.instance.state() is not State.EXITED
+        except SandboxError:
+            return True
+
+    def _expired(self) -> bool:
+        return self.ends is not None and time.time() >= self.ends - _NEAR_SECONDS
+
+    async def _watch_idle(self, timeout: float) -> None:
+        while True:
+            left = self._touched + timeout - time.monotonic()
+            if self.running:
+                self._touched = time.monotonic()
+            elif left <= 0 and self.state is State.RUNNING:
+                self._begin_end(IDLE, 0.0)
+                return
+            await asyncio.sleep(max(left, 0.05) if not self.running else timeout)
+
+    # Its end.
+
+    def _begin_end(self, reason: str, grace: float) -> asyncio.Task[DeleteReport]:
+        if self._ending is None:
+            self.reason = reason
+            self.state = State.EXITED
+            self._ending = asyncio.create_task(self._end(reason, grace))
+        return self._ending
+
+    async def delete(self, grace: float) -> DeleteReport:
+        """TERM to what runs, up to `grace` seconds, then the end of everything. Idempotent.
+
+        Cancellation does not interrupt it and is raised after its end.
+        """
+        ending = self._begin_end(DELETED, grace)
+        return await finish(_result(ending))
+
+    async def _end(self, reason: str, grace: float) -> DeleteReport:
+        begin = time.monotonic()
+        terminated, errors = 0, []
+        session = self.session
+        if not session.lost.done():
+            session.resume()
+            terminated = await _terminate(session, grace)
+        steps: list[Callable[[], Awaitable[object]]] = [
+            session.shutdown,
+            self.instance.delete,
+            lambda: self._records.end(self.id, reason),
+            self._undo.aclose,
+        ]
+        for step in steps:
+            try:
+                await step()
+            except (SandboxError, OSError) as error:
+                errors.append(error)
+        self._stop_watching()
+        self.bus.publish(Deleted(sandbox_id=self.id, reason=reason))
+        text = "; ".join(str(error) for error in errors) or None
+        return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
+
+    async def detach(self) -> None:
+        """End the session and leave the sandbox to its lifetime. Idempotent."""
+        if self.state is not State.EXITED:
+            self.state, self.reason = State.EXITED, DETACHED
+            await finish(self._detach())
+
+    async def _detach(self) -> None:
+        self._stop_watching()
+        await self.session.close()
+        await self._undo.aclose()
+
+    async def extend(self, seconds: float) -> float:
+        """End `seconds` from now; the end in seconds since the epoch."""
+        ends = time.time() + seconds
+        await self._records.extend(self.id, ends)
+        await self.session.lease(self.session.lease_seconds, seconds)
+        self.ends = ends
+        return ends
+
+    def _stop_watching(self) -> None:
+        for task in self._watching:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+
+async def _result(ending: asyncio.Task[DeleteReport]) -> DeleteReport:
+    return await asyncio.shield(ending)
+
+
+async def _terminate(session: Session, grace: float) -> int:
+    """SIGTERM to every command that runs, then at most `grace` seconds; how many ran."""
+    from ringfence.guest.execs import Exec
+
+    running = [op for op in session.operations() if isinstance(op, Exec) and not op.over]
+    for exec_ in running:
+        exec_.discard()
+        if grace and exec_.pid:
+            exec_.signal(15)
+    if running and grace:
+        await asyncio.wait([exec_.ended for exec_ in running], timeout=grace)
+    return len(running)

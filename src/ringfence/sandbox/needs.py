@@ -1,0 +1,44 @@
+"""What a request asks of its backend, held against what the backend can do."""
+
+from ringfence.backends.base import Features
+from ringfence.errors import UnsupportedError
+from ringfence.spec import Limits, SandboxSpec, Ulimits
+
+_OURS = frozenset({"timeout", "output"})
+"""Limits that the guest and its session enforce on every backend."""
+
+
+def check(request: SandboxSpec, features: Features) -> None:
+    """UnsupportedError that names everything asked for explicitly and not possible here."""
+    lacking = [*_limits(request.limits, features), *_others(request, features)]
+    if lacking:
+        raise UnsupportedError(
+            f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)};"
+            " leave it out, or choose another backend (see `ringfence doctor`)",
+            op="open",
+            context={"fields": lacking, "backend": request.backend},
+        )
+
+
+def _limits(limits: Limits, features: Features) -> list[str]:
+    asked = {
+        name
+        for name in Limits.model_fields
+        if name not in _OURS and name != "ulimits" and getattr(limits, name) is not None
+    }
+    lacking = [f"limits.{name}" for name in sorted(asked - features.limits)]
+    if limits.ulimits != Ulimits() and "ulimits" not in features.limits:
+        lacking.append("limits.ulimits")
+    return lacking
+
+
+def _others(request: SandboxSpec, features: Features) -> list[str]:
+    runtime = request.security.runtime
+    asked = {
+        "user": request.user is not None and not features.users,
+        "mounts": bool(request.mounts) and not features.mounts,
+        "repository": request.repository is not None and not features.mounts,
+        "detached": request.detached and not features.detached,
+        "security.runtime": runtime is not None and runtime not in features.runtimes,
+    }
+    return [name for name, lacks in asked.items() if lacks]

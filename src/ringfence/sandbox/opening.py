@@ -1,0 +1,281 @@
+"""From a spec to a sandbox: an ordered list of steps, of which a failure leaves nothing behind.
+
+spec -> backend and its features -> facts -> policy -> workspace -> record -> instance -> session
+-> receipt -> Sandbox. What each step made is undone in reverse when a later one raises or the
+opening is cancelled.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+
+from ringfence.backends import registry
+from ringfence.backends.base import Backend, Features, Instance, Record
+from ringfence.errors import NotFoundError, SandboxError, StateError
+from ringfence.events import Attached, Created, CreateFailed, EventBus
+from ringfence.guest.session import Session
+from ringfence.ledger import Ledger
+from ringfence.policy import Ceiling, Facts, resolve
+from ringfence.sandbox import needs
+from ringfence.sandbox.binds import Prepared, prepare
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.finish import finish
+from ringfence.sandbox.life import LOST, Life
+from ringfence.sandbox.records import Records, Remembering
+from ringfence.sandbox.sandbox import Sandbox
+from ringfence.spec import Receipt, SandboxSpec
+
+LEASE_SECONDS = 10.0
+GREETING_SECONDS = 30.0
+_ID_BYTES = 6
+CREATE_FAILED = "create failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whose sandbox it is besides what its spec says. backend: an object to use instead of the
+    spec's name; it is not closed. endpoint: of the backend. ledger: None for this user's."""
+
+    backend: Backend | None = None
+    endpoint: str | None = None
+    ceiling: Ceiling | None = None
+    ledger: Ledger | None = None
+    bus: EventBus | None = None
+
+
+class Steps:
+    """What was made so far. undo: what ends when a later step fails. rest: what outlives the
+    instance, on failure as in the sandbox's own life (the backend's connections, the workspace)."""
+
+    def __init__(self) -> None:
+        self.undo = AsyncExitStack()
+        self.rest = AsyncExitStack()
+
+    async def aclose(self) -> None:
+        """Undo everything, newest first."""
+        try:
+            await self.undo.aclose()
+        finally:
+            await self.rest.aclose()
+
+    def keep(self) -> AsyncExitStack:
+        """Nothing is to be undone any more; the rest now belongs to the sandbox."""
+        self.undo.pop_all()
+        return self.rest
+
+
+async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
+    """A new sandbox. Cancellation, like an error, leaves nothing behind."""
+    sandbox_id = secrets.token_hex(_ID_BYTES)
+    bus = where.bus or EventBus()
+    steps = Steps()
+    begin = time.monotonic()
+    try:
+        sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
+    except BaseException as error:
+        await finish(steps.aclose())
+        if isinstance(error, SandboxError):
+            error.sandbox_id = error.sandbox_id or sandbox_id
+            bus.publish(_failure(error, sandbox_id, spec))
+        raise
+    info = sandbox.info
+    bus.publish(
+        Created(
+            sandbox_id=sandbox_id,
+            backend=info.backend,
+            image=info.image,
+            transport=info.transport or "",
+            seconds=time.monotonic() - begin,
+        )
+    )
+    return sandbox
+
+
+def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateFailed:
+    return CreateFailed(
+        sandbox_id=sandbox_id,
+        backend=spec.backend,
+        code=str(error.code),
+        message=error.message,
+    )
+
+
+async def _open_new(
+    spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
+) -> Sandbox:
+    request, backend = _choose(spec, where, steps)
+    features = await backend.features()
+    needs.check(request, features)
+    facts = _with_owner(await backend.facts(request), request)
+    granted = _with_image_env(resolve(request, facts, ceiling=where.ceiling), facts)
+    prepared = await prepare(granted, sandbox_id, facts)
+    steps.rest.push_async_callback(prepared.aclose)
+    records = await Records.of(backend, where.ledger)
+    await records.add(_reserved(granted, sandbox_id, backend), prepared.undo)
+    steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
+    instance = await _create(backend, granted, sandbox_id, facts, prepared)
+    steps.undo.push_async_callback(instance.delete)
+    await records.created(instance.record)
+    session = await _start(instance, granted)
+    steps.undo.push_async_callback(session.close)
+    user = await session.user(granted.user or "")
+    receipt = await read_receipt(granted, facts, features, instance, session)
+    life = Life(instance, session, records, bus, steps.keep(), granted.idle_timeout)
+    return Sandbox(Context(life, granted, features, user), receipt)
+
+
+async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
+    """A session with a sandbox that exists. NotFoundError, StateError (it is attached elsewhere,
+    or it is no detached one). Cancellation leaves it as it was."""
+    bus = where.bus or EventBus()
+    steps = Steps()
+    try:
+        sandbox = await _open_existing(sandbox_id, where, bus, steps)
+    except BaseException as error:
+        await finish(steps.aclose())
+        if isinstance(error, SandboxError):
+            error.sandbox_id = error.sandbox_id or sandbox_id
+        raise
+    bus.publish(Attached(sandbox_id=sandbox.id))
+    return sandbox
+
+
+async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: Steps) -> Sandbox:
+    record, backend, records = await _known(sandbox_id, where, steps)
+    if not record.spec.detached:
+        raise StateError(
+            f"open: sandbox {record.id} is attached to the process that opened it: only detached"
+            " ones can be opened again",
+            op="open",
+            sandbox_id=record.id,
+        )
+    try:
+        instance = await backend.attach(record)
+    except NotFoundError:
+        await records.end(record.id, LOST)
+        raise
+    session = await _start(instance, record.spec, again=True)
+    steps.undo.push_async_callback(session.close)
+    features = await backend.features()
+    user = await session.user(record.spec.user or "")
+    life = Life(instance, session, records, bus, steps.keep(), record.spec.idle_timeout)
+    life.ends = record.ends
+    return Sandbox(Context(life, record.spec, features, user), Receipt(()))
+
+
+async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
+    backend = where.backend
+    if isinstance(backend, Remembering):
+        return backend.record(sandbox_id), backend, Records(None)
+    ledger = where.ledger or await asyncio.to_thread(Ledger.default)
+    entry = await asyncio.to_thread(ledger.get, sandbox_id)
+    if not entry.live:
+        raise NotFoundError(
+            f"open: sandbox {entry.record.id} has ended: {entry.reason}",
+            op="open",
+            sandbox_id=entry.record.id,
+        )
+    if backend is None:
+        backend = registry.load(entry.record.backend, entry.record.endpoint or None)
+        steps.rest.push_async_callback(backend.aclose)
+    return entry.record, backend, Records(ledger)
+
+
+def _choose(spec: SandboxSpec, where: Where, steps: Steps) -> tuple[SandboxSpec, Backend]:
+    """The request with its backend's name, and that backend; docker when an image is asked for."""
+    backend = where.backend
+    if backend is None:
+        name = spec.backend
+        if name == "auto":
+            name = "docker" if spec.image is not None else "process"
+        backend = registry.load(name, where.endpoint)
+        steps.rest.push_async_callback(backend.aclose)
+    return spec.model_copy(update={"backend": backend.name}), backend
+
+
+def _with_owner(facts: Facts, request: SandboxSpec) -> Facts:
+    """The facts with the repository's owner, where the backend did not look."""
+    repository = request.repository
+    if repository is None or facts.repository_uid is not None or not facts.local:
+        return facts
+    try:
+        status = os.stat(repository.path)  # noqa: PTH116 - a spec's path is text
+    except OSError:
+        return facts
+    return replace(facts, repository_uid=status.st_uid, repository_gid=status.st_gid)
+
+
+def _with_image_env(granted: SandboxSpec, facts: Facts) -> SandboxSpec:
+    """The spec's variables on top of the image's, PATH above all."""
+    if facts.image is None or not facts.image.env:
+        return granted
+    usable = {
+        name: value
+        for name, value in facts.image.env.items()
+        if name.isidentifier() and name.isascii() and "\0" not in value
+    }
+    return granted.model_copy(update={"env": {**usable, **granted.env}})
+
+
+def _reserved(granted: SandboxSpec, sandbox_id: str, backend: Backend) -> Record:
+    now = time.time()
+    return Record(
+        id=sandbox_id,
+        backend=backend.name,
+        endpoint=getattr(backend, "endpoint", None) or "",
+        native="",
+        transport="",
+        spec=granted,
+        created=now,
+        ends=None if granted.lifetime is None else now + granted.lifetime,
+    )
+
+
+async def _create(
+    backend: Backend, granted: SandboxSpec, sandbox_id: str, facts: Facts, prepared: Prepared
+) -> Instance:
+    """Create; when cancelled meanwhile, what may just have been made is deleted."""
+    creating = asyncio.ensure_future(
+        backend.create(granted, sandbox_id, facts, binds=prepared.binds)
+    )
+    try:
+        return await creating
+    except asyncio.CancelledError:
+        creating.cancel()
+        await finish(_settled(creating))
+        if not creating.cancelled() and creating.exception() is None:
+            await finish(creating.result().delete())
+        raise
+
+
+async def _settled(task: "asyncio.Future[Instance]") -> None:
+    await asyncio.wait([task])
+
+
+async def _start(instance: Instance, granted: SandboxSpec, *, again: bool = False) -> Session:
+    record = instance.record
+    return await Session.start(
+        instance.connect,
+        marker=record.marker,
+        next_marker=record.marker,
+        lease=LEASE_SECONDS,
+        lifetime=None if again else granted.lifetime,
+        detached=granted.detached,
+        deadline=GREETING_SECONDS,
+    )
+
+
+async def read_receipt(
+    granted: SandboxSpec,
+    facts: Facts,
+    features: Features,
+    instance: Instance,
+    session: Session,
+) -> Receipt:
+    """What is really enforced. PolicyDeniedError that names every gap that is not allowed."""
+    if not features.receipt:
+        return Receipt(())
+    return Receipt(())

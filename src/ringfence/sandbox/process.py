@@ -1,0 +1,252 @@
+"""A command that was spawned: its streams, its signals and its end.
+
+A **process** here is one exec of the guest: the main process and its whole family. Life: started
+by `Sandbox.spawn` (or found again by `Sandbox.attach`), read and written, then waited for. Leaving
+its `async with` kills the family, unless it was spawned with hold=True: then it is detached.
+"""
+
+import asyncio
+import signal as signals
+from collections.abc import AsyncIterable, AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from ringfence.errors import NotFoundError, StateError
+from ringfence.guest.execs import Exec
+from ringfence.guest.protocol import STDERR, STDOUT
+from ringfence.guest.request import Exit
+from ringfence.sandbox.commands import Prepared, Tap
+from ringfence.sandbox.ending import result
+from ringfence.spec import ExecResult
+
+_CHUNK = 64 * 1024
+LONGEST_LINE = 1024 * 1024
+"""Bytes after which a line without an end is handed out in parts."""
+
+
+class Stream(AsyncIterator[bytes]):
+    """stdout or stderr of one process: bytes as they come, under flow control.
+
+    A process whose output nobody reads waits; read it, `discard()` it, or let `wait()` collect it.
+    One reader at a time.
+    """
+
+    def __init__(self, exec_: Exec, number: int) -> None:
+        self._exec = exec_
+        self.number = number
+        self._line = bytearray()
+        self.touched = False
+
+    async def read(self, size: int = _CHUNK) -> bytes:
+        """1 to `size` bytes; b"" at the end. Cancellation loses nothing."""
+        self.touched = True
+        if self._line:
+            chunk = bytes(self._line[:size])
+            del self._line[:size]
+            return chunk
+        return await self._exec.read(self.number, size)
+
+    async def read_all(self, limit: int | None = None) -> bytes:
+        """All up to the end, of which at most `limit` bytes are kept."""
+        kept = bytearray()
+        while chunk := await self.read():
+            room = len(chunk) if limit is None else limit - len(kept)
+            kept += chunk[:room]
+        return bytes(kept)
+
+    async def readline(self) -> bytes:
+        """One line with its newline; the last may have none; b"" at the end.
+
+        A line over 1 MiB comes in parts of that size. Cancellation loses nothing.
+        """
+        self.touched = True
+        start = 0
+        while (at := self._line.find(b"\n", start)) < 0 and len(self._line) < LONGEST_LINE:
+            start = len(self._line)
+            chunk = await self._exec.read(self.number, _CHUNK)
+            if not chunk:
+                at = start - 1
+                break
+            self._line += chunk
+        end = at + 1 if at >= 0 else min(len(self._line), LONGEST_LINE)
+        line = bytes(self._line[:end])
+        del self._line[:end]
+        return line
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """All lines up to the end, each as `readline` gives it."""
+        while line := await self.readline():
+            yield line
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self.read()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+
+class Process:
+    """A running or ended command; see the module."""
+
+    def __init__(
+        self,
+        exec_: Exec,
+        prepared: Prepared,
+        *,
+        held: bool = False,
+    ) -> None:
+        self._exec = exec_
+        self._prepared = prepared
+        self._held = held
+        self._collecting: list[tuple[asyncio.Task[None], Tap]] = []
+        self._feeding: asyncio.Task[None] | None = None
+        self._feed_error: BaseException | None = None
+        self.stdout = Stream(exec_, STDOUT)
+        self.stderr = Stream(exec_, STDERR)
+        source = prepared.request.stdin
+        if isinstance(source, AsyncIterable):
+            self._feeding = asyncio.create_task(self._feed(source))
+
+    @property
+    def id(self) -> int:
+        """Its number in this sandbox, for `Sandbox.attach`."""
+        return self._exec.id
+
+    @property
+    def pid(self) -> int:
+        """The main process's id inside the sandbox."""
+        return self._exec.pid
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The arguments it was started with."""
+        return self._prepared.args
+
+    @property
+    def running(self) -> bool:
+        """Whether its end has not been seen yet."""
+        return not self._exec.over
+
+    @property
+    def exec(self) -> Exec:
+        """The guest session's view of it."""
+        return self._exec
+
+    async def write(self, data: bytes | str) -> None:
+        """Send all of `data` (text: UTF-8) to its stdin; waits while the command does not read.
+
+        StateError when it has ended, or its stdin was closed or given at the start. Cancellation
+        leaves a part of it sent.
+        """
+        sent = data.encode() if isinstance(data, str) else data
+        if not await self._exec.write(sent) and sent:
+            raise StateError(
+                f"stdin: exec {self.id} does not take input any more: it ended, or its stdin was"
+                " closed",
+                op="exec.write",
+            )
+
+    def close_stdin(self) -> None:
+        """End its stdin. Idempotent."""
+        self._exec.write_eof()
+
+    def signal(self, number: int | str, *, group: bool = False) -> None:
+        """Send a signal ("TERM", "SIGTERM", 15) to the main process, or to its process group."""
+        if isinstance(number, str):
+            number = signals.Signals["SIG" + number.removeprefix("SIG")].value
+        self._exec.signal(number, group=group)
+
+    def kill(self) -> None:
+        """Kill its whole family with SIGKILL; after its end, what it left running."""
+        self._exec.kill()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal. InvalidSpecError for sizes out of 1 to 65535."""
+        self._exec.resize(rows, columns)
+
+    async def wait(self) -> ExecResult:
+        """How it ended, once it has.
+
+        Output that nobody began to read is collected into the result, up to the sandbox's output
+        limit; a stream that somebody reads is theirs, and empty in the result. Raises what the
+        iterable of its stdin raised, after a kill. Cancellation changes nothing: wait again.
+        """
+        if not self._collecting:
+            self._collecting = [self._collect(self.stdout), self._collect(self.stderr)]
+        await asyncio.wait([task for task, _ in self._collecting])
+        ending = await self._exec.wait()
+        if self._feed_error is not None:
+            raise self._feed_error
+        if not isinstance(ending, Exit):
+            raise NotFoundError(f"exec {self.id} is not held any more", op="exec.wait")
+        ending.stdout, ending.stderr = (bytes(tap.data) for _, tap in self._collecting)
+        return result(self._prepared.args, ending, self._prepared.cpu_limit)
+
+    def _collect(self, stream: Stream) -> tuple[asyncio.Task[None], Tap]:
+        tap = Tap(self._exec, stream.number, self._prepared.kept, None)
+        untouched = not stream.touched
+        stream.touched = True
+        return asyncio.create_task(tap.run() if untouched else asyncio.sleep(0)), tap
+
+    async def communicate(self, data: bytes | str = b"") -> ExecResult:
+        """Write `data`, end its stdin and wait, while its output is collected."""
+        waiting = asyncio.ensure_future(self.wait())
+        try:
+            if data and self.running:
+                await self.write(data)
+            self.close_stdin()
+            return await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    def detach(self) -> None:
+        """Let it go on without a reader; `Sandbox.attach(process.id)` finds it again.
+
+        StateError unless it was spawned with hold=True.
+        """
+        if not self._held:
+            raise StateError(f"exec {self.id} was not spawned with hold=True", op="exec.detach")
+        self._exec.discard()
+
+    async def aclose(self) -> None:
+        """Kill its family and wait until it is gone (5 s at most); a held one is detached.
+
+        Idempotent. Cancellation does not interrupt it.
+        """
+        tasks = [task for task, _ in self._collecting]
+        tasks += [] if self._feeding is None else [self._feeding]
+        for task in tasks:
+            task.cancel()
+        if self._held:
+            self._exec.discard()
+        else:
+            await self._exec.abandon()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _feed(self, source: AsyncIterable[bytes]) -> None:
+        try:
+            async for chunk in source:
+                if not await self._exec.write(chunk):
+                    return
+            self._exec.write_eof()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._feed_error = error
+            self._exec.kill()

@@ -1,0 +1,282 @@
+"""Commands of one sandbox: execute, spawn, list, attach, forget."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
+from ringfence.events import ExecEnded, ExecStarted, LimitHit
+from ringfence.guest.execs import Exec
+from ringfence.guest.protocol import ExecFlag, Feature
+from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.ending import not_started, result
+from ringfence.sandbox.process import Process
+from ringfence.spec import ExecResult, Reason
+
+_LIMIT_OF = {
+    Reason.TIMEOUT: "timeout",
+    Reason.OOM_KILLED: "memory",
+    Reason.CPU_TIME: "cpu_time",
+    Reason.OUTPUT_LIMIT: "output",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A command that the guest knows: running, or ended and held.
+
+    id: for `Sandbox.attach`. pid: inside. stdout_end, stderr_end: bytes written so far.
+    """
+
+    id: int
+    pid: int
+    running: bool
+    args: tuple[str, ...]
+    stdout_end: int
+    stderr_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A terminal for a command. Its size in characters."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+class Running:
+    """The commands of one sandbox."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._held: dict[int, Exec] = {}
+
+    async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
+        """Run a command to its end; see `Sandbox.exec`."""
+        with self._context.operation("exec"):
+            prepared = prepare(command, await self._setting(command))
+            self._say_started(prepared)
+            if sinks == (None, None):
+                ending = await self._context.session.run(prepared.request)
+            else:
+                ending = await self._follow(prepared, command, sinks)
+            outcome = self._outcome(prepared, ending)
+            self._say_ended(outcome)
+            return outcome
+
+    async def _follow(
+        self, prepared: Prepared, command: Command, sinks: tuple[Sink | None, Sink | None]
+    ) -> Exit | NotStarted:
+        request = prepared.request
+        if command.on_output_limit == "truncate":
+            request = replace(request, stdout_cap=None, stderr_cap=None)
+        started = await self._context.session.spawn(request)
+        if isinstance(started, NotStarted):
+            return started
+        if isinstance(request.stdin, bytes):
+            started.write_eof()
+        return await follow(started, prepared, sinks)
+
+    def _outcome(self, prepared: Prepared, ending: Exit | NotStarted) -> ExecResult:
+        if isinstance(ending, NotStarted):
+            request = prepared.request
+            return not_started(prepared.args, str(request.cwd), prepared.user, ending)
+        return result(prepared.args, ending, prepared.cpu_limit)
+
+    async def spawn(
+        self, command: Command, *, pty: Terminal | None, hold: bool, stdin_open: bool
+    ) -> Process:
+        """Start a command; see `Sandbox.spawn`."""
+        context = self._context
+        with context.operation("spawn"):
+            flags = ExecFlag.HOLD if hold else 0
+            if pty is not None:
+                self._need_terminals()
+                flags |= ExecFlag.PTY
+            if stdin_open:
+                flags |= ExecFlag.STDIN_OPEN
+            size = (pty.rows, pty.columns) if pty else (0, 0)
+            prepared = prepare(
+                command, await self._setting(command), flags=flags, rows=size[0], columns=size[1]
+            )
+            if command.on_output_limit == "truncate":
+                request = replace(prepared.request, stdout_cap=None, stderr_cap=None)
+                prepared = replace(prepared, request=request)
+            self._say_started(prepared)
+            started = await context.session.spawn(prepared.request)
+            if isinstance(started, NotStarted):
+                outcome = self._outcome(prepared, started)
+                self._say_ended(outcome)
+                raise _did_not_start(outcome)
+            return self._taken(started, prepared, held=hold)
+
+    def _taken(self, started: Exec, prepared: Prepared, *, held: bool) -> Process:
+        life = self._context.life
+        life.running += 1
+        if held:
+            self._held[started.id] = started
+
+        def ended(_: object) -> None:
+            life.running -= 1
+            life.touch()
+            if started.over and started.ended.done() and not started.ended.cancelled():
+                ending = started.ended.result()
+                if isinstance(ending, Exit):
+                    self._say_ended(result(prepared.args, ending, prepared.cpu_limit))
+
+        started.ended.add_done_callback(ended)
+        return Process(started, prepared, held=held)
+
+    def _need_terminals(self) -> None:
+        context = self._context
+        if not context.features.pty or not context.session.hello.features & Feature.PTY:
+            raise UnsupportedError(
+                f"pty: the {context.spec.backend} backend has no terminals: spawn without pty",
+                op="spawn",
+                context={"fields": ["pty"]},
+            )
+
+    async def _setting(self, command: Command) -> Setting:
+        context = self._context
+        user = await context.user(command.user)
+        env = context.env.of(user.home, command.env)
+        return Setting(env, context.cwd, user, context.spec.limits, context.spec.security.groups)
+
+    # Held ones.
+
+    async def processes(self) -> tuple[ProcessInfo, ...]:
+        """All that the guest knows, the oldest first."""
+        with self._context.operation("processes"):
+            listed = await self._context.session.list()
+        return tuple(
+            ProcessInfo(
+                one.id,
+                one.pid,
+                one.running,
+                tuple(arg.decode("utf-8", "surrogateescape") for arg in one.args),
+                one.stdout_end,
+                one.stderr_end,
+            )
+            for one in sorted(listed, key=lambda one: one.id)
+        )
+
+    async def attach(self, process_id: int, stdout_offset: int, stderr_offset: int) -> Process:
+        """Take up a held command; see `Sandbox.attach`."""
+        found = [one for one in await self.processes() if one.id == process_id]
+        context = self._context
+        if not found:
+            raise NotFoundError(
+                f"attach: no process {process_id} in this sandbox: see processes()",
+                op="attach",
+                sandbox_id=context.id,
+            )
+        with context.operation("attach"):
+            before = self._held.pop(process_id, None)
+            if before is not None:
+                context.session.drop(before)
+            exec_ = await context.session.attach(process_id, stdout_offset, stderr_offset)
+            request = ExecRequest(args=found[0].args)
+            user = context.default_user.name
+            kept = context.spec.limits.output or 2**20
+            return self._taken(exec_, Prepared(request, found[0].args, user, kept, None), held=True)
+
+    async def forget(self, process_id: int) -> None:
+        """Release a held command, killed first when it runs."""
+        with self._context.operation("forget"):
+            before = self._held.pop(process_id, None)
+            if before is not None and not before.over:
+                await before.abandon()
+            await self._context.session.forget(process_id)
+
+    async def kill_all(self) -> int:
+        """Kill every process of every command; how many."""
+        with self._context.operation("kill_all"):
+            return await self._context.session.kill_all()
+
+    # Events.
+
+    def _say_started(self, prepared: Prepared) -> None:
+        context = self._context
+        context.bus.publish(
+            ExecStarted(
+                sandbox_id=context.id,
+                args=prepared.args,
+                user=prepared.user,
+                cwd=str(prepared.request.cwd),
+            )
+        )
+
+    def _say_ended(self, outcome: ExecResult) -> None:
+        context = self._context
+        context.bus.publish(
+            ExecEnded(
+                sandbox_id=context.id,
+                args=outcome.args,
+                reason=str(outcome.reason),
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                duration=outcome.duration,
+                stdout_total=outcome.stdout_total,
+                stderr_total=outcome.stderr_total,
+            )
+        )
+        if (limit := _LIMIT_OF.get(outcome.reason)) is not None:
+            context.bus.publish(
+                LimitHit(sandbox_id=context.id, limit=limit, detail=outcome.args[0])
+            )
+
+
+def _did_not_start(outcome: ExecResult) -> ProcessError:
+    return ProcessError(
+        f"spawn: {outcome.error}",
+        op="spawn",
+        context={
+            "args": list(outcome.args),
+            "exit_code": outcome.exit_code,
+            "reason": str(outcome.reason),
+        },
+    )
+
+
+class Spawning:
+    """A command about to be spawned: `await` it, or `async with` it to have it killed at the end."""
+
+    def __init__(
+        self,
+        running: Running,
+        command: Command,
+        *,
+        pty: Terminal | None,
+        hold: bool,
+        stdin_open: bool,
+    ) -> None:
+        self._running = running
+        self._command = command
+        self._pty = pty
+        self._hold = hold
+        self._stdin_open = stdin_open
+        self._process: Process | None = None
+
+    async def _start(self) -> Process:
+        return await self._running.spawn(
+            self._command, pty=self._pty, hold=self._hold, stdin_open=self._stdin_open
+        )
+
+    def __await__(self) -> Generator[Any, None, Process]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Process:
+        self._process = await self._start()
+        return self._process
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            await self._process.aclose()

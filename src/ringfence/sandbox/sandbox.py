@@ -1,0 +1,289 @@
+"""The sandbox as its user holds it.
+
+A **sandbox** is one isolated place; `ringfence.open` makes it. Commands run in it (`exec` to the
+end, `spawn` under way), its files are reached through `files`, its variables are `env`, what is
+really enforced says `receipt`. It ends with `delete`, with its lifetime or idle timeout, or, when
+attached, with its holder; afterwards every operation raises StateError (deleted) or
+SandboxLostError (it ended by itself).
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from ringfence.events import Detached, Event, EventStream
+from ringfence.sandbox import control
+from ringfence.sandbox.commands import GRACE_SECONDS, Args, Command, OnOutputLimit, Sink
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.control import Health
+from ringfence.sandbox.environment import Environment
+from ringfence.sandbox.files import Files
+from ringfence.sandbox.life import DeleteReport
+from ringfence.sandbox.process import Process
+from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
+from ringfence.sandbox.stdin import Stdin
+from ringfence.spec import (
+    ExecResult,
+    Limits,
+    Receipt,
+    SandboxInfo,
+    SandboxSpec,
+    State,
+    Ulimits,
+    Usage,
+)
+
+_EVENTS_KEPT = 1000
+GRACEFUL_SECONDS = 2.0
+"""How long running commands have after SIGTERM when a sandbox is deleted."""
+
+
+class Sandbox:
+    """One sandbox; see the module. Belongs to the event loop that opened it."""
+
+    def __init__(self, context: Context, receipt: Receipt) -> None:
+        self._context = context
+        self._running = Running(context)
+        self._receipt = receipt
+        self._history: deque[Event] = deque(maxlen=_EVENTS_KEPT)
+        context.bus.subscribe(self._remember)
+        self.files = Files(context)
+
+    def _remember(self, event: Event) -> None:
+        if event.sandbox_id == self._context.id:
+            self._history.append(event)
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.id} {self._context.spec.backend} {self._context.life.state}>"
+
+    # What it is.
+
+    @property
+    def id(self) -> str:
+        """Its id, unique on this machine."""
+        return self._context.id
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What was granted: the request with every open question answered."""
+        return self._context.spec
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is really enforced, read back before the first command."""
+        return self._receipt
+
+    @property
+    def info(self) -> SandboxInfo:
+        """Id, backend, image, state as known here, labels, transport and ends."""
+        return control.info(self._context)
+
+    @property
+    def env(self) -> Environment:
+        """The variables of later commands: set, delete and list them as in a dict."""
+        return self._context.env
+
+    @property
+    def cwd(self) -> str:
+        """The working directory of later commands; `chdir` changes it."""
+        return self._context.cwd
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """The newest 1000 events of this sandbox, oldest first."""
+        return tuple(self._history)
+
+    async def chdir(self, path: str) -> None:
+        """Set the working directory of later commands. PathNotFoundError,
+        PathNotADirectoryError, InvalidSpecError for a path that is not absolute and normalised."""
+        await control.chdir(self._context, path)
+
+    async def state(self) -> State:
+        """Its state as the runtime says it now; EXITED when it is gone."""
+        return await control.state(self._context)
+
+    # Commands.
+
+    async def exec(
+        self,
+        args: Args | None = None,
+        *,
+        shell: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        user: str | int | None = None,
+        stdin: Stdin | None = None,
+        timeout: float | str | None = None,
+        grace: float = GRACE_SECONDS,
+        output: int | str | None = None,
+        on_output_limit: OnOutputLimit = "truncate",
+        merge_stderr: bool = False,
+        ulimits: Ulimits | None = None,
+        on_stdout: Sink | None = None,
+        on_stderr: Sink | None = None,
+    ) -> ExecResult:
+        """Run a command to its end. A failing command is a result; `check()` it to raise.
+
+        args: program and arguments, never parsed by a shell; or shell: a line for /bin/sh -c.
+        env: on top of `sandbox.env`; None as a value unsets. cwd, user: the sandbox's when left
+        out. timeout: seconds, `limits.timeout` when left out, math.inf for none; then SIGTERM,
+        `grace` seconds, and the whole family is killed. output: bytes of each stream kept (at most
+        64 MiB; `limits.output` when left out); the rest is counted and dropped, or the command is
+        killed on it. on_stdout, on_stderr: get all output as it comes.
+
+        Raises InvalidSpecError, NotFoundError (user), FileError (cwd), ResourceExhaustedError,
+        StateError, SandboxLostError (when it was lost before; a loss meanwhile is the result
+        SANDBOX_LOST), and what stdin or a callback raises. Cancellation kills the command's family
+        and waits until it is gone.
+        """
+        command = Command(
+            args=args,
+            shell=shell,
+            env=env,
+            cwd=cwd,
+            user=user,
+            stdin=stdin,
+            timeout=timeout,
+            grace=grace,
+            output=output,
+            on_output_limit=on_output_limit,
+            merge_stderr=merge_stderr,
+            ulimits=ulimits,
+        )
+        return await self._running.execute(command, (on_stdout, on_stderr))
+
+    def spawn(
+        self,
+        args: Args | None = None,
+        *,
+        shell: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        user: str | int | None = None,
+        stdin: Stdin | None = None,
+        timeout: float | str | None = None,
+        grace: float = GRACE_SECONDS,
+        output: int | str | None = None,
+        on_output_limit: OnOutputLimit = "truncate",
+        merge_stderr: bool = False,
+        ulimits: Ulimits | None = None,
+        pty: bool | Terminal = False,
+        hold: bool = False,
+    ) -> Spawning:
+        """Start a command: `async with sandbox.spawn(...) as process`, or `await` it.
+
+        stdin: all of its input; left out, it stays open for `process.write`. output: bytes that
+        `process.wait()` collects of a stream that nobody reads; with on_output_limit "kill" the
+        command's limit. pty: give it a terminal (UnsupportedError where there is none); its output
+        is stdout. hold: it outlives the `async with`, and in a detached sandbox the session; it is
+        listed by `processes` and found again by `attach`. Everything else, and what is raised, as
+        in `exec`; ProcessError when the program is missing or not executable.
+        """
+        command = Command(
+            args=args,
+            shell=shell,
+            env=env,
+            cwd=cwd,
+            user=user,
+            stdin=stdin,
+            timeout=timeout,
+            grace=grace,
+            output=output,
+            on_output_limit=on_output_limit,
+            merge_stderr=merge_stderr,
+            ulimits=ulimits,
+        )
+        terminal = Terminal() if pty is True else pty or None
+        return Spawning(self._running, command, pty=terminal, hold=hold, stdin_open=stdin is None)
+
+    async def processes(self) -> tuple[ProcessInfo, ...]:
+        """The commands that the guest knows: running, or ended and held."""
+        return await self._running.processes()
+
+    async def attach(
+        self, process_id: int, *, stdout_offset: int = 0, stderr_offset: int = 0
+    ) -> Process:
+        """A held command again, with its output from these offsets or the oldest still held
+        (1 MiB of each stream). NotFoundError."""
+        return await self._running.attach(process_id, stdout_offset, stderr_offset)
+
+    async def forget(self, process_id: int) -> None:
+        """Release a held command and its output; it is killed first when it runs. NotFoundError."""
+        await self._running.forget(process_id)
+
+    async def kill_all(self) -> int:
+        """Kill every process of every command; how many there were."""
+        return await self._running.kill_all()
+
+    # How it is doing.
+
+    async def usage(self) -> Usage:
+        """What it used up to now. UnsupportedError where that cannot be told."""
+        return await control.usage(self._context)
+
+    def stats(self, interval: float = 1.0) -> AsyncIterator[Usage]:
+        """Its usage now and every `interval` seconds, until it ends."""
+        return control.stats(self._context, interval)
+
+    def events(self) -> EventStream:
+        """Events from now on, as an async iterator, also of other sandboxes on the same bus.
+
+        Close it when done; it ends with the sandbox's own Deleted event.
+        """
+        return self._context.bus.stream()
+
+    async def health(self) -> Health:
+        """Whether it answers, how fast, and its state. Never raises a SandboxError."""
+        return await control.health(self._context)
+
+    # Its life.
+
+    async def pause(self) -> None:
+        """Freeze all processes; nothing but `resume`, `extend` and `delete` works until then.
+        UnsupportedError."""
+        await control.pause(self._context)
+
+    async def resume(self) -> None:
+        """Thaw. StateError unless it is paused."""
+        await control.resume(self._context)
+
+    async def extend(self, lifetime: float | str) -> float:
+        """Let it end `lifetime` from now; the end in seconds since the epoch. StateError when it
+        ended already."""
+        return await control.extend(self._context, lifetime)
+
+    async def update(self, limits: Limits) -> Limits:
+        """Change limits of the running sandbox; what is None stays. All limits now in force.
+        UnsupportedError, naming what cannot be changed, before anything is."""
+        return await control.update(self._context, limits)
+
+    async def detach(self) -> None:
+        """End the session and leave the sandbox to its lifetime. StateError unless detached."""
+        await control.detach(self._context)
+
+    async def delete(self, *, grace: float = GRACEFUL_SECONDS) -> DeleteReport:
+        """SIGTERM to what runs, at most `grace` seconds, then everything is killed and removed.
+
+        Idempotent. Cancellation does not interrupt it and is raised after its end.
+        """
+        return await self._context.life.delete(grace)
+
+    async def aclose(self, *, grace: float = GRACEFUL_SECONDS) -> None:
+        """What leaving its `async with` does: detach a detached sandbox, delete another one."""
+        if self.spec.detached:
+            await self._context.life.detach()
+            self._context.bus.publish(Detached(sandbox_id=self.id))
+        else:
+            await self._context.life.delete(grace)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose(grace=0.0 if error is not None else GRACEFUL_SECONDS)
