@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
     from ringfence.sandbox.life import DeleteReport as DeleteReport
+    from ringfence.sandbox.pool import Pool as Pool
+    from ringfence.sandbox.pool import PoolStatistics as PoolStatistics
+    from ringfence.sandbox.pool import pool as pool
     from ringfence.sandbox.process import Process as Process
     from ringfence.sandbox.running import ProcessInfo as ProcessInfo
     from ringfence.sandbox.running import Terminal as Terminal
@@ -110,6 +113,8 @@ __all__ = [
     "PathNotADirectoryError",
     "PathNotFoundError",
     "PolicyDeniedError",
+    "Pool",
+    "PoolStatistics",
     "Port",
     "Process",
     "ProcessError",
@@ -136,6 +141,7 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "open",
+    "pool",
     "run",
 ]
 
@@ -186,6 +192,11 @@ _HOMES = {
     ),
     "ringfence.sandbox.extract": ("Caps",),
     "ringfence.sandbox.life": ("DeleteReport",),
+    "ringfence.sandbox.pool": (
+        "Pool",
+        "PoolStatistics",
+        "pool",
+    ),
     "ringfence.sandbox.process": ("Process",),
     "ringfence.sandbox.running": (
         "ProcessInfo",

@@ -7,7 +7,6 @@ from typing import Any
 
 from ringfence.backends.base import Bind
 from ringfence.backends.sources import check_source
-from ringfence.policy import Facts
 from ringfence.spec import SandboxSpec
 
 
@@ -26,7 +25,7 @@ class Prepared:
     aclose: Callable[[], Awaitable[None]] = _nothing
 
 
-async def prepare(granted: SandboxSpec, sandbox_id: str, facts: Facts) -> Prepared:
+async def prepare(granted: SandboxSpec) -> Prepared:
     """Check every source and make the workspace. PolicyDeniedError, InvalidSpecError."""
     mounts = [
         Bind(str(check_source(mount.source)), mount.destination, mount.read_only)

@@ -60,7 +60,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request and what is needed to tell how it ended. kept: bytes of each stream in the result."""
+    """A request and what is needed to tell how it ended. kept: bytes of a stream in the result."""
 
     request: ExecRequest
     args: tuple[str, ...]
@@ -196,7 +196,7 @@ def _wrong(name: str, message: str) -> InvalidSpecError:
 
 
 class Tap:
-    """Reads one stream of a spawned exec to its end, keeps its first bytes and hands all to `sink`."""
+    """Reads one stream of a spawned exec to its end; keeps its first bytes, hands all to `sink`."""
 
     def __init__(self, exec_: Exec, stream: int, kept: int, sink: Sink | None) -> None:
         self._exec = exec_

@@ -109,13 +109,13 @@ async def usage(context: Context) -> Usage:
 
 async def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
     """See `Sandbox.stats`."""
-    while context.life.state is not State.EXITED:
+    while not context.life.ended:
         try:
             found = await usage(context)
-        except (StateError, SandboxError):
-            if context.life.state is not State.EXITED:
-                raise
-            return
+        except SandboxError:
+            if context.life.ended:
+                return
+            raise
         yield found
         await asyncio.sleep(interval)
 

@@ -20,9 +20,10 @@ from ringfence.guest.transfers import Reader
 from ringfence.sandbox import trees
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, file_event, file_info
+from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.progress import Progress, counted
-from ringfence.sandbox.trees import DOWNLOAD_CAPS, Caps, Moved
+from ringfence.sandbox.trees import DOWNLOAD_CAPS, Moved
 
 READ_CAP = 10 * 1024 * 1024
 """Bytes that `read` gives out unless it is told otherwise."""
@@ -123,7 +124,10 @@ class Files:
         flags |= WriteFlag.PARENTS if parents else 0
         flags |= WriteFlag.EXCLUSIVE if exclusive else 0
         flags |= WriteFlag.ATOMIC if atomic else 0
-        return await self._write("files.write", path, data, encoding, flags, mode, user, progress)
+        sent = data.encode(encoding) if isinstance(data, str) else data
+        return await self._write(
+            "files.write", path, sent, flags, mode=mode, user=user, progress=progress
+        )
 
     async def append(
         self,
@@ -137,7 +141,10 @@ class Files:
     ) -> int:
         """Write at the end of a file, made when missing; the number of bytes."""
         flags = WriteFlag.CREATE | WriteFlag.APPEND
-        return await self._write("files.append", path, data, encoding, flags, mode, user, progress)
+        sent = data.encode(encoding) if isinstance(data, str) else data
+        return await self._write(
+            "files.append", path, sent, flags, mode=mode, user=user, progress=progress
+        )
 
     async def write_at(self, path: Path, offset: int, data: bytes, *, user: User = None) -> int:
         """Overwrite a part of a file that is there, from `offset`; the number of bytes."""
@@ -149,18 +156,16 @@ class Files:
         self,
         op: str,
         path: Path,
-        data: Data,
-        encoding: str,
+        data: bytes | bytearray | memoryview | AsyncIterable[bytes],
         flags: int,
+        *,
         mode: int,
         user: User,
         progress: Progress | None,
     ) -> int:
         with self._context.operation(op):
             who = await self._context.cred(user)
-            sent = data.encode(encoding) if isinstance(data, str) else data
-            if progress is not None:
-                sent = counted(sent, progress)
+            sent = data if progress is None else counted(data, progress)
             return await self._context.session.files.write(path, who, sent, flags=flags, mode=mode)
 
     # Looking.
@@ -377,7 +382,12 @@ class Files:
         with self._context.operation("files.download"):
             who = await self._context.cred(user)
             return await trees.download(
-                self._context, _text(source), os.fspath(destination), who, caps, progress
+                self._context,
+                _text(source),
+                os.fspath(destination),
+                who,
+                caps=caps,
+                progress=progress,
             )
 
 

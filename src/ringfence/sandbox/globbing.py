@@ -15,7 +15,7 @@ class Pattern:
     def __init__(self, pattern: str) -> None:
         if not pattern.startswith("/") or "\0" in pattern:
             raise InvalidSpecError(
-                f"pattern: {pattern!r} is not absolute: write it from / on, such as /workspace/*.py",
+                f"pattern: {pattern!r} is not absolute: write it from /, such as /workspace/*.py",
                 op="files.glob",
                 context={"fields": ["pattern"]},
             )

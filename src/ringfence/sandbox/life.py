@@ -40,7 +40,7 @@ class DeleteReport:
 
 
 class Life:
-    """See the module. ends: seconds since the epoch, None for no lifetime. undo: what belongs to
+    """See the module. ends: seconds since the epoch, None for no lifetime. rest: what belongs to
     the sandbox besides its instance; closed last."""
 
     def __init__(
@@ -49,7 +49,8 @@ class Life:
         session: Session,
         records: Records,
         bus: EventBus,
-        undo: AsyncExitStack,
+        *,
+        rest: AsyncExitStack,
         idle_timeout: float | None,
     ) -> None:
         self.id = instance.record.id
@@ -61,7 +62,7 @@ class Life:
         self.reason: str | None = None
         self.running = 0
         self._records = records
-        self._undo = undo
+        self._rest = rest
         self._idle_timeout = idle_timeout
         self._touched = time.monotonic()
         self._ending: asyncio.Task[DeleteReport] | None = None
@@ -87,6 +88,11 @@ class Life:
                 f"{op}: the sandbox was {self.reason}: open another one", op=op, sandbox_id=self.id
             )
         raise self.lost(op)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, at least for this holder."""
+        return self.state is State.EXITED
 
     def touch(self) -> None:
         """Something was done with it: it is not idle."""
@@ -164,7 +170,7 @@ class Life:
             session.shutdown,
             self.instance.delete,
             lambda: self._records.end(self.id, reason),
-            self._undo.aclose,
+            self._rest.aclose,
         ]
         for step in steps:
             try:
@@ -185,7 +191,7 @@ class Life:
     async def _detach(self) -> None:
         self._stop_watching()
         await self.session.close()
-        await self._undo.aclose()
+        await self._rest.aclose()
 
     async def extend(self, seconds: float) -> float:
         """End `seconds` from now; the end in seconds since the epoch."""

@@ -111,7 +111,7 @@ async def _open_new(
     needs.check(request, features)
     facts = _with_owner(await backend.facts(request), request)
     granted = _with_image_env(resolve(request, facts, ceiling=where.ceiling), facts)
-    prepared = await prepare(granted, sandbox_id, facts)
+    prepared = await prepare(granted)
     steps.rest.push_async_callback(prepared.aclose)
     records = await Records.of(backend, where.ledger)
     await records.add(_reserved(granted, sandbox_id, backend), prepared.undo)
@@ -123,7 +123,9 @@ async def _open_new(
     steps.undo.push_async_callback(session.close)
     user = await session.user(granted.user or "")
     receipt = await read_receipt(granted, facts, features, instance, session)
-    life = Life(instance, session, records, bus, steps.keep(), granted.idle_timeout)
+    life = Life(
+        instance, session, records, bus, rest=steps.keep(), idle_timeout=granted.idle_timeout
+    )
     return Sandbox(Context(life, granted, features, user), receipt)
 
 
@@ -161,16 +163,18 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
     user = await session.user(record.spec.user or "")
-    life = Life(instance, session, records, bus, steps.keep(), record.spec.idle_timeout)
+    life = Life(
+        instance, session, records, bus, rest=steps.keep(), idle_timeout=record.spec.idle_timeout
+    )
     life.ends = record.ends
     return Sandbox(Context(life, record.spec, features, user), Receipt(()))
 
 
 async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
     backend = where.backend
-    if isinstance(backend, Remembering):
+    if backend is not None and isinstance(backend, Remembering):
         return backend.record(sandbox_id), backend, Records(None)
-    ledger = where.ledger or await asyncio.to_thread(Ledger.default)
+    ledger: Ledger = where.ledger or await asyncio.to_thread(Ledger.default)
     entry = await asyncio.to_thread(ledger.get, sandbox_id)
     if not entry.live:
         raise NotFoundError(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from ringfence.errors import NotFoundError, StateError
+from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT
 from ringfence.guest.request import Exit
@@ -20,6 +20,7 @@ from ringfence.sandbox.ending import result
 from ringfence.spec import ExecResult
 
 _CHUNK = 64 * 1024
+_LAST_SIGNAL = 64
 LONGEST_LINE = 1024 * 1024
 """Bytes after which a line without an end is handed out in parts."""
 
@@ -155,9 +156,7 @@ class Process:
 
     def signal(self, number: int | str, *, group: bool = False) -> None:
         """Send a signal ("TERM", "SIGTERM", 15) to the main process, or to its process group."""
-        if isinstance(number, str):
-            number = signals.Signals["SIG" + number.removeprefix("SIG")].value
-        self._exec.signal(number, group=group)
+        self._exec.signal(signal_number(number), group=group)
 
     def kill(self) -> None:
         """Kill its whole family with SIGKILL; after its end, what it left running."""
@@ -250,3 +249,19 @@ class Process:
         except Exception as error:
             self._feed_error = error
             self._exec.kill()
+
+
+def signal_number(name: int | str) -> int:
+    """The number of a signal such as "TERM", "SIGTERM" or 15. InvalidSpecError."""
+    try:
+        if isinstance(name, str):
+            return signals.Signals["SIG" + name.removeprefix("SIG")].value
+        if 0 < name <= _LAST_SIGNAL:
+            return name
+    except KeyError:
+        pass
+    raise InvalidSpecError(
+        f"signal: {name!r} is none: write one such as 'TERM' or 15",
+        op="signal",
+        context={"fields": ["signal"]},
+    )

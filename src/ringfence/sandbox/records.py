@@ -1,4 +1,4 @@
-"""Where the record of a sandbox is kept: the ledger, or the backend itself when it lives in memory."""
+"""Where a sandbox's record is kept: the ledger, or the backend itself when that is memory."""
 
 import asyncio
 from collections.abc import Mapping

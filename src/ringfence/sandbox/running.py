@@ -8,12 +8,12 @@ from typing import Any
 from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
 from ringfence.events import ExecEnded, ExecStarted, LimitHit
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import ExecFlag, Feature
+from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
-from ringfence.sandbox.process import Process
+from ringfence.sandbox.process import Process, signal_number
 from ringfence.spec import ExecResult, Reason
 
 _LIMIT_OF = {
@@ -191,6 +191,18 @@ class Running:
                 await before.abandon()
             await self._context.session.forget(process_id)
 
+    async def signal(self, process_id: int, number: int | str, *, group: bool) -> None:
+        """Send a signal to a command; see `Sandbox.signal`."""
+        with self._context.operation("signal"):
+            listed = await self._context.session.list()
+            if not any(one.id == process_id for one in listed):
+                raise NotFoundError(
+                    f"signal: no process {process_id} in this sandbox: see processes()",
+                    op="signal",
+                )
+            payload = U32.pack(signal_number(number)) + bytes((group,))
+            self._context.session.send(Ask.SIGNAL, process_id, payload)
+
     async def kill_all(self) -> int:
         """Kill every process of every command; how many."""
         with self._context.operation("kill_all"):
@@ -242,7 +254,7 @@ def _did_not_start(outcome: ExecResult) -> ProcessError:
 
 
 class Spawning:
-    """A command about to be spawned: `await` it, or `async with` it to have it killed at the end."""
+    """A command about to be spawned: `await` it, or `async with` it to have it killed after."""
 
     def __init__(
         self,

@@ -212,6 +212,11 @@ class Sandbox:
         """Release a held command and its output; it is killed first when it runs. NotFoundError."""
         await self._running.forget(process_id)
 
+    async def signal(self, process_id: int, number: int | str, *, group: bool = False) -> None:
+        """Send a signal ("TERM", 15) to the main process of a listed command, or to its process
+        group. NotFoundError."""
+        await self._running.signal(process_id, number, group=group)
+
     async def kill_all(self) -> int:
         """Kill every process of every command; how many there were."""
         return await self._running.kill_all()
@@ -240,7 +245,7 @@ class Sandbox:
     # Its life.
 
     async def pause(self) -> None:
-        """Freeze all processes; nothing but `resume`, `extend` and `delete` works until then.
+        """Freeze all processes; nothing but `resume` and `delete` works until then.
         UnsupportedError."""
         await control.pause(self._context)
 

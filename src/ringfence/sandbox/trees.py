@@ -2,9 +2,9 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -165,27 +165,16 @@ async def download(
     source: str,
     destination: str,
     who: Cred,
+    *,
     caps: Caps,
     progress: Progress | None,
 ) -> Moved:
     """See `Files.download`."""
     parent, whole = beside(destination)
-    if os.path.lexists(whole):
-        raise PathExistsError(
-            f"download: {whole!r} is there already: name a new path",
-            op="files.download",
-            context={"path": whole},
-        )
     found = await context.session.files.stat(source, who)
+    place = f"{parent}/.ringfence-{secrets.token_hex(8)}"
     try:
-        place = await asyncio.to_thread(tempfile.mkdtemp, dir=parent, prefix=".ringfence-")
-    except OSError as error:
-        raise InvalidSpecError(
-            f"download: nothing can be made in {parent!r}: {error.strerror}",
-            op="files.download",
-            context={"fields": ["destination"]},
-        ) from None
-    try:
+        await asyncio.to_thread(_make_place, place, whole)
         with Extractor(place, caps) as extractor:
             work = _Download(context.session.files, who, extractor, progress)
             moved = await work.run(source, found)
@@ -206,6 +195,24 @@ async def download(
 
 
 _TOP = "content"
+
+
+def _make_place(place: str, whole: str) -> None:
+    """A fresh directory `place` beside `whole`, which must not exist."""
+    if os.path.lexists(whole):
+        raise PathExistsError(
+            f"download: {whole!r} is there already: name a new path",
+            op="files.download",
+            context={"path": whole},
+        )
+    try:
+        os.mkdir(place, 0o700)  # noqa: PTH102
+    except OSError as error:
+        raise InvalidSpecError(
+            f"download: nothing can be made beside {whole!r}: {error.strerror}",
+            op="files.download",
+            context={"fields": ["destination"]},
+        ) from None
 
 
 def _put(made: str, whole: str) -> None:

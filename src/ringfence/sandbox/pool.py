@@ -1,0 +1,237 @@
+"""Sandboxes that wait ready, so that a task does not wait for one to be made.
+
+A **pool** keeps `size` warm members of one spec. `acquire` hands one out after it answered; each is
+used once and deleted afterwards, never given out again, and another is made in the background.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ringfence.backends.base import Backend
+from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.events import EventBus
+from ringfence.ledger import Ledger
+from ringfence.policy import Ceiling
+from ringfence.sandbox.entry import Opening, open
+from ringfence.sandbox.finish import finish
+from ringfence.sandbox.sandbox import Sandbox
+from ringfence.spec import SandboxSpec
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between attempts to make a member while they fail."""
+
+
+@dataclass(slots=True)
+class PoolStatistics:
+    """What a pool did. ready: members that wait. hits: acquired without waiting. misses: made
+    while the caller waited. unhealthy: warm ones that did not answer and were replaced.
+    wait_seconds: that callers of `acquire` waited in all."""
+
+    ready: int = 0
+    in_use: int = 0
+    created: int = 0
+    hits: int = 0
+    misses: int = 0
+    unhealthy: int = 0
+    failures: int = 0
+    wait_seconds: float = 0.0
+
+
+class Pool:
+    """See the module; `ringfence.pool` makes one. Use it in an `async with`: leaving it deletes
+    all that wait, while members in use stay with those who hold them."""
+
+    def __init__(self, make: "Maker", size: int, concurrency: int) -> None:
+        if size < 1 or concurrency < 1:
+            raise InvalidSpecError(
+                f"pool: size {size} and concurrency {concurrency} must be at least 1",
+                op="pool",
+                context={"fields": ["size", "concurrency"]},
+            )
+        self._make = make
+        self._size = size
+        self._concurrency = concurrency
+        self._ready: deque[Sandbox] = deque()
+        self._making: set[asyncio.Task[None]] = set()
+        self._deleting: set[asyncio.Task[object]] = set()
+        self._pause = 0.0
+        self._open = False
+        self._statistics = PoolStatistics()
+
+    @property
+    def statistics(self) -> PoolStatistics:
+        """What it did up to now."""
+        self._statistics.ready = len(self._ready)
+        return self._statistics
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Sandbox]:
+        """A healthy member for this block alone; it is deleted at its end.
+
+        A member is made at once when none waits. Raises what `open` raises, and StateError when
+        the pool is not open.
+        """
+        sandbox = await self._take()
+        self._statistics.in_use += 1
+        try:
+            yield sandbox
+        finally:
+            self._statistics.in_use -= 1
+            await sandbox.delete(grace=0.0)
+
+    async def _take(self) -> Sandbox:
+        begin = time.monotonic()
+        try:
+            while True:
+                if not self._open:
+                    raise StateError("pool: it is not open: use `async with`", op="pool.acquire")
+                if not self._ready:
+                    self._statistics.misses += 1
+                    sandbox = await self._make()
+                    self._statistics.created += 1
+                    return sandbox
+                sandbox = self._ready.popleft()
+                self._refill()
+                if await self._healthy(sandbox):
+                    self._statistics.hits += 1
+                    return sandbox
+                self._statistics.unhealthy += 1
+        finally:
+            self._statistics.wait_seconds += time.monotonic() - begin
+
+    async def _healthy(self, sandbox: Sandbox) -> bool:
+        try:
+            if (await sandbox.health()).ok:
+                return True
+        except asyncio.CancelledError:
+            self._ready.append(sandbox)
+            raise
+        self._discard(sandbox)
+        return False
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(sandbox.delete(grace=0.0))
+        self._deleting.add(task)
+        task.add_done_callback(self._deleting.discard)
+
+    def _refill(self) -> None:
+        while (
+            self._open
+            and len(self._making) < self._concurrency
+            and len(self._ready) + len(self._making) < self._size
+        ):
+            task = asyncio.create_task(self._add())
+            self._making.add(task)
+            task.add_done_callback(self._made)
+
+    def _made(self, task: asyncio.Task[None]) -> None:
+        self._making.discard(task)
+        if not task.cancelled():
+            self._refill()
+
+    async def _add(self) -> None:
+        if self._pause:
+            await asyncio.sleep(self._pause)
+        try:
+            sandbox = await self._make()
+        except SandboxError:
+            self._statistics.failures += 1
+            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+            return
+        self._pause = 0.0
+        self._statistics.created += 1
+        if self._open:
+            self._ready.append(sandbox)
+        else:
+            await sandbox.delete(grace=0.0)
+
+    async def fill(self) -> None:
+        """Wait until `size` members are ready. Raises the first error of making one."""
+        while len(self._ready) < self._size:
+            if not self._open:
+                raise StateError("pool: it is not open: use `async with`", op="pool.fill")
+            self._refill()
+            failed = self._statistics.failures
+            await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
+            if self._statistics.failures > failed:
+                self._statistics.created += 1
+                self._ready.append(await self._make())
+
+    async def aclose(self) -> None:
+        """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation."""
+        self._open = False
+        await finish(self._drain())
+
+    async def _drain(self) -> None:
+        for task in self._making:
+            task.cancel()
+        if self._making:
+            await asyncio.wait(set(self._making))
+        for sandbox in self._ready:
+            self._discard(sandbox)
+        self._ready.clear()
+        if self._deleting:
+            await asyncio.wait(set(self._deleting))
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        self._refill()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class Maker:
+    """Makes one member each time it is called."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+
+    async def __call__(self) -> Sandbox:
+        return await self._opening
+
+
+def pool(
+    spec: SandboxSpec,
+    *,
+    size: int = 4,
+    concurrency: int = 4,
+    backend: str | Backend | None = None,
+    endpoint: str | None = None,
+    ceiling: Ceiling | None = None,
+    ledger: Ledger | None = None,
+    events: EventBus | None = None,
+) -> Pool:
+    """A pool of `size` warm sandboxes of `spec`: `async with ringfence.pool(spec, size=8) as pool`,
+    then `async with pool.acquire() as sandbox`.
+
+    concurrency: how many are made at a time. The other keywords are those of `open`.
+    InvalidSpecError for a size below 1 and for a detached spec, whose members nobody would end.
+    """
+    if spec.detached:
+        raise InvalidSpecError(
+            "pool: its members end with it: leave detached out",
+            op="pool",
+            context={"fields": ["detached"]},
+        )
+    opening = open(
+        spec,
+        backend=backend,
+        endpoint=endpoint,
+        ceiling=ceiling,
+        ledger=ledger,
+        events=events,
+    )
+    return Pool(Maker(opening), size, concurrency)
