@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ringfence.errors import SandboxError, UnsupportedError
+from ringfence.errors import InvalidSpecError, SandboxError, UnsupportedError
 from ringfence.guest import control
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, Question, lost, nothing, overdue
 from ringfence.guest.protocol import (
@@ -23,6 +23,7 @@ from ringfence.guest.protocol import (
     Payload,
     malformed,
     string,
+    text,
 )
 from ringfence.guest.tcp import Stream
 
@@ -110,10 +111,11 @@ class Forward:
         Cancellation may leave the port taken until the session ends.
         """
         self._check("listen")
+        target = _target(address, port)
         listener = Listener(self, address, on_connection)
         listener_id = self._session.register(listener, ANSWER_SECONDS)
         self._listeners[listener_id] = listener
-        self._session.send(Ask.LISTEN, listener_id, string(address.encode()) + U16.pack(port))
+        self._session.send(Ask.LISTEN, listener_id, target)
         try:
             await listener.opened()
         except SandboxError:
@@ -128,9 +130,10 @@ class Forward:
         guest has no forward. Cancellation resets what came about.
         """
         self._check("connect")
+        target = _target(address, port)
         stream = Stream(self._session, connects=True)
         stream_id = self._session.register(stream, ANSWER_SECONDS)
-        self._session.send(Ask.CONNECT, stream_id, string(address.encode()) + U16.pack(port))
+        self._session.send(Ask.CONNECT, stream_id, target)
         try:
             await stream.opened()
         except asyncio.CancelledError:
@@ -179,6 +182,14 @@ class Forward:
 
     def _served(self, _: "asyncio.Task[None]") -> None:
         self._streams -= 1
+
+
+def _target(address: str, port: int) -> bytes:
+    if not 0 <= port < 2**16:
+        raise InvalidSpecError(
+            f"port: {port} is none: use 0 to 65535", op="forward", context={"fields": ["port"]}
+        )
+    return string(text(address, "address")) + U16.pack(port)
 
 
 async def _serve(on_connection: OnConnection, stream: Stream) -> None:
