@@ -1,0 +1,1 @@
+"""Adapters for other frameworks: one file each, each behind an extra of the same name."""
