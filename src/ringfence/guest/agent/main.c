@@ -37,6 +37,10 @@ static void probe_features(void)
 		known_features |= FEATURE_OOM_COUNTER;
 	if (watch_features)
 		known_features |= watch_features();
+	if (forward_start)
+		known_features |= FEATURE_FORWARD;
+	if (filter_start)
+		known_features |= FEATURE_FILTER;
 }
 
 static bool parse_marker(const char *text, struct options *options)
@@ -95,6 +99,8 @@ int main(int count, char **args)
 	u32 uid = RESERVED_UID;
 	if (count > 1 && !strcmp(args[1], "--keep"))
 		return keep_main(count - 2, args + 2);
+	if (count > 1 && !strcmp(args[1], "--show"))
+		return show_main(count - 2, args + 2);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (count > 1 && !strcmp(args[1], "--enter")) {
 		args += 2;
