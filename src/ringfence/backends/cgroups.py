@@ -9,6 +9,7 @@ process: a sandbox is born in its cgroup.
 import contextlib
 import errno
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,7 @@ PIDS_HEADROOM = 32
 """Processes of the guest's own, on top of the user's limit."""
 
 _PERIOD = 100_000
-_V1 = ("memory", "pids", "cpu", "cpuacct", "freezer")
-_V1_OPTIONAL = ("cpuset", "blkio")
+_V1 = ("memory", "pids", "cpu", "cpuacct", "freezer", "blkio", "cpuset")
 _V2 = ("memory", "pids", "cpu", "cpuset", "io")
 _LIMITS = {
     "memory": ("memory",),
@@ -85,13 +85,10 @@ class Tree:
         return Path(self.directories["memory"], "memory.memsw.limit_in_bytes").exists()
 
     def cgroup(self, name: str, limits: Limits | None = None) -> "Cgroup":
-        """The cgroup called `name`, made or not; only what `limits` needs of what is optional."""
+        """The cgroup called `name`, made or not; without a cpuset where `limits` has none."""
         wanted = set(self.directories)
-        if limits is not None:
-            if limits.cpuset is None:
-                wanted.discard("cpuset")
-            if limits.read_rate is None and limits.write_rate is None:
-                wanted.discard("blkio")
+        if limits is not None and limits.cpuset is None:
+            wanted.discard("cpuset")
         directories = {one: f"{self.directories[one]}/{name}" for one in sorted(wanted)}
         return Cgroup(self, directories)
 
@@ -201,6 +198,14 @@ class Cgroup:
             with contextlib.suppress(OSError):
                 found.update(map(int, Path(directory, "cgroup.procs").read_text().split()))
         return found
+
+    def kill(self) -> None:
+        """Kill every process in it, frozen or not."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(NotFoundError, StateError):
+            self.thaw()
 
     def remove(self) -> bool:
         """Remove it; False while processes are in it. Idempotent."""
@@ -327,7 +332,7 @@ def _find_v1(own: Mapping[str, Place]) -> Tree:
     found: dict[str, str] = {}
     why = ""
     top = places(f"/{NAME}") if os.geteuid() == 0 else {}
-    for controller in (*_V1, *_V1_OPTIONAL):
+    for controller in _V1:
         if controller not in own:
             why = why or f"no {controller} cgroup is mounted here"
             continue

@@ -1,0 +1,6 @@
+"""Sandboxes as processes of this machine in namespaces of their own, made by bubblewrap."""
+
+from ringfence.backends.process.backend import ProcessBackend
+from ringfence.backends.process.instance import ProcessInstance
+
+__all__ = ["ProcessBackend", "ProcessInstance"]

@@ -1,0 +1,129 @@
+"""From a granted spec to the keeper's command line. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ringfence.backends.base import Bind
+from ringfence.backends.cgroups import Plan
+from ringfence.backends.process.etc import User
+from ringfence.backends.process.home import Home
+from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.root import Entry
+from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS
+from ringfence.spec import SandboxSpec
+from ringfence.spec.names import CAPABILITIES
+
+GUEST = "/.ringfence/guest"
+RUN = "/.ringfence/run"
+GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
+"""What the guest needs to become each command's user and to end its processes."""
+
+_ENTERING = ("SYS_ADMIN", "SETPCAP")
+_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
+_CGROUPS_INSIDE = "/sys/fs/cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """All that a sandbox is made of. memory: its memory cgroup, shown inside so that the guest can
+    count its kills; "" for none."""
+
+    home: Home
+    machine: Machine
+    root: Sequence[Entry]
+    user: User
+    plan: Plan
+    binds: Sequence[Bind] = ()
+    memory: str = ""
+
+
+def keeper(spec: SandboxSpec, place: Place) -> list[str]:
+    """The whole command line that starts a sandbox."""
+    machine, plan = place.machine, place.plan
+    args = [machine.guest, "--keep", str(place.home.path)]
+    for directory in plan.make:
+        args += ["--make", directory]
+    for option, writes in (("write", plan.write), ("inside", plan.inside), ("thaw", plan.thaw)):
+        for path, value in writes:
+            args += [f"--{option}", path, value]
+    if spec.security.oom_score_adj is not None:
+        args += ["--inside", "/proc/self/oom_score_adj", str(spec.security.oom_score_adj)]
+    if plan.into is not None:
+        args += ["--into", plan.into]
+    if not spec.detached:
+        args.append("--attached")
+    return [*args, "--", *bubblewrap(spec, place)]
+
+
+def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
+    """bubblewrap's part: namespaces, mounts, and the guest as the first process."""
+    args = [place.machine.bwrap, *_isolation(spec, place)]
+    for entry in place.root:
+        args += entry.args()
+    args += ["--proc", "/proc", "--dev", "/dev"]
+    for path in _parents(spec, place):
+        args += ["--perms", "0755", "--dir", path]
+    for path, size, mode in _tmpfs(spec):
+        args += ["--perms", mode, "--size", str(size), "--tmpfs", path]
+    for device in spec.security.devices:
+        args += ["--dev-bind", device, device]
+    for bind in sorted(place.binds, key=lambda one: one.destination):
+        args += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.destination]
+    if place.memory:
+        where = _CGROUPS_INSIDE if place.plan.into else f"{_CGROUPS_INSIDE}/memory"
+        args += ["--ro-bind", place.memory, where]
+    args += ["--ro-bind", str(place.home.run), RUN, "--ro-bind", place.machine.guest, GUEST]
+    args += ["--remount-ro", "/dev"]
+    if spec.security.read_only_root is not False:
+        args += ["--remount-ro", "/"]
+    args += ["--chdir", "/", "--info-fd", "3", "--"]
+    return [*args, GUEST, "--enter", *_entering(spec, place), "--", "--socket", RUN]
+
+
+def _isolation(spec: SandboxSpec, place: Place) -> list[str]:
+    args = [f"--unshare-{name}" for name in _NAMESPACES]
+    args += ["--hostname", "sandbox", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+    kept = set(_ENTERING)
+    if place.machine.privileged:
+        kept.update(GUEST_CAPABILITIES)
+    else:
+        user = place.user
+        args += ["--unshare-user", "--uid", str(user.uid), "--gid", str(user.gid)]
+    for name in sorted(kept):
+        args += ["--cap-add", f"CAP_{name}"]
+    return args
+
+
+def _parents(spec: SandboxSpec, place: Place) -> list[str]:
+    """Directories above mount points, which bubblewrap would make for their owner alone."""
+    targets = [RUN, *(bind.destination for bind in place.binds), *spec.security.tmpfs]
+    if place.memory:
+        targets.append(f"{_CGROUPS_INSIDE}/memory")
+    found = {str(above) for target in targets for above in PurePosixPath(target).parents}
+    return sorted(found - {"/"})
+
+
+def _tmpfs(spec: SandboxSpec) -> Iterable[tuple[str, int, str]]:
+    limits = spec.limits
+    wanted = {"/tmp": limits.tmp, "/run": limits.run, "/dev/shm": limits.shm}  # noqa: S108 - names inside the sandbox
+    for path, size in (*wanted.items(), *spec.security.tmpfs.items()):
+        if size is not None:
+            yield path, size, "1777"
+
+
+def _entering(spec: SandboxSpec, place: Place) -> list[str]:
+    security = spec.security
+    execution = bool(security.tmp_exec)
+    args: list[str] = []
+    for path, _, _ in _tmpfs(spec):
+        if not execution or path in ("/run", "/dev/shm"):  # noqa: S108 - names inside the sandbox
+            args += ["--noexec", path]
+    for path in dict.fromkeys((*READ_ONLY_PATHS, *(security.read_only_paths or ()))):
+        args += ["--read-only", path]
+    for path in dict.fromkeys((*MASKED_PATHS, *(security.masked_paths or ()))):
+        args += ["--mask", path]
+    # With SETPCAP the guest empties the bounding set before it becomes its own user.
+    names = ("SETPCAP", *GUEST_CAPABILITIES) if place.machine.privileged else ("SETPCAP",)
+    kept = sum(1 << CAPABILITIES.index(name) for name in names)
+    return [*args, "--capabilities", f"{kept:x}"]

@@ -1,0 +1,134 @@
+"""One start of a sandbox: from its record to an instance whose guest has dialled."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.backends.base import Bind, Record
+from ringfence.backends.cgroups import Cgroup, Plan, block_devices
+from ringfence.backends.door import Door
+from ringfence.backends.process import command, etc, machine, root
+from ringfence.backends.process.etc import User
+from ringfence.backends.process.home import Home
+from ringfence.backends.process.instance import ProcessInstance, end, guest_comes
+from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.machine import Machine
+from ringfence.errors import BackendUnavailableError, InvalidSpecError, SandboxLostError
+from ringfence.spec import SandboxSpec
+
+_ORDINARY = 1000
+
+
+def user_of(spec: SandboxSpec) -> User:
+    """The user of commands, as the sandbox's own /etc/passwd shall have it.
+
+    Without an image there are root, user and nobody; InvalidSpecError for another name.
+    """
+    name, _, group = (spec.user or str(_ORDINARY)).partition(":")
+    named = {"root": 0, "user": _ORDINARY, "nobody": 65534, "nogroup": 65534}
+    try:
+        uid = int(name) if name.isdecimal() else named[name]
+        gid = uid if not group else int(group) if group.isdecimal() else named[group]
+    except KeyError as error:
+        if spec.image is not None:
+            return User(_ORDINARY, _ORDINARY)
+        raise InvalidSpecError(
+            f"user: there is no {error.args[0]!r} in a sandbox without an image: root, user,"
+            " nobody or a number",
+            op="create",
+            context={"fields": ["user"]},
+        ) from None
+    return User(uid, gid)
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """All that one start needs. directory: where sandboxes and selections of /etc are. rootfs: an
+    unpacked image, None for the host's own system. program: gives the compiled seccomp profile."""
+
+    machine: Machine
+    directory: Path
+    record: Record
+    binds: Sequence[Bind]
+    rootfs: Path | None
+    program: Callable[[], bytes]
+
+    async def run(self) -> ProcessInstance:
+        """Start it and wait for its guest. What raises leaves nothing behind."""
+        record, spec = self.record, self.record.spec
+        home = Home(self.directory / "sandboxes" / record.id)
+        user = user_of(spec)
+        entries, selected = self._root(user)
+        plan, cgroup = self._plan()
+        home.make(
+            {
+                "labels": dict(spec.labels),
+                "image": spec.image,
+                "created": record.created,
+                "etc": selected,
+            }
+        )
+        keeper: Keeper | None = None
+        try:
+            memory = "" if cgroup is None else _memory(cgroup)
+            place = command.Place(home, self.machine, entries, user, plan, self.binds, memory)
+            with Door(home.run) as door:
+                keeper = Keeper.spawn(command.keeper(spec, place), attached=not spec.detached)
+                program = self.program()
+                waiting = await self._guest(door, home, keeper)
+            keeper.started()
+            pid = home.guest() or 0
+        except BaseException:
+            await _give_up(keeper, home, cgroup)
+            raise
+        return ProcessInstance(
+            record, home, keeper, cgroup, pid=pid, program=program, waiting=waiting
+        )
+
+    def _root(self, user: User) -> tuple[list[root.Entry], str]:
+        if self.rootfs is not None:
+            return root.image(self.rootfs), ""
+        selected = etc.selection(self.directory / "etc", user)
+        return root.host(selected, user.home), selected.name
+
+    def _plan(self) -> tuple[Plan, Cgroup | None]:
+        tree, limits = self.machine.tree, self.record.spec.limits
+        if not tree.version:
+            return Plan(), None
+        devices: Sequence[str] = ()
+        if limits.read_rate is not None or limits.write_rate is not None:
+            shown = ["/usr", str(self.directory), *(bind.source for bind in self.binds)]
+            devices = block_devices(shown)
+        return tree.plan(self.record.id, limits, devices), tree.cgroup(self.record.id, limits)
+
+    async def _guest(self, door: Door, home: Home, keeper: Keeper) -> socket.socket:
+        try:
+            return await guest_comes(door, home, keeper)
+        except SandboxLostError:
+            words = machine.explain(keeper.words() or "it ended without a word")
+            raise BackendUnavailableError(
+                f"process: the sandbox did not start: {words}",
+                op="create",
+                sandbox_id=home.id,
+                context={"words": keeper.words()},
+            ) from None
+
+
+def _memory(cgroup: Cgroup) -> str:
+    directories = cgroup.directories
+    return directories.get("unified") or directories.get("memory", "")
+
+
+async def _give_up(keeper: Keeper | None, home: Home, cgroup: Cgroup | None) -> None:
+    """Remove everything, whatever is cancelled meanwhile."""
+    if keeper is None:
+        home.remove()
+        return
+    ending = asyncio.ensure_future(end(keeper, home, cgroup))
+    while not ending.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(ending)
+    ending.result()

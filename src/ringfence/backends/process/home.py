@@ -1,0 +1,106 @@
+"""The directory of one sandbox: what its keeper and whoever looks for it share.
+
+    ID/run/       bound read-only into the sandbox; the socket that the guest dials
+    ID/keeper     locked by the keeper while it lives
+    ID/info       the guest's pid, written by bubblewrap
+    ID/sandbox    labels and the like, for `found`
+
+The keeper removes all of it when the sandbox has ended.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import AlreadyExistsError
+
+_FLOCK = struct.Struct("hhqqi4x")
+_YOUNG_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One sandbox's directory, there or not."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """The directory that is bound into the sandbox."""
+        return self.path / "run"
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self.path.name
+
+    def make(self, facts: Mapping[str, Any]) -> None:
+        """Make it, with `facts` for `found`. AlreadyExistsError."""
+        try:
+            self.path.mkdir(mode=0o711)
+        except FileExistsError:
+            raise AlreadyExistsError(
+                f"there is a sandbox {self.id} already: choose another id",
+                op="create",
+                sandbox_id=self.id,
+            ) from None
+        self.run.mkdir(mode=0o711)
+        (self.path / "sandbox").write_text(json.dumps(facts))
+
+    def facts(self) -> dict[str, Any] | None:
+        """What `make` was given, None when that is gone or not whole."""
+        try:
+            found = json.loads((self.path / "sandbox").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def guest(self) -> int | None:
+        """The guest's pid as bubblewrap told it, None when it did not yet."""
+        try:
+            pid = json.loads((self.path / "info").read_bytes())["child-pid"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return int(pid)
+
+    def keeper(self) -> int | None:
+        """The pid of the keeper that lives, by the lock it holds."""
+        try:
+            descriptor = os.open(self.path / "keeper", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        finally:
+            os.close(descriptor)
+        return None if kind == fcntl.F_UNLCK else int(pid)
+
+    def remove(self) -> None:
+        """Remove what is left of it. Idempotent."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def homes(root: Path) -> Iterator[Home]:
+    """The directories of all sandboxes below `root`."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield Home(Path(entry.path))
+
+
+def abandoned(root: Path) -> Iterator[Home]:
+    """Directories that no keeper looks after any more; a young one may be in the making."""
+    now = time.time()
+    for home in homes(root):
+        with contextlib.suppress(OSError):
+            if home.keeper() is None and now - home.path.stat().st_mtime > _YOUNG_SECONDS:
+                yield home

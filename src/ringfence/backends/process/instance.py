@@ -1,0 +1,237 @@
+"""One sandbox on this machine."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ringfence.backends.base import Evidence, ProtocolFactory, Record
+from ringfence.backends.cgroups import Cgroup
+from ringfence.backends.door import Door
+from ringfence.backends.process import evidence
+from ringfence.backends.process.home import Home
+from ringfence.backends.process.keeper import Keeper
+from ringfence.errors import (
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SandboxLostError,
+    StateError,
+)
+from ringfence.metrics import Reader, reader_of
+from ringfence.spec import Limits, State, Usage
+
+CONNECT_SECONDS = 10.0
+_END_SECONDS = 10.0
+_FREEZE_SECONDS = 5.0
+_LOOK_SECONDS = 0.0005
+_SWEEP_SECONDS = 1.0
+
+
+class ProcessInstance:
+    """A sandbox. Made by `ProcessBackend.create` and `attach`.
+
+    filter: the granted seccomp profile as a program for the guest's FILTER, b"" for none. waiting:
+    the connection that create has accepted already, for the first `connect`.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        home: Home,
+        keeper: Keeper,
+        cgroup: Cgroup | None,
+        *,
+        pid: int,
+        program: bytes = b"",
+        waiting: socket.socket | None = None,
+    ) -> None:
+        self.record = record
+        self.pid = pid
+        self.filter = program
+        self._home = home
+        self._keeper = keeper
+        self._cgroup = cgroup
+        self._waiting = waiting
+        self._reader: Reader | None = None
+
+    async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
+        """The stream to the guest, as `Instance.connect` describes it."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            with Door(self._directory()) as door:
+                waiting = await guest_comes(door, self._home, self._keeper)
+        try:
+            transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=waiting)
+        except BaseException:
+            waiting.close()
+            raise
+        return transport
+
+    def _directory(self) -> Path:
+        if not self._keeper.alive():
+            raise self._lost("connect")
+        return self._home.run
+
+    async def state(self) -> State:
+        """The kernel's word: its keeper lives, and its cgroup is frozen or not."""
+        if not self._keeper.alive():
+            return State.EXITED
+        if self._cgroup is not None and self._cgroup.frozen():
+            return State.PAUSED
+        return State.RUNNING
+
+    async def evidence(self) -> Evidence:
+        """What the kernel says of the guest. SandboxLostError when it is gone."""
+        if not self._keeper.alive():
+            raise self._lost("evidence")
+        try:
+            status = evidence.status(self.pid)
+            limits: Mapping[str, str] = {} if self._cgroup is None else self._cgroup.evidence()
+            return Evidence(evidence.describe(self.pid, self.record, limits), status, limits)
+        except FileNotFoundError:
+            raise self._lost("evidence") from None
+
+    async def usage(self) -> Usage | None:
+        """Read from its cgroups on kept descriptors; None when it has none.
+
+        SandboxLostError when it is gone.
+        """
+        if self._cgroup is None:
+            return None
+        try:
+            if self._reader is None:
+                if not self._keeper.alive():
+                    raise self._lost("usage")
+                self._reader = reader_of(self._cgroup.places, self.pid)
+            return self._reader.read()
+        except NotFoundError:
+            raise self._lost("usage") from None
+
+    async def pause(self) -> None:
+        """Freeze everything in it. Idempotent.
+
+        SandboxLostError when it is gone, StateError when it cannot be frozen. Cancellation lets it
+        run on.
+        """
+        cgroup = self._freezable("pause")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _FREEZE_SECONDS
+        try:
+            cgroup.freeze()
+            while not cgroup.frozen():
+                if loop.time() > until:
+                    raise StateError("pause: its processes do not freeze; it runs on", op="pause")
+                if not self._keeper.alive():
+                    raise self._lost("pause")
+                await asyncio.sleep(_LOOK_SECONDS)
+        except NotFoundError:
+            raise self._lost("pause") from None
+        except BaseException:
+            with contextlib.suppress(NotFoundError):
+                cgroup.thaw()
+            raise
+
+    async def resume(self) -> None:
+        """Let it go on. Idempotent. SandboxLostError when it is gone."""
+        try:
+            self._freezable("resume").thaw()
+        except NotFoundError:
+            raise self._lost("resume") from None
+
+    def _freezable(self, op: str) -> Cgroup:
+        if self._cgroup is None or not self._cgroup.tree.freezes:
+            raise StateError(f"{op}: there is no freezer cgroup for it here", op=op)
+        if not self._keeper.alive():
+            raise self._lost(op)
+        return self._cgroup
+
+    async def update(self, limits: Limits) -> None:
+        """Change memory, swap, cpus, cpu_shares or pids while it runs; those that are None stay.
+
+        ResourceExhaustedError when it uses more already, StateError without cgroups.
+        """
+        if self._cgroup is None:
+            raise StateError("update: it has no cgroups whose limits could change", op="update")
+        try:
+            self._cgroup.update(limits)
+        except NotFoundError:
+            raise self._lost("update") from None
+
+    async def delete(self) -> None:
+        """Kill it; its keeper removes its cgroups and its directory. Idempotent.
+
+        ResourceExhaustedError when the kernel does not let it die within 10 s.
+        """
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        await end(self._keeper, self._home, self._cgroup)
+
+    def _lost(self, op: str) -> SandboxLostError:
+        return SandboxLostError(
+            f"{op}: the sandbox has ended: it was deleted, it expired or it was killed",
+            op=op,
+            sandbox_id=self.record.id,
+        )
+
+
+async def end(keeper: Keeper, home: Home, cgroup: Cgroup | None) -> None:
+    """Have the keeper end all of it, wait for that, and remove what a killed keeper left."""
+    keeper.end()
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await keeper.ended()
+    except TimeoutError:
+        raise ResourceExhaustedError(
+            f"delete: the sandbox is not dead after {_END_SECONDS:g} s: one of its processes hangs"
+            " in the kernel",
+            op="delete",
+            sandbox_id=home.id,
+        ) from None
+    keeper.close()
+    if home.path.exists() and home.keeper() is None:
+        sweep(home, cgroup)
+
+
+def sweep(home: Home, cgroup: Cgroup | None) -> None:
+    """Kill and remove what a keeper that was killed itself has left behind."""
+    until = time.monotonic() + _SWEEP_SECONDS
+    while cgroup is not None and cgroup.exists() and time.monotonic() < until:
+        cgroup.kill()
+        cgroup.remove()
+    home.remove()
+
+
+async def guest_comes(
+    door: Door, home: Home, keeper: Keeper, seconds: float = CONNECT_SECONDS
+) -> socket.socket:
+    """The connection of a sandbox's guest through an open door.
+
+    SandboxLostError when it ends meanwhile, DeadlineExceededError after `seconds`.
+    """
+    accepting = asyncio.ensure_future(door.accept(home.guest))
+    ending = asyncio.ensure_future(keeper.ended())
+    both = (accepting, ending)
+    try:
+        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if accepting.done():
+            return accepting.result()
+        if ending.done():
+            raise SandboxLostError("connect: the sandbox has ended", op="connect")
+        raise DeadlineExceededError(
+            f"connect: the guest did not dial within {seconds:g} s", op="connect"
+        )
+    except BaseException:
+        if accepting.done() and not accepting.cancelled() and accepting.exception() is None:
+            accepting.result().close()
+        raise
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)

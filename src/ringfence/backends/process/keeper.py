@@ -1,0 +1,153 @@
+"""The keeper of a sandbox, seen from Python: started, found again, told to end it all.
+
+What it does is written in guest/agent/keep.c.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Self
+
+from ringfence.backends.process.home import Home
+
+_ERRORS_BYTES = 4096
+
+
+class Keeper:
+    """A keeper by its pidfd, so that no other process is ever meant.
+
+    lifeline: our end of its standard input; when it closes, an attached sandbox ends. errors: what
+    it and bubblewrap wrote to standard error, until `started`.
+    """
+
+    def __init__(self, pid: int, *, child: bool, lifeline: int = -1, errors: int = -1) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._child = child
+        self._lifeline = lifeline
+        self._errors = errors
+        self._ended = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @classmethod
+    def spawn(cls, args: list[str], *, attached: bool) -> Self:
+        """Start one, in a session of its own. OSError."""
+        errors = os.memfd_create("errors", os.MFD_CLOEXEC)
+        ours = theirs = -1
+        try:
+            if attached:
+                theirs, ours = os.pipe()
+            else:
+                theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            pid = os.posix_spawn(
+                args[0],
+                args,
+                {},
+                file_actions=(
+                    (os.POSIX_SPAWN_DUP2, theirs, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, errors, 2),
+                ),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except BaseException:
+            for descriptor in (errors, ours):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            raise
+        finally:
+            if theirs >= 0:
+                os.close(theirs)
+        try:
+            return cls(pid, child=True, lifeline=ours, errors=errors)
+        except BaseException:
+            # Without a handle it must not live; its lifeline is closed with us.
+            os.kill(pid, signal.SIGTERM)
+            for descriptor in (errors, ours):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            raise
+
+    @classmethod
+    def find(cls, home: Home) -> Self | None:
+        """The one that looks after `home`, None when it has ended."""
+        pid = home.keeper()
+        if pid is None:
+            return None
+        try:
+            found = cls(pid, child=False)
+        except ProcessLookupError:
+            return None
+        if home.keeper() != pid:
+            found.close()
+            return None
+        return found
+
+    def alive(self) -> bool:
+        """Whether it lives; it is reaped when it does not."""
+        if self._ended or self._pidfd < 0:
+            return False
+        if self._child:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG) is None:
+                    return True
+        else:
+            try:
+                signal.pidfd_send_signal(self._pidfd, 0)
+            except ProcessLookupError:
+                pass
+            else:
+                return True
+        self._ended = True
+        return False
+
+    def end(self) -> None:
+        """Have it kill the sandbox and clear up. Idempotent; `ended` says when it is done."""
+        if self._pidfd >= 0 and not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+
+    async def ended(self) -> None:
+        """Until it has ended. Cancellation changes nothing."""
+        if not self.alive():
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters.append(waiter)
+        loop.add_reader(self._pidfd, self._wake)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+            if not self._waiters:
+                loop.remove_reader(self._pidfd)
+        self.alive()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def words(self) -> str:
+        """What it and bubblewrap complained of so far."""
+        if self._errors < 0:
+            return ""
+        text = os.pread(self._errors, _ERRORS_BYTES, 0).decode("utf-8", "replace")
+        return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+    def started(self) -> None:
+        """Nothing can go wrong with the start any more: forget its words."""
+        if self._errors >= 0:
+            os.close(self._errors)
+            self._errors = -1
+
+    def close(self) -> None:
+        """Let go of it: an attached sandbox ends, a detached one goes on. Idempotent."""
+        self.started()
+        for descriptor in (self._lifeline, self._pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lifeline = self._pidfd = -1

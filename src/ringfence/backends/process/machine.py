@@ -1,0 +1,147 @@
+"""What this machine lets us do: bubblewrap, user namespaces, cgroups."""
+
+import asyncio
+import os
+import re
+import resource
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.backends.cgroups import Tree, find_tree
+from ringfence.errors import BackendUnavailableError
+
+LEAST_VERSION = (0, 8)
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+_INSTALL = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora)"
+_CAP_SYS_ADMIN = 21
+_ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """bwrap: its path. privileged: whether sandboxes are made as root, without a user namespace.
+    guest: the guest's program. tree: where their cgroups go."""
+
+    bwrap: str
+    version: tuple[int, int]
+    privileged: bool
+    guest: str
+    tree: Tree
+
+
+async def look(guest: Path) -> Machine:
+    """The machine as it is now. BackendUnavailableError says what is missing and the remedy."""
+    bwrap = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
+    if bwrap is None:
+        raise _unavailable(f"bubblewrap is not installed: {_INSTALL}")
+    version = await _version(bwrap)
+    if version < LEAST_VERSION:
+        wanted, found = (".".join(map(str, number)) for number in (LEAST_VERSION, version))
+        raise _unavailable(f"{bwrap} is version {found}; {wanted} or newer is needed: {_INSTALL}")
+    if not os.access(guest, os.X_OK):
+        raise _unavailable(f"the guest program {guest} is missing: python -m ringfence.guest.build")
+    privileged = os.geteuid() == 0
+    if privileged:
+        _check_root()
+    else:
+        _check_user(bwrap)
+    return Machine(bwrap, version, privileged, str(guest), find_tree())
+
+
+async def _version(bwrap: str) -> tuple[int, int]:
+    process = await asyncio.create_subprocess_exec(
+        bwrap,
+        "--version",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            output, _ = await process.communicate()
+    except BaseException as error:
+        if process.returncode is None:
+            process.kill()
+        await asyncio.shield(process.wait())
+        if isinstance(error, TimeoutError):
+            raise _unavailable(f"{bwrap} --version does not end: {_INSTALL}") from None
+        raise
+    match = _VERSION.search(output.decode("utf-8", "replace"))
+    if process.returncode != 0 or match is None:
+        raise _unavailable(f"{bwrap} --version failed: {output[:200]!r}; {_INSTALL}")
+    return int(match[1]), int(match[2])
+
+
+def _check_root() -> None:
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    if not effective >> _CAP_SYS_ADMIN & 1:
+        raise _unavailable(
+            "this root has no CAP_SYS_ADMIN (a container?): run as an ordinary user where user"
+            " namespaces are allowed, or give it that capability"
+        )
+
+
+def _check_user(bwrap: str) -> None:
+    if Path(bwrap).stat().st_mode & stat.S_ISUID:
+        raise _unavailable(f"{bwrap} is setuid root, which refuses sized tmpfs: chmod u-s {bwrap}")
+    remedy = namespaces_refused()
+    if remedy is not None:
+        raise _unavailable(remedy)
+
+
+def namespaces_refused(root: Path = Path("/proc/sys")) -> str | None:
+    """Which setting of the kernel keeps ordinary users from making user namespaces, with the
+    command that changes it; None when none does."""
+    rules: Mapping[str, tuple[str, str]] = {
+        "kernel/unprivileged_userns_clone": ("0", "1"),
+        "user/max_user_namespaces": ("0", "10000"),
+    }
+    for name, (refusing, wanted) in rules.items():
+        if _read(root / name) == refusing:
+            setting = name.replace("/", ".")
+            return (
+                "ordinary users may not make user namespaces here: as root,"
+                f" sysctl -w {setting}={wanted}"
+            )
+    return None
+
+
+def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
+    """What bubblewrap's words mean, with what to do, where that is known."""
+    if "setting up uid map" in errors or "No permissions to creat" in errors:
+        remedy = namespaces_refused(root)
+        if remedy is None and _read(root / "kernel/apparmor_restrict_unprivileged_userns") == "1":
+            remedy = (
+                "AppArmor keeps ordinary users from user namespaces here: as root,"
+                " sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap a"
+                " profile with `userns,`"
+            )
+        if remedy is not None:
+            return f"{errors}; {remedy}"
+    return errors
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def memory() -> int:
+    """Bytes of memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def nofile() -> int:
+    """The highest number of open files a process here can have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 2**20 if hard == resource.RLIM_INFINITY else hard
+
+
+def _unavailable(why: str) -> BackendUnavailableError:
+    return BackendUnavailableError(f"process: {why}", op="open", context={"backend": "process"})

@@ -1,0 +1,61 @@
+"""What this machine cannot enforce for a sandbox of processes, said before anything starts."""
+
+from collections.abc import Iterator
+
+from ringfence.backends.process.machine import Machine
+from ringfence.errors import UnsupportedError
+from ringfence.spec import SandboxSpec
+
+ALWAYS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
+"""Limits that need no cgroup."""
+
+_CGROUP_LIMITS = ("memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "read_rate",
+                  "write_rate")  # fmt: skip
+
+
+def refuse(spec: SandboxSpec, machine: Machine) -> None:
+    """UnsupportedError that names every control of `spec` which cannot be enforced here.
+
+    Those in `allow_degraded` are let pass.
+    """
+    problems = [
+        (name, why)
+        for name, why in (*_confinement(spec, machine), *_limits(spec, machine))
+        if name not in spec.security.allow_degraded
+    ]
+    if problems:
+        raise UnsupportedError(
+            "create: the process backend cannot enforce here "
+            + "; ".join(f"{name}: {why}" for name, why in problems),
+            op="create",
+            context={"controls": [name for name, _ in problems]},
+        )
+
+
+def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    security = spec.security
+    for name in ("apparmor", "selinux", "runtime", "sysctls"):
+        if getattr(security, name):
+            yield name, "only the docker backend has it"
+    if security.user_namespace and machine.privileged:
+        yield "user_namespace", "root makes sandboxes without one: run as an ordinary user"
+    if security.capabilities:
+        yield "capabilities", "commands have none here"
+    if security.groups and not machine.privileged:
+        yield "groups", "an ordinary user cannot give any"
+    if spec.network.mode == "bridge":
+        yield "network", "there is no bridge: use mode='proxy'"
+    if spec.image is not None and security.read_only_root is False:
+        yield "read_only_root", "an unpacked image is shared and stays as it is"
+
+
+def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    limits = spec.limits
+    why = machine.tree.missing or "this kernel has no cgroup controller for it"
+    for name in _CGROUP_LIMITS:
+        value = getattr(limits, name)
+        if value is None or name in machine.tree.limits or (name == "swap" and value == 0):
+            continue
+        yield name, why
+    if limits.disk is not None:
+        yield "disk", "use a sized workspace"

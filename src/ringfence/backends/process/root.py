@@ -1,0 +1,76 @@
+"""What a sandbox has as its root: the host's own system, or an unpacked image, both read-only.
+
+Either is put together on a tmpfs, entry by entry, so that mount points can be made beside what is
+there without writing to it.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.errors import ImageError
+
+SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+"""What of the host's root is shown besides /usr."""
+
+_MADE = frozenset({"proc", "dev", "tmp", "run", "sys", ".ringfence", "lost+found"})
+_FLAG = {"dir": "--dir", "link": "--symlink", "bind": "--ro-bind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name at the root. kind: "bind" (source is a path of the host), "link" (source is what it
+    points to) or "dir" (an empty directory)."""
+
+    kind: str
+    target: str
+    source: str = ""
+
+    def args(self) -> list[str]:
+        """It as bubblewrap's arguments."""
+        if self.kind == "dir":
+            return ["--perms", "0755", "--dir", self.target]
+        return [_FLAG[self.kind], self.source, self.target]
+
+
+def host(etc: Path, home: str, top: Path = Path("/")) -> list[Entry]:
+    """The host's system directories with `etc` as /etc and an empty home directory."""
+    entries = [Entry("bind", "/usr", str(top / "usr"))]
+    for name in SYSTEM:
+        path = top / name
+        if path.is_symlink():
+            entries.append(Entry("link", f"/{name}", os.readlink(path)))  # noqa: PTH115 - as it is
+        elif path.is_dir():
+            entries.append(Entry("bind", f"/{name}", str(path)))
+    entries.append(Entry("bind", "/etc", str(etc)))
+    for place in ("/var", "/home", "/root", "/mnt", "/opt", "/srv"):
+        entries.append(Entry("dir", place))
+    entries.append(Entry("link", "/var/tmp", "/tmp"))  # noqa: S108 - names inside the sandbox
+    entries.append(Entry("link", "/var/run", "/run"))
+    if home not in ("/", "/root"):
+        entries.append(Entry("dir", home))
+    return entries
+
+
+def image(rootfs: Path) -> list[Entry]:
+    """The entries of an unpacked image. ImageError when it is none."""
+    entries = []
+    try:
+        names = sorted(os.listdir(rootfs))  # noqa: PTH208 - names, not paths
+        for name in names:
+            if name in _MADE:
+                continue
+            path = rootfs / name
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                entries.append(Entry("link", f"/{name}", os.readlink(path)))  # noqa: PTH115 - as it is
+            elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+                entries.append(Entry("bind", f"/{name}", str(path)))
+    except OSError as error:
+        raise ImageError(f"image: {rootfs} cannot be read: {error.strerror}", op="create") from None
+    if not entries:
+        raise ImageError(
+            f"image: {rootfs} is empty: it should hold a root file system", op="create"
+        )
+    return entries
