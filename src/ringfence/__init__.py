@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entries import FileInfo as FileInfo
     from ringfence.sandbox.entries import Kind as Kind
     from ringfence.sandbox.entries import Listing as Listing
-    from ringfence.sandbox.entry import open as open
+    from ringfence.sandbox.entry import open as open  # noqa: A004 - the library's own word
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
     from ringfence.sandbox.life import DeleteReport as DeleteReport
@@ -231,7 +231,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
+_PARTS = frozenset({"digest", "errors", "events", "spec", "sync", "testing"})
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"ringfence.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'ringfence' has no attribute {name!r}")

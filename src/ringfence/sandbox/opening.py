@@ -174,7 +174,9 @@ async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, B
     backend = where.backend
     if backend is not None and isinstance(backend, Remembering):
         return backend.record(sandbox_id), backend, Records(None)
-    ledger: Ledger = where.ledger or await asyncio.to_thread(Ledger.default)
+    ledger = where.ledger
+    if ledger is None:
+        ledger = await asyncio.to_thread(Ledger.default)
     entry = await asyncio.to_thread(ledger.get, sandbox_id)
     if not entry.live:
         raise NotFoundError(

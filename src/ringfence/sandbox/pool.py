@@ -18,7 +18,7 @@ from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
-from ringfence.sandbox.entry import Opening, open
+from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import SandboxSpec
@@ -160,8 +160,8 @@ class Pool:
             failed = self._statistics.failures
             await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
             if self._statistics.failures > failed:
-                self._statistics.created += 1
                 self._ready.append(await self._make())
+                self._statistics.created += 1
 
     async def aclose(self) -> None:
         """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation."""
@@ -200,6 +200,7 @@ class Maker:
         self._opening = opening
 
     async def __call__(self) -> Sandbox:
+        """A new member."""
         return await self._opening
 
 
