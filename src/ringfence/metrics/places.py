@@ -50,7 +50,7 @@ def hierarchies(mountinfo: str) -> tuple[Hierarchy, ...]:
         kind, *source = after.split()
         if not separator or kind not in ("cgroup", "cgroup2"):
             continue
-        root, mount_point = (_unescape(part) for part in before.split()[3:5])
+        root, mount_point = (unescape(part) for part in before.split()[3:5])
         if kind == "cgroup2":
             found.append(Hierarchy(2, frozenset(), mount_point, root))
         else:
@@ -111,5 +111,6 @@ def unified_controllers(place: Place) -> frozenset[str]:
         return frozenset()
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """A path as mountinfo has it, with its octal escapes undone."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

@@ -58,7 +58,7 @@ def keeper(spec: SandboxSpec, place: Place) -> list[str]:
 
 def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     """bubblewrap's part: namespaces, mounts, and the guest as the first process."""
-    args = [place.machine.bwrap, *_isolation(spec, place)]
+    args = [place.machine.bwrap, *_isolation(place)]
     for entry in place.root:
         args += entry.args()
     args += ["--proc", "/proc", "--dev", "/dev"]
@@ -81,7 +81,7 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     return [*args, GUEST, "--enter", *_entering(spec, place), "--", "--socket", RUN]
 
 
-def _isolation(spec: SandboxSpec, place: Place) -> list[str]:
+def _isolation(place: Place) -> list[str]:
     args = [f"--unshare-{name}" for name in _NAMESPACES]
     args += ["--hostname", "sandbox", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
     kept = set(_ENTERING)
@@ -89,7 +89,14 @@ def _isolation(spec: SandboxSpec, place: Place) -> list[str]:
         kept.update(GUEST_CAPABILITIES)
     else:
         user = place.user
-        args += ["--unshare-user", "--uid", str(user.uid), "--gid", str(user.gid)]
+        args += [
+            "--unshare-user",
+            "--disable-userns",
+            "--uid",
+            str(user.uid),
+            "--gid",
+            str(user.gid),
+        ]
     for name in sorted(kept):
         args += ["--cap-add", f"CAP_{name}"]
     return args

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Record
+from ringfence.metrics.places import unescape
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _STATUS = {
@@ -56,7 +57,7 @@ def mounts(mountinfo: str) -> list[dict[str, Any]]:
             continue
         found.append(
             {
-                "destination": fields[4].encode().decode("unicode_escape"),
+                "destination": unescape(fields[4]),
                 "type": kind[0],
                 "options": sorted({*fields[5].split(","), *kind[2].split(",")[1:]}),
                 "read_only": "ro" in fields[5].split(","),
