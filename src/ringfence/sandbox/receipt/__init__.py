@@ -1,0 +1,115 @@
+"""The receipt: what is really enforced, read back from kernel and runtime after the start.
+
+`receipt` is pure: evidence in, rows out. No value of a row's `enforced` comes from the spec.
+`read` gathers the evidence of a running sandbox, before its first command.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ringfence.backends.base import Instance
+from ringfence.errors import PolicyDeniedError, SandboxLostError
+from ringfence.guest.control import User
+from ringfence.guest.request import Exit
+from ringfence.guest.session import Session
+from ringfence.policy import seccomp
+from ringfence.sandbox.commands import Command, Setting, prepare
+from ringfence.sandbox.receipt.evidence import Findings
+from ringfence.sandbox.receipt.identity import identity_rows
+from ringfence.sandbox.receipt.places import place_rows, sysctl_path
+from ringfence.sandbox.receipt.resources import resource_rows
+from ringfence.sandbox.receipt.view import GuestView, MountLine, PathView, parse_view, show_args
+from ringfence.spec import Receipt, SandboxSpec
+
+__all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
+
+_SECONDS = 20.0
+_KINDS = ("pid", "mnt", "net", "ipc", "uts", "cgroup", "user")
+
+
+def receipt(found: Findings) -> Receipt:
+    """The rows of all controls."""
+    rows = (*identity_rows(found), *resource_rows(found), *place_rows(found))
+    return Receipt(tuple(rows))
+
+
+def check(made: Receipt, spec: SandboxSpec) -> Receipt:
+    """`made`, unless a control is missing that `security.allow_degraded` does not name.
+
+    PolicyDeniedError lists every gap at once.
+    """
+    allowed = set(spec.security.allow_degraded)
+    gaps = [
+        row
+        for row in made.gaps
+        if row.name not in allowed and row.name.split(" ")[0] not in allowed
+    ]
+    if not gaps:
+        return made
+    raise PolicyDeniedError(
+        "not enforced: "
+        + "; ".join(
+            f"{row.name}: asked for {row.requested}, found {row.enforced} ({row.evidence})"
+            for row in gaps
+        ),
+        op="receipt",
+        context={"controls": [row.name for row in gaps]},
+    )
+
+
+async def read(
+    spec: SandboxSpec, instance: Instance, session: Session, user: User, *, arch: str
+) -> Receipt:
+    """The checked receipt of a sandbox that runs no command of its user's yet.
+
+    user: the default one, as commands have it. arch: of the image, for the seccomp profile.
+    Raises PolicyDeniedError for gaps, GuestError for a view that makes no sense. Cancellation ends
+    the one command that it runs.
+    """
+    view = await gather(spec, session, user)
+    found = Findings(
+        spec=spec,
+        outside=await instance.evidence(),
+        view=view,
+        here=_own_namespaces(),
+        profile=_profile(spec, arch),
+        reserved_uid=session.hello.reserved_uid,
+    )
+    return check(receipt(found), spec)
+
+
+async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
+    """A command's own view, by running the guest's `--show` exactly as commands are run."""
+    security = spec.security
+    paths = (*(security.masked_paths or ()), *(security.read_only_paths or ()), *security.devices)
+    tmpfs = ("/tmp", "/run", "/dev/shm", *security.tmpfs)  # noqa: S108 - names inside the sandbox
+    args = show_args(
+        list(dict.fromkeys((*paths, *tmpfs))), [sysctl_path(name) for name in security.sysctls]
+    )
+    setting = Setting({}, "/", user, spec.limits, security.groups)
+    prepared = prepare(Command(args=args, timeout=_SECONDS, output=2**20), setting)
+    ended = await session.run(prepared.request)
+    if not isinstance(ended, Exit):
+        why = ended.detail or os.strerror(ended.errno)
+        raise PolicyDeniedError(
+            f"receipt: nothing can be run as {spec.user}: {why}",
+            op="receipt",
+            context={"errno": ended.errno, "stage": ended.stage},
+        )
+    if ended.status is None:
+        raise SandboxLostError("receipt: the sandbox ended at once", op="receipt")
+    return parse_view(ended.stdout)
+
+
+def _profile(spec: SandboxSpec, arch: str) -> Mapping[str, Any]:
+    return seccomp.granted(spec.security, spec.profile, arch)
+
+
+def _own_namespaces() -> dict[str, str]:
+    found = {}
+    for kind in _KINDS:
+        with contextlib.suppress(OSError):
+            found[kind] = os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - no path
+    return found

@@ -1,0 +1,90 @@
+"""All that a receipt is made from, and the few ways to read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringfence.backends.base import Evidence
+from ringfence.sandbox.receipt.view import GuestView, parse_status
+from ringfence.spec import Control, SandboxSpec
+
+_CGROUP_INSIDE = (
+    "/sys/fs/cgroup",
+    "/sys/fs/cgroup/memory",
+    "/sys/fs/cgroup/pids",
+    "/sys/fs/cgroup/cpu",
+    "/sys/fs/cgroup/cpuset",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """spec: the granted one, for what was requested and for nothing else. outside: the backend's
+    evidence. view: a command's own. here: the namespaces of this process, by kind, {} when the
+    sandbox is on another machine. profile: the granted seccomp profile in OCI's format.
+    reserved_uid: the guest's own.
+    """
+
+    spec: SandboxSpec
+    outside: Evidence
+    view: GuestView
+    here: Mapping[str, str] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    reserved_uid: int = 65501
+
+    @property
+    def host_config(self) -> Mapping[str, Any]:
+        """The Engine's description of how it runs the container; {} on other backends."""
+        config = self.outside.runtime.get("HostConfig")
+        return config if isinstance(config, dict) else {}
+
+    @property
+    def guest_status(self) -> Mapping[str, str]:
+        """The status of the guest on this host, {} when it is not seen or is gVisor's kernel."""
+        return {} if self.gvisor else parse_status(self.outside.guest_status)
+
+    @property
+    def runtime(self) -> str:
+        """The OCI runtime by the Engine's word, "" on other backends."""
+        return str(self.host_config.get("Runtime") or "")
+
+    @property
+    def gvisor(self) -> bool:
+        """Whether gVisor's kernel answers inside instead of this machine's."""
+        return self.runtime.split("-")[0] in ("runsc", "gvisor")
+
+    def cgroup(self, *names: str) -> tuple[str, str] | None:
+        """(content, where it stands) of the first of these cgroup files, outside before inside."""
+        for name in names:
+            text = self.outside.cgroup.get(name)
+            if text is not None:
+                return text.strip(), f"cgroup {name}"
+        for name in names:
+            for directory in _CGROUP_INSIDE:
+                text = self.view.files.get(f"{directory}/{name}")
+                if text is not None:
+                    return text.strip(), f"{directory}/{name} inside"
+        return None
+
+
+def control(name: str, requested: object, enforced: object, evidence: str, *, ok: bool) -> Control:
+    """One row of a receipt."""
+    return Control(name, _shown(requested), _shown(enforced), ok, evidence)
+
+
+def _shown(value: object) -> str:
+    if value is None or value in ((), ""):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(str(item) for item in sorted(value, key=str)) or "none"
+    return str(value)
+
+
+def number(text: str | None) -> int | None:
+    """A whole number, None for "max", "unlimited", nothing or nonsense."""
+    try:
+        return int((text or "").split()[0])
+    except (ValueError, IndexError):
+        return None

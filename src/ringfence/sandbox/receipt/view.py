@@ -1,0 +1,164 @@
+"""What a command sees of its own confinement: the guest's `--show`, run as any command is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ringfence.errors import GuestError
+
+GUEST = "/.ringfence/guest"
+"""The guest's program inside every sandbox."""
+
+_MOST_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class MountLine:
+    """A line of mountinfo. options: of the mount; super_options: of its file system."""
+
+    destination: str
+    root: str
+    type: str
+    options: frozenset[str]
+    super_options: frozenset[str]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written through it."""
+        return "ro" in self.options or "ro" in self.super_options
+
+
+@dataclass(frozen=True, slots=True)
+class PathView:
+    """A path as a command finds it. errno: of opening it, 0 when that went well. holds: whether
+    there is anything in it. read_only: of its mount. bytes: of its file system, 0 unknown."""
+
+    errno: int
+    holds: bool
+    read_only: bool
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """status: fields of /proc/self/status. mounts: the last one of each destination. limits: (soft,
+    hard) by the kernel's name, None for unlimited. namespaces: the kernel's identity by kind.
+    probes: errno by syscall, 0 when it went well. files: contents by path, of what could be read.
+    """
+
+    status: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, MountLine] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    interfaces: frozenset[str] | None = None
+    devices: frozenset[str] = frozenset()
+    probes: Mapping[str, int] = field(default_factory=dict)
+    paths: Mapping[str, PathView] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def show_args(paths: Sequence[str], files: Sequence[str]) -> list[str]:
+    """The command that shows; paths to probe, files to copy out."""
+    return [GUEST, "--show", *paths, *(f"={path}" for path in files)]
+
+
+def parse_view(output: bytes) -> GuestView:
+    """The view in `--show`'s output. GuestError when it is none, or longer than it may be."""
+    if len(output) > _MOST_BYTES:
+        raise _bad()
+    kinds: dict[str, dict[str, str]] = {}
+    for name, text in _records(output):
+        kind, _, rest = name.partition(":")
+        kinds.setdefault(kind, {})[rest] = text
+    files = kinds.get("file", {})
+    try:
+        return GuestView(
+            status=parse_status(files.get("/proc/self/status", "")),
+            mounts=parse_mounts(files.get("/proc/self/mountinfo", "")),
+            limits=_limits(files.get("/proc/self/limits", "")),
+            namespaces=kinds.get("namespace", {}),
+            interfaces=_interfaces(files.get("/proc/self/net/dev")),
+            devices=frozenset(kinds.get("devices", {}).get("", "").split()),
+            probes={name: int(text) for name, text in kinds.get("probe", {}).items()},
+            paths={name: _path(text) for name, text in kinds.get("path", {}).items()},
+            files=files,
+        )
+    except (ValueError, IndexError):
+        raise _bad() from None
+
+
+def _bad() -> GuestError:
+    return GuestError("receipt: the guest's view of itself makes no sense", op="receipt")
+
+
+def _records(output: bytes) -> Iterator[tuple[str, str]]:
+    at = 0
+    while at < len(output):
+        end = output.find(b"\n", at)
+        name, _, size = output[at:end].rpartition(b" ")
+        if end < 0 or not size.isdigit():
+            raise _bad()
+        begin, at = end + 1, end + 1 + int(size)
+        if output[at : at + 1] != b"\n":
+            raise _bad()
+        yield _text(name), _text(output[begin:at])
+        at += 1
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """The fields of a status file of proc(5)."""
+    found = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name] = value.strip()
+    return found
+
+
+def parse_mounts(text: str) -> dict[str, MountLine]:
+    """The mounts that are seen, by destination: a later one covers an earlier one."""
+    found = {}
+    for line in text.splitlines():
+        before, dash, after = line.partition(" - ")
+        left, right = before.split(" "), after.split(" ")
+        if not dash or len(left) < 6 or len(right) < 3:
+            continue
+        destination = _unescaped(left[4])
+        found[destination] = MountLine(
+            destination,
+            _unescaped(left[3]),
+            right[0],
+            frozenset(left[5].split(",")),
+            frozenset(right[2].split(",")),
+        )
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """Without mountinfo's octal escapes of space, tab, newline and backslash."""
+    for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, letter)
+    return text
+
+
+def _limits(text: str) -> dict[str, tuple[int | None, int | None]]:
+    found = {}
+    for line in text.splitlines()[1:]:
+        name, values = line[:26].strip(), line[26:].split()
+        soft, hard = (None if value == "unlimited" else int(value) for value in values[:2])
+        found[name] = (soft, hard)
+    return found
+
+
+def _interfaces(text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    return frozenset(line.partition(":")[0].strip() for line in text.splitlines() if ":" in line)
+
+
+def _path(text: str) -> PathView:
+    error, holds, read_only, size = (int(part) for part in text.split())
+    return PathView(error, bool(holds), bool(read_only), size)
