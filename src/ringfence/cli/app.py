@@ -1,19 +1,20 @@
 """The tree of verbs, and what becomes of an error."""
 
 import signal
-from collections.abc import Callable
-from typing import Any
 
-import click
 import typer
 
-from ringfence.cli import output
+from ringfence.cli import output, verbs
+from ringfence.cli.exits import exits
 from ringfence.errors import InvalidSpecError, SandboxError
 
 FAILED = 125
 INTERRUPTED = 130
 _USAGE = 2
-_EPILOG = "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 Ringfence failed."
+_EPILOG = (
+    "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 when"
+    " Ringfence itself failed."
+)
 
 app = typer.Typer(
     name="ringfence",
@@ -40,25 +41,23 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, never a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
-    command = typer.main.get_command(app)
     wants_json = "--json" in arguments[: _end_of_ours(arguments)]
     try:
-        code = command.main(args=arguments, prog_name="ringfence", standalone_mode=False)
+        app(args=arguments, prog_name="ringfence")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except SandboxError as error:
         output.error(error, json=wants_json)
         return _USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         output.silence()
         return FAILED
-    return code if isinstance(code, int) else 0
+    return 0
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -66,16 +65,11 @@ def _end_of_ours(arguments: list[str]) -> int:
     return arguments.index("--") if "--" in arguments else len(arguments)
 
 
-def _add(function: Callable[..., Any], name: str, panel: str, **settings: Any) -> None:
-    app.command(name, rich_help_panel=panel, **settings)(function)
-
-
 def _verbs() -> None:
-    from ringfence.cli import verbs
-
     for panel, functions in verbs.PANELS.items():
         for name, function in functions.items():
-            _add(function, name, panel, context_settings=verbs.SETTINGS.get(name))
+            settings = verbs.SETTINGS.get(name)
+            app.command(name, rich_help_panel=panel, context_settings=settings)(exits(function))
     for name, (group, panel) in verbs.GROUPS.items():
         app.add_typer(group, name=name, rich_help_panel=panel)
 

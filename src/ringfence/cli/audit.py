@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.exits import exits
 from ringfence.errors import NotFoundError
 
 group = typer.Typer(help="Audit logs: check their chain of digests.", no_args_is_help=True)
 
 
 @group.command()
+@exits
 def verify(
     path: Annotated[Path, typer.Argument(metavar="FILE")],
     head: Annotated[

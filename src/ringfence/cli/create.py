@@ -1,7 +1,6 @@
 """`ringfence create`: a sandbox that goes on after this command."""
 
 import asyncio
-
 from typing import Annotated
 
 import typer

@@ -180,7 +180,7 @@ def _version(arguments: list[str]) -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     numbers = []
-    for part in version.split("+")[0].split("-")[0].split("."):
+    for part in version.split("+", maxsplit=1)[0].split("-", maxsplit=1)[0].split("."):
         if not part.isdigit():
             break
         numbers.append(int(part))

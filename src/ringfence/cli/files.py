@@ -3,8 +3,9 @@
 import asyncio
 import stat
 import time
-from contextlib import AbstractContextManager, contextmanager
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,16 @@ import typer
 
 from ringfence.cli import output
 from ringfence.errors import InvalidSpecError
+
+_LETTERS = {
+    "file": "-",
+    "directory": "d",
+    "symlink": "l",
+    "fifo": "p",
+    "socket": "s",
+    "character_device": "c",
+    "block_device": "b",
+}
 
 
 def ls(
@@ -31,21 +42,31 @@ async def _ls(target: str, long: bool, user: str | None, json: bool) -> int:
 
     name, _, path = target.partition(":")
     async with ringfence.open(id=name) as sandbox:
-        entries = [entry async for entry in sandbox.files.iterdir(path or sandbox.cwd, user=user)]
+        entries = await _all_of(sandbox, path or sandbox.cwd, user)
     entries.sort(key=lambda entry: entry.name)
     if json:
-        output.document([entry.to_dict() for entry in entries])
+        output.document([asdict(entry) for entry in entries])
     elif long:
         for entry in entries:
+            mode = _LETTERS.get(entry.kind, "?") + stat.filemode(entry.mode)[1:]
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime))
-            line = (
-                f"{stat.filemode(entry.mode)} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when}"
-            )
+            line = f"{mode} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when}"
             output.line(f"{line} {output.escape_text(entry.name)}")
     else:
         for entry in entries:
             output.line(output.escape_text(entry.name))
     return 0
+
+
+async def _all_of(sandbox: Any, path: str, user: str | None) -> list[Any]:
+    found = []
+    cursor: bytes | None = None
+    while True:
+        page = await sandbox.files.list(path, cursor=cursor, user=user)
+        found += page.entries
+        cursor = page.cursor
+        if cursor is None:
+            return found
 
 
 def cp(
@@ -97,7 +118,7 @@ async def _in(source: Path, name: str, path: str, user: str | None, progress: An
 async def _out(name: str, path: str, target: Path, user: str | None, progress: Any) -> None:
     import ringfence
 
-    if target.is_dir():
+    if await asyncio.to_thread(target.is_dir):
         target /= Path(path).name
     async with ringfence.open(id=name) as sandbox:
         await sandbox.files.download(path, target, user=user, progress=progress)

@@ -27,7 +27,7 @@ def _describe(
             "-i",
             rich_help_panel=_PLACE,
             metavar="IMAGE",
-            help="Image reference, or (process) a root directory or tar. None: this machine's own /usr.",
+            help="Reference; for process a root directory or tar. Without: this machine's /usr.",
         ),
     ] = None,
     backend: Annotated[
@@ -188,6 +188,14 @@ def _describe(
 
 
 PARAMETERS = list(inspect.signature(_describe, eval_str=True).parameters.values())
+_REPOSITORY = {
+    "repo": "path",
+    "repo_mode": "mode",
+    "ref": "ref",
+    "include": "include",
+    "exclude": "exclude",
+    "history": "history",
+}
 _NAMES = [parameter.name for parameter in PARAMETERS]
 
 
@@ -249,8 +257,7 @@ def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
     _put(spec, given, "runtime", "security", "runtime")
     _put(spec, given, "network", "network", "mode")
     _put(spec, given, "allow", "network", "allow")
-    for option, field in (("repo", "path"), ("repo_mode", "mode"), ("ref", "ref"),
-                          ("include", "include"), ("exclude", "exclude"), ("history", "history")):  # fmt: skip
+    for option, field in _REPOSITORY.items():
         _put(spec, given, option, "repository", field)
     if "env" in given:
         spec["env"] = dict(pair(text, "--env", inherit=True) for text in given["env"])
@@ -313,12 +320,12 @@ def _port(text: str) -> dict[str, int]:
 
 def _ulimit(text: str) -> tuple[str, Any]:
     name, value = pair(text, "--ulimit")
-    soft, colon, hard = value.partition(":")
+    soft, _, hard = value.partition(":")
     try:
-        pair = [part if part == "unlimited" else int(part) for part in (soft, hard or soft)]
+        numbers = [part if part == "unlimited" else int(part) for part in (soft, hard or soft)]
     except ValueError:
         raise _usage(f"--ulimit {text!r}: write NAME=SOFT or NAME=SOFT:HARD") from None
-    return name, {"soft": pair[0], "hard": pair[1]}
+    return name, {"soft": numbers[0], "hard": numbers[1]}
 
 
 def _usage(message: str) -> InvalidSpecError:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ringfence.errors import SandboxError
 
@@ -83,7 +83,7 @@ class Relay:
     """Writes a sandbox's output to one of our streams: raw to files and pipes, escaped to a
     terminal. CRLF stays CRLF; a lone carriage return is shown."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._file = stream.buffer
         self._escaped = stream.isatty()
 

@@ -35,11 +35,11 @@ def ps(
 
 
 async def _list(everything: bool, label: list[str] | None) -> list[Any]:
-    import ringfence
     from ringfence.cli.options import pair
+    from ringfence.sandbox.members import list_sandboxes
 
     labels = dict(pair(text, "--label") for text in label or [])
-    return list(await ringfence.list(labels=labels, ended=everything))
+    return await list_sandboxes(labels=labels, ended=everything)
 
 
 def _row(info: Any) -> tuple[str, ...]:

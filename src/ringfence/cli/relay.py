@@ -1,4 +1,4 @@
-"""One command in a sandbox, joined to this terminal: its output here, our input and Ctrl-C there."""
+"""One command in a sandbox joined to this terminal: its output here, our input and Ctrl-C there."""
 
 import asyncio
 import os
@@ -12,31 +12,41 @@ from typing import TYPE_CHECKING, Any
 from ringfence.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ringfence import ExecResult, Sandbox
-    from ringfence.sandbox.process import Process
 
 CHUNK_BYTES = 256 * 1024
 _GRACE_SECONDS = 2.0
 
 
 async def relay(
-    sandbox: "Sandbox", args: "Sequence[str]", *, show: bool = True, **settings: Any
+    sandbox: "Sandbox",
+    args: "Sequence[str]",
+    *,
+    show: bool = True,
+    env: "Mapping[str, str] | None" = None,
+    cwd: str | None = None,
+    user: str | None = None,
+    timeout: str | None = None,
 ) -> "ExecResult":
     """Run `args` with both outputs copied to ours as they come, and stdin when it is piped.
 
     show: False keeps the output for the result only (--json). The first Ctrl-C (and SIGTERM) goes
     to the command's process group, the second kills its family.
     """
-    sinks = {}
-    if show:
-        sinks = {
-            "on_stdout": output.Relay(sys.stdout).write,
-            "on_stderr": output.Relay(sys.stderr).write,
-        }
-    source = piped_stdin()
-    running = asyncio.ensure_future(sandbox.exec(args, stdin=source, **sinks, **settings))
+    running = asyncio.ensure_future(
+        sandbox.exec(
+            args,
+            stdin=piped_stdin(),
+            env=env,
+            cwd=cwd,
+            user=user,
+            timeout=timeout,
+            on_stdout=output.Relay(sys.stdout).write if show else None,
+            on_stderr=output.Relay(sys.stderr).write if show else None,
+        )
+    )
     with _interrupts(sandbox, running):
         return await running
 
@@ -45,15 +55,13 @@ async def relay(
 def _interrupts(sandbox: "Sandbox", running: "asyncio.Future[Any]") -> "Iterator[None]":
     """Until the block ends, Ctrl-C goes to the commands of the sandbox."""
     loop = asyncio.get_running_loop()
-    seen = 0
+    sending: list[asyncio.Task[None]] = []
 
     def forward(number: int) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
+        if sending:
             running.cancel()
-            return
-        loop.create_task(_signal_all(sandbox, number))
+        else:
+            sending.append(loop.create_task(_signal_all(sandbox, number)))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, forward, number)

@@ -17,27 +17,24 @@ def rm(
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="K=V", help="All with this label.")
     ] = None,
-    grace: Annotated[
-        float, typer.Option(help="Seconds between SIGTERM to its commands and the kill.")
-    ] = 0.0,
 ) -> int:
     """End sandboxes and remove all that belongs to them. Ends with 1 when one could not be."""
     if not sandboxes and not label:
         raise InvalidSpecError("rm: name a sandbox, or a --label", op="usage")
-    return asyncio.run(_rm(list(sandboxes or []), label, grace))
+    return asyncio.run(_rm(list(sandboxes or []), label))
 
 
-async def _rm(names: list[str], label: list[str] | None, grace: float) -> int:
-    import ringfence
+async def _rm(names: list[str], label: list[str] | None) -> int:
     from ringfence.cli.options import pair
+    from ringfence.sandbox.members import delete_sandbox, list_sandboxes
 
     if label:
         labels = dict(pair(text, "--label") for text in label)
-        names += [info.id for info in await ringfence.list(labels=labels)]
+        names += [info.id for info in await list_sandboxes(labels=labels)]
     failed = 0
     for name in names:
         try:
-            await ringfence.delete(name, grace=grace)
+            await delete_sandbox(name)
         except SandboxError as error:
             output.note(output.escape_text(str(error)))
             failed = 1

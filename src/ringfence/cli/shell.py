@@ -49,16 +49,14 @@ async def _shell(name: str, command: list[str] | None, user: str | None, cwd: st
     async with ringfence.open(id=name) as sandbox:
         args = command or [await _first_shell(sandbox)]
         columns, rows = shutil.get_terminal_size()
-        process = await sandbox.spawn(
+        spawning = sandbox.spawn(
             args,
-            pty=True,
-            rows=rows,
-            columns=columns,
+            pty=ringfence.Terminal(rows, columns),
             user=user,
             cwd=cwd,
             env={"TERM": os.environ.get("TERM", "xterm")},
         )
-        async with process:
+        async with spawning as process:
             with _raw_terminal():
                 return await _join(process)
 

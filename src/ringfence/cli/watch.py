@@ -3,6 +3,7 @@
 import asyncio
 import json as jsonlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -48,9 +49,9 @@ async def _health(name: str, json: bool) -> int:
     async with ringfence.open(id=name) as sandbox:
         found = await sandbox.health()
     if json:
-        output.document(found.to_dict())
+        output.document(asdict(found))
     else:
-        output.fields(found.to_dict())
+        output.fields(asdict(found))
     return 0 if found.ok else 1
 
 
@@ -67,14 +68,14 @@ def stats(
 
 
 async def _stats(names: list[str], interval: float, once: bool, json: bool) -> int:
-    import ringfence
+    from ringfence.sandbox.members import usages
 
     history: dict[str, list[float]] = {}
     last: dict[str, Any] = {}
     live = None if json or once else _live()
     try:
         while True:
-            now = {one: usage async for one, usage in ringfence.usages(names)}
+            now = {one: usage async for one, usage in usages(names)}
             for name, usage in now.items():
                 history.setdefault(name, []).append(_cores(last.get(name), usage, interval))
                 del history[name][:-_HISTORY]

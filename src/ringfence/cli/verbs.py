@@ -1,0 +1,47 @@
+"""Every verb and where it stands in `ringfence --help`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from ringfence.cli import audit, create, doctor, exec, files, life, ps, rm, run, shell, spec, watch  # noqa: A004 - a verb's name
+
+_COMMANDS = "Commands"
+_SANDBOXES = "Sandboxes"
+_FILES = "Files"
+_WATCH = "Watching"
+_MACHINE = "This machine"
+
+PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    _COMMANDS: {"run": run.run, "exec": exec.exec, "shell": shell.shell},
+    _SANDBOXES: {
+        "create": create.create,
+        "ps": ps.ps,
+        "rm": rm.rm,
+        "reap": rm.reap,
+        "pause": life.pause,
+        "resume": life.resume,
+        "extend": life.extend,
+    },
+    _FILES: {"ls": files.ls, "cp": files.cp},
+    _WATCH: {
+        "inspect": watch.inspect,
+        "stats": watch.stats,
+        "events": watch.events,
+        "health": watch.health,
+    },
+    _MACHINE: {"doctor": doctor.doctor},
+}
+
+GROUPS: Mapping[str, tuple[typer.Typer, str]] = {
+    "spec": (spec.group, _MACHINE),
+    "audit": (audit.group, _MACHINE),
+}
+
+_OURS_FIRST = {"allow_interspersed_args": False}
+SETTINGS: Mapping[str, dict[str, Any]] = {
+    "run": _OURS_FIRST,
+    "exec": {},
+    "shell": {},
+}

@@ -1,0 +1,155 @@
+"""All sandboxes of this user's ledger, seen from outside: listed, measured, deleted.
+
+None of it takes a session, so that the process that holds a sandbox is not disturbed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from ringfence.backends import registry
+from ringfence.backends.base import Backend, Instance
+from ringfence.errors import NotFoundError, SandboxError
+from ringfence.ledger import Entry, Ledger
+from ringfence.sandbox.finish import finish
+from ringfence.spec import SandboxInfo, State, Usage
+
+GONE = "it ended or was removed outside Ringfence"
+DELETED = "deleted"
+
+
+class Backends:
+    """The backends that a walk over the ledger needs, each opened once."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], Backend] = {}
+
+    async def instance(self, entry: Entry) -> Instance:
+        """Its instance; NotFoundError when it is gone or not made yet."""
+        record = entry.record
+        if not record.native:
+            raise NotFoundError(f"sandbox {record.id} is being created", sandbox_id=record.id)
+        key = (record.backend, record.endpoint)
+        if key not in self._open:
+            self._open[key] = registry.load(record.backend, record.endpoint or None)
+        return await self._open[key].attach(record)
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        for backend in self._open.values():
+            await backend.aclose()
+
+
+@asynccontextmanager
+async def _backends() -> AsyncIterator[Backends]:
+    backends = Backends()
+    try:
+        yield backends
+    finally:
+        await backends.aclose()
+
+
+async def list_sandboxes(
+    *, labels: Mapping[str, str] | None = None, ended: bool = False, ledger: Ledger | None = None
+) -> list[SandboxInfo]:
+    """Every sandbox on record that carries all of `labels`, the oldest first.
+
+    The state is the runtime's word at this moment; one that is gone is written off. ended: those
+    of the last week, too, with the reason. A backend that is away leaves the state `creating` or
+    what is on record. Cancellation changes nothing.
+    """
+    book = ledger or await asyncio.to_thread(Ledger.default)
+    wanted = (labels or {}).items()
+    infos = []
+    async with _backends() as backends:
+        for entry in await asyncio.to_thread(book.all if ended else book.live):
+            if not wanted <= entry.record.spec.labels.items():
+                continue
+            info = await _look(backends, book, entry)
+            if ended or info.state is not State.EXITED:
+                infos.append(info)
+    return infos
+
+
+async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
+    if not entry.live:
+        return _info(entry, State.EXITED, entry.reason)
+    if not entry.record.native:
+        return _info(entry, State.CREATING, None)
+    try:
+        state = await (await backends.instance(entry)).state()
+    except NotFoundError:
+        state = State.EXITED
+    except SandboxError as error:
+        return _info(entry, State.RUNNING, f"unknown: {error.message}")
+    if state is State.EXITED:
+        await asyncio.to_thread(book.end, entry.record.id, GONE)
+        return _info(entry, state, GONE)
+    return _info(entry, state, None)
+
+
+def _info(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
+    record = entry.record
+    return SandboxInfo(
+        id=record.id,
+        backend=record.backend,
+        state=state,
+        image=record.spec.image,
+        image_digest=record.image_digest,
+        created=record.created,
+        ends=record.ends,
+        detached=record.spec.detached,
+        labels=record.spec.labels,
+        transport=record.transport or None,
+        reason=reason,
+    )
+
+
+async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxInfo:
+    """Kill the sandbox of an id (or the beginning of one) and remove all that belongs to it.
+
+    Idempotent. NotFoundError for an id that is not on record. Cancellation does not interrupt it.
+    """
+    book = ledger or await asyncio.to_thread(Ledger.default)
+    entry = await asyncio.to_thread(book.get, name)
+    if entry.live:
+        await finish(_delete(book, entry))
+    return _info(entry, State.EXITED, entry.reason or DELETED)
+
+
+async def _delete(book: Ledger, entry: Entry) -> None:
+    async with _backends() as backends:
+        try:
+            instance = await backends.instance(entry)
+        except NotFoundError:
+            pass
+        else:
+            await instance.delete()
+    if entry.workspace is not None:
+        from ringfence.workspace import clean
+
+        await asyncio.to_thread(clean, entry.workspace)
+    await asyncio.to_thread(book.end, entry.record.id, DELETED)
+
+
+async def usages(
+    names: Sequence[str] = (), *, ledger: Ledger | None = None
+) -> AsyncIterator[tuple[str, Usage]]:
+    """Id and usage of the named sandboxes, or of all that run.
+
+    NotFoundError for a name that is not on record; one that ended or cannot be measured is left
+    out.
+    """
+    book = ledger or await asyncio.to_thread(Ledger.default)
+    if names:
+        entries = [await asyncio.to_thread(book.get, name) for name in names]
+    else:
+        entries = await asyncio.to_thread(book.live)
+    async with _backends() as backends:
+        for entry in entries:
+            try:
+                usage = await (await backends.instance(entry)).usage()
+            except SandboxError:
+                continue
+            if usage is not None:
+                yield entry.record.id, usage
