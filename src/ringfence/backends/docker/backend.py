@@ -68,6 +68,11 @@ class DockerBackend:
             usage=machine.daemon > 0,
         )
 
+    async def info(self) -> Mapping[str, Any]:
+        """The Engine's own description of itself (GET /info). BackendUnavailableError."""
+        found: Mapping[str, Any] = await self._connected().get("info", "info")
+        return found
+
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine.
 
