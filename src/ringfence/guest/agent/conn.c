@@ -248,6 +248,17 @@ static void stream_ended(struct conn *conn)
 	life_stream_lost(!conn->directory);
 }
 
+/* A HELLO that cannot be answered: the stream is given up, unless a marker may come or a session goes on. */
+void conn_refuse(struct conn *conn)
+{
+	if (conn->in_session)
+		return;
+	if (conn->may_seek)
+		conn->seeking = true;
+	else
+		conn->dropping = true;
+}
+
 /* After each turn of the loop. */
 void conn_turn(struct conn *conn)
 {
@@ -282,7 +293,7 @@ static u32 length_at(const u8 *at)
 static void take_frames(struct conn *conn)
 {
 	struct buffer *received = &conn->received;
-	while (conn->connected && !conn->seeking && received->end - received->start >= HEADER_BYTES) {
+	while (conn->connected && !conn->dropping && !conn->seeking && received->end - received->start >= HEADER_BYTES) {
 		const u8 *head = received->data + received->start;
 		u32 length = length_at(head);
 		u8 op = head[4];

@@ -28,6 +28,7 @@ void conn_flush(struct conn *conn);
 void conn_turn(struct conn *conn);
 void conn_greeted(struct conn *conn, const u8 *next_marker);
 void conn_end_session(struct conn *conn);
+void conn_refuse(struct conn *conn);
 
 /* dispatch.c */
 void dispatch(struct conn *conn, u8 op, u32 id, struct reader *r);

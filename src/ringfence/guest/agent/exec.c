@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 3000, HUNT_MS = 1 };
+enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 300, HUNT_MS = 1 };
 
 struct exec *execs;
 
@@ -34,6 +34,7 @@ void exec_free(struct exec *exec)
 
 /* ---- killing ---- */
 
+/* A hostile user can stop a command between its identity and its execve, for which its supervisor waits. */
 static void unanswered(struct timer *timer)
 {
 	struct exec *exec = container_of(timer, struct exec, stuck);
@@ -225,6 +226,8 @@ void exec_reported(struct exec *exec, const struct report *report)
 		started(exec, report->pid);
 	if (report->kinds & REPORT_EXITED)
 		main_ended(exec, report);
+	if (report->kinds & REPORT_HEARD)
+		timer_clear(&exec->stuck);
 	if (report->kinds & REPORT_KILLED)
 		killed(exec, report);
 	if (!exec_settle(exec) && exec->started)
@@ -234,6 +237,13 @@ void exec_reported(struct exec *exec, const struct report *report)
 /* ---- a supervisor that is gone, and its orphans ---- */
 
 static struct timer hunt;
+
+static void send_lost(struct exec *exec)
+{
+	if (exec->attached)
+		send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost before the start");
+	exec_free(exec);
+}
 
 /* The orphans of lost supervisors are the agent's own children now. */
 static void hunt_orphans(struct timer *timer)
@@ -247,6 +257,10 @@ static void hunt_orphans(struct timer *timer)
 		next = exec->next;
 		if (!exec->lost || exec->over)
 			continue;
+		if (!exec->started) {
+			send_lost(exec);
+			continue;
+		}
 		if (!exec->main_ended)
 			exec->status = SIGKILL;
 		exec->main_ended = exec->killed = true;
@@ -276,12 +290,6 @@ void exec_supervisor_ended(struct exec *exec)
 	}
 	if (known)
 		return;
-	if (!exec->started) {
-		if (exec->attached)
-			send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost");
-		exec_free(exec);
-		return;
-	}
 	if (!exec->reason)
 		exec->reason = REASON_LOST;
 	exec->lost = exec->killing = true;
@@ -295,7 +303,6 @@ void exec_supervisor_ended(struct exec *exec)
 static void resume(struct op *op)
 {
 	struct exec *exec = container_of(op, struct exec, op);
-	exec->streams[OUT].acked = op->acked;
 	streams_resume(exec);
 	exec_settle(exec);
 }

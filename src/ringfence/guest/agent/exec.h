@@ -15,7 +15,8 @@ struct exec;
 struct stream {
 	struct watch watch;
 	struct exec *exec;
-	u64 total, sent, acked, cap;
+	u64 total, sent, cap;
+	u64 acked;     /* of stderr; stdout's is the operation's */
 	u64 quota;     /* bytes still read after the wait for children is over */
 	bool open, stalled, drained;
 	u8 *ring;      /* of a held exec: byte n of the output at n % HELD_BYTES */

@@ -16,7 +16,8 @@ static u64 kept(const struct stream *stream) { return stream->total < stream->ca
 
 static u64 window_room(const struct stream *stream)
 {
-	u64 beyond = stream->sent - stream->acked;
+	u64 acked = number_of(stream) == 1 ? stream->exec->op.acked : stream->acked;
+	u64 beyond = stream->sent - acked;
 	return beyond < OUTPUT_WINDOW ? OUTPUT_WINDOW - beyond : 0;
 }
 

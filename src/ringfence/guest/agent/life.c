@@ -83,10 +83,13 @@ int op_hello(struct conn *conn, u32 id, struct reader *r)
 	(void)version;
 	if (!read_end(r) || conn_in_session(conn) || wanted_life > 1) {
 		r->bad = true;
+		conn_refuse(conn);
 		return 0;
 	}
-	if (wanted_life == 1 && !wanted_lifetime && !has_lifetime)
-		return -EINVAL;
+	if (wanted_life == 1 && !wanted_lifetime && !has_lifetime) {
+		conn_refuse(conn);
+		return 0;
+	}
 	sessions++;
 	detached = wanted_life == 1;
 	set_lease(wanted_lease, wanted_lifetime);

@@ -137,6 +137,7 @@ static void take_tell(void)
 		_exit(0);
 	}
 	if (tell.kind == TELL_KILL) {
+		send_report(REPORT_HEARD);
 		kill_family();
 		send_report(REPORT_KILLED);
 		_exit(0);

@@ -36,7 +36,7 @@ struct tell {
 	bool group, ok;
 };
 
-enum { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 4, REPORT_KILLED = 8, REPORT_NEEDS_SIGNAL = 16 };
+enum { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 4, REPORT_KILLED = 8, REPORT_NEEDS_SIGNAL = 16, REPORT_HEARD = 32 };
 
 struct report {
 	u32 kinds;
@@ -47,6 +47,7 @@ struct report {
 	struct rusage usage;
 	u64 ended_us;
 	u32 proof, killed, rounds;
+	/* HEARD: a TELL_KILL was, at once. */
 	int number;  /* NEEDS_SIGNAL: to all processes of the exec's user; answered with TELL_SIGNALLED */
 };
 

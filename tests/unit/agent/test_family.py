@@ -1,0 +1,129 @@
+"""Whoever an exec left behind is gone when its kill is reported."""
+
+import contextlib
+import os
+import signal
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import Answer, Ask
+
+from .raw import Guest, until
+
+ESCAPEES = """
+trap '' TERM HUP INT
+for n in 1 2 3 4 5; do setsid sleep 1000 & done
+for n in 1 2 3 4 5; do (setsid sh -c 'trap "" TERM; sleep 1000 & sleep 1000' &) & done
+for n in 1 2 3; do setsid sh -c 'kill -STOP $$; sleep 1000' & done
+for n in 1 2; do setsid sh -c 'hop() { hop & }; hop' & done
+echo armed
+"""
+LEAST = 20
+
+
+def arm(guest: Guest, tail: str, **options) -> int:
+    """Start the escapees as one exec; its id, once they are all there."""
+    operation_id = guest.raw.start("sh", "-c", ESCAPEES + tail, env=(guest.name,), **options)
+    guest.raw.started(operation_id)
+    guest.raw.output(operation_id, b"armed\n")
+    until(lambda: len(guest.marked()) >= LEAST, "twenty escapees")
+    return operation_id
+
+
+def test_a_kill_leaves_nobody_and_spares_others_of_the_user(guest: Guest) -> None:
+    bystander = guest.raw.start("sleep", "1000", env=(b"RINGFENCE_TEST_OTHER=" + guest.name,))
+    pid = guest.raw.started(bystander)
+    operation_id = arm(guest, "wait")
+    guest.raw.send(Ask.KILL, operation_id)
+    ending = guest.raw.ending(operation_id)
+    assert guest.marked() == []
+    assert (ending.status, ending.reason, ending.proof) == (signal.SIGKILL, 2, 1)
+    assert ending.killed >= LEAST
+    os.kill(guest.host_pid(pid), 0)
+    guest.raw.send(Ask.SIGNAL, bystander, struct.pack("<IB", signal.SIGTERM, 0))
+    assert guest.raw.ending(bystander).reason == 0
+
+
+def test_a_timeout_leaves_nobody(guest: Guest) -> None:
+    operation_id = arm(guest, "sleep 1000; sleep 1000", timeout=1500, grace=100)
+    ending = guest.raw.ending(operation_id)
+    assert guest.marked() == []
+    assert (ending.status, ending.reason, ending.proof) == (signal.SIGKILL, 1, 1)
+
+
+def test_a_family_outlives_its_exec_until_it_is_killed_by_the_same_id(guest: Guest) -> None:
+    operation_id = arm(guest, "exit 3")
+    ending = guest.raw.ending(operation_id)
+    assert (ending.status, ending.reason, ending.proof) == (3 << 8, 0, 3)
+    assert len(guest.marked()) >= LEAST - 1
+    guest.raw.send(Ask.KILL, operation_id)
+    until(lambda: not guest.marked(), "the family is gone")
+    assert guest.raw.ask(Ask.PING, b"x") == b"x"
+
+
+def test_kill_all_reaches_running_and_ended_execs(guest: Guest) -> None:
+    arm(guest, "exit 0")
+    running = guest.raw.start("sleep", "1000", env=(guest.name,), who=(0, 0, ()))
+    guest.raw.send(Ask.KILL_ALL, 77)
+    endings = {}
+    while len(endings) < 3:
+        op, operation_id, payload = guest.raw.frame()
+        if op == Answer.EXIT or operation_id == 77:
+            endings[operation_id] = payload
+    assert guest.marked() == []
+    assert struct.unpack("<I", endings[77])[0] >= LEAST
+    assert endings[running][4] == 2
+
+
+def test_the_end_of_the_session_leaves_nobody(guest: Guest) -> None:
+    arm(guest, "wait")
+    guest.raw.stream.close()
+    assert guest.wait() == 0
+    assert guest.marked() == []
+
+
+def test_a_lost_supervisor_is_reported_and_its_family_killed(guest: Guest) -> None:
+    operation_id = guest.raw.start("sh", "-c", "setsid sleep 1000 & wait", env=(guest.name,))
+    pid = guest.raw.started(operation_id)
+    until(lambda: len(guest.marked()) == 2, "both processes")
+    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
+    os.kill(int(status.rpartition(b")")[2].split()[1]), signal.SIGKILL)
+    ending = guest.raw.ending(operation_id)
+    assert guest.marked() == []
+    assert (ending.status, ending.reason) == (signal.SIGKILL, 5)
+    assert guest.raw.run("echo", "on").stdout == b"on\n"
+
+
+def test_the_family_of_a_root_command_cannot_reach_its_supervisor(guest: Guest) -> None:
+    script = "kill -9 $PPID || echo denied; kill -9 1; echo alive; prlimit --pid 1 --nofile=1:1"
+    ending = guest.raw.run("sh", "-c", script, who=(0, 0, ()))
+    assert ending.stdout == b"denied\nalive\n"
+    assert ending.status != 0
+    assert guest.raw.run("echo", "on").stdout == b"on\n"
+
+
+@pytest.mark.parametrize("flags", [32, 32 | 8])
+def test_a_kill_before_the_start_is_not_lost(guest: Guest, flags: int) -> None:
+    operation_id = guest.raw.start("sleep", "1000", env=(guest.name,), flags=flags)
+    guest.raw.send(Ask.KILL, operation_id)
+    assert guest.raw.ending(operation_id).reason == 2
+    assert guest.marked() == []
+
+
+def test_a_stopped_start_cannot_hold_up_the_kill(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    guest.raw.hello()
+    spam = guest.raw.start(
+        "sh", "-c", "echo armed; while :; do kill -STOP -1; done", who=(1001, 1001, ())
+    )
+    guest.raw.started(spam)
+    guest.raw.output(spam, b"armed\n")
+    for _ in range(5):
+        operation_id = guest.raw.start("sleep", "1000", env=(guest.name,), who=(1001, 1001, ()))
+        guest.raw.send(Ask.KILL, operation_id)
+        with contextlib.suppress(OSError):
+            assert guest.raw.ending(operation_id).reason in (2, 5)
+    assert guest.marked() == []

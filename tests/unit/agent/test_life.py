@@ -1,0 +1,196 @@
+"""How a guest gets its sessions, keeps what is held, and ends."""
+
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import Answer, Ask
+
+from .raw import WAIT_SECONDS, Guest, Raw, until
+
+HELD = 32 | 8
+FIRST, SECOND = b"A" * 16, b"B" * 16
+
+
+def listen(directory: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    path = directory / "host.sock"
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    path.chmod(0o666)
+    listener.listen(1)
+    listener.settimeout(WAIT_SECONDS)
+    return listener
+
+
+def accept(listener: socket.socket) -> Raw:
+    stream, _ = listener.accept()
+    listener.close()
+    return Raw(stream)
+
+
+@pytest.fixture
+def directory() -> Path:
+    """A short path, as a socket's must be, that the reserved uid reaches."""
+    path = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
+    path.mkdir(mode=0o711)
+    yield path
+    for entry in path.iterdir():
+        entry.unlink()
+    path.rmdir()
+
+
+def test_a_guest_dials_again_and_keeps_what_is_held(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    listener = listen(directory)
+    guest = start_guest("--socket", str(directory))
+    first = accept(listener)
+    assert first.hello(detached=True, lifetime=600_000) == 1
+    held = first.start("sh", "-c", "echo early; read line; echo late", flags=HELD | 1)
+    first.started(held)
+    first.output(held, b"early\n")
+    other = first.start("sleep", "1000", env=(guest.name,))
+    first.started(other)
+    first.stream.close()
+    until(lambda: not guest.marked(), "what is not held is killed")
+
+    second = accept(listen(directory))
+    assert second.hello(detached=True) == 2
+    row = struct.unpack_from("<IIIBQQ", second.ask(Ask.LIST))
+    assert row[:2] == (1, held)
+    assert row[3:5] == (0, 6)
+    second.send(Ask.ATTACH, held, struct.pack("<QQ", 3, 0))
+    second.started(held)
+    assert second.output(held, b"\n") == b"ly\n"
+    second.send(Ask.STDIN, held, b"go\n")
+    second.output(held, b"late\n")
+    second.send(Ask.SHUTDOWN)
+    assert guest.wait() == 0
+
+
+def test_a_held_output_keeps_its_last_mebibyte(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    raw = guest.raw
+    raw.hello()
+    script = "yes 0123456 | head -c 3145728; echo; printf end"
+    held = raw.start("sh", "-c", script, flags=HELD)
+    seen = 0
+    while True:
+        op, _, payload = raw.frame()
+        if op == Answer.EXIT:
+            break
+        if op == Answer.OUT:
+            seen += len(payload) - 8
+            raw.send(Ask.ACK, held, struct.pack("<BQ", 1, seen))
+    assert seen == 3 * 1024 * 1024 + 4
+    raw.send(Ask.ATTACH, held, struct.pack("<QQ", 5, 0))
+    raw.started(held)
+    _, _, payload = raw.frame()
+    assert struct.unpack_from("<Q", payload)[0] == seen - 1024 * 1024
+    rest = len(payload) - 8
+    again = raw.ending(held, 1)
+    assert rest + len(again.stdout) == 1024 * 1024
+    assert again.stdout.endswith(b"\nend")
+    assert raw.ask(Ask.FORGET, b"", held) == b""
+    with pytest.raises(ProcessLookupError):
+        raw.ask(Ask.FORGET, b"", held)
+
+
+def test_a_marker_begins_a_new_session_at_any_position(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest("--stream", "--marker", FIRST.hex())
+    raw = guest.raw
+    raw.send_bytes(b"noise" * 1000 + FIRST)
+    assert raw.hello(detached=True, lifetime=600_000, next_marker=SECOND) == 1
+    held = raw.start("sh", "-c", "echo early; exec sleep 1000", flags=HELD)
+    raw.started(held)
+    raw.output(held, b"early\n")
+    raw.send_bytes(struct.pack("<IBI", 100_000, Ask.EXEC, 9) + b"half a frame")
+    raw.send_bytes(SECOND[:7])
+    raw.send_bytes(SECOND[7:])
+    assert raw.hello(detached=True, next_marker=FIRST) == 2
+    raw.send(Ask.ATTACH, held, struct.pack("<QQ", 0, 0))
+    raw.started(held)
+    assert raw.output(held, b"\n") == b"early\n"
+    raw.send(Ask.FORGET, held)
+    assert raw.frame()[:2] == (Answer.DONE, held)
+    assert struct.unpack("<I", raw.ask(Ask.LIST)) == (0,)
+
+
+def test_a_broken_frame_ends_a_detached_session_not_the_guest(
+    start_guest: Callable[..., Guest],
+) -> None:
+    guest = start_guest("--marker", FIRST.hex())
+    guest.raw.send_bytes(FIRST)
+    guest.raw.hello(detached=True, lifetime=600_000, next_marker=SECOND)
+    guest.raw.send_bytes(b"\xff" * 64)
+    guest.raw.send_bytes(SECOND)
+    assert guest.raw.hello(detached=True) == 2
+
+
+def test_a_broken_frame_ends_an_attached_guest(guest: Guest) -> None:
+    guest.raw.send_bytes(b"\xff" * 64)
+    assert guest.wait() == 0
+
+
+def test_a_silent_host_loses_an_attached_guest(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    guest.raw.hello(lease=300)
+    operation_id = guest.raw.start("sleep", "1000", env=(guest.name,))
+    guest.raw.started(operation_id)
+    assert guest.wait() == 0
+    assert guest.marked() == []
+
+
+def test_a_lifetime_ends_a_detached_guest(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    guest.raw.hello(detached=True, lifetime=300)
+    assert guest.wait() == 0
+
+
+def test_a_detached_guest_needs_a_lifetime(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    guest.raw.send(Ask.HELLO, 0, struct.pack("<I", 1) + bytes(32) + struct.pack("<IQB", 1000, 0, 1))
+    with pytest.raises(EOFError):
+        guest.raw.frame()
+
+
+def test_a_guest_that_nobody_greets_ends(start_guest: Callable[..., Guest]) -> None:
+    assert start_guest("--lease", "200").wait() == 0
+
+
+def test_the_lease_can_be_renewed_and_changed(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest()
+    guest.raw.hello(lease=60_000)
+    assert guest.raw.ask(Ask.LEASE, struct.pack("<IQ", 200, 0)) == b""
+    assert guest.wait() == 0
+
+
+def test_sigterm_ends_it_from_outside_only(guest: Guest) -> None:
+    assert guest.raw.run("sh", "-c", "kill -TERM 1; kill -KILL 1; echo $?").stdout == b"1\n"
+    assert guest.raw.ask(Ask.PING, b"x") == b"x"
+    os.kill(guest.host_pid(1), signal.SIGTERM)
+    assert guest.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--no-such",), ("--marker", "12"), ("--socket", "relative"), ("--reserved-uid", "0"), ("x",)],
+)
+def test_a_wrong_command_line_is_refused(start_guest: Callable[..., Guest], options: tuple) -> None:
+    assert start_guest(*options).wait() == 64
+
+
+def test_the_guest_is_not_dumpable_and_keeps_three_capabilities(guest: Guest) -> None:
+    text = Path(f"/proc/{guest.host_pid(1)}/status").read_text()
+    rows = dict(line.split(":", 1) for line in text.splitlines())
+    assert rows["Uid"].split() == ["65501"] * 4
+    assert int(rows["CapPrm"], 16) == int(rows["CapEff"], 16) == 0b11100000
+    assert Path(f"/proc/{guest.host_pid(1)}/mem").stat().st_uid == 0
+    script = "cat /proc/1/environ || echo denied"
+    assert guest.raw.run("sh", "-c", script, who=(0, 0, ())).stdout == b"denied\n"
