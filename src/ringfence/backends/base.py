@@ -15,7 +15,7 @@ A backend never runs commands and never touches files inside: the guest session 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, State, Usage
@@ -133,6 +133,14 @@ class Instance(Protocol):
         """Kill it and remove all that belongs to it. Idempotent. Not interrupted by cancellation
         (the caller shields it)."""
         ...
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """An instance whose place has no seccomp filter of its own: the guest installs `filter` (as
+    of `policy.seccomp.bpf`) in every command, once the host has sent it."""
+
+    filter: bytes
 
 
 class Backend(Protocol):

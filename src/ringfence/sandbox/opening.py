@@ -7,19 +7,22 @@ opening is cancelled.
 
 import asyncio
 import os
+import platform
 import secrets
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from ringfence.backends import registry
-from ringfence.backends.base import Backend, Features, Instance, Record
+from ringfence.backends.base import Backend, Features, Filtered, Instance, Record
 from ringfence.errors import NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, Created, CreateFailed, EventBus
+from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling, Facts, resolve
 from ringfence.sandbox import needs
+from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.binds import Prepared, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.finish import finish
@@ -122,7 +125,7 @@ async def _open_new(
     session = await _start(instance, granted)
     steps.undo.push_async_callback(session.close)
     user = await session.user(granted.user or "")
-    receipt = await read_receipt(granted, facts, features, instance, session)
+    receipt = await _receipt(granted, facts, features, instance, session=session, user=user)
     life = Life(
         instance, session, records, bus, rest=steps.keep(), idle_timeout=granted.idle_timeout
     )
@@ -167,7 +170,8 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
         instance, session, records, bus, rest=steps.keep(), idle_timeout=record.spec.idle_timeout
     )
     life.ends = record.ends
-    return Sandbox(Context(life, record.spec, features, user), Receipt(()))
+    receipt = await _receipt_again(record, features, life, user)
+    return Sandbox(Context(life, record.spec, features, user), receipt)
 
 
 async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
@@ -274,14 +278,33 @@ async def _start(instance: Instance, granted: SandboxSpec, *, again: bool = Fals
     )
 
 
-async def read_receipt(
+async def _receipt(
     granted: SandboxSpec,
     facts: Facts,
     features: Features,
     instance: Instance,
+    *,
     session: Session,
+    user: User,
 ) -> Receipt:
     """What is really enforced. PolicyDeniedError that names every gap that is not allowed."""
     if not features.receipt:
         return Receipt(())
-    return Receipt(())
+    if isinstance(instance, Filtered) and instance.filter:
+        await session.filter(instance.filter)
+    arch = facts.image.architecture if facts.image is not None else platform.machine()
+    return receipts.check(
+        await receipts.read(granted, features, instance, session, user, arch=arch), granted
+    )
+
+
+async def _receipt_again(record: Record, features: Features, life: Life, user: User) -> Receipt:
+    """As far as it can be read: the sandbox may be paused, full, or changed since its start."""
+    if not features.receipt:
+        return Receipt(())
+    try:
+        return await receipts.read(
+            record.spec, features, life.instance, life.session, user, arch=platform.machine()
+        )
+    except SandboxError:
+        return Receipt(())

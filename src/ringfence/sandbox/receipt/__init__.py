@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.backends.base import Instance
+from ringfence.backends.base import Features, Instance
 from ringfence.errors import PolicyDeniedError, SandboxLostError
 from ringfence.guest.control import User
 from ringfence.guest.request import Exit
@@ -60,24 +60,30 @@ def check(made: Receipt, spec: SandboxSpec) -> Receipt:
 
 
 async def read(
-    spec: SandboxSpec, instance: Instance, session: Session, user: User, *, arch: str
+    spec: SandboxSpec,
+    features: Features,
+    instance: Instance,
+    session: Session,
+    user: User,
+    *,
+    arch: str,
 ) -> Receipt:
-    """The checked receipt of a sandbox that runs no command of its user's yet.
+    """The receipt of a running sandbox, not yet checked.
 
-    user: the default one, as commands have it. arch: of the image, for the seccomp profile.
-    Raises PolicyDeniedError for gaps, GuestError for a view that makes no sense. Cancellation ends
-    the one command that it runs.
+    user: the default one, as commands have it; what the spec names where users can be chosen. arch:
+    of the image, for the seccomp profile. Raises PolicyDeniedError when nothing can be run in it,
+    GuestError for a view that makes no sense. Cancellation ends the one command that it runs.
     """
     view = await gather(spec, session, user)
     found = Findings(
-        spec=spec,
+        spec=spec if features.users else spec.model_copy(update={"user": str(user.uid)}),
         outside=await instance.evidence(),
         view=view,
         here=_own_namespaces(),
         profile=_profile(spec, arch),
         reserved_uid=session.hello.reserved_uid,
     )
-    return check(receipt(found), spec)
+    return receipt(found)
 
 
 async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
