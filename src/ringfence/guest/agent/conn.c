@@ -189,8 +189,11 @@ void conn_flush(struct conn *conn)
 		conn->congested = false;
 		watch_events(&conn->out, 0);
 	}
-	if (was_full && conn_room(conn))
+	if (was_full && conn_room(conn)) {
 		ops_resume();
+		if (!conn->congested)
+			conn_flush(conn);
+	}
 }
 
 static void out_ready(struct watch *watch, u32 events)
