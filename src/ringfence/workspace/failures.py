@@ -1,0 +1,51 @@
+"""Errors of the machine, as errors of ours that name the file."""
+
+import errno
+import os
+
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SandboxError,
+    StateError,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_DENIED = (errno.EACCES, errno.EPERM)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+
+
+def shown(path: str | bytes | os.PathLike[str]) -> str:
+    """A path as text that prints: newlines and bytes that are no UTF-8 are escaped."""
+    text = os.fsdecode(path)
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return plain if plain.isprintable() else repr(plain)[1:-1]
+
+
+def failed(error: OSError, path: str | os.PathLike[str], doing: str) -> SandboxError:
+    """The error to raise for what the kernel said of `path` while `doing` something.
+
+    A full disk is ResourceExhaustedError, a file without permission InvalidSpecError, one that
+    went away StateError: the tree changed underneath.
+    """
+    message = f"{doing}: {shown(path)}: {error.strerror or error}"
+    context = {"path": shown(path)}
+    if error.errno in _FULL:
+        return ResourceExhaustedError(message, op="workspace", context=context)
+    if error.errno in _DENIED:
+        return InvalidSpecError(
+            f"{message}; exclude it, or make it readable", op="workspace", context=context
+        )
+    if error.errno in _GONE:
+        return StateError(
+            f"{message}: it changed while it was used", op="workspace", context=context
+        )
+    return StateError(message, op="workspace", context=context)
+
+
+def missing(path: str | os.PathLike[str]) -> NotFoundError:
+    """There is nothing at `path`."""
+    return NotFoundError(
+        f"{shown(path)}: no such directory", op="workspace", context={"path": shown(path)}
+    )

@@ -1,0 +1,389 @@
+"""Changes on their way out: into the original, or a download into a directory of the host.
+
+Nothing is followed, nothing outside is written, and what cannot be done whole is undone.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+from ringfence.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    SandboxError,
+    StateError,
+)
+from ringfence.workspace.beneath import (
+    lstat,
+    open_directory,
+    open_file,
+    parent_of,
+    read_link,
+    remove_tree,
+    split,
+)
+from ringfence.workspace.changes import Change, Changes, Side, digest_of, hashed
+from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
+from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.layers import Found, Layers
+from ringfence.workspace.prepared import MAX_BYTES, Prepared, Since
+from ringfence.workspace.staging import open_root
+
+
+def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
+    """Write the changes into the original; the changes that were written.
+
+    First every touched path of the original is compared with what the sandbox started from:
+    StateError names one that is not so any more, PolicyDeniedError a link that would leave the
+    repository. Then all is written beside and renamed into place; when that fails half-way, what
+    was done is undone. It blocks.
+    """
+    if prepared.original is None:
+        raise StateError(
+            "a cloned repository has no original to change: take the patch", op="workspace.apply"
+        )
+    changes = prepared.changes(since=since)
+    if not changes.items:
+        return changes
+    root = open_root(prepared.original)
+    try:
+        _check(changes, root)
+        with prepared.now() as now:
+            _Writing(root, now).run(changes)
+    finally:
+        os.close(root)
+    return changes
+
+
+def _check(changes: Changes, root: int) -> None:
+    moving = {change.old_path for change in changes}
+    moving |= {change.path for change in changes if change.kind == "deleted"}
+    for change in changes:
+        before = change.old_path or change.path
+        if change.old is not None and side_of(root, before) != _plain(change.old):
+            raise _moved(before, "it is not what the sandbox started from any more")
+        fresh = change.kind in ("added", "renamed")
+        if fresh and change.path not in moving and lstat(root, change.path) is not None:
+            raise _moved(change.path, "it exists in the repository, where the sandbox saw nothing")
+        _check_parents(root, change.path, moving)
+
+
+def _check_parents(root: int, path: str, moving: set[str | None]) -> None:
+    names = split(path)
+    for length in range(1, len(names)):
+        above = "/".join(names[:length])
+        status = lstat(root, above)
+        if status is not None and not stat.S_ISDIR(status.st_mode) and above not in moving:
+            raise _moved(above, "it is no directory")
+
+
+def side_of(root: int, path: str) -> tuple[str, str] | None:
+    """Kind and digest of what is at `path` below `root`; None for nothing that can be compared."""
+    status = lstat(root, path)
+    if status is None:
+        return None
+    kind = kind_of(status.st_mode)
+    try:
+        if kind == LINK:
+            return LINK, digest_of(os.fsencode(read_link(root, path)))
+        if kind == FILE:
+            return FILE, hashed(open_file(root, path), status.st_size)[1]
+    except OSError as error:
+        raise failed(error, path, "comparing with the repository") from None
+    return None
+
+
+def _plain(side: Side) -> tuple[str, str]:
+    return side.kind, side.digest
+
+
+def _moved(path: str, why: str) -> StateError:
+    return StateError(
+        f"the changes no longer apply: {shown(path)}: {why}",
+        op="workspace.apply",
+        context={"path": shown(path)},
+    )
+
+
+class _Writing:
+    """One application: new files are made in a directory of ours inside the repository, old ones
+    are moved there, and only then is anything dropped."""
+
+    def __init__(self, root: int, now: Layers) -> None:
+        self.root, self.now = root, now
+        self.name = f".ringfence-apply-{token_hex(6)}"
+        self.undo: list[tuple[str, str, str]] = []
+        self.made: list[str] = []
+
+    def run(self, changes: Changes) -> None:
+        os.mkdir(self.name, 0o700, dir_fd=self.root)
+        beside = open_directory(self.root, self.name)
+        path = "."
+        try:
+            try:
+                for number, change in enumerate(changes):
+                    path = change.path
+                    self._make(change, f"new-{number}", beside)
+                for number, change in enumerate(changes):
+                    path = change.path
+                    self._away(change, f"old-{number}", beside)
+                for number, change in enumerate(changes):
+                    path = change.path
+                    self._place(change, f"new-{number}", beside)
+            except BaseException:
+                self._undo(beside)
+                raise
+            self._drop_empty(changes)
+        except OSError as error:
+            raise failed(error, path, "applying the changes") from None
+        finally:
+            os.close(beside)
+            remove_tree(self.root, self.name)
+
+    def _make(self, change: Change, name: str, beside: int) -> None:
+        if change.new is None:
+            return
+        found = self.now.find(change.path)
+        if found is None:
+            raise _moved(change.path, "it changed in the sandbox meanwhile")
+        if change.new.kind == LINK:
+            target = self.now.target(change.path, found)
+            if leaves(change.path, target):
+                raise PolicyDeniedError(
+                    f"{shown(change.path)} is a link out of the repository, to {shown(target)}:"
+                    " it is not made on the host",
+                    op="workspace.apply",
+                    context={"path": shown(change.path)},
+                )
+            os.symlink(target, name, dir_fd=beside)
+            return
+        copy_out(self.now.open(change.path, found), beside, name, change.new)
+        self._dress(change, name, beside)
+
+    def _dress(self, change: Change, name: str, beside: int) -> None:
+        """Mode as inside when it changed there, else the original's; owner of the original."""
+        before = lstat(self.root, change.old_path or change.path) if change.old else None
+        mode = change.new.mode if change.new else 0o644
+        if before is not None and change.old and change.new and change.old.mode == change.new.mode:
+            mode = before.st_mode & 0o777
+        os.chmod(name, mode & 0o777, dir_fd=beside)
+        owner = before or os.fstat(self.root)
+        if os.geteuid() == 0:
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=beside, follow_symlinks=False)
+
+    def _away(self, change: Change, name: str, beside: int) -> None:
+        if change.old is None:
+            return
+        path = change.old_path or change.path
+        with parent_of(self.root, path) as (directory, last):
+            os.rename(last, name, src_dir_fd=directory, dst_dir_fd=beside)
+        self.undo.append(("back", name, path))
+
+    def _place(self, change: Change, name: str, beside: int) -> None:
+        if change.new is None:
+            return
+        self._parents(change.path)
+        with parent_of(self.root, change.path) as (directory, last):
+            # link(2) does not replace what appeared meanwhile, as rename(2) would
+            os.link(name, last, src_dir_fd=beside, dst_dir_fd=directory, follow_symlinks=False)
+        self.undo.append(("remove", name, change.path))
+
+    def _parents(self, path: str) -> None:
+        names = split(path)[:-1]
+        for length in range(1, len(names) + 1):
+            above = "/".join(names[:length])
+            status = lstat(self.root, above)
+            if status is not None and not stat.S_ISDIR(status.st_mode):
+                raise _moved(above, "it is no directory")
+            if status is None:
+                with parent_of(self.root, above) as (directory, last):
+                    os.mkdir(last, 0o755, dir_fd=directory)
+                    if os.geteuid() == 0:
+                        owner = os.fstat(directory)
+                        os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
+                self.made.append(above)
+
+    def _undo(self, beside: int) -> None:
+        for what, name, path in reversed(self.undo):
+            with suppress(OSError), parent_of(self.root, path) as (directory, last):
+                if what == "back":
+                    os.rename(name, last, src_dir_fd=beside, dst_dir_fd=directory)
+                else:
+                    os.unlink(last, dir_fd=directory)
+        for above in reversed(self.made):
+            with suppress(OSError), parent_of(self.root, above) as (directory, last):
+                os.rmdir(last, dir_fd=directory)
+
+    def _drop_empty(self, changes: Changes) -> None:
+        """Remove directories that the changes emptied and that the sandbox does not have."""
+        for change in changes:
+            if change.old is None:
+                continue
+            names = split(change.old_path or change.path)[:-1]
+            for length in range(len(names), 0, -1):
+                above = "/".join(names[:length])
+                if self.now.find(above) is not None:
+                    break
+                with suppress(OSError), parent_of(self.root, above) as (directory, last):
+                    os.rmdir(last, dir_fd=directory)
+
+
+def copy_out(descriptor: int, directory: int, name: str, side: Side | None, limit: int = -1) -> int:
+    """Copy an open file to the new file `name`; the number of bytes. It closes the descriptor.
+
+    side: what it must be, else StateError. limit: the most bytes there may be, negative for any.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        writer = os.open(name, flags, 0o600, dir_fd=directory)
+        with os.fdopen(writer, "wb") as file, os.fdopen(os.dup(descriptor), "rb") as reader:
+            most = side.size if side is not None else limit
+            size = 0
+            while piece := reader.read(1 << 20):
+                size += len(piece)
+                if 0 <= most < size:
+                    break
+                file.write(piece)
+            file.flush()
+            if side is not None and size != side.size:
+                raise _moved(name, "it changed in the sandbox meanwhile")
+    finally:
+        os.close(descriptor)
+    if side is not None and side_of(directory, name) != _plain(side):
+        raise _moved(name, "it changed in the sandbox meanwhile")
+    return size
+
+
+def download(
+    prepared: Prepared, paths: Iterable[str], destination: Path, *, max_bytes: int = MAX_BYTES
+) -> list[str]:
+    """Copy files or whole directories of the workspace into `destination`; the paths of the files.
+
+    paths: relative to the workspace. destination: a directory, made when missing; what is there is
+    not replaced. Links are made when they stay inside what is downloaded, else left out; devices are left
+    out. Errors: NotFoundError, AlreadyExistsError, ResourceExhaustedError beyond `max_bytes`; then
+    nothing stays. It blocks.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    root = open_root(destination)
+    name = f".ringfence-download-{token_hex(6)}"
+    try:
+        os.mkdir(name, 0o700, dir_fd=root)
+        beside = open_directory(root, name)
+        try:
+            with prepared.now() as now:
+                copied = _Download(now, beside, max_bytes).run(paths)
+            _move_in(beside, root)
+        finally:
+            os.close(beside)
+            remove_tree(root, name)
+    except OSError as error:
+        raise failed(error, error.filename or destination, "downloading") from None
+    finally:
+        os.close(root)
+    return copied
+
+
+class _Download:
+    def __init__(self, now: Layers, target: int, left: int) -> None:
+        self.now, self.target, self.left = now, target, left
+        self.copied: list[str] = []
+        self.links: list[tuple[str, str]] = []
+
+    def run(self, paths: Iterable[str]) -> list[str]:
+        for path in paths:
+            try:
+                place = "/".join(split(os.path.normpath(path)))
+            except ValueError:
+                raise NotFoundError(
+                    f"{shown(path)} is not in the workspace", op="workspace.download"
+                ) from None
+            found = self.now.find(place)
+            if found is None:
+                raise NotFoundError(
+                    f"{shown(path)} is not in the workspace",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
+            self._one(place, found)
+            if stat.S_ISDIR(found.status.st_mode):
+                for below, _ in self.now.walk(place):
+                    inner = self.now.find(below)
+                    if inner is not None:
+                        self._one(below, inner)
+        for path, target in self.links:
+            with parent_of(self.target, path) as (directory, last):
+                os.symlink(target, last, dir_fd=directory)
+        return self.copied
+
+    def _one(self, path: str, found: Found) -> None:
+        kind = kind_of(found.status.st_mode)
+        if kind is None:
+            return
+        if kind not in (FILE, LINK):
+            self._directories(path)
+            return
+        self._directories(path.rpartition("/")[0])
+        if kind == LINK:
+            target = self.now.target(path, found)
+            if not leaves(path, target):
+                self.links.append((path, target))
+                self.copied.append(path)
+            return
+        with parent_of(self.target, path) as (directory, last):
+            self.left -= copy_out(self.now.open(path, found), directory, last, None, self.left)
+            if self.left < 0:
+                raise ResourceExhaustedError(
+                    f"the download is too large (at {shown(path)}): raise max_bytes",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
+            os.chmod(last, 0o755 if found.status.st_mode & 0o100 else 0o644, dir_fd=directory)
+        self.copied.append(path)
+
+    def _directories(self, path: str) -> None:
+        names = split(path)
+        for length in range(1, len(names) + 1):
+            with (
+                suppress(FileExistsError),
+                parent_of(self.target, "/".join(names[:length])) as (directory, last),
+            ):
+                os.mkdir(last, 0o755, dir_fd=directory)
+
+
+def _move_in(beside: int, root: int) -> None:
+    names = os.listdir(beside)
+    for name in names:
+        if lstat(root, name) is not None:
+            raise AlreadyExistsError(
+                f"{shown(name)} exists in the destination",
+                op="workspace.download",
+                context={"path": shown(name)},
+            )
+    for name in names:
+        os.rename(name, name, src_dir_fd=beside, dst_dir_fd=root)
+
+
+def discard(prepared: Prepared) -> Changes:
+    """Put the workspace back to its start, git's directory included; the changes that are gone.
+
+    No command should run meanwhile. UnsupportedError where only the daemon can write to it.
+    """
+    changes = prepared.changes(since="parent")
+    place = prepared.merged or (prepared.upper if prepared.strategy == "copy" else None)
+    if place is None:
+        raise StateError(
+            "this workspace cannot be reset from here: open a new sandbox", op="workspace.discard"
+        )
+    _reset(prepared, changes, place)
+    return changes
+
+
+def _reset(prepared: Prepared, changes: Changes, place: Path) -> None:
+    raise SandboxError(f"{prepared}{changes}{place}{shutil}")

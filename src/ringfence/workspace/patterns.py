@@ -1,0 +1,100 @@
+"""Patterns with the meaning they have in .gitignore, made fast for many paths.
+
+A path is relative, with "/" between its names, as text with surrogateescape. What is decided for a
+directory holds for all below it: the caller does not descend.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pathspec
+
+_PLAIN = re.compile(r"[^\\*?\[\]!#\s/]+")
+_SUFFIX = re.compile(r"\*(\.[^\\*?\[\]!#\s/]+)")
+
+
+class _Rule(NamedTuple):
+    matches: re.Pattern[str]
+    excludes: bool
+    directory_only: bool
+
+
+class Patterns:
+    """An ordered list of patterns; the last one that matches decides.
+
+    Patterns that are a plain name or `*.suffix` are looked up; only the rest costs a regular
+    expression per path.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._rules: list[_Rule] = []
+        self._names: set[str] = set()
+        suffixes: set[str] = set()
+        slow: list[_Rule] = []
+        for line in lines:
+            rule = _rule(line)
+            if rule is None:
+                continue
+            self._rules.append(rule)
+            body = line.strip().removeprefix("!").removesuffix("/")
+            if _PLAIN.fullmatch(body):
+                self._names.add(body)
+            elif found := _SUFFIX.fullmatch(body):
+                suffixes.add(found[1])
+            else:
+                slow.append(rule)
+        self._suffixes = tuple(suffixes)
+        self._slow = _any_of(slow)
+        self._rules.reverse()
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def verdict(self, path: str, name: str, is_directory: bool) -> bool | None:
+        """True when the last matching pattern excludes, False when it starts with "!", else None.
+
+        name: the last part of `path`.
+        """
+        if not (
+            name in self._names
+            or (self._suffixes and name.endswith(self._suffixes))
+            or (self._slow is not None and self._slow.match(path + "/"))
+        ):
+            return None
+        for rule in self._rules:
+            if rule.directory_only:
+                if is_directory and rule.matches.match(path + "/"):
+                    return rule.excludes
+            elif rule.matches.match(path):
+                return rule.excludes
+        return None
+
+
+def _rule(line: str) -> _Rule | None:
+    text = line.rstrip("\n").rstrip("\r")
+    directory_only = text.rstrip(" ").endswith("/")
+    if text.rstrip(" ").endswith("/**/"):
+        text = text.rstrip(" ") + "*/"
+    try:
+        parsed = pathspec.GitIgnoreSpec.from_lines([text]).patterns
+    except ValueError:
+        return None
+    for pattern in parsed:
+        if pattern.include is None or pattern.regex is None:
+            return None
+        regex = pattern.regex.pattern.replace("(?P<ps_d>/)", "/")
+        regex = regex[:-1] + r"\Z" if regex.endswith("$") else regex.replace("|$)", r"|\Z)")
+        return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
+    return None
+
+
+def _any_of(rules: list[_Rule]) -> re.Pattern[str] | None:
+    """One expression for whatever one of the rules may match, with "/" behind the path."""
+    if not rules:
+        return None
+    return re.compile("|".join(f"(?:{_loose(r.matches.pattern)})" for r in rules), re.DOTALL)
+
+
+def _loose(regex: str) -> str:
+    return regex.replace(r"|\Z)", ")").replace(r"\Z", r"/?\Z")

@@ -1,0 +1,134 @@
+"""What would be visible, found out before anything runs."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ringfence.errors import SandboxError
+from ringfence.spec import Repository
+from ringfence.workspace import history as git
+from ringfence.workspace import sources
+from ringfence.workspace.failures import shown
+from ringfence.workspace.select import Selection, is_hidden, select
+from ringfence.workspace.sources import Source
+from ringfence.workspace.staging import open_root
+
+
+@dataclass(slots=True)
+class Plan:
+    """One repository, looked at. history: "head", "full", or None when there is no repository that
+    can go in. repository: where it is. committed: hidden paths that are in its history. warnings:
+    what to know before."""
+
+    source: Source
+    selection: Selection
+    history: git.History | None = None
+    repository: git.GitDirectory | None = None
+    committed: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Hidden paths and why, those that are left out as special too."""
+        return {**self.selection.hidden, **self.selection.special}
+
+
+def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
+    """Look at a repository as `prepare` would. It blocks; nothing of it stays unless `directory`
+    is given, where a clone is kept.
+
+    Errors: those of `sources.find` and `select`.
+    """
+    if directory is not None:
+        return look(repository, sources.find(repository, directory), directory)
+    with tempfile.TemporaryDirectory(prefix="ringfence-plan-") as name:
+        place = Path(name)
+        return look(repository, sources.find(repository, place), place)
+
+
+def look(repository: Repository, source: Source, scratch: Path) -> Plan:
+    """Choose files and history of a source that was found. scratch: for a repository of ours."""
+    root = open_root(source.root)
+    try:
+        found = Plan(source, select(root, repository))
+    finally:
+        os.close(root)
+    _choose_history(repository, found, scratch)
+    _warn(repository, found)
+    return found
+
+
+def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[str]], list[str]]:
+    """A function that says which paths are hidden, by a pattern or because they are hidden here."""
+    files = {path for path in selection.hidden if not path.endswith("/")}
+    directories = {path[:-1] for path in selection.hidden if path.endswith("/")}
+
+    def hidden(paths: Iterable[str]) -> list[str]:
+        listed = list(paths)
+        found = set(is_hidden(listed, repository))
+        for path in listed:
+            names = path.split("/")
+            above = {"/".join(names[:length]) for length in range(1, len(names))}
+            if path in files or above & directories:
+                found.add(path)
+        return sorted(found)
+
+    return hidden
+
+
+def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
+    found.repository, reason = git.find(found.source.root)
+    if reason is not None:
+        found.warnings.append(f"git's history stays outside: {reason}")
+    if found.repository is None:
+        return
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as name:
+        builder = git.Builder(
+            found.repository, Path(name) / ".git", hides(repository, found.selection)
+        )
+        try:
+            builder.prepare()
+            if builder.born():
+                found.committed = tuple(builder.committed())
+                found.history = repository.history or ("head" if found.committed else "full")
+        except SandboxError as error:
+            found.warnings.append(f"git's history stays outside: {error}")
+            found.repository = None
+
+
+def _warn(repository: Repository, found: Plan) -> None:
+    if found.committed and found.history == "full":
+        names = ", ".join(shown(path) or "(too long to find out)" for path in found.committed[:5])
+        found.warnings.append(f"hidden files can be read from git's history: {names}")
+    elif found.committed:
+        found.warnings.append(
+            "hidden files are in git's history: one commit without them goes in instead"
+        )
+    nested = [path for path in found.selection.git if path != ".git"]
+    if nested:
+        found.warnings.append(f"{len(nested)} nested git directories stay outside")
+    if repository.mode == "rw":
+        found.warnings.append(
+            "in mode rw only what exists now can be hidden; look at new .git directories before"
+            " you run git there"
+        )
+
+
+def build_history(repository: Repository, found: Plan, target: Path) -> bool:
+    """Make the repository of the plan at `target`, a path called .git; False when there is none."""
+    if found.repository is None or found.history is None:
+        return False
+    builder = git.Builder(
+        found.repository,
+        target,
+        hides(repository, found.selection),
+        absent=found.selection.special,
+    )
+    builder.prepare()
+    if found.history == "full":
+        builder.full()
+    else:
+        builder.head()
+    return True

@@ -1,0 +1,341 @@
+"""From a repository of a spec to a workspace: choose, stage, mount."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.errors import (
+    InvalidSpecError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
+from ringfence.spec import Repository
+from ringfence.workspace import history, manifest, mounts, shared, sources
+from ringfence.workspace.entries import Entry, entry_of
+from ringfence.workspace.layers import Layers
+from ringfence.workspace.plan import Plan, build_history, look
+from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
+from ringfence.workspace.staging import Ownership, dress, open_root, root_entry, stage
+
+DEFAULT_SIZE = 2 << 30
+_MASKS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """Whom a workspace is for. uid, gid: the commands' user. privileged: we are root on the machine
+    where the sandbox runs. volumes: the daemon may mount an overlay itself. strategy: instead of
+    the best one."""
+
+    uid: int
+    gid: int
+    privileged: bool
+    volumes: bool = False
+    strategy: Strategy | None = None
+
+
+def prepare(
+    repository: Repository,
+    *,
+    directory: Path,
+    uid: int,
+    gid: int,
+    privileged: bool,
+    volumes: bool = False,
+    strategy: Strategy | None = None,
+    forbidden: tuple[Path, ...] = (),
+) -> Prepared:
+    """Make the workspace of one sandbox in `directory`, which must not exist yet.
+
+    Arguments are those of `For`. forbidden: directories that no repository may be in (the daemon's
+    data). An error leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError
+    (it changes meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not
+    possible here); it names the path. It blocks and cannot be cancelled: run it in a thread, and
+    `clean(directory)` afterwards.
+    """
+    whom = For(uid, gid, privileged, volumes, strategy)
+    try:
+        directory.mkdir(mode=0o711, parents=True)
+        source = sources.find(repository, directory, forbidden=forbidden)
+        _check_apart(source.root, directory, source.cloned)
+        found = look(repository, source, directory)
+        work = _Work(repository, found, directory, whom)
+        prepared = work.bound() if repository.mode != "copy" else work.copied()
+        prepared.save()
+    except OSError as error:
+        clean(directory)
+        raise ResourceExhaustedError(
+            f"the workspace cannot be made in {directory}: {error.strerror or error}",
+            op="workspace",
+        ) from None
+    except BaseException:
+        clean(directory)
+        raise
+    return prepared
+
+
+def _check_apart(root: Path, directory: Path, cloned: bool) -> None:
+    if not cloned and (root in directory.resolve().parents or directory in root.parents):
+        raise PolicyDeniedError(
+            f"{root} and the state directory {directory} lie in each other", op="workspace"
+        )
+
+
+class _Work:
+    def __init__(self, repository: Repository, found: Plan, directory: Path, whom: For) -> None:
+        self.repository, self.found, self.directory, self.whom = repository, found, directory, whom
+        status = found.source.root.stat()
+        self.stored = status.st_uid, status.st_gid
+        self.seen = self._wanted_owner()
+
+    def _wanted_owner(self) -> tuple[int, int]:
+        asked = self.repository.owner
+        if asked is None:
+            return (self.whom.uid, self.whom.gid) if self.whom.privileged else self.stored
+        if not self.whom.privileged and int(asked.split(":")[0]) != os.geteuid():
+            raise UnsupportedError("only root can map owners", op="workspace")
+        uid, _, gid = asked.partition(":")
+        return int(uid), int(gid or uid)
+
+    @property
+    def maps(self) -> bool:
+        """Whether files must appear with another owner than they have."""
+        return self.seen != self.stored and self.whom.privileged
+
+    @property
+    def masks_modes(self) -> bool:
+        return self.repository.file_mode is not None or self.repository.directory_mode is not None
+
+    def ownership(self) -> Ownership:
+        """How a copy is written."""
+        return Ownership(
+            owner=self.seen if self.maps else None,
+            was=self.stored[0] if self.maps else None,
+            file_mode=self.repository.file_mode,
+            directory_mode=self.repository.directory_mode,
+        )
+
+    def env(self) -> dict[str, str]:
+        """Git's settings, as variables."""
+        identity = self.repository.git
+        return history.settings(
+            {
+                "user.name": identity.user_name,
+                "user.email": identity.user_email,
+                "init.defaultBranch": identity.default_branch,
+                "safe.directory": self.repository.mount_point,
+                "core.trustctime": "false",
+                "core.checkStat": "minimal",
+                "gc.auto": "0",
+                **identity.config,
+            }
+        )
+
+    def prepared(self, strategy: Strategy, binds: list[Binding]) -> Prepared:
+        return Prepared(
+            directory=self.directory,
+            strategy=strategy,
+            mode=self.repository.mode,
+            mount_point=self.repository.mount_point,
+            binds=tuple(binds),
+            env=self.env(),
+            original=None if self.found.source.cloned else self.found.source.original,
+            warnings=tuple(self.found.warnings),
+        )
+
+    # --- copy ---
+
+    def copied(self) -> Prepared:
+        layer = self.farm()
+        owners = Owners(self.stored, self.seen, self.ownership(), self.masks_modes)
+        prepared = self.prepared("copy", [])
+        return mount(prepared, (layer.path,), self.whom, self.repository.size, owners)
+
+    def farm(self) -> shared.Layer:
+        """Stage the selected files and the repository made for them into a frozen layer."""
+        layer = shared.create(self.directory)
+        ownership = self.ownership() if self.masks_modes else Ownership()
+        root, target = open_root(self.found.source.root), open_root(layer.tree)
+        try:
+            staged = stage(root, self.found.selection.entries, target, ownership=ownership)
+            if build_history(self.repository, self.found, layer.tree / ".git"):
+                own(layer.tree / ".git", ownership.owner or self.stored, self.whom.privileged)
+            dress(target, root_entry(root), ownership)
+        finally:
+            os.close(root)
+            os.close(target)
+        manifest.write(layer.entries, staged)
+        return layer
+
+    # --- ro, rw ---
+
+    def bound(self) -> Prepared:
+        if self.repository.size is not None or self.masks_modes:
+            raise InvalidSpecError("size, file_mode and directory_mode need mode copy",
+                                   op="workspace")  # fmt: skip
+        if self.found.selection.hidden and len(self.found.selection.hidden) > _MASKS:
+            raise InvalidSpecError(
+                f"{len(self.found.selection.hidden)} hidden paths are too many to cover in mode"
+                f" {self.repository.mode} (at most {_MASKS}): use mode copy",
+                op="workspace",
+            )
+        root = self.found.source.root
+        if self.maps:
+            uids, gids = zip(self.stored, self.seen, strict=True)
+            root = mounts.mapped(self.directory, root, uids, gids)
+        read_only = self.repository.mode == "ro"
+        binds = [Binding(str(root), self.repository.mount_point, read_only)]
+        binds += self._covers()
+        return self.prepared("bind", binds)
+
+    def _covers(self) -> Iterator[Binding]:
+        """What is bound over the hidden paths and over everything called .git."""
+        nothing, empty = self.directory / "nothing", self.directory / "empty"
+        nothing.touch(mode=0o444)
+        empty.mkdir(mode=0o555)
+        for path in sorted(self.found.selection.hidden):
+            source = empty if path.endswith("/") else nothing
+            yield self._cover(source, path.removesuffix("/"))
+        for path in sorted(self.found.selection.git):
+            place = self.found.source.root / path
+            if path == ".git" and place.is_dir() and not place.is_symlink():
+                built = self.directory / "git" / ".git"
+                built.parent.mkdir(mode=0o711)
+                if build_history(self.repository, self.found, built):
+                    own(built, self.seen, self.whom.privileged)
+                    yield self._cover(built, path)
+                    continue
+            if place.is_symlink():
+                raise PolicyDeniedError(
+                    f"{path} is a symbolic link, which cannot be covered: use mode copy",
+                    op="workspace",
+                )
+            yield self._cover(empty if place.is_dir() else nothing, path)
+
+    def _cover(self, source: Path, path: str) -> Binding:
+        return Binding(str(source), f"{self.repository.mount_point}/{path}", True)
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Owner in the frozen tree, owner as commands see it, and how copies are written."""
+
+    stored: tuple[int, int]
+    seen: tuple[int, int]
+    ownership: Ownership
+    written: bool = False
+
+    @property
+    def maps(self) -> bool:
+        """Whether a mount must show another owner than is stored."""
+        return self.stored != self.seen and not self.written
+
+
+def mount(
+    prepared: Prepared, layers: tuple[Path, ...], whom: For, size: int | None, owners: Owners
+) -> Prepared:
+    """Give a workspace that stands on `layers` its writable layer, by the best way there is."""
+    prepared.layers = layers
+    wanted = whom.strategy
+    if wanted == "overlay" or (wanted is None and whom.privileged):
+        try:
+            return _overlay(prepared, size, owners)
+        except UnsupportedError:
+            if wanted is not None:
+                raise
+            for place in mounts.mounted_below(prepared.directory):
+                mounts.unmount(place)
+                place.rmdir()
+    if wanted == "volume" or (wanted is None and whom.volumes and not whom.privileged):
+        return _volume(prepared, size, owners)
+    return _plain(prepared, size, owners, whom.privileged)
+
+
+def _overlay(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
+    trees = [shared.Layer(path).tree for path in prepared.layers]
+    if owners.maps:
+        uids, gids = zip(owners.stored, owners.seen, strict=True)
+        trees[-1] = mounts.mapped(prepared.directory, trees[-1], uids, gids)
+    prepared.size = size or DEFAULT_SIZE
+    writable, _ = mounts.limited(prepared.directory, prepared.size)
+    upper, work = writable / "upper", writable / "work"
+    upper.mkdir(mode=0o700)
+    work.mkdir(mode=0o700)
+    _like(upper, trees[0])
+    merged = mounts.overlay(prepared.directory, trees, upper, work)
+    prepared.strategy, prepared.upper, prepared.merged = "overlay", upper, merged
+    prepared.binds = (Binding(str(merged), prepared.mount_point, False),)
+    return prepared
+
+
+def _volume(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
+    if size is not None:
+        raise UnsupportedError(
+            "a size needs root on the daemon's machine: the daemon mounts no limited layer for a"
+            " client",
+            op="workspace",
+        )
+    if owners.maps:
+        raise UnsupportedError("only root can map owners", op="workspace")
+    trees = [shared.Layer(path).tree for path in prepared.layers]
+    upper, work = prepared.directory / "upper", prepared.directory / "work"
+    upper.mkdir(mode=0o700)
+    work.mkdir(mode=0o700)
+    _like(upper, trees[0])
+    options = mounts.overlay_options(trees, upper, work, user=True)
+    volume = {"type": "overlay", "device": "overlay", "o": options}
+    prepared.strategy, prepared.upper = "volume", upper
+    prepared.binds = (Binding("", prepared.mount_point, False, volume),)
+    return prepared
+
+
+def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: bool) -> Prepared:
+    place = prepared.directory
+    with Layers([shared.Layer(path).tree for path in prepared.layers]) as layers:
+        entries = list(_everything(layers))
+        if size is not None:
+            if not privileged:
+                raise UnsupportedError("a size needs root on this machine", op="workspace")
+            used = sum(entry.size + 4096 for entry in entries)
+            place, _ = mounts.limited(prepared.directory, size + used)
+        tree = place / "tree"
+        tree.mkdir(mode=0o700)
+        target = open_root(tree)
+        try:
+            ownership = owners.ownership if owners.maps else Ownership()
+            if len(prepared.layers) > 1:
+                raise UnsupportedError("a copy stands on one layer", op="workspace")
+            staged = stage(layers.bottom, entries, target, ownership=ownership, links=False)
+            dress(target, root_entry(layers.bottom), ownership)
+        finally:
+            os.close(target)
+    kept = [entry for entry in staged if entry.path.split("/")[0] != ".git"]
+    manifest.write(prepared.directory / "tree.entries", kept)
+    prepared.strategy, prepared.upper, prepared.size = "copy", tree, size
+    prepared.binds = (Binding(str(tree), prepared.mount_point, False),)
+    return prepared
+
+
+def _everything(layers: Layers) -> Iterator[Entry]:
+    for path, status in layers.walk():
+        entry = entry_of(path, status)
+        if entry is not None:
+            yield entry
+
+
+def _like(directory: Path, model: Path) -> None:
+    """Give our directory the owner, mode and time of `model`: it is the root of what is seen."""
+    status = model.stat()
+    if os.geteuid() == 0:
+        os.chown(directory, status.st_uid, status.st_gid)
+    directory.chmod(status.st_mode & 0o777)
+    os.utime(directory, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def own(tree: Path, owner: tuple[int, int], privileged: bool) -> None:
+    """Make everything in a tree that we made belong to `owner`."""
+    if privileged:
+        for path in history.walk_all(tree):
+            os.chown(path, *owner, follow_symlinks=False)

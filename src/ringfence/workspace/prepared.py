@@ -1,0 +1,207 @@
+"""A workspace that is there: what is bound into the sandbox and what the host compares."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ringfence.errors import NotFoundError, StateError
+from ringfence.workspace import manifest, shared
+from ringfence.workspace.changes import Changes, compare
+from ringfence.workspace.entries import Entry, entry_of
+from ringfence.workspace.layers import TRUSTED, USER, Layers
+from ringfence.workspace.mounts import clear
+from ringfence.workspace.patch import Patch, write_patch
+from ringfence.workspace.staging import check_unchanged
+
+Strategy = Literal["overlay", "volume", "copy", "bind"]
+Since = Literal["repository", "parent"]
+MAX_BYTES = 1 << 30
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One thing of the host that appears inside. source: absolute path; "" when `volume` is set.
+
+    volume: options of a local volume that the daemon mounts itself (type, device, o), for a client
+    who may not mount.
+    """
+
+    source: str
+    destination: str
+    read_only: bool
+    volume: Mapping[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One sandbox's workspace. Every method blocks.
+
+    directory: ours, of this workspace alone. strategy: how writes are kept from the original
+    (overlay mounted here, volume mounted by the daemon, copy), or "bind" when nothing is kept.
+    mode: of the repository. binds: in the order in which they are mounted. env: git's settings for
+    commands. original: where changes may be applied; None when there is no such place. layers: the
+    frozen trees below, the lowest last. size: bytes that may be written, None when not limited.
+    """
+
+    directory: Path
+    strategy: Strategy
+    mode: str
+    mount_point: str
+    binds: tuple[Binding, ...]
+    env: Mapping[str, str]
+    original: Path | None
+    layers: tuple[Path, ...] = ()
+    upper: Path | None = None
+    merged: Path | None = None
+    size: int | None = None
+    warnings: tuple[str, ...] = ()
+    closed: bool = field(default=False, compare=False)
+
+    def base(self, since: Since = "repository") -> Layers:
+        """The state to compare with: the repository as it was, or what this was forked from."""
+        self._check_kept()
+        paths = [shared.Layer(path).tree for path in self.layers]
+        return Layers(paths[-1:] if since == "repository" else paths, self._opaque)
+
+    def now(self) -> Layers:
+        """The present state."""
+        self._check_kept()
+        if self.upper is None:
+            raise StateError("this workspace has no writable layer", op="workspace")
+        if self.strategy == "copy":
+            return Layers([self.upper])
+        return Layers(
+            [self.upper, *(shared.Layer(path).tree for path in self.layers)], self._opaque
+        )
+
+    @property
+    def _opaque(self) -> str:
+        return USER if self.strategy == "volume" else TRUSTED
+
+    def changes(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> Changes:
+        """What is different, found from the files. Nothing should write to it meanwhile."""
+        if self.mode == "ro":
+            return Changes()
+        with self.base(since) as base, self.now() as now:
+            changes = compare(base, now, self._candidates(now, since), max_bytes=max_bytes)
+        self._check_base(changes, since)
+        return changes
+
+    def patch(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> Patch:
+        """The changes as git would say them."""
+        if self.mode == "ro":
+            return Patch(b"", "")
+        changes = self.changes(since=since, max_bytes=max_bytes)
+        with self.base(since) as base, self.now() as now:
+            return write_patch(changes, base, now, scratch=self.directory)
+
+    def _candidates(self, now: Layers, since: Since) -> Iterator[str]:
+        if self.strategy != "copy":
+            upper = len(self.layers) if since == "repository" else 1
+            yield from now.touched(upper)
+            return
+        recorded = manifest.read(self.directory / "tree.entries")
+        for path, status in now.walk():
+            before = recorded.pop(path, None)
+            if before is None or before != entry_of(path, status):
+                yield path
+        yield from recorded
+
+    def recorded(self) -> dict[str, Entry]:
+        """The repository's files as they were staged."""
+        return manifest.read(shared.Layer(self.layers[-1]).entries)
+
+    def _check_base(self, changes: Changes, since: Since) -> None:
+        """StateError when an original of a changed file was edited in place meanwhile."""
+        touched = {change.old_path or change.path for change in changes if change.old is not None}
+        if not touched or since == "parent":
+            return
+        recorded = self.recorded()
+        with self.base() as base:
+            for path in touched & recorded.keys():
+                check_unchanged(base.bottom, recorded[path])
+
+    def _check_kept(self) -> None:
+        if self.closed:
+            raise StateError("the workspace is closed", op="workspace")
+        if self.strategy == "bind":
+            raise StateError(
+                f"in mode {self.mode} the sandbox works on the repository itself: no other state"
+                " of it is kept to compare with",
+                op="workspace",
+            )
+
+    def close(self) -> None:
+        """Unmount and remove all that belongs to it. Idempotent; the original stays."""
+        self.closed = True
+        clean(self.directory)
+
+    def record(self) -> dict[str, Any]:
+        """What another process needs: `attach` takes it, and so does `clean`."""
+        return {"directory": str(self.directory)}
+
+    def save(self) -> None:
+        """Write the description that `attach` reads."""
+        data = {
+            "strategy": self.strategy,
+            "mode": self.mode,
+            "mount_point": self.mount_point,
+            "binds": [
+                [b.source, b.destination, b.read_only, None if b.volume is None else dict(b.volume)]
+                for b in self.binds
+            ],
+            "env": dict(self.env),
+            "original": _text(self.original),
+            "layers": [str(path) for path in self.layers],
+            "upper": _text(self.upper),
+            "merged": _text(self.merged),
+            "size": self.size,
+            "warnings": list(self.warnings),
+        }
+        (self.directory / _RECORD).write_text(json.dumps(data), encoding="utf-8")
+
+
+def attach(record: Mapping[str, Any]) -> Prepared:
+    """The workspace that another process prepared. NotFoundError when it is gone."""
+    directory = Path(record["directory"])
+    try:
+        data = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"the workspace {directory} is gone", op="workspace") from None
+    return Prepared(
+        directory=directory,
+        strategy=data["strategy"],
+        mode=data["mode"],
+        mount_point=data["mount_point"],
+        binds=tuple(Binding(*fields) for fields in data["binds"]),
+        env=data["env"],
+        original=_path(data["original"]),
+        layers=tuple(map(Path, data["layers"])),
+        upper=_path(data["upper"]),
+        merged=_path(data["merged"]),
+        size=data["size"],
+        warnings=tuple(data["warnings"]),
+    )
+
+
+def clean(directory: Path | Mapping[str, Any]) -> None:
+    """Remove what a workspace left, whoever made it: mounts, layers, files. Idempotent.
+
+    directory: the workspace's, or its `record()`. StateError when a mount cannot be undone; then
+    nothing below it is removed.
+    """
+    place = directory if isinstance(directory, Path) else Path(directory["directory"])
+    if place.is_dir():
+        clear(place)
+    shared.release(place)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

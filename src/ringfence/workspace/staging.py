@@ -1,0 +1,254 @@
+"""A frozen tree of the selected files: what stands below a sandbox's writable layer.
+
+Files become hard links of the originals (nothing is copied, and what is renamed, replaced or added
+in the original later is not seen), reflinks or copies where links are not possible or where owner
+or mode must differ. Directories are our own. An original edited in place shows through a hard link;
+`changed` tells it from the record.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ringfence.errors import StateError
+from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_directory, open_regular
+from ringfence.workspace.entries import (
+    DIRECTORY,
+    FILE,
+    Entry,
+    entry_of,
+    same_content,
+)
+from ringfence.workspace.failures import failed, shown
+
+_FICLONE = 0x40049409
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """How owners and modes are written. None keeps the original's.
+
+    owner: uid and gid of everything. was: only what belongs to this uid becomes the owner's.
+    """
+
+    owner: tuple[int, int] | None = None
+    was: int | None = None
+    file_mode: int | None = None
+    directory_mode: int | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether everything stays as it is."""
+        return self == Ownership()
+
+    def of(self, entry: Entry) -> tuple[int, int]:
+        """uid and gid that `entry` gets."""
+        if self.owner is None or (self.was is not None and entry.uid != self.was):
+            return entry.uid, entry.gid
+        return self.owner
+
+    def mode(self, entry: Entry) -> int:
+        """Permission bits that `entry` gets; set-user-id, set-group-id and sticky never."""
+        wanted = self.directory_mode if entry.kind == DIRECTORY else self.file_mode
+        return (entry.mode if wanted is None else wanted) & 0o777
+
+
+class _Stage:
+    def __init__(self, root: int, target: int, ownership: Ownership, links: bool) -> None:
+        self.root, self.target = root, target
+        self.ownership = ownership
+        self.links = links and ownership.keeps
+        self.reflinks = True
+        self.root_user = os.geteuid() == 0
+        self._open: tuple[str, int, int] | None = None
+
+    @contextmanager
+    def parents(self, directory: str) -> Iterator[tuple[int, int]]:
+        """The directory in the original and in the copy; kept open for the next entry."""
+        if self._open is None or self._open[0] != directory:
+            self.close()
+            source = open_directory(self.root, directory)
+            try:
+                self._open = (directory, source, open_directory(self.target, directory))
+            except BaseException:
+                os.close(source)
+                raise
+        yield self._open[1:]
+
+    def close(self) -> None:
+        if self._open is not None:
+            os.close(self._open[1])
+            os.close(self._open[2])
+            self._open = None
+
+    def add(self, entry: Entry) -> Entry:
+        directory, _, name = entry.path.rpartition("/")
+        with self.parents(directory) as (source, target):
+            if entry.kind == DIRECTORY:
+                os.mkdir(name, 0o700, dir_fd=target)
+                return entry
+            if entry.kind == FILE:
+                self._file(entry, name, source, target)
+            else:
+                os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+                self._own(entry, name, target)
+            status = os.stat(name, dir_fd=target, follow_symlinks=False)
+        staged = entry_of(entry.path, status)
+        if staged is None or staged.kind != entry.kind:
+            raise OSError(errno.ESTALE, "it became another kind of file")
+        return staged
+
+    def _file(self, entry: Entry, name: str, source: int, target: int) -> None:
+        plain = entry.mode & 0o7000 == 0
+        if self.links and plain:
+            try:
+                os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                self.links = False
+            else:
+                status = os.stat(name, dir_fd=target, follow_symlinks=False)
+                if (status.st_dev, status.st_ino) != (entry.device, entry.inode):
+                    raise OSError(errno.ESTALE, "it was replaced meanwhile")
+                return
+        self._copy(entry, name, source, target)
+
+    def _copy(self, entry: Entry, name: str, source: int, target: int) -> None:
+        reader = open_regular(source, name)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            writer = os.open(name, flags, 0o600, dir_fd=target)
+            try:
+                self._fill(reader, writer)
+                if self.root_user:
+                    os.fchown(writer, *self.ownership.of(entry))
+                os.fchmod(writer, self.ownership.mode(entry))
+                os.utime(writer, ns=(entry.mtime, entry.mtime))
+            finally:
+                os.close(writer)
+            after = entry_of(entry.path, os.fstat(reader))
+            if after is None or not same_content(entry, after):
+                raise OSError(errno.ESTALE, "it changed while it was copied")
+        finally:
+            os.close(reader)
+
+    def _fill(self, reader: int, writer: int) -> None:
+        if self.reflinks:
+            try:
+                fcntl.ioctl(writer, _FICLONE, reader)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+                self.reflinks = False
+            else:
+                return
+        try:
+            while os.copy_file_range(reader, writer, 1 << 30):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            with os.fdopen(os.dup(reader), "rb") as one, os.fdopen(os.dup(writer), "wb") as two:
+                shutil.copyfileobj(one, two, 1 << 20)
+
+    def _own(self, entry: Entry, name: str, target: int) -> None:
+        if self.root_user:
+            uid, gid = self.ownership.of(entry)
+            os.chown(name, uid, gid, dir_fd=target, follow_symlinks=False)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=target, follow_symlinks=False)
+
+    def finish(self, entry: Entry) -> Entry:
+        """Give a directory, whose content is there, its owner, mode and time."""
+        descriptor = open_directory(self.target, entry.path)
+        try:
+            if self.root_user:
+                os.fchown(descriptor, *self.ownership.of(entry))
+            os.fchmod(descriptor, self.ownership.mode(entry))
+            os.utime(descriptor, ns=(entry.mtime, entry.mtime))
+            staged = entry_of(entry.path, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        if staged is None:
+            raise OSError(errno.ESTALE, "it became another kind of file")
+        return staged
+
+
+def stage(
+    root: int,
+    entries: Sequence[Entry],
+    target: int,
+    *,
+    ownership: Ownership | None = None,
+    links: bool = True,
+) -> list[Entry]:
+    """Put `entries` of the tree `root` into the empty directory `target` (both descriptors).
+
+    links: hard links where they are possible. Gives the entries as they are there. Errors:
+    StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is full,
+    InvalidSpecError for what cannot be read; each names the path. What was made stays: the caller
+    removes the directory. It blocks.
+    """
+    work = _Stage(root, target, ownership or Ownership(), links)
+    staged: dict[str, Entry] = {}
+    path = "."
+    try:
+        by_directory = sorted(entries, key=lambda entry: entry.path.rpartition("/")[0])
+        for entry in by_directory:
+            path = entry.path
+            staged[path] = work.add(entry)
+        for entry in reversed(by_directory):
+            if entry.kind == DIRECTORY:
+                path = entry.path
+                staged[path] = work.finish(entry)
+    except OSError as error:
+        raise failed(error, path, "staging the repository") from None
+    finally:
+        work.close()
+    return list(staged.values())
+
+
+def root_entry(root: int) -> Entry:
+    """The entry of the tree's own directory, with the path ""."""
+    found = entry_of("", os.fstat(root))
+    if found is None:
+        raise StateError("the repository is not a directory any more", op="workspace")
+    return found
+
+
+def dress(target: int, like: Entry, ownership: Ownership) -> None:
+    """Give the directory `target` owner, mode and time as those of `like` become."""
+    with suppress(PermissionError):
+        os.fchown(target, *ownership.of(like))
+    os.fchmod(target, ownership.mode(like))
+    os.utime(target, ns=(like.mtime, like.mtime))
+
+
+def check_unchanged(base: int, recorded: Entry) -> None:
+    """StateError when a staged file of the tree `base` is not what was recorded: its original was
+    edited in place."""
+    directory, _, name = recorded.path.rpartition("/")
+    try:
+        parent = open_directory(base, directory)
+        try:
+            now = entry_of(recorded.path, os.stat(name, dir_fd=parent, follow_symlinks=False))
+        finally:
+            os.close(parent)
+    except OSError as error:
+        raise failed(error, recorded.path, "reading the staged repository") from None
+    if now is None or not same_content(now, recorded):
+        raise StateError(
+            f"{shown(recorded.path)} was edited in place while the sandbox used it",
+            op="workspace",
+            context={"path": shown(recorded.path)},
+        )
+
+
+def open_root(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a directory that is trusted by its name."""
+    return os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
