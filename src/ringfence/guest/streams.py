@@ -12,6 +12,7 @@ from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64, m
 
 ACK_BYTES = OUTPUT_WINDOW // 4
 CHUNK_BYTES = 64 * 1024
+SMALL_BYTES = 4 * 1024
 
 
 class Output:
@@ -121,12 +122,15 @@ class Output:
 
 
 class Inflow:
-    """Bytes from the guest in the pieces that they came in, at most a window of them at a time."""
+    """Bytes from the guest in the pieces that they came in, at most a window of them at a time.
+
+    Small pieces are put together, so that what is kept takes about as much memory as it has bytes.
+    """
 
     __slots__ = ("_acked", "_chunks", "_consumed", "_window", "end")
 
     def __init__(self, window: int = OUTPUT_WINDOW) -> None:
-        self._chunks: deque[bytes | memoryview] = deque()
+        self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._window = window
         self._consumed = self._acked = 0
         self.end = 0
@@ -139,7 +143,14 @@ class Inflow:
         self.end += len(chunk)
         if self.end - self._acked > self._window:
             raise malformed("more data than its window allows")
-        self._chunks.append(bytes(chunk))
+        if len(chunk) >= SMALL_BYTES:
+            self._chunks.append(bytes(chunk))
+            return
+        last = self._chunks[-1] if self._chunks else None
+        if isinstance(last, bytearray) and len(last) < CHUNK_BYTES:
+            last += chunk
+        else:
+            self._chunks.append(bytearray(chunk))
 
     def take(self, size: int) -> bytes:
         """1 to `size` bytes, removed; there must be some."""

@@ -175,7 +175,8 @@ class Reader(Transfer):
     def _receive_part(self, op: int, payload: memoryview) -> None:
         if op != Answer.DATA:
             raise malformed(f"frame 0x{op:02x} in a READ")
-        if U64.unpack_from(payload)[0] - self._offset != self._flow.end:
+        out_of_order = U64.unpack_from(payload)[0] - self._offset != self._flow.end
+        if out_of_order or len(payload) == U64.size:
             raise malformed("a READ out of order")
         self._flow.add(payload[8:])
         self._wake()
