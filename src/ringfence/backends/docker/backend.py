@@ -56,7 +56,7 @@ class DockerBackend:
         gvisor = is_gvisor(runtime or machine.default_runtime)
         return Features(
             limits=machine.limits,
-            transports=self._transports(machine, gvisor=gvisor),
+            transports=self._transports(machine, gvisor=gvisor, local=self._local is not False),
             family_kill="user" if gvisor else "exec",
             pty=True,
             detached=True,
@@ -114,7 +114,8 @@ class DockerBackend:
                 context={"fields": ["mounts"]},
             )
         async with self._limiter(machine):
-            transport = self._transports(machine, gvisor=_runs_gvisor(spec, machine))[0]
+            gvisor = _runs_gvisor(spec, machine)
+            transport = self._transports(machine, gvisor=gvisor, local=facts.local)[0]
             creation = partial(
                 Creation,
                 self._connected(),
@@ -188,12 +189,12 @@ class DockerBackend:
         known = self._images.get(digest or "")
         return known or await images.look_up(self._connected(), digest)
 
-    def _transports(self, machine: Machine, *, gvisor: bool) -> tuple[str, ...]:
+    def _transports(self, machine: Machine, *, gvisor: bool, local: bool) -> tuple[str, ...]:
         """In order of preference. gVisor's processes dial as another pid than the container's."""
         forced = os.environ.get(TRANSPORT_VARIABLE)
         if forced in ("stream", "socket"):
             return (forced,)
-        fits = machine.same_kernel and self._local is not False and not self._socket_fails
+        fits = machine.same_kernel and local and not self._socket_fails
         return ("socket", "stream") if fits and not gvisor else ("stream",)
 
     def _limiter(self, machine: Machine) -> asyncio.Semaphore:

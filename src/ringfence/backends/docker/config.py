@@ -1,14 +1,15 @@
-"""From a granted spec to the body of the Engine's create call. Pure but for the seccomp file."""
+"""From a granted spec to the body of the Engine's create call. Reads nothing but a seccomp file."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Bind
+from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
+from ringfence.policy.seccomp import granted
 from ringfence.spec import Limits, SandboxSpec, Ulimits
 
 GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
@@ -49,23 +50,22 @@ def is_gvisor(runtime: str | None) -> bool:
 
 def create_body(
     spec: SandboxSpec,
-    image: str,
+    image: Image,
     placement: Placement,
     machine: Machine,
     *,
     binds: Sequence[Bind] = (),
-    volumes: Sequence[str] = (),
     labels: Mapping[str, str],
     devices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The body of POST /containers/create.
 
-    volumes: paths that the image declares as volumes. devices: block devices that read_rate and
+    devices: block devices that read_rate and
     write_rate hold for.
     """
     stream = placement.stream
     return {
-        "Image": image,
+        "Image": image.facts.digest,
         "User": "0:0",
         "Hostname": "sandbox",
         "WorkingDir": "/",
@@ -90,10 +90,10 @@ def create_body(
             "Mounts": [
                 *placement.mounts,
                 *map(_bind, binds),
-                *_image_volumes(spec, volumes, binds),
+                *_image_volumes(spec, image.volumes, binds),
             ],
             **_resources(spec, machine, devices),
-            **_confinement(spec, machine),
+            **_confinement(spec, machine, image.facts.architecture),
             **_network(spec),
         },
     }
@@ -191,9 +191,12 @@ def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
     return found
 
 
-def _confinement(spec: SandboxSpec, machine: Machine) -> dict[str, Any]:
+def _confinement(spec: SandboxSpec, machine: Machine, architecture: str) -> dict[str, Any]:
     security = spec.security
-    options = ["no-new-privileges", *seccomp_option(spec)]
+    options = ["no-new-privileges"]
+    if "seccomp" in machine.security:
+        profile = granted(security, spec.profile, architecture)
+        options.append(f"seccomp={json.dumps(profile, separators=(',', ':'))}")
     if security.apparmor is not None:
         options.append(f"apparmor={security.apparmor}")
     if security.selinux is not None:
@@ -219,16 +222,6 @@ def _confinement(spec: SandboxSpec, machine: Machine) -> dict[str, Any]:
     if security.runtime is not None:
         found["Runtime"] = security.runtime
     return found
-
-
-def seccomp_option(spec: SandboxSpec) -> list[str]:
-    """The Engine's option for the granted seccomp profile; the daemon's own when none is named."""
-    name = spec.security.seccomp
-    if name is None:
-        return []
-    if "/" in name:
-        return [f"seccomp={json.dumps(json.loads(Path(name).read_bytes()))}"]
-    return []
 
 
 def _network(spec: SandboxSpec) -> dict[str, Any]:

@@ -24,6 +24,10 @@ from ringfence.guest.protocol import MARKER_BYTES
 from ringfence.spec import SandboxSpec
 
 
+GUEST_SECONDS = 10.0
+"""How long a guest may take to dial before the other transport is tried."""
+
+
 def container_name(sandbox_id: str) -> str:
     """The container's name: with it, one can be removed whose id never reached us."""
     return f"ringfence-{sandbox_id}"
@@ -89,7 +93,7 @@ class Creation:
         await unbroken(self._engine.post("start", "containers", self._container, "start"))
         seen = await self._started()
         if self._door is not None:
-            self._guest_came = await dialled(self._door, self._engine, seen)
+            self._guest_came = await dialled(self._door, self._engine, seen, GUEST_SECONDS)
             self._door.close()
         record = Record(
             id=self._id,
@@ -125,11 +129,10 @@ class Creation:
         sources = [self._machine.root, *(bind.source for bind in self._binds)]
         body = create_body(
             self._spec,
-            self._image.facts.digest,
+            self._image,
             placement,
             self._machine,
             binds=self._binds,
-            volumes=self._image.volumes,
             labels=labels,
             devices=disks_of(sources) if rated else (),
         )

@@ -1,0 +1,168 @@
+"""A create that fails or is cancelled leaves nothing; a daemon elsewhere or absent is no surprise."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.backends.base import Bind
+from ringfence.backends.docker import DockerBackend, backend as module
+from ringfence.backends.docker.engine import Engine
+from ringfence.errors import (
+    AlreadyExistsError,
+    BackendUnavailableError,
+    InvalidSpecError,
+    UnsupportedError,
+)
+
+from .conftest import Make, assert_nothing_left, docker, greet, new_id, spec_of
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("op", ["create", "attach", "start", "inspect"])
+async def test_a_create_that_is_cancelled_leaves_nothing(
+    backend: DockerBackend, transport: str, op: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (op, transport) == ("attach", "socket"):
+        pytest.skip("a socket is not attached to")
+    spec, sandbox_id = spec_of(), new_id()
+    facts = await backend.facts(spec)
+    hit = cancel_at(monkeypatch, op, when)
+    task = asyncio.create_task(backend.create(spec, sandbox_id, facts))
+    hit.append(task)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(hit) == 2, "the create never came to that point"
+    assert_nothing_left(sandbox_id)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def cancel_at(monkeypatch: pytest.MonkeyPatch, op: str, when: str) -> list[Any]:
+    """Cancel the task that is put into the list, once, around the Engine's operation `op`."""
+    hit: list[Any] = []
+    method = "hijack" if op == "attach" else "request"
+    original = getattr(Engine, method)
+
+    async def cancelling(self: Engine, named: str, *args: Any, **kwargs: Any) -> Any:
+        wanted = named == op and len(hit) == 1
+        if wanted and when == "before":
+            hit[0].cancel()
+            hit.append(op)
+        answer = await original(self, named, *args, **kwargs)
+        if wanted and when == "after":
+            hit[0].cancel()
+            hit.append(op)
+        return answer
+
+    monkeypatch.setattr(Engine, method, cancelling)
+    return hit
+
+
+async def test_a_create_cancelled_while_the_guest_is_awaited_leaves_nothing(
+    backend: DockerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGFENCE_DOCKER_TRANSPORT", "socket")
+    waiting = asyncio.Event()
+
+    async def forever(*args: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("ringfence.backends.docker.door.Door.accept", forever)
+    spec, sandbox_id = spec_of(), new_id()
+    task = asyncio.create_task(backend.create(spec, sandbox_id, await backend.facts(spec)))
+    await asyncio.wait_for(waiting.wait(), 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert_nothing_left(sandbox_id)
+
+
+async def test_a_guest_that_does_not_dial_is_reached_over_the_stream(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forever(*args: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.delenv("RINGFENCE_DOCKER_TRANSPORT", raising=False)
+    monkeypatch.setattr("ringfence.backends.docker.door.Door.accept", forever)
+    monkeypatch.setattr("ringfence.backends.docker.creation.GUEST_SECONDS", 0.5)
+    place = await make()
+    assert place.instance.record.transport == "stream"
+    features = await place.backend.features()
+    assert features.transports == ("stream",)
+
+
+async def test_a_taken_id_is_refused_and_its_holder_lives(
+    make: Make, backend: DockerBackend
+) -> None:
+    place = await make()
+    record = place.instance.record
+    with pytest.raises(AlreadyExistsError):
+        await backend.create(record.spec, record.id, await backend.facts(record.spec))
+    assert (await place.sh("echo alive")).stdout == b"alive\n"
+
+
+async def test_a_bind_that_the_daemon_refuses_leaves_nothing(
+    backend: DockerBackend, tmp_path: Path
+) -> None:
+    spec, sandbox_id = spec_of(), new_id()
+    missing = Bind(str(tmp_path / "missing"), "/workspace")
+    with pytest.raises(InvalidSpecError, match="missing"):
+        await backend.create(spec, sandbox_id, await backend.facts(spec), binds=(missing,))
+    assert_nothing_left(sandbox_id)
+
+
+async def test_a_start_that_fails_leaves_nothing(backend: DockerBackend) -> None:
+    # The kernel has no such setting in a network namespace of its own.
+    spec = spec_of(security={"sysctls": {"net.ipv4.no_such_setting": "1"}})
+    sandbox_id = new_id()
+    with pytest.raises(UnsupportedError, match="start"):
+        await backend.create(spec, sandbox_id, await backend.facts(spec))
+    assert_nothing_left(sandbox_id)
+
+
+async def test_no_daemon_is_unavailable_with_the_remedy(tmp_path: Path) -> None:
+    backend = DockerBackend(f"unix://{tmp_path}/none.sock")
+    with pytest.raises(BackendUnavailableError, match="systemctl start docker"):
+        await backend.features()
+    with pytest.raises(BackendUnavailableError):
+        await backend.found({})
+    await backend.aclose()
+
+
+async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume(
+    make: Make, backend: DockerBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def elsewhere(*args: object) -> bool:
+        return False
+
+    monkeypatch.delenv("RINGFENCE_DOCKER_TRANSPORT", raising=False)
+    monkeypatch.setattr(module.DockerBackend, "_is_local", elsewhere)
+    place = await make(detached=True, lifetime=120)
+    record = place.instance.record
+    volume = docker(
+        "inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Name}} {{.RW}}{{end}}", record.native
+    )
+    assert volume.startswith("volume ringfence-guest-")
+    assert volume.endswith("false")
+    assert record.transport == "stream"
+    assert (await place.sh("echo there")).stdout == b"there\n"
+    await place.session.close()
+    place.session = await greet(await backend.attach(record))
+    facts = await backend.facts(record.spec)
+    with pytest.raises(InvalidSpecError, match="share"):
+        await backend.create(record.spec, new_id(), facts, binds=(Bind(str(tmp_path), "/w"),))
+
+
+async def test_whether_the_daemon_shares_our_files_is_found_by_trying(
+    backend: DockerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.backends.docker.machine._shares_mounts", lambda pid: False)
+    before = docker("ps", "-aq", "--filter", "label=ringfence.probe")
+    assert (await backend.facts(spec_of())).local
+    after = docker("ps", "-aq", "--filter", "label=ringfence.probe")
+    assert set(after.split()) <= set(before.split())

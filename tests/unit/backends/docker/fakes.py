@@ -1,0 +1,67 @@
+"""An Engine that answers as a test says."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from aiohttp import web
+
+from ringfence.backends.docker.endpoint import resolve
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.images import Image
+from ringfence.backends.docker.machine import Machine
+from ringfence.policy.facts import ImageFacts
+
+VERSION = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
+
+MACHINE = Machine(
+    engine="20.10.24",
+    memory=2**34,
+    cpus=4,
+    nofile=2**20,
+    cgroup_version=1,
+    security=frozenset({"seccomp"}),
+    runtimes=frozenset({"runc", "runsc"}),
+    default_runtime="runc",
+    limits=frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "tmp", "shm",
+                      "run", "read_rate", "write_rate"}),
+    root="/var/lib/docker",
+    sized_root=False,
+    same_kernel=True,
+)  # fmt: skip
+
+IMAGE = Image(ImageFacts("sha256:abc"), ())
+
+
+def machine(**changes: object) -> Machine:
+    """MACHINE with other values."""
+    return replace(MACHINE, **changes)  # type: ignore[arg-type]
+
+
+Answer = Callable[[web.Request], web.StreamResponse]
+
+
+@asynccontextmanager
+async def engine_that(
+    answer: Answer, directory: Path, version: object = VERSION
+) -> AsyncIterator[Engine]:
+    """An Engine on a socket of its own; `answer` gets all but /version."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/version":
+            return web.json_response(version)
+        return answer(request)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    socket = str(directory / "e.sock")
+    await web.UnixSite(runner, socket).start()
+    engine = Engine(resolve(f"unix://{socket}"))
+    try:
+        yield engine
+    finally:
+        await engine.close()
+        await runner.cleanup()

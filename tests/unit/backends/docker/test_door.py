@@ -1,0 +1,74 @@
+"""The socket that a guest dials lets one process in and is gone afterwards."""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.docker.door import NAME, Door, make_directory
+from ringfence.errors import StateError
+
+DIAL = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / ("long" * 30) / "sandbox"
+    make_directory(path)
+    return path
+
+
+def dial(directory: Path) -> socket.socket:
+    holder = os.open(directory, os.O_RDONLY)
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(f"/proc/self/fd/{holder}/{NAME}")
+        return connection
+    finally:
+        os.close(holder)
+
+
+async def test_the_process_that_is_expected_comes_in(directory: Path) -> None:
+    with Door(directory) as door:
+        ours = dial(directory)
+        theirs = await asyncio.wait_for(door.accept(os.getpid()), 20)
+        theirs.close()
+        ours.close()
+
+
+async def test_another_process_is_dropped_and_waiting_goes_on(directory: Path) -> None:
+    with Door(directory) as door:
+        stranger = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", DIAL, NAME, cwd=directory
+        )
+        accepting = asyncio.create_task(door.accept(os.getpid()))
+        assert await asyncio.wait_for(stranger.wait(), 20) == 0
+        assert not accepting.done()
+        ours = dial(directory)
+        (await asyncio.wait_for(accepting, 20)).close()
+        ours.close()
+
+
+async def test_nothing_is_left_when_it_is_closed(directory: Path) -> None:
+    door = Door(directory)
+    assert (directory / NAME).exists()
+    door.close()
+    door.close()
+    assert not (directory / NAME).exists()
+
+
+async def test_a_second_door_of_the_same_sandbox_is_refused(directory: Path) -> None:
+    with Door(directory):
+        with pytest.raises(StateError, match="one at a time"):
+            Door(directory)
+        assert (directory / NAME).exists()
+    Door(directory).close()
+
+
+async def test_a_socket_that_a_dead_host_left_is_replaced(directory: Path) -> None:
+    (directory / NAME).touch()
+    with Door(directory):
+        dial(directory).close()

@@ -1,0 +1,127 @@
+"""Requests to the Engine: the version, quoting, and what its failures become."""
+
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from ringfence.backends.docker import images
+from ringfence.backends.docker.endpoint import resolve
+from ringfence.backends.docker.engine import Engine
+from ringfence.errors import (
+    AlreadyExistsError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ImageNotFoundError,
+    InvalidSpecError,
+    NotFoundError,
+    SandboxError,
+    StateError,
+    UnsupportedError,
+)
+
+from .fakes import VERSION, engine_that
+
+
+def echo(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"path": request.raw_path, "method": request.method})
+
+
+async def test_the_version_spoken_is_the_newest_that_both_know(short: Path) -> None:
+    async with engine_that(echo, short) as engine:
+        assert (await engine.get("info", "info"))["path"] == "/v1.41/info"
+
+
+async def test_an_engine_of_the_future_is_spoken_to_in_a_version_it_still_knows(
+    short: Path,
+) -> None:
+    future = {**VERSION, "ApiVersion": "1.70", "MinAPIVersion": "1.60"}
+    async with engine_that(echo, short, future) as engine:
+        assert (await engine.get("info", "info"))["path"] == "/v1.60/info"
+
+
+async def test_an_engine_that_is_too_old_is_named_with_the_remedy(short: Path) -> None:
+    old = {"Version": "19.03.1", "ApiVersion": "1.40"}
+    async with engine_that(echo, short, old) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"19\.03\.1.*upgrade"):
+            await engine.get("info", "info")
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"ApiVersion": "x"}, {"ApiVersion": None}])
+async def test_what_is_no_engine_is_said_to_be_none(short: Path, answer: object) -> None:
+    async with engine_that(echo, short, answer) as engine:
+        with pytest.raises(BackendUnavailableError, match="no Docker Engine"):
+            await engine.get("info", "info")
+
+
+async def test_names_are_quoted_into_urls(short: Path) -> None:
+    async with engine_that(echo, short) as engine:
+        answer = await engine.get("inspect", "containers", "a/../b?c", "json", all=True)
+        assert answer["path"] == "/v1.41/containers/a%2F..%2Fb%3Fc/json?all=1"
+
+
+@pytest.mark.parametrize(
+    ("op", "status", "kind"),
+    [
+        ("inspect", 404, NotFoundError),
+        ("image", 404, ImageNotFoundError),
+        ("create", 404, ImageNotFoundError),
+        ("create", 409, AlreadyExistsError),
+        ("create", 400, InvalidSpecError),
+        ("pause", 409, StateError),
+        ("start", 500, UnsupportedError),
+        ("list", 500, BackendUnavailableError),
+        ("list", 599, BackendUnavailableError),
+        ("list", 418, InvalidSpecError),
+    ],
+)
+async def test_a_status_becomes_its_class_with_the_engine_s_words(
+    short: Path, op: str, status: int, kind: type[SandboxError]
+) -> None:
+    def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "the reason"}, status=status)
+
+    async with engine_that(refuse, short) as engine:
+        with pytest.raises(kind, match="the reason") as caught:
+            await engine.get(op, "x")
+    assert type(caught.value) is kind
+    assert caught.value.context["status"] == status
+
+
+async def test_a_socket_that_is_not_there_tells_how_to_get_docker(tmp_path: Path) -> None:
+    engine = Engine(resolve(f"unix://{tmp_path}/none.sock"))
+    with pytest.raises(BackendUnavailableError, match="systemctl start docker") as caught:
+        await engine.get("info", "info")
+    assert caught.value.retryable
+    await engine.close()
+
+
+async def test_an_engine_that_hangs_up_is_unavailable(short: Path) -> None:
+    def hang_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with engine_that(hang_up, short) as engine:
+        with pytest.raises(BackendUnavailableError):
+            await engine.get("info", "info")
+
+
+async def test_an_answer_that_does_not_come_is_a_deadline(short: Path) -> None:
+    async with engine_that(echo, short) as engine:
+        await engine.get("info", "info")
+        with pytest.raises(DeadlineExceededError):
+            await engine.request("info", "GET", ("info",), {}, seconds=0)
+
+
+@pytest.mark.parametrize("name", ["a b", "../containers/x", "a//b", "x?y", "", "-x", "a\nb"])
+async def test_what_is_no_reference_never_reaches_the_engine(short: Path, name: str) -> None:
+    async with engine_that(echo, short) as engine:
+        with pytest.raises(InvalidSpecError, match="reference"):
+            await images.look_up(engine, name)
+
+
+async def test_an_image_is_needed(short: Path) -> None:
+    async with engine_that(echo, short) as engine:
+        with pytest.raises(InvalidSpecError, match="needs one"):
+            await images.look_up(engine, None)
