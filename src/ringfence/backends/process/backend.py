@@ -59,6 +59,7 @@ class ProcessBackend:
             detached=True,
             users=machine.privileged,
             mounts=True,
+            networks=frozenset({"none", "proxy"}),
             pause=machine.tree.freezes,
             receipt=True,
             usage=machine.tree.version > 0,

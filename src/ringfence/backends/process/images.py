@@ -21,6 +21,7 @@ from ringfence.policy.facts import ImageFacts
 
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _SHOWN = 500
 
@@ -87,12 +88,15 @@ class Images:
             shutil.rmtree(new, ignore_errors=True)
 
     def _tar(self, archive: Path, target: Path) -> list[str]:
-        args = [self.machine.bwrap, "--unshare-all", "--new-session", "--cap-drop", "ALL"]
-        owner = ["--no-same-owner"]
+        args = [self.machine.bwrap, "--new-session", "--cap-drop", "ALL"]
+        args += [f"--unshare-{name}" for name in _NAMESPACES]
         if self.machine.privileged:
             owner = ["--same-owner", "--numeric-owner"]
             for name in _CAPABILITIES:
                 args += ["--cap-add", f"CAP_{name}"]
+        else:
+            owner = ["--no-same-owner"]
+            args.append("--unshare-user")
         args += ["--ro-bind", "/usr", "/usr"]
         for name in _SYSTEM:
             path = Path("/", name)
@@ -102,7 +106,7 @@ class Images:
                 args += ["--ro-bind", str(path), str(path)]
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
         args += ["--ro-bind", str(archive), "/image", "--bind", str(target), "/rootfs"]
-        command = ["tar", "--extract", "--file", "/image", "--directory", "/rootfs", "--preserve"]
+        command = ["tar", "--extract", "--file", "/image", "--directory", "/rootfs", "-p"]
         return [*args, "--", *command, *owner, "--exclude", "./dev/*", "--exclude", "dev/*"]
 
 

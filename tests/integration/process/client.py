@@ -1,0 +1,33 @@
+"""A client of its own process, for tests that kill it: prints what it made, then waits.
+
+python -m tests.integration.process.client COUNT [detached]
+"""
+
+import asyncio
+import sys
+
+from ringfence.backends.process import ProcessBackend
+from ringfence.guest.request import ExecRequest
+from ringfence.guest.session import Session
+from tests.integration.process.conftest import grant, new_id
+
+
+async def main(count: int, detached: bool) -> None:
+    backend = ProcessBackend()
+    wanted = {"detached": True, "lifetime": 60.0} if detached else {}
+    spec, facts = await grant(backend, **wanted)
+    for _ in range(count):
+        instance = await backend.create(spec, new_id(), facts)
+        session = await Session.start(
+            instance.connect, lifetime=spec.lifetime, detached=spec.detached
+        )
+        await session.spawn(
+            ExecRequest(args=("/bin/sh", "-c", "trap '' TERM; sleep 1000 & wait"), uid=1000)
+        )
+        print(instance.record.id, flush=True)
+    print("ready", flush=True)
+    await asyncio.sleep(1000)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), "detached" in sys.argv[2:]))

@@ -1,0 +1,74 @@
+"""What an ordinary user can do, run as one by test_ordinary.py; prints its findings as JSON.
+
+    python -m tests.integration.process.ordinary UID DIRECTORY
+
+It starts as root, loads all that it needs (the interpreter may be out of that user's reach), and
+becomes the user for good.
+"""
+
+import asyncio
+import ctypes
+import encodings.idna
+import importlib.readers
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends.process import ProcessBackend
+from ringfence.errors import SandboxError
+from ringfence.guest import build
+from ringfence.policy import seccomp
+from tests.integration.process.conftest import grant, opened
+
+_SET_DUMPABLE = 4
+LOADED = (encodings.idna, importlib.readers)
+
+
+def become(uid: int, directory: Path) -> None:
+    guest = directory / "guest"
+    shutil.copy(build.target(), guest)
+    for path, mode in ((directory, 0o700), (guest, 0o755)):
+        os.chown(path, uid, uid)
+        path.chmod(mode)
+    build.target = lambda: guest
+    os.environ["RINGFENCE_STATE_DIR"] = str(directory / "state")
+    seccomp.syscalls("x86_64")
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+async def look() -> dict[str, Any]:
+    backend = ProcessBackend()
+    features = await backend.features()
+    told: dict[str, Any] = {"users": features.users, "limits": sorted(features.limits)}
+    try:
+        spec, facts = await grant(backend, security={"allow_degraded": ()})
+        await backend.create(spec, "never", facts)
+    except SandboxError as error:
+        told["refused"] = [str(error.code), str(error)]
+    async with opened(backend, user="1000", profile="standard") as sandbox:
+        told["id"] = (await sandbox.sh("id -u; id -un")).stdout.decode().split()
+        told["status"] = (await sandbox.sh("grep -E '^(Cap|NoNew|Secc)' /proc/self/status")).stdout
+        told["status"] = told["status"].decode().split()
+        told["noexec"] = (await sandbox.sh("cp /bin/true /run/t; /run/t")).code
+        told["write"] = [
+            (await sandbox.sh(f"touch {path}")).code
+            for path in ("/x", "/usr/x", "/etc/x", "/tmp/x")
+        ]
+        told["python"] = (await sandbox.sh("python3 -c 'print(1+1)'")).stdout.decode()
+        told["unshare"] = (await sandbox.sh("unshare -U true")).code
+        evidence = await sandbox.instance.evidence()
+        told["namespaces"] = evidence.runtime["namespaces"]
+        told["uid_map"] = evidence.runtime["uid_map"]
+    told["left"] = [one.id for one in await backend.found({})]
+    return told
+
+
+if __name__ == "__main__":
+    become(int(sys.argv[1]), Path(sys.argv[2]))
+    print(json.dumps(asyncio.run(look())))

@@ -1,0 +1,220 @@
+"""Sandboxes end when they should, are found again when they should not, and leave nothing."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.base import Record
+from ringfence.backends.process import ProcessBackend
+from ringfence.backends.process.home import Home
+from ringfence.errors import NotFoundError, SandboxLostError, StateError
+from ringfence.guest.session import Session
+from tests.integration.process.conftest import (
+    Opened,
+    cgroups,
+    grant,
+    new_id,
+    opened,
+    processes,
+)
+
+WAIT_SECONDS = 30.0
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    """Wait for a fact; it fails the test when it does not come true in time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_SECONDS
+    while not fact():
+        assert loop.time() < end, "it did not come true"
+        await asyncio.sleep(0.05)
+
+
+def gone(state_directory: Path, sandbox_id: str) -> bool:
+    home = state_directory / "process/sandboxes" / sandbox_id
+    return not home.exists() and not cgroups(sandbox_id) and not processes(sandbox_id)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def mounts() -> int:
+    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@contextlib.asynccontextmanager
+async def client(*args: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
+    """A client in a process of its own, and the ids of its sandboxes."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.integration.process.client",
+        *args,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+    )
+    assert process.stdout is not None
+    try:
+        ids: list[str] = []
+        async with asyncio.timeout(WAIT_SECONDS):
+            while (line := (await process.stdout.readline()).decode().strip()) != "ready":
+                assert line, "the client ended"
+                ids.append(line)
+        yield process, ids
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_delete_leaves_nothing_and_can_be_repeated(
+    opens: Opened, backend: ProcessBackend, state_directory: Path
+) -> None:
+    before = mounts()
+    async with opens() as sandbox:
+        sandbox_id = sandbox.record.id
+        assert [found.id for found in await backend.found({})] == [sandbox_id]
+        await sandbox.sh("setsid sleep 1000 > /dev/null 2>&1 & exit 0")
+        assert not gone(state_directory, sandbox_id)
+        await sandbox.instance.delete()
+        assert gone(state_directory, sandbox_id)
+        assert await sandbox.instance.state() == "exited"
+        assert await backend.found({}) == []
+        await sandbox.instance.delete()
+        with pytest.raises(SandboxLostError):
+            await sandbox.instance.connect(asyncio.Protocol)
+        with pytest.raises(NotFoundError):
+            await backend.attach(sandbox.record)
+    assert mounts() == before
+
+
+async def test_a_killed_client_takes_its_attached_sandboxes_along_frozen_ones_too(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    async with client("2") as (process, ids):
+        machine = await backend._look()
+        cgroup = backend._cgroup(machine, ids[1])
+        assert cgroup is not None
+        cgroup.freeze()
+        await until(cgroup.frozen)
+        process.kill()
+        await process.wait()
+        await until(lambda: all(gone(state_directory, one) for one in ids))
+    assert await backend.found({}) == []
+
+
+async def test_a_detached_sandbox_outlives_its_client_and_is_found_again(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    async with client("1", "detached") as (process, ids):
+        process.kill()
+        await process.wait()
+    spec, _ = await grant(backend, detached=True, lifetime=60.0)
+    [found] = await backend.found({})
+    assert (found.id, found.state) == (ids[0], "running")
+    record = Record(ids[0], "process", "", ids[0], "socket", spec, 0.0)
+    for epoch in (2, 3):
+        instance = await backend.attach(record)
+        session = await Session.start(instance.connect, detached=True)
+        assert session.hello.epoch == epoch
+        await session.close()
+    await instance.delete()
+    await until(lambda: gone(state_directory, ids[0]))
+
+
+async def test_a_sandbox_ends_with_its_lifetime_whoever_is_there(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    async with opened(backend, detached=True, lifetime=1.0) as sandbox:
+        await until(lambda: gone(state_directory, sandbox.record.id))
+        assert await sandbox.instance.state() == "exited"
+
+
+async def test_the_end_of_the_session_ends_an_attached_sandbox(
+    backend: ProcessBackend, opens: Opened, state_directory: Path
+) -> None:
+    async with opens() as sandbox:
+        await sandbox.session.close()
+        await until(lambda: gone(state_directory, sandbox.record.id))
+
+
+async def test_what_a_killed_keeper_leaves_is_swept(
+    backend: ProcessBackend, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        home = Home(state_directory / "process/sandboxes" / sandbox.record.id)
+        keeper = home.keeper()
+        assert keeper is not None
+        os.kill(keeper, signal.SIGKILL)
+        await until(lambda: home.keeper() is None)
+        assert await sandbox.instance.state() == "exited"
+        assert cgroups(sandbox.record.id) != []
+        monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
+        assert await ProcessBackend().found({}) == []
+        await until(lambda: gone(state_directory, sandbox.record.id))
+
+
+async def test_one_session_at_a_time_and_only_the_guest_is_let_in(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        await sandbox.session.close()
+        run = state_directory / "process/sandboxes" / sandbox.record.id / "run"
+        connecting = asyncio.ensure_future(Session.start(sandbox.instance.connect, detached=True))
+        await until(lambda: (run / "host.sock").exists() or connecting.done())
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_unix_connection(str(run / "host.sock"))
+            assert await reader.read() == b""
+            writer.close()
+        session = await connecting
+        assert (await session.ping()) >= 0
+        await session.close()
+        many = [asyncio.ensure_future(Session.start(sandbox.instance.connect)) for _ in range(2)]
+        done = await asyncio.gather(*many, return_exceptions=True)
+        assert [type(one) for one in done].count(StateError) == 1
+        for one in done:
+            if isinstance(one, Session):
+                await one.close()
+
+
+async def test_a_cancelled_start_leaves_nothing(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    spec, facts = await grant(backend)
+    ids = [new_id() for _ in range(8)]
+    for step, sandbox_id in enumerate(ids):
+        task = asyncio.ensure_future(backend.create(spec, sandbox_id, facts))
+        await asyncio.sleep(0.001 * step)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await task).delete()
+        assert gone(state_directory, sandbox_id)
+
+
+async def test_a_hundred_at_once_work_and_leave_nothing(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    spec, facts = await grant(backend)
+    ids = [new_id() for _ in range(100)]
+    descriptors = open_files()
+
+    async def one(sandbox_id: str) -> bytes:
+        instance = await backend.create(spec, sandbox_id, facts)
+        session = await Session.start(instance.connect, lease=60.0, deadline=60.0)
+        try:
+            user = await session.user("1000")
+            return user.name.encode()
+        finally:
+            await instance.delete()
+            await session.close()
+
+    assert await asyncio.gather(*map(one, ids)) == [b"user"] * 100
+    assert all(gone(state_directory, sandbox_id) for sandbox_id in ids)
+    assert open_files() <= descriptors + 5

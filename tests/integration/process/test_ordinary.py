@@ -1,0 +1,67 @@
+"""The process backend of an ordinary user, in a user namespace and without cgroups."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import require_bwrap, require_root
+
+UID = 61234
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[dict[str, Any]]:
+    require_bwrap()
+    require_root()
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ringfence-ordinary-") as directory:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.integration.process.ordinary",
+                str(UID),
+                directory,
+            ],
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout)
+
+
+def test_commands_run_confined_under_the_one_user_there_is(told: dict[str, Any]) -> None:
+    assert told["id"] == ["1000", "user"]
+    assert told["users"] is False
+    assert told["uid_map"] == ["1000", str(UID), "1"]
+    assert set(told["namespaces"].values()) == {True}
+    status = dict(zip(told["status"][::2], told["status"][1::2], strict=True))
+    assert {status[f"Cap{kind}:"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert (status["NoNewPrivs:"], status["Seccomp:"]) == ("1", "2")
+    assert told["unshare"] != 0
+
+
+def test_the_system_is_read_only_works_and_runs_nothing_from_run(told: dict[str, Any]) -> None:
+    assert [code == 0 for code in told["write"]] == [False, False, False, True]
+    assert told["noexec"] == 126
+    assert told["python"] == "2\n"
+
+
+def test_limits_that_need_a_cgroup_are_refused_with_the_remedy(told: dict[str, Any]) -> None:
+    code, message = told["refused"]
+    assert code == "unsupported"
+    assert "memory" in message
+    assert "root" in message
+    assert told["limits"] == ["output", "run", "shm", "timeout", "tmp", "ulimits"]
+
+
+def test_nothing_is_left(told: dict[str, Any]) -> None:
+    assert told["left"] == []
