@@ -29,6 +29,7 @@ class Features:
 
     limits: names of `Limits` fields (and "ulimits") that hold. transports: in order of preference.
     family_kill: "exec" when killing one exec spares the others of its user, else "user".
+    networks: modes of `Network`; "proxy" and published ports need the guest's forward.
     """
 
     limits: frozenset[str] = frozenset()
@@ -40,6 +41,7 @@ class Features:
     mounts: bool = False
     pause: bool = False
     runtimes: frozenset[str] = frozenset()
+    networks: frozenset[str] = frozenset({"none"})
     receipt: bool = True
     usage: bool = True
 

@@ -62,15 +62,21 @@ class PrometheusMonitor:
         }
 
     def _counters(self) -> None:
-        own = {"registry": self.registry}
-        self._created = Counter("ringfence_created", "Sandboxes made.", ["backend"], **own)
-        self._failed = Counter("ringfence_create_failed", "Creates that failed.", ["code"], **own)
-        self._ended = Counter("ringfence_ended", "Sandboxes that ended.", ["reason"], **own)
-        self._start = Histogram("ringfence_create_seconds", "Time to the first command.", **own)
-        self._execs = Counter("ringfence_execs", "Commands that ended.", ["reason"], **own)
-        self._exec = Histogram("ringfence_exec_seconds", "Time inside of a command.", **own)
-        self._limits = Counter("ringfence_limit_hits", "Limits that took effect.", ["limit"], **own)
-        self._egress = Counter("ringfence_egress", "Connections judged.", ["allowed"], **own)
+        own = self.registry
+        self._created = Counter("ringfence_created", "Sandboxes made.", ["backend"], registry=own)
+        self._failed = Counter(
+            "ringfence_create_failed", "Creates that failed.", ["code"], registry=own
+        )
+        self._ended = Counter("ringfence_ended", "Sandboxes that ended.", ["reason"], registry=own)
+        self._start = Histogram(
+            "ringfence_create_seconds", "Time to the first command.", registry=own
+        )
+        self._execs = Counter("ringfence_execs", "Commands that ended.", ["reason"], registry=own)
+        self._exec = Histogram("ringfence_exec_seconds", "Time inside of a command.", registry=own)
+        self._limits = Counter(
+            "ringfence_limit_hits", "Limits that took effect.", ["limit"], registry=own
+        )
+        self._egress = Counter("ringfence_egress", "Connections judged.", ["allowed"], registry=own)
 
     def _take(self, event: Event) -> None:
         match event:

@@ -32,8 +32,11 @@ class Request:
         return self.method == b"CONNECT"
 
 
-async def read_request(stream: Buffered) -> Request:
-    """The next request's head. EOFError; ValueError for what is no HTTP; Refused for its target."""
+async def read_request(stream: Buffered, origin: tuple[str, int] | None = None) -> Request:
+    """The next request's head. EOFError; ValueError for what is no HTTP; Refused for its target.
+
+    origin: host and port, for requests that name only a path (inside TLS).
+    """
     head = await stream.until(b"\r\n\r\n", HEAD_BYTES)
     line, *rest = head[:-4].split(b"\r\n")
     parts = line.split(b" ")
@@ -43,6 +46,11 @@ async def read_request(stream: Buffered) -> Request:
     if not _TOKEN.fullmatch(method):
         raise ValueError("not a method")
     headers = [_header(text) for text in rest]
+    if origin is not None:
+        if not target.startswith(b"/"):
+            raise ValueError("not a path")
+        _same_host(headers, *origin)
+        return Request(method, *origin, target, headers)
     if method == b"CONNECT":
         host, port = authority(target.decode("latin-1"), None)
         return Request(method, host, port, target, headers)
@@ -82,7 +90,8 @@ def _same_host(headers: Headers, host: str, port: int) -> None:
     found = [value for name, value in headers if name.lower() == b"host"]
     if len(found) > 1:
         raise Refused("two Host headers")
-    if found and authority(found[0].decode("latin-1"), 80) != (host, port):
+    default = 80 if port == 80 else 443 if port == 443 else None
+    if found and authority(found[0].decode("latin-1"), default) != (host, port):
         raise Refused("its Host header names another host")
 
 
@@ -116,7 +125,7 @@ def head_for_origin(request: Request, added: Headers) -> bytes:
         for name, value in request.headers
         if name.lower() not in _HOP | named | replaced | {b"host"}
     ]
-    host = request.host if request.port == 80 else f"{request.host}:{request.port}"
+    host = request.host if request.port in (80, 443) else f"{request.host}:{request.port}"
     headers = [(b"Host", host.encode()), *kept, *added, (b"Connection", b"close")]
     lines = [b"%s %s HTTP/1.1" % (request.method, request.target)]
     lines += [name + b": " + value for name, value in headers]

@@ -4,15 +4,18 @@ The sandbox has no interface but its loopback, so what the proxy refuses cannot 
 HTTP_PROXY and its like are a convenience, never the enforcement.
 """
 
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ringfence.network import http, socks
+from ringfence.network.authority import Authority
 from ringfence.network.duplex import Buffered, Duplex, SocketDuplex, join, pump
 from ringfence.network.hello import server_name
 from ringfence.network.rate import Bucket
 from ringfence.network.reach import Resolve, reach, resolve
 from ringfence.network.rules import Refused, match
+from ringfence.network.tls import TlsDuplex
 from ringfence.spec.network import Network, Rule, Secret
 
 _UNREACHABLE = (OSError, TimeoutError)
@@ -33,7 +36,8 @@ class EgressProxy:
 
     rules may be replaced at any time (`allow`): connections that are open go on. sent, received:
     bytes out of and into the sandbox. on_decision: called with each decision, before anything is
-    sent anywhere.
+    sent anywhere. authority: signs for the hosts whose secrets go inside TLS. trust: how those
+    hosts are verified, the system's way when left out.
     """
 
     def __init__(
@@ -43,7 +47,11 @@ class EgressProxy:
         on_decision: Callable[[Decision], None] | None = None,
         rate: int | None = None,
         lookup: Resolve | None = None,
+        authority: Authority | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
+        self._authority = authority
+        self._trust = trust
         self.rules: tuple[Rule, ...] = network.allow
         self._secrets: tuple[Secret, ...] = network.secrets
         self._on_decision = on_decision
@@ -79,6 +87,9 @@ class EgressProxy:
     async def _http(self, stream: Buffered) -> None:
         try:
             request = await http.read_request(stream)
+            if request.connect and self._inside_tls(request.host):
+                await self._terminate(stream, request)
+                return
             outside = await self._reach(request.host, request.port)
         except Refused as error:
             stream.inner.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
@@ -92,6 +103,27 @@ class EgressProxy:
                 await self._tunnel(stream, outside, request.host, request.port)
             else:
                 await self._forward(stream, outside, request)
+        finally:
+            outside.close()
+
+    def _inside_tls(self, host: str) -> bool:
+        return self._authority is not None and any(
+            secret.tls and _belongs(secret, host) for secret in self._secrets
+        )
+
+    async def _terminate(self, stream: Buffered, request: http.Request) -> None:
+        """End the client's TLS here, so that its one request gets the secret; verify the host."""
+        assert self._authority is not None  # noqa: S101 - asked before
+        trust = self._trust or ssl.create_default_context()
+        outside = await self._reach(request.host, request.port, trust)
+        try:
+            stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            inside = TlsDuplex(stream, self._authority.context(request.host))
+            await inside.handshake()
+            plain = Buffered(inside)
+            inner = await http.read_request(plain, origin=(request.host, request.port))
+            await self._forward(plain, outside, inner)
+            inside.write_eof()
         finally:
             outside.close()
 
@@ -135,10 +167,10 @@ class EgressProxy:
                 return
         await join(stream, outside, self._count_sent, self._count_received)
 
-    async def _reach(self, host: str, port: int) -> SocketDuplex:
+    async def _reach(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> SocketDuplex:
         try:
             rule = match(self.rules, host, port)
-            outside = await reach(host, port, self._lookup or resolve)
+            outside = await reach(host, port, self._lookup or resolve, tls)
         except Refused as error:
             self._say(Decision(host, port, False, str(error)))
             raise

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 from ringfence.network.addresses import denied
@@ -22,10 +23,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def reach(host: str, port: int, lookup: Resolve) -> SocketDuplex:
+async def reach(
+    host: str, port: int, lookup: Resolve, tls: ssl.SSLContext | None = None
+) -> SocketDuplex:
     """Connect to a canonical name. One answer of the resolver is used for the check and for the
     connection, so that a name cannot mean one address now and another later; one denied address
-    among them refuses all.
+    among them refuses all. tls: speak TLS to it and verify its name.
 
     Refused; OSError when nothing answers; TimeoutError after 20 s.
     """
@@ -40,7 +43,11 @@ async def reach(host: str, port: int, lookup: Resolve) -> SocketDuplex:
         error: OSError = OSError(f"{host} has no address")
         for address in addresses:
             try:
-                return SocketDuplex(*await asyncio.open_connection(str(address), port))
+                name = host if tls is not None else None
+                streams = await asyncio.open_connection(
+                    str(address), port, ssl=tls, server_hostname=name
+                )
+                return SocketDuplex(*streams)
             except OSError as failure:
                 error = failure
         raise error

@@ -88,6 +88,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
     events: EventBus | None = None,
+    audit: str | os.PathLike[str] | None = None,
 ) -> Opening:
     """A sandbox: `async with ringfence.open(image="python:3.12-slim") as sandbox`.
 
@@ -96,7 +97,8 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     name ("auto": docker when there is an image, else process), or an object to use. repository: a
     path is taken in mode copy. endpoint: of the backend, such as "unix:///run/docker.sock".
     ceiling: the most that may be granted. ledger: where the record is kept; this user's when left
-    out. events: a bus of your own.
+    out. events: a bus of your own. audit: path of a log that every event is written to (see
+    `ringfence audit verify`).
 
     Raises InvalidSpecError at once. Opening raises what the steps do: UnsupportedError,
     PolicyDeniedError, ImageNotFoundError, BackendUnavailableError, ResourceExhaustedError,
@@ -128,6 +130,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         ceiling=ceiling,
         ledger=ledger,
         bus=events,
+        audit=audit,
     )
     if id is not None:
         if spec is not None or given:
@@ -181,6 +184,7 @@ async def run(
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
     events: EventBus | None = None,
+    audit: str | os.PathLike[str] | None = None,
 ) -> RunResult:
     """Open a sandbox, run one command in it and delete it: the result and all that is known.
 
@@ -206,6 +210,7 @@ async def run(
         ceiling=ceiling,
         ledger=ledger,
         events=events,
+        audit=audit,
     )
     async with opening as sandbox:
         result = await sandbox.exec(

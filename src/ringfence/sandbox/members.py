@@ -49,6 +49,10 @@ async def _backends() -> AsyncIterator[Backends]:
         await backends.aclose()
 
 
+async def _book(ledger: Ledger | None) -> Ledger:
+    return await asyncio.to_thread(Ledger.default) if ledger is None else ledger
+
+
 async def list_sandboxes(
     *, labels: Mapping[str, str] | None = None, ended: bool = False, ledger: Ledger | None = None
 ) -> list[SandboxInfo]:
@@ -58,7 +62,7 @@ async def list_sandboxes(
     of the last week, too, with the reason. A backend that is away leaves the state `creating` or
     what is on record. Cancellation changes nothing.
     """
-    book = ledger or await asyncio.to_thread(Ledger.default)
+    book = await _book(ledger)
     wanted = (labels or {}).items()
     infos = []
     async with _backends() as backends:
@@ -110,7 +114,7 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
 
     Idempotent. NotFoundError for an id that is not on record. Cancellation does not interrupt it.
     """
-    book = ledger or await asyncio.to_thread(Ledger.default)
+    book = await _book(ledger)
     entry = await asyncio.to_thread(book.get, name)
     if entry.live:
         await finish(_delete(book, entry))
@@ -140,7 +144,7 @@ async def usages(
     NotFoundError for a name that is not on record; one that ended or cannot be measured is left
     out.
     """
-    book = ledger or await asyncio.to_thread(Ledger.default)
+    book = await _book(ledger)
     if names:
         entries = [await asyncio.to_thread(book.get, name) for name in names]
     else:

@@ -21,8 +21,9 @@ from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling, Facts, resolve
-from ringfence.sandbox import needs
+from ringfence.sandbox import needs, networking
 from ringfence.sandbox import receipt as receipts
+from ringfence.sandbox.auditing import audited
 from ringfence.sandbox.binds import Prepared, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.finish import finish
@@ -47,6 +48,7 @@ class Where:
     ceiling: Ceiling | None = None
     ledger: Ledger | None = None
     bus: EventBus | None = None
+    audit: str | os.PathLike[str] | None = None
 
 
 class Steps:
@@ -76,6 +78,8 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     bus = where.bus or EventBus()
     steps = Steps()
     begin = time.monotonic()
+    if where.audit is not None:
+        steps.rest.callback(audited(bus, where.audit, spec))
     try:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
     except BaseException as error:
@@ -113,9 +117,13 @@ async def _open_new(
     features = await backend.features()
     needs.check(request, features)
     facts = _with_owner(await backend.facts(request), request)
-    granted = _with_image_env(resolve(request, facts, ceiling=where.ceiling), facts)
+    granted = _with_variables(resolve(request, facts, ceiling=where.ceiling), facts)
+    authority = networking.authority_for(granted.network, sandbox_id)
     prepared = await prepare(granted)
     steps.rest.push_async_callback(prepared.aclose)
+    if authority is not None:
+        trusted = await asyncio.to_thread(networking.trusted, authority, steps.rest)
+        prepared = replace(prepared, binds=(*prepared.binds, trusted))
     records = await Records.of(backend, where.ledger)
     await records.add(_reserved(granted, sandbox_id, backend), prepared.undo)
     steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
@@ -126,10 +134,13 @@ async def _open_new(
     steps.undo.push_async_callback(session.close)
     user = await session.user(granted.user or "")
     receipt = await _receipt(granted, facts, features, instance, session=session, user=user)
+    network = await networking.connect(
+        session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
+    )
     life = Life(
         instance, session, records, bus, rest=steps.keep(), idle_timeout=granted.idle_timeout
     )
-    return Sandbox(Context(life, granted, features, user), receipt)
+    return Sandbox(Context(life, granted, features, user), receipt, network)
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
@@ -137,6 +148,8 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
     or it is no detached one). Cancellation leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
+    if where.audit is not None:
+        steps.rest.callback(audited(bus, where.audit))
     try:
         sandbox = await _open_existing(sandbox_id, where, bus, steps)
     except BaseException as error:
@@ -166,12 +179,13 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
     user = await session.user(record.spec.user or "")
+    network = await networking.connect(session, record.spec, record.id, bus, undo=steps.rest)
     life = Life(
         instance, session, records, bus, rest=steps.keep(), idle_timeout=record.spec.idle_timeout
     )
     life.ends = record.ends
     receipt = await _receipt_again(record, features, life, user)
-    return Sandbox(Context(life, record.spec, features, user), receipt)
+    return Sandbox(Context(life, record.spec, features, user), receipt, network)
 
 
 async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
@@ -218,16 +232,17 @@ def _with_owner(facts: Facts, request: SandboxSpec) -> Facts:
     return replace(facts, repository_uid=status.st_uid, repository_gid=status.st_gid)
 
 
-def _with_image_env(granted: SandboxSpec, facts: Facts) -> SandboxSpec:
-    """The spec's variables on top of the image's, PATH above all."""
-    if facts.image is None or not facts.image.env:
-        return granted
+def _with_variables(granted: SandboxSpec, facts: Facts) -> SandboxSpec:
+    """The spec's variables on top of the network's and the image's."""
+    image = {} if facts.image is None else facts.image.env
     usable = {
         name: value
-        for name, value in facts.image.env.items()
+        for name, value in image.items()
         if name.isidentifier() and name.isascii() and "\0" not in value
     }
-    return granted.model_copy(update={"env": {**usable, **granted.env}})
+    return granted.model_copy(
+        update={"env": {**usable, **networking.variables(granted.network), **granted.env}}
+    )
 
 
 def _reserved(granted: SandboxSpec, sandbox_id: str, backend: Backend) -> Record:

@@ -20,6 +20,7 @@ from ringfence.sandbox.control import Health
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
 from ringfence.sandbox.life import DeleteReport
+from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
 from ringfence.sandbox.stdin import Stdin
@@ -42,13 +43,14 @@ GRACEFUL_SECONDS = 2.0
 class Sandbox:
     """One sandbox; see the module. Belongs to the event loop that opened it."""
 
-    def __init__(self, context: Context, receipt: Receipt) -> None:
+    def __init__(self, context: Context, receipt: Receipt, network: Networking) -> None:
         self._context = context
         self._running = Running(context)
         self._receipt = receipt
         self._history: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         context.bus.subscribe(self._remember)
         self.files = Files(context)
+        self.network = network
 
     def _remember(self, event: Event) -> None:
         if event.sandbox_id == self._context.id:

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from ringfence.network import Decision, EgressProxy, publish
+from ringfence.network.authority import Authority
 from ringfence.network.duplex import SocketDuplex
 from ringfence.spec.network import Network, Port
 
@@ -37,6 +40,7 @@ class Place:
     port: int
     outside: Outside
     decisions: list[Decision]
+    authority: Authority
 
     async def ask(self, data: bytes, *, eof: bool = False) -> bytes:
         reader, writer = await _local(self.port)
@@ -60,6 +64,7 @@ Make = Callable[..., Awaitable[Place]]
 @pytest.fixture
 async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     outside = Outside()
+    origin_authority, authority = Authority("origin"), Authority("sandbox")
     servers: list[asyncio.Server] = []
 
     async def origin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,9 +81,12 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
-    async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def dial(
+        host: str, port: int, **tls: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         outside.connections.append((host, port))
-        return await _REAL_OPEN("127.0.0.1", servers[0].sockets[0].getsockname()[1])
+        server = servers[1] if tls.get("ssl") else servers[0]
+        return await _REAL_OPEN("127.0.0.1", server.sockets[0].getsockname()[1], **tls)
 
     async def lookup(host: str, port: int) -> Sequence[str]:
         outside.lookups += 1
@@ -90,7 +98,15 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         rate = settings.pop("rate", None)
         decisions: list[Decision] = []
         network = Network.parse({"mode": "proxy", **settings})
-        proxy = EgressProxy(network, on_decision=decisions.append, lookup=lookup, rate=rate)  # type: ignore[arg-type]
+        trust = ssl.create_default_context(cadata=origin_authority.pem.decode())
+        proxy = EgressProxy(
+            network,
+            on_decision=decisions.append,
+            lookup=lookup,
+            rate=rate,  # type: ignore[arg-type]
+            authority=authority,
+            trust=trust,
+        )
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             stream = SocketDuplex(reader, writer)
@@ -102,9 +118,11 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
                 stream.close()
 
         servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
-        return Place(proxy, servers[-1].sockets[0].getsockname()[1], outside, decisions)
+        return Place(proxy, servers[-1].sockets[0].getsockname()[1], outside, decisions, authority)
 
     servers.append(await asyncio.start_server(origin, "127.0.0.1", 0))
+    secure = origin_authority.context("good.test")
+    servers.append(await asyncio.start_server(origin, "127.0.0.1", 0, ssl=secure))
     monkeypatch.setattr(asyncio, "open_connection", dial)
     yield build
     for server in servers:
@@ -254,8 +272,6 @@ async def test_a_secret_is_added_on_the_way_out_for_its_host_alone(make: Make) -
 
 
 async def test_tls_that_names_another_host_inside_a_tunnel_is_cut_off(make: Make) -> None:
-    import ssl
-
     place = await make(allow=["good.test"])
     hello = ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="bad.test")
@@ -301,3 +317,33 @@ async def test_a_published_port_leads_inside_and_a_taken_one_is_named() -> None:
         await publish(Port.parse({"inside": 1, "host": published.host}), connect)
     await published.aclose()
     inside.close()
+
+
+async def test_a_secret_goes_inside_tls_and_both_ends_are_verified(make: Make) -> None:
+    secrets = [{"host": "good.test", "value": "Bearer hidden"}]
+    place = await make(allow=["good.test"], secrets=secrets)
+    reader, writer = await _local(place.port)
+    writer.write(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 200 Connection established\r\n\r\n"
+    trust = ssl.create_default_context(cadata=place.authority.pem.decode())
+    await writer.start_tls(trust, server_hostname="good.test")
+    writer.write(b"GET /x HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+    [head] = place.outside.seen
+    assert b"Authorization: Bearer hidden" in head
+
+
+async def test_inside_tls_another_host_is_not_asked_for_the_secrets_sake(make: Make) -> None:
+    secrets = [{"host": "good.test", "value": "Bearer hidden"}]
+    place = await make(allow=["good.test"], secrets=secrets)
+    reader, writer = await _local(place.port)
+    writer.write(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    trust = ssl.create_default_context(cadata=place.authority.pem.decode())
+    await writer.start_tls(trust, server_hostname="good.test")
+    writer.write(b"GET /x HTTP/1.1\r\nHost: bad.test\r\n\r\n")
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    assert place.outside.seen == []

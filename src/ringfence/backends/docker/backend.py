@@ -64,6 +64,7 @@ class DockerBackend:
             mounts=self._local is not False,
             pause=True,
             runtimes=machine.runtimes,
+            networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
             usage=machine.daemon > 0,
         )
