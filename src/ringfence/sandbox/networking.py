@@ -19,7 +19,7 @@ from ringfence.spec import Network, Rule, SandboxSpec
 
 PROXY_PORT = 3128
 """Where the proxy listens inside."""
-CA_PATH = "/etc/ringfence-ca.pem"
+CA_PATH = "/run/ringfence-ca.pem"
 """Where a sandbox with secrets inside TLS finds whom to trust."""
 _CA_VARIABLES = (
     "SSL_CERT_FILE",
