@@ -69,7 +69,7 @@ def create_body(
         "User": "0:0",
         "Hostname": "sandbox",
         "WorkingDir": "/",
-        "Entrypoint": list(placement.entrypoint),
+        "Entrypoint": [*placement.entrypoint, *_writable(spec)],
         "Cmd": [],
         "Healthcheck": {"Test": ["NONE"]},
         "StopSignal": "SIGTERM",
@@ -136,6 +136,11 @@ def _tmpfs(spec: SandboxSpec) -> dict[str, str]:
         f"nr_inodes={max(_LEAST_INODES, size // _INODE_BYTES)}"
         for path, (size, how) in found.items()
     }
+
+
+def _writable(spec: SandboxSpec) -> list[str]:
+    """Some runtimes give a tmpfs the mode of the image's directory: the guest opens it again."""
+    return [word for path in sorted(_tmpfs(spec)) for word in ("--writable", path)]
 
 
 def _resources(spec: SandboxSpec, machine: Machine, devices: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
 from ringfence.spec import SandboxSpec
 
-
 GUEST_SECONDS = 10.0
 """How long a guest may take to dial before the other transport is tried."""
 

@@ -14,7 +14,8 @@
 enum { EXIT_USAGE = 64, FIRST_LEASE_MS = 60000, RESERVED_UID = 65501, LONGEST_DIRECTORY = 80 };
 
 static const char usage[] =
-	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS]\n";
+	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS]"
+	" [--writable DIRECTORY]...\n";
 
 static u64 known_features;
 
@@ -63,6 +64,17 @@ static bool parse_number(const char *text, u32 *value, u32 most)
 	return *text && !*end && parsed > 0 && parsed <= most;
 }
 
+/* A tmpfs has the mode of the image's directory below it under some runtimes; while root, the guest may mend that. */
+static int open_to_all(const char *directory)
+{
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!fchmod(fd, 01777);
+		close(fd);
+	}
+	return 2;
+}
+
 /* How many arguments it used, 0 when it is unknown or wrong. */
 static int parse_option(const char *name, const char *value, struct options *options, u32 *uid)
 {
@@ -78,6 +90,8 @@ static int parse_option(const char *name, const char *value, struct options *opt
 		return parse_number(value, uid, 65533) ? 2 : 0;
 	if (value && !strcmp(name, "--lease"))
 		return parse_number(value, &options->lease_ms, UINT32_MAX) ? 2 : 0;
+	if (value && !strcmp(name, "--writable") && *value == '/')
+		return open_to_all(value);
 	int used = forward_option ? forward_option(name, value) : 0;
 	return used > 0 ? used : 0;
 }
