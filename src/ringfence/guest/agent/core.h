@@ -19,6 +19,7 @@ struct options {
 
 /* loop.c */
 int loop_start(void);
+void loop_turn(int milliseconds);  /* waits that long at most, -1: without end */
 void children_reap(void);
 bool child_known(pid_t pid);
 

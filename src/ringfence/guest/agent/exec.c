@@ -116,6 +116,7 @@ static void finish(struct exec *exec)
 	exec->over = true;
 	timer_clear(&exec->drain);
 	timer_clear(&exec->stuck);
+	pool_refill();
 	if (exec->attached) {
 		send_exit(exec);
 		exec->attached = false;
@@ -423,5 +424,5 @@ int op_forget(struct conn *conn, u32 id, struct reader *r)
 void exec_start(void)
 {
 	have_subreaper();
-	pool_start();
+	pool_refill();
 }

@@ -91,6 +91,6 @@ int exec_frame(struct op *op, u8 code, struct reader *r);
 struct supervisor *supervisor_take(void);  /* NULL with errno */
 int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count);
 void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag);
-void pool_start(void);
+void pool_refill(void);  /* once there is time */
 
 #endif

@@ -197,24 +197,28 @@ static int wait_ms(void)
 	return left > LONGEST_WAIT_MS ? LONGEST_WAIT_MS : (int)left;
 }
 
+void loop_turn(int milliseconds)
+{
+	batch_size = epoll_wait(epoll_fd, batch, BATCH, milliseconds);
+	for (int i = 0; i < batch_size; i++) {
+		struct watch *watch = batch[i].data.ptr;
+		if (watch)
+			watch->ready(watch, batch[i].events);
+	}
+	if (batch_size <= 0 && idle_count) {
+		idle_count--;
+		idle_works[idle_count]();
+	}
+	batch_size = 0;
+	fire_timers();
+	conn_turn(the_conn);
+}
+
 int loop_run(void)
 {
 	running = true;
-	while (running) {
-		batch_size = epoll_wait(epoll_fd, batch, BATCH, wait_ms());
-		for (int i = 0; i < batch_size; i++) {
-			struct watch *watch = batch[i].data.ptr;
-			if (watch)
-				watch->ready(watch, batch[i].events);
-		}
-		if (batch_size <= 0 && idle_count) {
-			idle_count--;
-			idle_works[idle_count]();
-		}
-		batch_size = 0;
-		fire_timers();
-		conn_turn(the_conn);
-	}
+	while (running)
+		loop_turn(wait_ms());
 	return exit_status;
 }
 

@@ -109,7 +109,8 @@ static void supervisor_ended(struct child *child, int status)
 struct supervisor *supervisor_take(void)
 {
 	struct supervisor *supervisor = idle;
-	when_idle(refill);
+	if (idle_count <= 1)
+		when_idle(refill);
 	if (!supervisor)
 		return supervisor_fork();
 	idle = supervisor->next;
@@ -164,4 +165,4 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 	send(supervisor->watch.fd, &tell, sizeof tell, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-void pool_start(void) { when_idle(refill); }
+void pool_refill(void) { when_idle(refill); }

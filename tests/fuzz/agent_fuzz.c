@@ -1,0 +1,283 @@
+/* Feeds mutated frames to the agent's loop: agent_fuzz CORPUS DIRECTORY SEED COUNT
+ *
+ * All of the agent is linked but its main and its supervisors, which are played here: no command ever runs. The process
+ * enters DIRECTORY (chroot) and an empty network as an ordinary user first, so that it reaches nothing else. DIRECTORY/input always
+ * holds the bytes at work, for the time after a crash. The same SEED gives the same inputs.
+ */
+#include "exec.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { INPUT_BYTES = 64 * 1024, SEEDS = 256, NOBODY = 65534, FRAMES_AT_ONCE = 6, HEAD = 9 };
+
+struct seed {
+	u8 data[4096];
+	size_t size;
+};
+
+static struct seed seeds[SEEDS];
+static size_t seed_count;
+static u64 state;
+static u8 *input;
+static size_t input_size;
+static int host;
+static u64 answered;
+static const u8 marker[MARKER_BYTES] = "fuzz-the-marker";
+static const struct options options = {.marker = "fuzz-the-marker", .has_marker = true, .lease_ms = 1u << 31};
+
+/* ---- supervisors that do nothing but answer ---- */
+
+struct supervisor *supervisor_take(void)
+{
+	struct supervisor *supervisor = calloc(1, sizeof *supervisor);
+	return supervisor;
+}
+
+int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count)
+{
+	const char *at = strings;
+	(void)supervisor;
+	(void)fds;
+	for (u32 i = 0; i < 1 + job->args_count + job->env_count; i++)
+		at += strlen(at) + 1;
+	if (at != strings + job->strings || count < 1 || count > 3)
+		abort();
+	return 0;
+}
+
+void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag)
+{
+	(void)supervisor;
+	(void)kind;
+	(void)number;
+	(void)flag;
+}
+
+void pool_refill(void) {}
+bool have_subreaper(void) { return true; }
+u64 features(void) { return 0; }
+
+/* ---- random numbers, the corpus ---- */
+
+static u64 next(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+static u32 below(u32 limit) { return (u32)(next() >> 16) % limit; }
+
+static void load(const char *directory)
+{
+	DIR *list = opendir(directory);
+	struct dirent *entry;
+	while (list && seed_count < SEEDS && (entry = readdir(list))) {
+		char path[4096];
+		snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+		FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "rb");
+		if (!file)
+			continue;
+		seeds[seed_count].size = fread(seeds[seed_count].data, 1, sizeof seeds->data, file);
+		seed_count += seeds[seed_count].size >= HEAD;
+		fclose(file);
+	}
+	if (!seed_count) {
+		fprintf(stderr, "agent_fuzz: no corpus in %s\n", directory);
+		exit(2);
+	}
+}
+
+/* ---- inputs ---- */
+
+static void put_le(u8 *at, u32 value)
+{
+	for (int i = 0; i < 4; i++)
+		at[i] = (u8)(value >> (8 * i));
+}
+
+static void mutate(u8 *data, size_t *size)
+{
+	static const u32 edges[] = {0, 1, 2, 4, 255, 256, 65535, 65536, 1u << 20, 1u << 22, 1u << 31, ~0u - 1, ~0u};
+	size_t at = below((u32)*size);
+	switch (below(6)) {
+	case 0:
+		data[at] ^= (u8)(1u << below(8));
+		break;
+	case 1:
+		data[at] = (u8)next();
+		break;
+	case 2:
+		if (at + 4 <= *size)
+			put_le(data + at, edges[below(sizeof edges / sizeof *edges)]);
+		break;
+	case 3:
+		*size = HEAD > at ? HEAD : at;
+		break;
+	case 4:
+		if (*size + 16 < sizeof seeds->data) {
+			memmove(data + at + 8, data + at, *size - at);
+			*size += 8;
+		}
+		break;
+	default: {
+		const struct seed *other = &seeds[below((u32)seed_count)];
+		size_t from = below((u32)other->size), count = other->size - from;
+		if (count > sizeof seeds->data - at)
+			count = sizeof seeds->data - at;
+		memcpy(data + at, other->data + from, count);
+		*size = at + count > HEAD ? at + count : HEAD;
+	}
+	}
+}
+
+static void add_frame(void)
+{
+	const struct seed *seed = &seeds[below((u32)seed_count)];
+	u8 data[sizeof seed->data];
+	size_t size = seed->size;
+	memcpy(data, seed->data, size);
+	for (u32 i = below(4); i; i--)
+		mutate(data, &size);
+	if (data[4] == OP_SHUTDOWN || data[4] == OP_HELLO)
+		data[4] = (u8)next();
+	if (below(20)) {
+		put_le(data, (u32)size - 4);
+		put_le(data + 5, below(20) ? below(5) : (u32)next());
+	}
+	if (input_size + size <= INPUT_BYTES) {
+		memcpy(input + input_size, data, size);
+		input_size += size;
+	}
+}
+
+static void add_hello(void)
+{
+	u8 hello[HEAD + 4 + 2 * MARKER_BYTES + 4 + 8 + 1] = {0};
+	put_le(hello, sizeof hello - 4);
+	hello[4] = OP_HELLO;
+	put_le(hello + HEAD, PROTOCOL_VERSION);
+	memcpy(hello + HEAD + 4 + MARKER_BYTES, marker, MARKER_BYTES);
+	put_le(hello + HEAD + 4 + 2 * MARKER_BYTES, 1u << 30);
+	put_le(hello + HEAD + 8 + 2 * MARKER_BYTES, 1u << 30);
+	hello[sizeof hello - 1] = 1;
+	memcpy(input + input_size, marker, MARKER_BYTES);
+	memcpy(input + input_size + MARKER_BYTES, hello, sizeof hello);
+	input_size += MARKER_BYTES + sizeof hello;
+}
+
+static void make_input(void)
+{
+	input_size = 0;
+	add_hello();
+	for (u32 i = 1 + below(FRAMES_AT_ONCE); i; i--)
+		add_frame();
+}
+
+/* ---- one turn ---- */
+
+static void read_answers(void)
+{
+	static u8 answers[1 << 20];
+	ssize_t got;
+	while ((got = recv(host, answers, sizeof answers, MSG_DONTWAIT)) > 0)
+		answered += (u64)got;
+}
+
+static void play_supervisors(void)
+{
+	struct exec *exec = execs;
+	while (exec) {
+		struct exec *after = exec->next;
+		struct report report = {.kinds = REPORT_STARTED, .pid = 7};
+		if (below(2) && !exec->started) {
+			exec_reported(exec, &report);
+		} else if (!below(3) && exec->started && !exec->main_ended) {
+			report.kinds = exec->killing ? REPORT_EXITED | REPORT_KILLED : REPORT_EXITED;
+			report.ended = report.empty = true;
+			report.proof = PROOF_ECHILD;
+			exec_reported(exec, &report);
+		}
+		exec = after;
+	}
+}
+
+static void forget_execs(void)
+{
+	while (execs) {
+		struct supervisor *supervisor = execs->supervisor;
+		exec_free(execs);
+		free(supervisor);
+	}
+}
+
+static void run_one(void)
+{
+	size_t sent = 0;
+	while (sent < input_size) {
+		ssize_t wrote = send(host, input + sent, input_size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (wrote > 0)
+			sent += (size_t)wrote;
+		loop_turn(0);
+		play_supervisors();
+		read_answers();
+	}
+	loop_turn(0);
+	play_supervisors();
+	read_answers();
+	conn_end_session(the_conn);
+	forget_execs();
+}
+
+static void confine(const char *directory)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/input", directory);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, INPUT_BYTES) || unshare(CLONE_NEWNET) || chdir(directory) || chroot("."))
+		exit(2);
+	input = mmap(NULL, INPUT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (input == MAP_FAILED || setgid(NOBODY) || setuid(NOBODY))
+		exit(2);
+}
+
+int main(int count, char **args)
+{
+	int pair[2];
+	if (count != 5)
+		return 2;
+	u64 seed = strtoull(args[3], NULL, 10), rounds = strtoull(args[4], NULL, 10);
+	load(args[1]);
+	confine(args[2]);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return 2;
+	host = pair[0];
+	dup2(pair[1], 0);
+	dup2(pair[1], 1);
+	close(pair[1]);
+	dispatch_start();
+	if (loop_start() || (filter_start && filter_start()))
+		return 2;
+	identity_start(65501);
+	life_start(&options);
+	conn_start(&options);
+	for (u64 i = 0; i < rounds; i++) {
+		state = (seed + i) * 0x9e3779b97f4a7c15u + 1;
+		make_input();
+		run_one();
+	}
+	fprintf(stderr, "%llu inputs, %llu bytes of answers\n", (unsigned long long)rounds, (unsigned long long)answered);
+	return 0;
+}

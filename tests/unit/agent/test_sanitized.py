@@ -1,0 +1,74 @@
+"""The guest with the address and undefined-behaviour sanitizers in a real session."""
+
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import U32, Ask, Cred, cred, string
+from tests.conftest import require_root
+from tests.fuzz import sanitized
+
+from .raw import USER, Guest
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_root()
+    return sanitized.guest(tmp_path_factory.mktemp("sanitized"))
+
+
+@pytest.fixture
+def guest(program: Path) -> Iterator[Guest]:
+    started = Guest(program, env=sanitized.ENVIRONMENT)
+    started.raw.hello()
+    yield started
+    started.close()
+
+
+def test_execs_of_every_kind(guest: Guest) -> None:
+    raw = guest.raw
+    assert raw.run("echo", "hi").stdout == b"hi\n"
+    assert raw.run("cat", stdin=b"x" * 200_000).stdout == b"x" * 200_000
+    assert raw.run("cat", stdin=b"x" * 200_000, caps=(10, 10)).stdout == b"x" * 10
+    assert b"24 80" in raw.run("stty", "size", flags=32 | 2).stdout
+    assert len(raw.run("echo", *["y" * 1000] * 300).stdout) == 300 * 1001
+    with pytest.raises(OSError, match="stage 4"):
+        raw.run("no-such-program")
+    held = raw.start("echo", "kept", flags=32 | 8)
+    assert raw.ending(held).stdout == b"kept\n"
+    raw.send(Ask.ATTACH, held, struct.pack("<QQ", 1, 0))
+    assert raw.ending(held).stdout == b"ept\n"
+    assert raw.ask(Ask.FORGET, b"", held) == b""
+
+
+def test_kills_and_losses(guest: Guest) -> None:
+    raw = guest.raw
+    script = "for n in 1 2 3; do setsid sleep 1000 & done; echo armed; wait"
+    killed = raw.start("sh", "-c", script, env=(guest.name,))
+    raw.started(killed)
+    raw.output(killed, b"armed\n")
+    raw.send(Ask.KILL, killed)
+    assert raw.ending(killed).proof == 1
+    lost = raw.start("sleep", "1000", env=(guest.name,))
+    status = Path(f"/proc/{guest.host_pid(raw.started(lost))}/stat").read_bytes()
+    os.kill(int(status.rpartition(b")")[2].split()[1]), signal.SIGKILL)
+    assert raw.ending(lost).reason == 5
+    assert raw.run("sleep", "1000", timeout=100).reason == 1
+    assert U32.unpack(raw.ask(Ask.KILL_ALL)) == (0,)
+    assert guest.marked() == []
+
+
+def test_files_and_users(guest: Guest, tmp_path: Path) -> None:
+    raw = guest.raw
+    root = string(str(tmp_path).encode())
+    with pytest.raises(PermissionError):
+        raw.ask(Ask.STAT, cred(Cred(65501, 1)) + b"\1" + root)
+    raw.ask(Ask.STAT, cred(USER) + b"\1" + string(b"/"))
+    raw.ask(Ask.LIST_DIR, cred(USER) + string(b"/etc") + string(b"") + struct.pack("<IB", 50, 1))
+    assert raw.ask(Ask.USER, string(b"root"))[:8] == bytes(8)
+    raw.send(Ask.SHUTDOWN)
+    assert guest.wait() == 0
