@@ -369,7 +369,8 @@ def _find_v2(unified: Place) -> Tree:
     try:
         directory = parent / NAME
         _enable(parent)
-        directory.mkdir(exist_ok=True)
+        if not directory.is_dir():
+            _make_v2(directory)
         _enable(directory)
     except OSError as error:
         return Tree(missing=f"cgroups cannot be made in {parent}: {error.strerror}")
@@ -377,6 +378,10 @@ def _find_v2(unified: Place) -> Tree:
         (directory / "cgroup.subtree_control").read_text().split()
     )
     return Tree(2, {"unified": str(directory)}, offered & set(_V2))
+
+
+def _make_v2(directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
 
 
 def _delegated(unified: Place) -> Path | None:

@@ -1,0 +1,106 @@
+"""The command line says every confinement that was granted."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.base import Bind
+from ringfence.backends.cgroups import Plan, Tree
+from ringfence.backends.process import command, root
+from ringfence.backends.process.command import Place
+from ringfence.backends.process.etc import User
+from ringfence.backends.process.home import Home
+from ringfence.backends.process.machine import Machine
+from ringfence.errors import ImageError
+from ringfence.spec import Limits, SandboxSpec, Security
+
+SPEC = SandboxSpec(
+    limits=Limits(tmp="1MiB", shm="2MiB", run="3MiB"),
+    security=Security(read_only_root=True, oom_score_adj=500, tmp_exec=True),
+)
+
+
+def line(spec: SandboxSpec = SPEC, *, privileged: bool = True, **more: object) -> list[str]:
+    machine = Machine("/usr/bin/bwrap", (0, 8), privileged, "/g/guest", Tree())
+    values = {"root": [], "user": User(1000, 1001), "plan": Plan(), **more}
+    return command.keeper(spec, Place(Home(Path("/state/box")), machine, **values))  # type: ignore[arg-type]
+
+
+def pairs(args: list[str], option: str) -> list[str]:
+    return [value for name, value in itertools.pairwise(args) if name == option]
+
+
+def test_root_makes_no_user_namespace_and_keeps_only_what_the_guest_needs() -> None:
+    args = line()
+    assert {f"--unshare-{name}" for name in ("pid", "net", "ipc", "uts", "cgroup")} <= set(args)
+    assert "--unshare-user" not in args
+    assert pairs(args, "--cap-add") == [
+        f"CAP_{name}" for name in ("KILL", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN")
+    ]
+    assert pairs(args, "--capabilities") == ["1e0"]
+
+
+def test_an_ordinary_user_makes_one_and_keeps_nothing() -> None:
+    args = line(privileged=False)
+    assert {"--unshare-user", "--disable-userns"} <= set(args)
+    assert (pairs(args, "--uid"), pairs(args, "--gid")) == (["1000"], ["1001"])
+    assert pairs(args, "--cap-add") == ["CAP_SETPCAP", "CAP_SYS_ADMIN"]
+    assert pairs(args, "--capabilities") == ["100"]
+
+
+def test_tmpfs_are_sized_and_only_tmp_may_run_programs() -> None:
+    args = line()
+    sizes = dict(zip(pairs(args, "--tmpfs"), pairs(args, "--size"), strict=True))
+    assert sizes == {"/tmp": str(2**20), "/dev/shm": str(2**21), "/run": str(3 * 2**20)}
+    assert pairs(args, "--noexec") == ["/run", "/dev/shm"]
+    strict = SPEC.model_copy(update={"security": Security()})
+    assert pairs(line(strict), "--noexec") == ["/tmp", "/run", "/dev/shm"]
+
+
+def test_kernel_files_are_masked_and_read_only_whatever_the_spec_says() -> None:
+    args = line()
+    assert {"/proc/sys", "/proc/sysrq-trigger"} <= set(pairs(args, "--read-only"))
+    assert {"/proc/kcore", "/proc/keys"} <= set(pairs(args, "--mask"))
+    more = SPEC.model_copy(update={"security": Security(masked_paths=("/proc/x",))})
+    assert {"/proc/x", "/proc/keys"} <= set(pairs(line(more), "--mask"))
+
+
+def test_binds_are_made_parents_first_below_directories_that_all_may_enter() -> None:
+    binds = (Bind("/h/b", "/data/a/b", read_only=False), Bind("/h/a", "/data/a"))
+    args = line(binds=binds)
+    assert args.index("/h/a") < args.index("/h/b")
+    assert args[args.index("/h/a") - 1] == "--ro-bind"
+    assert args[args.index("/h/b") - 1] == "--bind"
+    assert {"/data", "/data/a", "/.ringfence"} <= set(pairs(args, "--dir"))
+    assert args.index("--remount-ro") > args.index("/h/b")
+
+
+def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
+    plan = Plan(("/c/box",), (("/c/box/pids.max", "9"),), (("/c/box/tasks", "0"),), None)
+    args = line(plan=plan)
+    keeper = args[: args.index("--")]
+    assert keeper[:3] == ["/g/guest", "--keep", "/state/box"]
+    assert keeper[3:] == [
+        "--make", "/c/box", "--write", "/c/box/pids.max", "9", "--inside", "/c/box/tasks", "0",
+        "--inside", "/proc/self/oom_score_adj", "500", "--attached",
+    ]  # fmt: skip
+    assert "--attached" not in line(SPEC.model_copy(update={"detached": True}))
+
+
+def test_the_hosts_system_and_an_image_are_put_together_entry_by_entry(tmp_path: Path) -> None:
+    for name in ("usr", "bin", "proc", "tmp", "srv"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lib").symlink_to("usr/lib")
+    host = root.host(tmp_path / "etc", "/home/user", tmp_path)
+    assert root.Entry("link", "/lib", "usr/lib") in host
+    assert root.Entry("bind", "/bin", str(tmp_path / "bin")) in host
+    assert root.Entry("dir", "/home/user") in host
+    assert not [entry for entry in host if entry.target == "/sbin"]
+    image = {entry.target: entry.kind for entry in root.image(tmp_path)}
+    assert image == {"/usr": "bind", "/bin": "bind", "/srv": "bind", "/lib": "link"}
+    empty = tmp_path / "srv"
+    with pytest.raises(ImageError, match="empty"):
+        root.image(empty)
+    with pytest.raises(ImageError, match="cannot be read"):
+        root.image(tmp_path / "absent")

@@ -1,0 +1,85 @@
+"""What a machine lacks is said with the remedy."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.process import machine
+from ringfence.errors import BackendUnavailableError
+
+GUEST = Path("/bin/true")
+
+
+def fake_bwrap(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = directory / "bwrap"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+
+
+async def test_without_bubblewrap_the_install_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BackendUnavailableError, match="apt-get install bubblewrap"):
+        await machine.look(GUEST)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo bubblewrap 0.6.2", "0.6; 0.8 or newer is needed"),
+        ("echo what; exit 0", "--version failed"),
+        ("echo bubblewrap 0.8.0; exit 1", "--version failed"),
+    ],
+)
+async def test_an_old_or_broken_bubblewrap_is_told(
+    script: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_bwrap(tmp_path, script, monkeypatch)
+    with pytest.raises(BackendUnavailableError, match=says):
+        await machine.look(GUEST)
+
+
+async def test_a_missing_guest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_bwrap(tmp_path, "echo bubblewrap 1.2.3", monkeypatch)
+    with pytest.raises(BackendUnavailableError, match=r"ringfence\.guest\.build"):
+        await machine.look(tmp_path / "guest")
+
+
+async def test_a_setuid_bubblewrap_is_told_to_ordinary_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_bwrap(tmp_path, "echo bubblewrap 0.8.0", monkeypatch)
+    (tmp_path / "bwrap").chmod(0o4755)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BackendUnavailableError, match="chmod u-s"):
+        await machine.look(GUEST)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=10000"),
+        ("user/max_user_namespaces", "100", None),
+    ],
+)
+def test_a_kernel_that_forbids_user_namespaces_is_told_which_setting(
+    setting: str, value: str, remedy: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / setting
+    path.parent.mkdir()
+    path.write_text(f"{value}\n")
+    told = machine.namespaces_refused(tmp_path)
+    assert (told is None) if remedy is None else (told is not None and remedy in told)
+
+
+def test_apparmors_refusal_is_explained_only_where_it_is_in_force(tmp_path: Path) -> None:
+    words = "bwrap: setting up uid map: Permission denied"
+    assert machine.explain(words, tmp_path) == words
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel/apparmor_restrict_unprivileged_userns").write_text("1\n")
+    assert "apparmor_restrict_unprivileged_userns=0" in machine.explain(words, tmp_path)
+    assert machine.explain("bwrap: other", tmp_path) == "bwrap: other"
