@@ -1,5 +1,6 @@
 """The types of ringfence.sync. Written by scripts/sync_stub."""
 
+# ruff: noqa
 import os
 from collections.abc import (
     Iterator,
@@ -80,7 +81,7 @@ class Sandbox:
         env: Mapping[str, str | None] | None = ...,
         cwd: str | None = ...,
         user: str | int | None = ...,
-        stdin: Stdin | Iterator[bytes] | None = ...,
+        stdin: Stdin | None | Iterator[bytes] = ...,
         timeout: float | str | None = ...,
         grace: float = ...,
         output: int | str | None = ...,
@@ -98,7 +99,7 @@ class Sandbox:
         env: Mapping[str, str | None] | None = ...,
         cwd: str | None = ...,
         user: str | int | None = ...,
-        stdin: Stdin | Iterator[bytes] | None = ...,
+        stdin: Stdin | None | Iterator[bytes] = ...,
         timeout: float | str | None = ...,
         grace: float = ...,
         output: int | str | None = ...,
@@ -312,13 +313,14 @@ def open(
     ceiling: Ceiling | None = ...,
     ledger: Ledger | None = ...,
     events: EventBus | None = ...,
+    audit: str | os.PathLike[str] | None = ...,
 ) -> Sandbox: ...
 def run(
     args: Args | None = ...,
     *,
     spec: SandboxSpec | None = ...,
     shell: str | None = ...,
-    stdin: Stdin | Iterator[bytes] | None = ...,
+    stdin: Stdin | None | Iterator[bytes] = ...,
     timeout: float | str | None = ...,
     output: int | str | None = ...,
     on_output_limit: OnOutputLimit = ...,
@@ -340,6 +342,7 @@ def run(
     ceiling: Ceiling | None = ...,
     ledger: Ledger | None = ...,
     events: EventBus | None = ...,
+    audit: str | os.PathLike[str] | None = ...,
 ) -> RunResult: ...
 def pool(
     spec: SandboxSpec,

@@ -32,20 +32,21 @@ ProfileName = Literal["strict", "standard", "permissive"]
 class Opening:
     """A sandbox about to be opened: `async with` it, or `await` it and end it yourself.
 
-    Leaving the `async with` deletes the sandbox, or detaches it when it is a detached one.
+    Leaving the `async with` deletes the sandbox, or detaches it when it is a detached one. where:
+    what was said besides the spec.
     """
 
     def __init__(self, spec: SandboxSpec | None, sandbox_id: str | None, where: Where) -> None:
         self._spec = spec
         self._id = sandbox_id
-        self._where = where
+        self.where = where
         self._sandbox: Sandbox | None = None
 
     async def _open(self) -> Sandbox:
         if self._id is not None:
-            return await open_existing(self._id, self._where)
+            return await open_existing(self._id, self.where)
         assert self._spec is not None  # noqa: S101 - one of the two is given
-        return await open_new(self._spec, self._where)
+        return await open_new(self._spec, self.where)
 
     def __await__(self) -> Generator[Any, None, Sandbox]:
         return self._open().__await__()

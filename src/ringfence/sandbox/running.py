@@ -76,8 +76,6 @@ class Running:
         started = await self._context.session.spawn(request)
         if isinstance(started, NotStarted):
             return started
-        if isinstance(request.stdin, bytes):
-            started.write_eof()
         return await follow(started, prepared, sinks)
 
     def _outcome(self, prepared: Prepared, ending: Exit | NotStarted) -> ExecResult:

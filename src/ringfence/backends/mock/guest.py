@@ -7,6 +7,7 @@ session over one stream.
 import asyncio
 import errno
 import itertools
+import posixpath
 import signal
 import time
 from collections.abc import Callable
@@ -308,7 +309,7 @@ class GuestStream(asyncio.Protocol):
         command = guest.find(args)
         if command is None:
             detail = f"the mock has no command {args[0]!r}: script it with MockBackend.on"
-            self._fail(operation_id, errno.ENOENT, 4, detail)
+            self._fail(operation_id, _why_not(guest.tree, asked), 4, detail)
             return
         self._start(operation_id, asked, command)
 
@@ -413,6 +414,15 @@ class GuestStream(asyncio.Protocol):
         Ask.WALK: _walk,
         Ask.WATCH: _watch,
     }
+
+
+def _why_not(tree: Tree, asked: Asked) -> int:
+    """EACCES for a file that is there, since the mock runs none; else ENOENT."""
+    try:
+        tree.find(posixpath.join(asked.cwd, asked.args[0]), asked.who)
+    except OSError as error:
+        return error.errno or errno.ENOENT
+    return errno.EACCES if b"/" in asked.args[0] else errno.ENOENT
 
 
 def unpack_exec(fields: Payload) -> Asked:
