@@ -1,14 +1,17 @@
 """Sandboxes on the real Engine, without the layer above: a backend, an instance, a session."""
 
+import os
 import secrets
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence.backends import state
 from ringfence.backends.base import Bind
 from ringfence.backends.docker import DockerBackend, DockerInstance
 from ringfence.guest.request import ExecRequest, Exit
@@ -29,7 +32,6 @@ class Place:
     backend: DockerBackend
     instance: DockerInstance
     session: Session
-    extra: list[Session] = field(default_factory=list)
 
     async def sh(self, script: str, **request: Any) -> Exit:
         """Run a shell's script as USER."""
@@ -57,10 +59,12 @@ def spec_of(image: str = BUSYBOX, **fields: Any) -> SandboxSpec:
 async def greet(instance: DockerInstance) -> Session:
     """A session with an instance's guest, attached or detached as its spec says."""
     record = instance.record
+    next_marker = os.urandom(16) if record.marker else b""
+    marker, instance.record = record.marker, replace(record, marker=next_marker)
     return await Session.start(
         instance.connect,
-        marker=record.marker,
-        next_marker=record.marker,
+        marker=marker,
+        next_marker=next_marker,
         lease=30,
         lifetime=record.spec.lifetime,
         detached=record.spec.detached,
@@ -98,9 +102,8 @@ async def make(backend: DockerBackend) -> AsyncIterator[Make]:
 
     yield create
     for place in made:
-        for session in (place.session, *place.extra):
-            await session.close()
         await place.instance.delete()
+        await place.session.close()
         assert_nothing_left(place.instance.record.id)
 
 
@@ -114,8 +117,8 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def assert_nothing_left(sandbox_id: str) -> None:
     """No container, running or not, and no directory of this sandbox."""
-    left = docker("ps", "-aq", "--filter", f"label=ringfence.id={sandbox_id}")
-    assert left == ""
-    from ringfence.backends.state import state_directory
-
-    assert not [path for path in state_directory().rglob("*") if path.name == sandbox_id]
+    end = time.monotonic() + 20
+    while left := docker("ps", "-aq", "--filter", f"label=ringfence.id={sandbox_id}"):
+        assert time.monotonic() < end, f"container {left} is left"
+        time.sleep(0.05)
+    assert not [path for path in state.state_directory().rglob("*") if path.name == sandbox_id]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ringfence.backends.base import Bind
-from ringfence.backends.docker import DockerBackend, backend as module
+from ringfence.backends.docker import DockerBackend
+from ringfence.backends.docker import backend as module
 from ringfence.backends.docker.engine import Engine
 from ringfence.errors import (
     AlreadyExistsError,
@@ -152,7 +153,8 @@ async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume
     assert record.transport == "stream"
     assert (await place.sh("echo there")).stdout == b"there\n"
     await place.session.close()
-    place.session = await greet(await backend.attach(record))
+    place.instance = await backend.attach(place.instance.record)
+    place.session = await greet(place.instance)
     facts = await backend.facts(record.spec)
     with pytest.raises(InvalidSpecError, match="share"):
         await backend.create(record.spec, new_id(), facts, binds=(Bind(str(tmp_path), "/w"),))

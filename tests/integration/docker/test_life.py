@@ -68,8 +68,8 @@ async def test_a_detached_sandbox_outlives_its_session_and_is_attached_again(
         await place.session.close()
         other = DockerBackend()
         try:
-            again = await other.attach(place.instance.record)
-            place.session = await greet(again)
+            place.instance = await other.attach(place.instance.record)
+            place.session = await greet(place.instance)
             assert (await place.sh("test -e /tmp/mark")).exit_code == 0
         finally:
             await other.aclose()
@@ -186,7 +186,8 @@ async def test_a_command_that_dials_the_host_s_socket_is_not_taken_for_the_guest
     await place.session.spawn(request)
     for _ in range(2):
         await place.session.close()
-        place.session = await greet(await backend.attach(place.instance.record))
+        place.instance = await backend.attach(place.instance.record)
+        place.session = await greet(place.instance)
         assert await place.session.ping() >= 0
         running = [one for one in await place.session.list() if one.running]
         assert len(running) == 1

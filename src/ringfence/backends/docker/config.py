@@ -28,6 +28,7 @@ READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 
 _INODE_BYTES = 1024
 _LEAST_INODES = 1024
+_VOLUME_BYTES = 64 * 2**20
 _GUEST_RAISED = {"nofile": GUEST_NOFILE}
 _OF_COMMANDS_ONLY = frozenset({"cpu", "nproc", "fsize"})
 """Limits that would hit the guest itself: it sets them on each command."""
@@ -113,11 +114,18 @@ def _bind(bind: Bind) -> dict[str, Any]:
 def _image_volumes(
     spec: SandboxSpec, volumes: Sequence[str], binds: Sequence[Bind]
 ) -> list[dict[str, Any]]:
-    """The image's own volumes, as read-only as its root; the daemon would make them writable."""
+    """A sized tmpfs for each of the image's own volumes, which the daemon would make writable
+    without a limit. With a writable root they stay the daemon's, and go with the container."""
+    if spec.security.read_only_root is False:
+        return []
     taken = {bind.destination for bind in binds} | set(_tmpfs(spec))
-    read_only = spec.security.read_only_root is not False
+    size = spec.limits.tmp or _VOLUME_BYTES
     return [
-        {"Type": "volume", "Target": path, "ReadOnly": read_only}
+        {
+            "Type": "tmpfs",
+            "Target": path,
+            "TmpfsOptions": {"SizeBytes": size, "Mode": 0o1777},
+        }
         for path in volumes
         if path not in taken
     ]

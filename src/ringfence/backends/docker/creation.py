@@ -167,15 +167,16 @@ class Creation:
         return seen
 
     async def _undo(self) -> None:
-        if self._guest_came is not None:
-            self._guest_came.close()
-        if self._attached is not None:
-            self._attached.abort()
         if self._door is not None:
             self._door.close()
         if self._asked:
             with contextlib.suppress(SandboxError):
                 await removal.remove(self._engine, self._container or container_name(self._id))
+        # Later, so that the guest's end and the daemon's own removal do not race ours.
+        if self._guest_came is not None:
+            self._guest_came.close()
+        if self._attached is not None:
+            self._attached.abort()
         if self._container and is_gvisor(self._spec.security.runtime):
             await asyncio.to_thread(removal.reap, self._container)
         if self._directory is not None:

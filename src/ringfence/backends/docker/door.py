@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Self
 
-from ringfence.errors import StateError
+from ringfence.errors import AlreadyExistsError, StateError
 
 NAME = "host.sock"
 _CREDENTIALS = struct.Struct("3i")
@@ -22,8 +22,17 @@ _BACKLOG = 8
 
 
 def make_directory(path: Path) -> None:
-    """The directory of one sandbox: others may pass, nobody else may write."""
-    path.mkdir(mode=0o711, parents=True)
+    """The directory of one sandbox: others may pass, nobody else may write.
+
+    AlreadyExistsError when there is one: the id is taken.
+    """
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        raise AlreadyExistsError(
+            f"create: there is a sandbox {path.name} already", op="create", sandbox_id=path.name
+        ) from None
     path.chmod(0o711)
 
 

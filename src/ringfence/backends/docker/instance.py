@@ -151,11 +151,11 @@ class DockerInstance:
         """Kill it and remove it, its anonymous volumes and its directory. Idempotent."""
         if self._deleted:
             return
+        await removal.remove(self._engine, self.record.native)
         self._drop_waiting()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        await removal.remove(self._engine, self.record.native)
         if self._directory is not None:
             door.remove_directory(self._directory)
         self._deleted = True

@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.inspection import inspect
 from ringfence.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
@@ -45,8 +44,6 @@ async def remove(engine: Engine, container: str) -> None:
             last = error
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        if await inspect(engine, container) is None:
-            return
     raise DeadlineExceededError(
         f"delete: the container {container} is still there after {_SECONDS:g} s"
         + (f": {last.message}" if last else ""),

@@ -150,11 +150,12 @@ def test_a_bind_leaves_out_what_is_mounted_below_it() -> None:
     assert all(m["BindOptions"]["NonRecursive"] for m in mounts[1:])
 
 
-def test_volumes_of_the_image_are_as_read_only_as_its_root() -> None:
+def test_volumes_of_the_image_are_no_way_to_write_without_a_limit() -> None:
     image = Image(ImageFacts("sha256:abc"), ("/b", "/data", "/tmp"))
     host = body(image=image, binds=(Bind("/a", "/b"),), limits={"tmp": 4096})["HostConfig"]
-    volumes = [mount for mount in host["Mounts"] if mount["Type"] == "volume"]
-    assert volumes == [{"Type": "volume", "Target": "/data", "ReadOnly": True}]
+    found = [mount for mount in host["Mounts"] if mount["Type"] != "bind"]
+    assert [(mount["Type"], mount["Target"]) for mount in found] == [("tmpfs", "/data")]
+    assert found[0]["TmpfsOptions"]["SizeBytes"] == 4096
 
 
 def test_paths_are_masked_on_top_of_the_usual_ones() -> None:
