@@ -73,7 +73,10 @@ class Creation:
     async def run(self, transport: str, *, local: bool) -> DockerInstance:
         """Make it with this transport. An error or cancellation leaves nothing behind."""
         try:
-            return await self._make(transport, local=local)
+            made = await self._make(transport, local=local)
+            # A cancellation that came during the last step is delivered here, not lost with `made`.
+            await asyncio.sleep(0)
+            return made
         except BaseException:
             await unbroken(self._undo())
             raise
