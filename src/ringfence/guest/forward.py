@@ -6,11 +6,18 @@ is the other way round. A stream has the manners of asyncio's: `read`, `write` a
 """
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ringfence.errors import InvalidSpecError, SandboxError, UnsupportedError
+from ringfence.errors import (
+    AlreadyExistsError,
+    InvalidSpecError,
+    PolicyDeniedError,
+    SandboxError,
+    UnsupportedError,
+)
 from ringfence.guest import control
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, Question, lost, nothing, overdue
 from ringfence.guest.protocol import (
@@ -40,15 +47,18 @@ OnConnection = Callable[[Stream], Awaitable[None]]
 class Listener(Operation):
     """A port inside that is listened on. address, port: as bound, inside."""
 
-    __slots__ = ("_forward", "_on_connection", "_opened", "address", "error", "port")
+    __slots__ = ("_forward", "_on_connection", "_opened", "address", "error", "port", "wanted")
 
-    def __init__(self, forward: "Forward", address: str, on_connection: OnConnection) -> None:
+    def __init__(
+        self, forward: "Forward", address: str, port: int, on_connection: OnConnection
+    ) -> None:
         super().__init__()
         self._forward = forward
         self._on_connection = on_connection
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.address = address
         self.port = 0
+        self.wanted = port
         self.error: SandboxError | None = None
 
     def receive(self, op: int, payload: memoryview) -> bool:
@@ -57,7 +67,7 @@ class Listener(Operation):
         if self._opened.done() or op not in (Answer.DONE, Answer.FAIL):
             raise malformed(f"frame 0x{op:02x} for a listener")
         if op == Answer.FAIL:
-            self._refuse(control.failed("listen", fields.failure(), f"address {self.address}"))
+            self._refuse(_listen_failed(fields.failure(), f"{self.address} port {self.wanted}"))
             return True
         (self.port,) = fields.take(U16)
         fields.end()
@@ -107,12 +117,13 @@ class Forward:
     ) -> Listener:
         """Listen inside on `port` of a loopback address; 0 is any, the listener knows which.
 
-        UnsupportedError when the guest has no forward, StateError when the port is taken.
+        AlreadyExistsError when the port is taken, PolicyDeniedError when it may not be bound there
+        (below 1024 on some backends), UnsupportedError when the guest has no forward.
         Cancellation may leave the port taken until the session ends.
         """
         self._check("listen")
         target = _target(address, port)
-        listener = Listener(self, address, on_connection)
+        listener = Listener(self, address, port, on_connection)
         listener_id = self._session.register(listener, ANSWER_SECONDS)
         self._listeners[listener_id] = listener
         self._session.send(Ask.LISTEN, listener_id, target)
@@ -202,6 +213,20 @@ async def _serve(on_connection: OnConnection, stream: Stream) -> None:
         raise
     else:
         stream.close()
+
+
+def _listen_failed(failure: Failure, what: str) -> SandboxError:
+    context = {"errno": failure.errno, "what": what}
+    if failure.errno == errno.EADDRINUSE:
+        message = f"listen: {what} inside is taken: choose another, or 0 for any"
+        return AlreadyExistsError(message, op="listen", context=context)
+    if failure.errno == errno.EACCES:
+        message = f"listen: {what} may not be bound in this sandbox: use a port from 1024 up"
+        return PolicyDeniedError(message, op="listen", context=context)
+    if failure.errno == errno.EINVAL:
+        message = f"listen: {what} is no loopback address in numbers: use 127.0.0.1 or ::1"
+        return InvalidSpecError(message, op="listen", context=context)
+    return control.failed("listen", failure, what)
 
 
 def _close_failed(port: str, failure: Failure) -> SandboxError:

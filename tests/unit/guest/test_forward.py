@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ringfence.errors import (
+    AlreadyExistsError,
     GuestError,
     InvalidSpecError,
-    SandboxError,
     SandboxLostError,
     UnsupportedError,
 )
@@ -148,14 +148,14 @@ async def test_nobody_listens(real: Place, patience) -> None:
 
 async def test_only_the_loopback_inside(real: Place) -> None:
     for address in ("10.0.0.1", "0.0.0.0", "::", "example.com", ""):
-        with pytest.raises(SandboxError):
+        with pytest.raises(InvalidSpecError):
             await real.session.listen(0, echo, address=address)
         with pytest.raises(OSError, match="connect inside"):
             await real.session.connect_inside(80, address=address)
 
 
 async def test_a_port_that_is_taken(real: Place, server: int) -> None:
-    with pytest.raises(SandboxError):
+    with pytest.raises(AlreadyExistsError):
         await real.session.listen(server, echo)
 
 

@@ -99,6 +99,8 @@ static void free_listener(struct listener *listener)
 		}
 	timer_clear(&listener->retry);
 	watch_remove(&listener->watch);
+	/* A process just forked may still hold it: this ends it for all. */
+	shutdown(listener->watch.fd, SHUT_RDWR);
 	close(listener->watch.fd);
 	free(listener);
 }
