@@ -24,7 +24,7 @@ from ringfence.metrics import Reader, reader_of
 from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
-_END_SECONDS = 10.0
+_END_SECONDS = 30.0
 _FREEZE_SECONDS = 5.0
 _LOOK_SECONDS = 0.0005
 _SWEEP_SECONDS = 1.0
@@ -34,7 +34,8 @@ class ProcessInstance:
     """A sandbox. Made by `ProcessBackend.create` and `attach`.
 
     filter: the granted seccomp profile as a program for the guest's FILTER, b"" for none. waiting:
-    the connection that create has accepted already, for the first `connect`.
+    the connection that create has accepted already, for the first `connect`. ends: how many of
+    its backend's instances may end at once.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ProcessInstance:
         self._cgroup = cgroup
         self._waiting = waiting
         self._reader: Reader | None = None
+        self.ends = asyncio.Semaphore()
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """The stream to the guest, as `Instance.connect` describes it."""
@@ -163,7 +165,7 @@ class ProcessInstance:
     async def delete(self) -> None:
         """Kill it; its keeper removes its cgroups and its directory. Idempotent.
 
-        ResourceExhaustedError when the kernel does not let it die within 10 s.
+        ResourceExhaustedError when the kernel does not let it die within 30 s.
         """
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -171,7 +173,8 @@ class ProcessInstance:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        await end(self._keeper, self._home, self._cgroup)
+        async with self.ends:
+            await end(self._keeper, self._home, self._cgroup)
 
     def _lost(self, op: str) -> SandboxLostError:
         return SandboxLostError(
