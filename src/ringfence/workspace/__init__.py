@@ -1,11 +1,15 @@
 """Repository workspaces: what of a repository goes in, and what comes out."""
 
+from ringfence.workspace.apply import apply
 from ringfence.workspace.changes import Change, Changes, Side
+from ringfence.workspace.discard import discard
+from ringfence.workspace.download import download
 from ringfence.workspace.patch import Patch
 from ringfence.workspace.plan import Plan, plan
-from ringfence.workspace.prepare import prepare
+from ringfence.workspace.prepare import For, prepare
 from ringfence.workspace.prepared import Binding, Prepared, attach, clean
 from ringfence.workspace.secrets import SECRETS
+from ringfence.workspace.snapshot import Snapshot, fork, snapshot
 from ringfence.workspace.sources import check_root, is_url
 
 __all__ = [
@@ -13,14 +17,21 @@ __all__ = [
     "Binding",
     "Change",
     "Changes",
+    "For",
     "Patch",
     "Plan",
     "Prepared",
     "Side",
+    "Snapshot",
+    "apply",
     "attach",
     "check_root",
     "clean",
+    "discard",
+    "download",
+    "fork",
     "is_url",
     "plan",
     "prepare",
+    "snapshot",
 ]

@@ -111,6 +111,17 @@ def remove_tree(directory: int, name: str) -> None:
     os.rmdir(name, dir_fd=directory)
 
 
+def chmod(directory: int, name: str, mode: int) -> None:
+    """Set the permission bits of a file or directory; a link in its place is not followed."""
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if stat.S_ISLNK(os.fstat(handle).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        Path(f"/proc/self/fd/{handle}").chmod(mode)
+    finally:
+        os.close(handle)
+
+
 def _emptied_of_files(directory: int) -> list[str]:
     """Unlink all in `directory` but its directories; the names of these."""
     with os.scandir(directory) as found:

@@ -107,7 +107,8 @@ class _Comparison:
         if after is not None and kind_of(after.status.st_mode) is None:
             self.refused[path] = "neither a file, a directory nor a link"
             after = None
-        if after is not None and len(os.fsencode(path)) > _PATH_BYTES:
+        long = len(os.fsencode(path)) > _PATH_BYTES
+        if after is not None and long and not stat.S_ISDIR(after.status.st_mode):
             self.refused[path] = f"its path is over {_PATH_BYTES} bytes"
             after = None
         if not self._differs(before, after):
@@ -153,11 +154,12 @@ class _Comparison:
                 op="workspace",
                 context={"path": shown(path), "max_bytes": self.max_bytes},
             )
-        size, digest = _hashed(layers.open(path, found), status.st_size)
+        size, digest = hashed(layers.open(path, found), status.st_size)
         return Side(FILE, status.st_mode & 0o777, size, digest)
 
 
-def _hashed(descriptor: int, expected: int) -> tuple[int, str]:
+def hashed(descriptor: int, expected: int) -> tuple[int, str]:
+    """Size and digest of an open file, which it closes; OSError beyond `expected` bytes."""
     hasher = hashlib.sha256()
     size = 0
     try:

@@ -84,6 +84,7 @@ def _rule(line: str) -> _Rule | None:
         if pattern.include is None or pattern.regex is None:
             return None
         regex = pattern.regex.pattern.replace("(?P<ps_d>/)", "/")
+        regex = regex if regex.startswith("^") else ".*" + regex
         regex = regex[:-1] + r"\Z" if regex.endswith("$") else regex.replace("|$)", r"|\Z)")
         return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
     return None

@@ -46,13 +46,15 @@ def prepare(
     volumes: bool = False,
     strategy: Strategy | None = None,
     forbidden: tuple[Path, ...] = (),
+    start: Path | None = None,
 ) -> Prepared:
     """Make the workspace of one sandbox in `directory`, which must not exist yet.
 
     Arguments are those of `For`. forbidden: directories that no repository may be in (the daemon's
-    data). An error leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError
-    (it changes meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not
-    possible here); it names the path. It blocks and cannot be cancelled: run it in a thread, and
+    data). start: the tree of a snapshot, to start from instead of the repository's files. An error
+    leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError (it changes
+    meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not possible here);
+    it names the path. It blocks and cannot be cancelled: run it in a thread, and
     `clean(directory)` afterwards.
     """
     whom = For(uid, gid, privileged, volumes, strategy)
@@ -62,7 +64,9 @@ def prepare(
         _check_apart(source.root, directory, source.cloned)
         found = look(repository, source, directory)
         work = _Work(repository, found, directory, whom)
-        prepared = work.bound() if repository.mode != "copy" else work.copied()
+        if start is not None and repository.mode != "copy":
+            raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
+        prepared = work.copied(start) if repository.mode == "copy" else work.bound()
         prepared.save()
     except OSError as error:
         clean(directory)
@@ -147,8 +151,8 @@ class _Work:
 
     # --- copy ---
 
-    def copied(self) -> Prepared:
-        layer = self.farm()
+    def copied(self, start: Path | None) -> Prepared:
+        layer = self.farm() if start is None else self.restored(start)
         owners = Owners(self.stored, self.seen, self.ownership(), self.masks_modes)
         prepared = self.prepared("copy", [])
         return mount(prepared, (layer.path,), self.whom, self.repository.size, owners)
@@ -167,6 +171,22 @@ class _Work:
             os.close(root)
             os.close(target)
         manifest.write(layer.entries, staged)
+        return layer
+
+    def restored(self, start: Path) -> shared.Layer:
+        """A frozen layer of a snapshot's files, which have the owners that commands see."""
+        layer = shared.create(self.directory)
+        status = start.stat()
+        self.stored = status.st_uid, status.st_gid
+        with Layers([start]) as kept:
+            target = open_root(layer.tree)
+            try:
+                staged = stage(kept.bottom, list(_everything(kept)), target)
+                dress(target, root_entry(kept.bottom), Ownership())
+            finally:
+                os.close(target)
+        outside = [entry for entry in staged if entry.path.split("/")[0] != ".git"]
+        manifest.write(layer.entries, outside)
         return layer
 
     # --- ro, rw ---
@@ -238,6 +258,7 @@ def mount(
 ) -> Prepared:
     """Give a workspace that stands on `layers` its writable layer, by the best way there is."""
     prepared.layers = layers
+    prepared.owners = (*owners.stored, *owners.seen) if owners.maps else None
     wanted = whom.strategy
     if wanted == "overlay" or (wanted is None and whom.privileged):
         try:
@@ -293,8 +314,8 @@ def _volume(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
 
 def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: bool) -> Prepared:
     place = prepared.directory
-    with Layers([shared.Layer(path).tree for path in prepared.layers]) as layers:
-        entries = list(_everything(layers))
+    with Layers([shared.Layer(prepared.layers[0]).tree]) as top:
+        entries = list(_everything(top))
         if size is not None:
             if not privileged:
                 raise UnsupportedError("a size needs root on this machine", op="workspace")
@@ -305,10 +326,8 @@ def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: boo
         target = open_root(tree)
         try:
             ownership = owners.ownership if owners.maps else Ownership()
-            if len(prepared.layers) > 1:
-                raise UnsupportedError("a copy stands on one layer", op="workspace")
-            staged = stage(layers.bottom, entries, target, ownership=ownership, links=False)
-            dress(target, root_entry(layers.bottom), ownership)
+            staged = stage(top.bottom, entries, target, ownership=ownership, links=False)
+            dress(target, root_entry(top.bottom), ownership)
         finally:
             os.close(target)
     kept = [entry for entry in staged if entry.path.split("/")[0] != ".git"]

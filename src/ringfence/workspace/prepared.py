@@ -44,6 +44,7 @@ class Prepared:
     mode: of the repository. binds: in the order in which they are mounted. env: git's settings for
     commands. original: where changes may be applied; None when there is no such place. layers: the
     frozen trees below, the lowest last. size: bytes that may be written, None when not limited.
+    owners: uid and gid as stored in the lowest tree, and as commands see them; None when the same.
     """
 
     directory: Path
@@ -57,6 +58,7 @@ class Prepared:
     upper: Path | None = None
     merged: Path | None = None
     size: int | None = None
+    owners: tuple[int, int, int, int] | None = None
     warnings: tuple[str, ...] = ()
     closed: bool = field(default=False, compare=False)
 
@@ -64,7 +66,11 @@ class Prepared:
         """The state to compare with: the repository as it was, or what this was forked from."""
         self._check_kept()
         paths = [shared.Layer(path).tree for path in self.layers]
-        return Layers(paths[-1:] if since == "repository" else paths, self._opaque)
+        if since == "repository":
+            paths = paths[-1:]
+        elif self.strategy == "copy":
+            paths = paths[:1]
+        return Layers(paths, self.opaque)
 
     def now(self) -> Layers:
         """The present state."""
@@ -73,12 +79,11 @@ class Prepared:
             raise StateError("this workspace has no writable layer", op="workspace")
         if self.strategy == "copy":
             return Layers([self.upper])
-        return Layers(
-            [self.upper, *(shared.Layer(path).tree for path in self.layers)], self._opaque
-        )
+        return Layers([self.upper, *(shared.Layer(path).tree for path in self.layers)], self.opaque)
 
     @property
-    def _opaque(self) -> str:
+    def opaque(self) -> str:
+        """The attribute by which its overlay marks a directory that hides those below."""
         return USER if self.strategy == "volume" else TRUSTED
 
     def changes(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> Changes:
@@ -86,7 +91,7 @@ class Prepared:
         if self.mode == "ro":
             return Changes()
         with self.base(since) as base, self.now() as now:
-            changes = compare(base, now, self._candidates(now, since), max_bytes=max_bytes)
+            changes = compare(base, now, self.candidates(now, since), max_bytes=max_bytes)
         self._check_base(changes, since)
         return changes
 
@@ -98,10 +103,16 @@ class Prepared:
         with self.base(since) as base, self.now() as now:
             return write_patch(changes, base, now, scratch=self.directory)
 
-    def _candidates(self, now: Layers, since: Since) -> Iterator[str]:
+    def candidates(self, now: Layers, since: Since) -> Iterator[str]:
+        """Paths that may be different; some come twice."""
         if self.strategy != "copy":
             upper = len(self.layers) if since == "repository" else 1
             yield from now.touched(upper)
+            return
+        if since == "repository" and len(self.layers) > 1:
+            with self.base() as base:
+                yield from (path for path, _ in base.walk())
+            yield from (path for path, _ in now.walk())
             return
         recorded = manifest.read(self.directory / "tree.entries")
         for path, status in now.walk():
@@ -159,6 +170,7 @@ class Prepared:
             "upper": _text(self.upper),
             "merged": _text(self.merged),
             "size": self.size,
+            "owners": self.owners,
             "warnings": list(self.warnings),
         }
         (self.directory / _RECORD).write_text(json.dumps(data), encoding="utf-8")
@@ -183,6 +195,7 @@ def attach(record: Mapping[str, Any]) -> Prepared:
         upper=_path(data["upper"]),
         merged=_path(data["merged"]),
         size=data["size"],
+        owners=None if data["owners"] is None else tuple(data["owners"]),
         warnings=tuple(data["warnings"]),
     )
 

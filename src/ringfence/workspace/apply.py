@@ -1,22 +1,15 @@
-"""Changes on their way out: into the original, or a download into a directory of the host.
+"""Changes on their way into the original.
 
 Nothing is followed, nothing outside is written, and what cannot be done whole is undone.
 """
 
 import os
-import shutil
 import stat
-from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from secrets import token_hex
 
 from ringfence.errors import (
-    AlreadyExistsError,
-    NotFoundError,
     PolicyDeniedError,
-    ResourceExhaustedError,
-    SandboxError,
     StateError,
 )
 from ringfence.workspace.beneath import (
@@ -31,8 +24,8 @@ from ringfence.workspace.beneath import (
 from ringfence.workspace.changes import Change, Changes, Side, digest_of, hashed
 from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
 from ringfence.workspace.failures import failed, shown
-from ringfence.workspace.layers import Found, Layers
-from ringfence.workspace.prepared import MAX_BYTES, Prepared, Since
+from ringfence.workspace.layers import Layers
+from ringfence.workspace.prepared import Prepared, Since
 from ringfence.workspace.staging import open_root
 
 
@@ -69,7 +62,8 @@ def _check(changes: Changes, root: int) -> None:
         if change.old is not None and side_of(root, before) != _plain(change.old):
             raise _moved(before, "it is not what the sandbox started from any more")
         fresh = change.kind in ("added", "renamed")
-        if fresh and change.path not in moving and lstat(root, change.path) is not None:
+        there = lstat(root, change.path) if fresh and change.path not in moving else None
+        if there is not None and not stat.S_ISDIR(there.st_mode):
             raise _moved(change.path, "it exists in the repository, where the sandbox saw nothing")
         _check_parents(root, change.path, moving)
 
@@ -120,6 +114,7 @@ class _Writing:
         self.name = f".ringfence-apply-{token_hex(6)}"
         self.undo: list[tuple[str, str, str]] = []
         self.made: list[str] = []
+        self.removed: dict[str, os.stat_result] = {}
 
     def run(self, changes: Changes) -> None:
         os.mkdir(self.name, 0o700, dir_fd=self.root)
@@ -133,13 +128,13 @@ class _Writing:
                 for number, change in enumerate(changes):
                     path = change.path
                     self._away(change, f"old-{number}", beside)
+                self._drop_empty(changes)
                 for number, change in enumerate(changes):
                     path = change.path
                     self._place(change, f"new-{number}", beside)
             except BaseException:
                 self._undo(beside)
                 raise
-            self._drop_empty(changes)
         except OSError as error:
             raise failed(error, path, "applying the changes") from None
         finally:
@@ -212,7 +207,11 @@ class _Writing:
     def _undo(self, beside: int) -> None:
         for what, name, path in reversed(self.undo):
             with suppress(OSError), parent_of(self.root, path) as (directory, last):
-                if what == "back":
+                if what == "make":
+                    os.mkdir(last, self.removed[path].st_mode & 0o777, dir_fd=directory)
+                    owner = self.removed[path]
+                    os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
+                elif what == "back":
                     os.rename(name, last, src_dir_fd=beside, dst_dir_fd=directory)
                 else:
                     os.unlink(last, dir_fd=directory)
@@ -228,10 +227,13 @@ class _Writing:
             names = split(change.old_path or change.path)[:-1]
             for length in range(len(names), 0, -1):
                 above = "/".join(names[:length])
-                if self.now.find(above) is not None:
+                found, status = self.now.find(above), lstat(self.root, above)
+                if status is None or (found and stat.S_ISDIR(found.status.st_mode)):
                     break
                 with suppress(OSError), parent_of(self.root, above) as (directory, last):
                     os.rmdir(last, dir_fd=directory)
+                    self.removed[above] = status
+                    self.undo.append(("make", "", above))
 
 
 def copy_out(descriptor: int, directory: int, name: str, side: Side | None, limit: int = -1) -> int:
@@ -258,132 +260,3 @@ def copy_out(descriptor: int, directory: int, name: str, side: Side | None, limi
     if side is not None and side_of(directory, name) != _plain(side):
         raise _moved(name, "it changed in the sandbox meanwhile")
     return size
-
-
-def download(
-    prepared: Prepared, paths: Iterable[str], destination: Path, *, max_bytes: int = MAX_BYTES
-) -> list[str]:
-    """Copy files or whole directories of the workspace into `destination`; the paths of the files.
-
-    paths: relative to the workspace. destination: a directory, made when missing; what is there is
-    not replaced. Links are made when they stay inside what is downloaded, else left out; devices are left
-    out. Errors: NotFoundError, AlreadyExistsError, ResourceExhaustedError beyond `max_bytes`; then
-    nothing stays. It blocks.
-    """
-    destination.mkdir(parents=True, exist_ok=True)
-    root = open_root(destination)
-    name = f".ringfence-download-{token_hex(6)}"
-    try:
-        os.mkdir(name, 0o700, dir_fd=root)
-        beside = open_directory(root, name)
-        try:
-            with prepared.now() as now:
-                copied = _Download(now, beside, max_bytes).run(paths)
-            _move_in(beside, root)
-        finally:
-            os.close(beside)
-            remove_tree(root, name)
-    except OSError as error:
-        raise failed(error, error.filename or destination, "downloading") from None
-    finally:
-        os.close(root)
-    return copied
-
-
-class _Download:
-    def __init__(self, now: Layers, target: int, left: int) -> None:
-        self.now, self.target, self.left = now, target, left
-        self.copied: list[str] = []
-        self.links: list[tuple[str, str]] = []
-
-    def run(self, paths: Iterable[str]) -> list[str]:
-        for path in paths:
-            try:
-                place = "/".join(split(os.path.normpath(path)))
-            except ValueError:
-                raise NotFoundError(
-                    f"{shown(path)} is not in the workspace", op="workspace.download"
-                ) from None
-            found = self.now.find(place)
-            if found is None:
-                raise NotFoundError(
-                    f"{shown(path)} is not in the workspace",
-                    op="workspace.download",
-                    context={"path": shown(path)},
-                )
-            self._one(place, found)
-            if stat.S_ISDIR(found.status.st_mode):
-                for below, _ in self.now.walk(place):
-                    inner = self.now.find(below)
-                    if inner is not None:
-                        self._one(below, inner)
-        for path, target in self.links:
-            with parent_of(self.target, path) as (directory, last):
-                os.symlink(target, last, dir_fd=directory)
-        return self.copied
-
-    def _one(self, path: str, found: Found) -> None:
-        kind = kind_of(found.status.st_mode)
-        if kind is None:
-            return
-        if kind not in (FILE, LINK):
-            self._directories(path)
-            return
-        self._directories(path.rpartition("/")[0])
-        if kind == LINK:
-            target = self.now.target(path, found)
-            if not leaves(path, target):
-                self.links.append((path, target))
-                self.copied.append(path)
-            return
-        with parent_of(self.target, path) as (directory, last):
-            self.left -= copy_out(self.now.open(path, found), directory, last, None, self.left)
-            if self.left < 0:
-                raise ResourceExhaustedError(
-                    f"the download is too large (at {shown(path)}): raise max_bytes",
-                    op="workspace.download",
-                    context={"path": shown(path)},
-                )
-            os.chmod(last, 0o755 if found.status.st_mode & 0o100 else 0o644, dir_fd=directory)
-        self.copied.append(path)
-
-    def _directories(self, path: str) -> None:
-        names = split(path)
-        for length in range(1, len(names) + 1):
-            with (
-                suppress(FileExistsError),
-                parent_of(self.target, "/".join(names[:length])) as (directory, last),
-            ):
-                os.mkdir(last, 0o755, dir_fd=directory)
-
-
-def _move_in(beside: int, root: int) -> None:
-    names = os.listdir(beside)
-    for name in names:
-        if lstat(root, name) is not None:
-            raise AlreadyExistsError(
-                f"{shown(name)} exists in the destination",
-                op="workspace.download",
-                context={"path": shown(name)},
-            )
-    for name in names:
-        os.rename(name, name, src_dir_fd=beside, dst_dir_fd=root)
-
-
-def discard(prepared: Prepared) -> Changes:
-    """Put the workspace back to its start, git's directory included; the changes that are gone.
-
-    No command should run meanwhile. UnsupportedError where only the daemon can write to it.
-    """
-    changes = prepared.changes(since="parent")
-    place = prepared.merged or (prepared.upper if prepared.strategy == "copy" else None)
-    if place is None:
-        raise StateError(
-            "this workspace cannot be reset from here: open a new sandbox", op="workspace.discard"
-        )
-    _reset(prepared, changes, place)
-    return changes
-
-
-def _reset(prepared: Prepared, changes: Changes, place: Path) -> None:
-    raise SandboxError(f"{prepared}{changes}{place}{shutil}")

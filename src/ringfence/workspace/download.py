@@ -1,0 +1,126 @@
+"""Selected files of a workspace, copied into a directory of the host."""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+from ringfence.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError
+from ringfence.workspace.apply import copy_out
+from ringfence.workspace.beneath import lstat, open_directory, parent_of, remove_tree, split
+from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
+from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.layers import Found, Layers
+from ringfence.workspace.prepared import MAX_BYTES, Prepared
+from ringfence.workspace.staging import open_root
+
+
+def download(
+    prepared: Prepared, paths: Iterable[str], destination: Path, *, max_bytes: int = MAX_BYTES
+) -> list[str]:
+    """Copy files or whole directories of the workspace into `destination`; the paths of the files.
+
+    paths: relative to the workspace. destination: a directory, made when missing; what is there is
+    not replaced. Devices and links that leave the workspace are left out. Errors: NotFoundError,
+    AlreadyExistsError, ResourceExhaustedError beyond `max_bytes`; then nothing stays. It blocks.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    root = open_root(destination)
+    name = f".ringfence-download-{token_hex(6)}"
+    try:
+        os.mkdir(name, 0o700, dir_fd=root)
+        beside = open_directory(root, name)
+        try:
+            with prepared.now() as now:
+                copied = _Download(now, beside, max_bytes).run(paths)
+            _move_in(beside, root)
+        finally:
+            os.close(beside)
+            remove_tree(root, name)
+    except OSError as error:
+        raise failed(error, error.filename or destination, "downloading") from None
+    finally:
+        os.close(root)
+    return copied
+
+
+class _Download:
+    def __init__(self, now: Layers, target: int, left: int) -> None:
+        self.now, self.target, self.left = now, target, left
+        self.copied: list[str] = []
+        self.links: list[tuple[str, str]] = []
+
+    def run(self, paths: Iterable[str]) -> list[str]:
+        for path in paths:
+            try:
+                place = "/".join(split(os.path.normpath(path)))
+            except ValueError:
+                raise NotFoundError(
+                    f"{shown(path)} is not in the workspace", op="workspace.download"
+                ) from None
+            found = self.now.find(place)
+            if found is None:
+                raise NotFoundError(
+                    f"{shown(path)} is not in the workspace",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
+            self._one(place, found)
+            if stat.S_ISDIR(found.status.st_mode):
+                for below, _ in self.now.walk(place):
+                    inner = self.now.find(below)
+                    if inner is not None:
+                        self._one(below, inner)
+        for path, target in self.links:
+            with parent_of(self.target, path) as (directory, last):
+                os.symlink(target, last, dir_fd=directory)
+        return self.copied
+
+    def _one(self, path: str, found: Found) -> None:
+        kind = kind_of(found.status.st_mode)
+        if kind is None:
+            return
+        if kind not in (FILE, LINK):
+            self._directories(path)
+            return
+        self._directories(path.rpartition("/")[0])
+        if kind == LINK:
+            target = self.now.target(path, found)
+            if not leaves(path, target):
+                self.links.append((path, target))
+                self.copied.append(path)
+            return
+        with parent_of(self.target, path) as (directory, last):
+            self.left -= copy_out(self.now.open(path, found), directory, last, None, self.left)
+            if self.left < 0:
+                raise ResourceExhaustedError(
+                    f"the download is too large (at {shown(path)}): raise max_bytes",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
+            os.chmod(last, 0o755 if found.status.st_mode & 0o100 else 0o644, dir_fd=directory)
+        self.copied.append(path)
+
+    def _directories(self, path: str) -> None:
+        names = split(path)
+        for length in range(1, len(names) + 1):
+            with (
+                suppress(FileExistsError),
+                parent_of(self.target, "/".join(names[:length])) as (directory, last),
+            ):
+                os.mkdir(last, 0o755, dir_fd=directory)
+
+
+def _move_in(beside: int, root: int) -> None:
+    names = os.listdir(beside)
+    for name in names:
+        if lstat(root, name) is not None:
+            raise AlreadyExistsError(
+                f"{shown(name)} exists in the destination",
+                op="workspace.download",
+                context={"path": shown(name)},
+            )
+    for name in names:
+        os.rename(name, name, src_dir_fd=beside, dst_dir_fd=root)

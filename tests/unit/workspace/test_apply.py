@@ -1,0 +1,152 @@
+"""Changes go into the original whole or not at all, and never into one that moved."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    StateError,
+)
+from ringfence.workspace import apply, attach, discard, download
+from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
+from tests.unit.workspace.test_patch import snapshot
+
+
+def change_all(work: Path) -> None:
+    (work / "src/code.py").rename(work / "moved.py")
+    (work / "README.md").write_text("Changed.\n")
+    (work / "run.sh").unlink()
+    (work / "run.sh").mkdir()
+    (work / "run.sh/inner").write_text("a file became a directory\n")
+    (work / "link").unlink()
+    (work / "link").symlink_to("moved.py")
+    (work / "src/data.bin").chmod(0o755)
+
+
+def test_apply_gives_the_original_what_the_workspace_has(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    change_all(inside(prepared))
+    again = attach(prepared.record())
+    apply(again)
+    kept = snapshot(repository)
+    assert kept.pop(".env") == ("file", b"TOKEN=hunter2\n")
+    assert kept == snapshot(inside(prepared))
+    assert not list(repository.glob(".ringfence*"))
+    assert len(prepared.changes()) > 0
+
+
+@pytest.mark.parametrize("how", ["edited", "edited in place", "deleted", "appeared", "link"])
+def test_apply_refuses_an_original_that_moved(repository: Path, make: Make, how: str) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    (work / "README.md").write_text("Changed.\n")
+    (work / "new").write_text("new\n")
+    if how == "edited":
+        (repository / "other").write_text("Edited.\n")
+        (repository / "other").rename(repository / "README.md")
+    elif how == "edited in place":
+        (repository / "README.md").write_text("Edited.\n")
+    elif how == "deleted":
+        (repository / "README.md").unlink()
+    elif how == "appeared":
+        (repository / "new").write_text("mine\n")
+    else:
+        (repository / "README.md").unlink()
+        (repository / "README.md").symlink_to("/etc/hostname")
+    before = digest_of_tree(repository)
+    with pytest.raises(StateError) as caught:
+        apply(prepared)
+    assert caught.value.context["path"] in ("README.md", "new")
+    assert digest_of_tree(repository) == before
+
+
+def test_apply_never_replaces_a_hidden_file(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    (inside(prepared) / ".env").write_text("TOKEN=stolen\n")
+    with pytest.raises(StateError, match=r"\.env"):
+        apply(prepared)
+    assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
+
+
+def test_apply_makes_no_link_out_of_the_repository(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    (inside(prepared) / "way-out").symlink_to("/etc/passwd")
+    before = snapshot(repository)
+    with pytest.raises(PolicyDeniedError, match="way-out"):
+        apply(prepared)
+    assert snapshot(repository) == before
+
+
+def test_a_failure_half_way_is_undone(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    change_all(inside(prepared))
+    before = snapshot(repository)
+    real, calls = os.link, []
+
+    def link(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(ResourceExhaustedError):
+        apply(prepared)
+    assert snapshot(repository) == before
+    assert not list(repository.glob(".ringfence*"))
+
+
+def test_discard_puts_everything_back(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    before = snapshot(work)
+    change_all(work)
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "inside")
+    assert len(discard(prepared)) > 0
+    assert snapshot(work) == before
+    assert len(prepared.changes()) == 0
+    assert git(work, "log", "--format=%s").strip() == "first"
+    assert git(work, "status", "--porcelain").strip() == ""
+    (work / "README.md").write_text("again\n")
+    assert prepared.changes().of("modified") == ("README.md",)
+
+
+def test_download_copies_what_is_named_and_follows_nothing(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    (work / "out").mkdir()
+    (work / "out/report").write_text("fine\n")
+    (work / "out/report").chmod(0o4777)
+    (work / "out/shadow").symlink_to("/etc/shadow")
+    (work / "out/near").symlink_to("report")
+    os.mkfifo(work / "out/pipe")
+    target = tmp_path / "target"
+    assert set(download(prepared, ["out", "README.md"], target)) == {
+        "out/report", "out/near", "README.md",
+    }  # fmt: skip
+    assert (target / "out/report").read_text() == "fine\n"
+    assert (target / "out/report").stat().st_mode & 0o7777 == 0o755
+    assert not (target / "out/shadow").is_symlink()
+    with pytest.raises(AlreadyExistsError):
+        download(prepared, ["README.md"], target)
+    for outside in ("../x", "/etc/passwd", "nothing", "out/shadow/x"):
+        with pytest.raises(NotFoundError):
+            download(prepared, [outside], tmp_path / "other")
+    with (work / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ResourceExhaustedError, match="sparse"):
+        download(prepared, ["sparse"], tmp_path / "other", max_bytes=1 << 20)
+    with pytest.raises(ResourceExhaustedError, match="sparse"):
+        prepared.changes(max_bytes=1 << 20)
+    assert list((tmp_path / "other").iterdir()) == []

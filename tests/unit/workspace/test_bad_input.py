@@ -1,0 +1,167 @@
+"""Each wrong input is a typed error that names the path; the original is as it was."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    SandboxError,
+    StateError,
+    UnsupportedError,
+)
+from ringfence.workspace import clean, staging
+from ringfence.workspace.sources import check_root
+from tests.unit.workspace.conftest import Make, digest_of_tree, inside
+
+
+def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="missing"):
+        check_root(str(tmp_path / "missing"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSpecError, match="file"):
+        check_root(str(tmp_path / "file"))
+    with pytest.raises(NotFoundError, match="below"):
+        check_root(str(tmp_path / "file/below"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        with pytest.raises(InvalidSpecError, match="socket"):
+            check_root(str(tmp_path / "socket"))
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(SandboxError, match="round"):
+        check_root(str(tmp_path / "round"))
+
+
+def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home/ada"
+    (home / "project").mkdir(parents=True)
+    (tmp_path / "to-etc").symlink_to("/etc")
+    monkeypatch.setenv("HOME", str(home))
+    for denied in ("/", "/etc", "/proc/self", "/sys", "/dev", "/var", home, home.parent,
+                   tmp_path / "to-etc"):  # fmt: skip
+        with pytest.raises(PolicyDeniedError):
+            check_root(str(denied))
+    (tmp_path / "daemon/overlay2").mkdir(parents=True)
+    with pytest.raises(PolicyDeniedError, match="daemon"):
+        check_root(str(tmp_path / "daemon/overlay2"), forbidden=(tmp_path / "daemon",))
+    assert check_root(str(home / "project")) == home / "project"
+
+
+def test_a_state_directory_inside_the_repository(make: Make, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(PolicyDeniedError, match="lie in each other"):
+        make(tmp_path)
+    assert [path for path in sorted(tmp_path.iterdir()) if path.name != "state"] == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_during_copy(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = digest_of_tree(repository)
+
+    def full(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        make(repository, directory_mode=0o755)
+    assert caught.value.context["path"] in ("README.md", "run.sh", "src/code.py", "src/data.bin")
+    assert digest_of_tree(repository) == before
+    assert not list((repository.parent / "state").glob("workspace-*"))
+    assert not list((repository.parent / "state/.layers").iterdir())
+
+
+def test_a_tree_that_changes_while_it_is_opened(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = staging.open_directory
+    seen: list[str] = []
+
+    def meddle(root: int, path: str) -> int:
+        if path == "src" and not seen:
+            seen.append(path)
+            (repository / "src/code.py").unlink()
+        return real(root, path)
+
+    monkeypatch.setattr(staging, "open_directory", meddle)
+    with pytest.raises(StateError, match=r"src/code\.py"):
+        make(repository)
+
+
+def test_a_file_swapped_for_a_link_is_not_followed(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = staging.open_directory
+    (repository.parent / "outside").mkdir()
+    (repository.parent / "outside/code.py").write_text("secret\n")
+
+    def meddle(root: int, path: str) -> int:
+        if path == "src" and not (repository / "src").is_symlink():
+            (repository / "src").rename(repository / "before")
+            (repository / "src").symlink_to(repository.parent / "outside")
+        return real(root, path)
+
+    monkeypatch.setattr(staging, "open_directory", meddle)
+    with pytest.raises(SandboxError, match="src"):
+        make(repository)
+
+
+def test_what_only_root_can_do_is_refused(repository: Path, make: Make) -> None:
+    with pytest.raises(UnsupportedError, match="root"):
+        make(repository, size="1m")
+    with pytest.raises(UnsupportedError, match="root"):
+        make(repository, owner="12345")
+
+
+def test_set_user_id_does_not_cross(repository: Path, make: Make) -> None:
+    (repository / "run.sh").chmod(0o4755)
+    assert (inside(make(repository)) / "run.sh").stat().st_mode & 0o7777 == 0o755
+    assert (repository / "run.sh").stat().st_mode & 0o7777 == 0o4755
+
+
+def test_modes_are_mapped_by_choice(repository: Path, make: Make) -> None:
+    prepared = make(repository, file_mode=0o640, directory_mode=0o750)
+    work = inside(prepared)
+    assert (work / "run.sh").stat().st_mode & 0o777 == 0o640
+    assert (work / "src").stat().st_mode & 0o777 == 0o750
+    assert len(prepared.changes()) == 0
+
+
+def test_the_original_is_untouched_by_all_that_happens_inside(repository: Path, make: Make) -> None:
+    before = digest_of_tree(repository)
+    prepared = make(repository)
+    work = inside(prepared)
+    for path in (work / "README.md", work / "src/code.py"):
+        path.write_text("overwritten in place\n")
+        path.chmod(0o600)
+    (work / "src/data.bin").unlink()
+    prepared.patch()
+    prepared.close()
+    prepared.close()
+    assert digest_of_tree(repository) == before
+    with pytest.raises(StateError, match="closed"):
+        prepared.changes()
+
+
+def test_a_deep_tree_is_removed(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    place = os.open(inside(prepared), os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d" * 20, dir_fd=place)
+        below = os.open("d" * 20, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    os.close(place)
+    changes = prepared.changes()
+    assert len(changes) == 0
+    assert len(changes.refused) == 1
+    clean(prepared.record())
+    assert not prepared.directory.exists()

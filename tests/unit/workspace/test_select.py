@@ -1,0 +1,143 @@
+"""What is visible is chosen, and what is not cannot be read by any path."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.errors import ResourceExhaustedError
+from ringfence.spec import Repository
+from ringfence.workspace import plan, select
+from tests.unit.workspace.conftest import Make, git, inside
+
+
+def visible(root: Path, **fields: object) -> set[str]:
+    found = plan(Repository(path=str(root), **fields))
+    return {entry.path for entry in found.selection.entries if entry.kind != "directory"}
+
+
+def test_secrets_are_left_out_and_shown_unless_asked_for(repository: Path) -> None:
+    found = plan(Repository(path=str(repository)))
+    assert found.hidden[".env"] == "usually holds secrets"
+    assert ".env" not in visible(repository)
+    assert ".env" in visible(repository, secrets_excluded=False)
+    assert ".env" in visible(repository, exclude=("!.env",))
+
+
+def test_include_exclude_and_subpath_narrow(repository: Path) -> None:
+    assert visible(repository, include=("*.py",)) == {"src/code.py"}
+    assert visible(repository, exclude=("src/",)) == {"README.md", "run.sh", "link"}
+    assert visible(repository, subpath="src") == {"src/code.py", "src/data.bin"}
+    assert visible(repository, subpath="src", include=("*.bin",)) == {"src/data.bin"}
+
+
+def test_gitignore_counts_by_choice_and_nests(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.log\n")
+    (repository / "src/.gitignore").write_text("!keep.log\n/out\n")
+    for name in ("a.log", "src/keep.log", "src/out", "out"):
+        (repository / name).touch()
+    assert {"a.log", "src/out"} <= visible(repository)
+    seen = visible(repository, gitignore=True)
+    assert not {"a.log", "src/out"} & seen
+    assert {"src/keep.log", "out"} <= seen
+
+
+def test_a_hard_link_to_a_hidden_file_is_hidden_too(repository: Path) -> None:
+    (repository / "harmless.txt").hardlink_to(repository / ".env")
+    (repository / "private").mkdir()
+    (repository / "private/notes").write_text("x")
+    (repository / "copy").hardlink_to(repository / "private/notes")
+    seen = visible(repository, exclude=("private/",))
+    assert not {"harmless.txt", "copy"} & seen
+    assert "README.md" in seen
+
+
+def test_devices_and_links_out_of_the_tree_stay_outside(repository: Path) -> None:
+    (repository / "passwd").symlink_to("/etc/passwd")
+    (repository / "src/up").symlink_to("../../elsewhere")
+    (repository / "cycle").symlink_to("cycle")
+    (repository / "src/fine").symlink_to("../README.md")
+    os.mkfifo(repository / "pipe")
+    seen = visible(repository)
+    assert not {"passwd", "src/up", "pipe"} & seen
+    assert {"cycle", "src/fine", "link"} <= seen
+    assert set(plan(Repository(path=str(repository))).selection.special) == {
+        "passwd", "src/up", "pipe",
+    }  # fmt: skip
+
+
+def test_odd_names_are_carried(repository: Path, make: Make) -> None:
+    names = [b"new\nline", b"bad\xff\xfeutf8", b"n" * 255, b" lead", b"tab\t", b'quo"te\\']
+    for name in names:
+        (repository / os.fsdecode(name)).write_bytes(name)
+    there = {os.fsencode(path.name) for path in inside(make(repository)).iterdir()}
+    assert set(names) <= there
+
+
+def test_too_many_entries_is_a_typed_error(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "MAX_ENTRIES", 3)
+    with pytest.raises(ResourceExhaustedError, match="over 3 entries"):
+        plan(Repository(path=str(repository)))
+
+
+def test_a_committed_secret_turns_history_into_one_commit(repository: Path, make: Make) -> None:
+    git(repository, "add", "-f", ".env")
+    git(repository, "commit", "-q", "-m", "oops")
+    git(repository, "rm", "-q", "--cached", ".env")
+    git(repository, "commit", "-q", "-m", "gone, but in the history")
+    secret = git(repository, "rev-parse", "HEAD~1:.env").strip()
+    found = plan(Repository(path=str(repository)))
+    assert (found.history, found.committed) == ("head", (".env",))
+    work = inside(make(repository))
+    assert git(work, "rev-list", "--all", "--count").strip() == "1"
+    assert secret not in git(work, "cat-file", "--batch-check", "--batch-all-objects")
+    assert git(work, "status", "--porcelain").strip() == ""
+    full = plan(Repository(path=str(repository), history="full"))
+    assert full.history == "full"
+    assert any(".env" in warning for warning in full.warnings)
+
+
+def test_a_clean_history_is_kept_whole_without_what_is_unreachable(
+    repository: Path, make: Make
+) -> None:
+    git(repository, "config", "remote.origin.url", "https://user:token@example.com/x")
+    lost = git(repository, "hash-object", "-w", ".env").strip()
+    git(repository, "tag", "v1")
+    hook = repository / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    (repository / "README.md").write_text("dirty\n")
+    work = inside(make(repository))
+    assert git(work, "log", "--format=%s").strip() == "first"
+    assert git(work, "tag").strip() == "v1"
+    assert git(work, "status", "--porcelain").strip() == "M README.md"
+    assert lost not in git(work, "cat-file", "--batch-check", "--batch-all-objects")
+    assert "token" not in (work / ".git/config").read_text()
+    assert not (work / ".git/hooks/pre-commit").exists()
+    git(work, "commit", "-q", "-a", "-m", "inside")
+    assert git(repository, "log", "--format=%s").strip() == "first"
+
+
+def test_a_hidden_tracked_file_is_no_deletion(repository: Path, make: Make) -> None:
+    for history in ("head", "full"):
+        prepared = make(repository, exclude=("src/",), history=history)
+        assert git(inside(prepared), "status", "--porcelain").strip() == ""
+        assert len(prepared.changes()) == 0
+
+
+def test_a_worktree_is_followed_only_when_it_is_named_back(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    git(repository, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    work = inside(make(tmp_path / "side"))
+    assert git(work, "symbolic-ref", "HEAD").strip() == "refs/heads/side"
+    assert git(work, "status", "--porcelain").strip() == ""
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / ".git").write_text(f"gitdir: {repository / '.git'}\n")
+    prepared = make(stranger)
+    assert not (inside(prepared) / ".git").exists()
+    assert any("does not name it back" in warning for warning in prepared.warnings)
