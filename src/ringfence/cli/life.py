@@ -9,13 +9,19 @@ Name = Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of
 
 
 def pause(sandbox: Name) -> int:
-    """Freeze every process of a sandbox until `ringfence resume`."""
-    return asyncio.run(_call(sandbox, "pause"))
+    """Freeze every process of a detached sandbox until `ringfence resume`."""
+    from ringfence.sandbox.members import pause_sandbox
+
+    asyncio.run(pause_sandbox(sandbox))
+    return 0
 
 
 def resume(sandbox: Name) -> int:
     """Let a paused sandbox go on."""
-    return asyncio.run(_call(sandbox, "resume"))
+    from ringfence.sandbox.members import resume_sandbox
+
+    asyncio.run(resume_sandbox(sandbox))
+    return 0
 
 
 def extend(
@@ -23,12 +29,12 @@ def extend(
     by: Annotated[str, typer.Argument(metavar="DURATION", help="From now, such as 30m.")],
 ) -> int:
     """Let a sandbox live for DURATION from now."""
-    return asyncio.run(_call(sandbox, "extend", by))
+    return asyncio.run(_extend(sandbox, by))
 
 
-async def _call(name: str, operation: str, *arguments: str) -> int:
+async def _extend(name: str, by: str) -> int:
     import ringfence
 
     async with ringfence.open(id=name) as sandbox:
-        await getattr(sandbox, operation)(*arguments)
+        await sandbox.extend(by)
     return 0

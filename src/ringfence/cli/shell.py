@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -52,6 +53,7 @@ async def _shell(name: str, command: list[str] | None, user: str | None, cwd: st
         spawning = sandbox.spawn(
             args,
             pty=ringfence.Terminal(rows, columns),
+            timeout=math.inf,
             user=user,
             cwd=cwd,
             env={"TERM": os.environ.get("TERM", "xterm")},
@@ -106,7 +108,7 @@ def _write_all(data: bytes) -> None:
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)
     try:
         yield
     finally:

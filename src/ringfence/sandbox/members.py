@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Instance
-from ringfence.errors import NotFoundError, SandboxError
+from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Entry, Ledger
+from ringfence.sandbox.control import Pausable
 from ringfence.sandbox.finish import finish
 from ringfence.spec import SandboxInfo, State, Usage
 
@@ -134,6 +135,34 @@ async def _delete(book: Ledger, entry: Entry) -> None:
 
         await asyncio.to_thread(clean, entry.workspace)
     await asyncio.to_thread(book.end, entry.record.id, DELETED)
+
+
+async def pause_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
+    """Freeze a detached sandbox without a session. NotFoundError, StateError, UnsupportedError."""
+    async with _backends() as backends:
+        await (await _freezable(backends, name, ledger, "pause")).pause()
+
+
+async def resume_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
+    """Let a paused sandbox go on. NotFoundError, StateError, UnsupportedError."""
+    async with _backends() as backends:
+        await (await _freezable(backends, name, ledger, "resume")).resume()
+
+
+async def _freezable(backends: Backends, name: str, ledger: Ledger | None, op: str) -> Pausable:
+    entry = await asyncio.to_thread((await _book(ledger)).get, name)
+    if not entry.record.spec.detached:
+        raise StateError(
+            f"{op}: sandbox {entry.record.id} is held by another process: only that one can",
+            op=op,
+            sandbox_id=entry.record.id,
+        )
+    instance = await backends.instance(entry)
+    if not isinstance(instance, Pausable):
+        raise UnsupportedError(
+            f"{op}: the {entry.record.backend} backend cannot freeze a sandbox", op=op
+        )
+    return instance
 
 
 async def usages(

@@ -30,7 +30,7 @@ from ringfence.sandbox.finish import finish
 from ringfence.sandbox.life import LOST, Life
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
-from ringfence.spec import Receipt, SandboxSpec
+from ringfence.spec import Receipt, SandboxSpec, State
 
 LEASE_SECONDS = 10.0
 GREETING_SECONDS = 30.0
@@ -175,6 +175,12 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     except NotFoundError:
         await records.end(record.id, LOST)
         raise
+    if await instance.state() is State.PAUSED:
+        raise StateError(
+            f"open: sandbox {record.id} is paused: `ringfence resume` it first",
+            op="open",
+            sandbox_id=record.id,
+        )
     session = await _start(instance, record.spec, again=True)
     steps.undo.push_async_callback(session.close)
     features = await backend.features()

@@ -1,0 +1,100 @@
+"""A command line becomes the spec that it says, or an error that names the option."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.cli.options import PARAMETERS, make_spec
+from ringfence.errors import InvalidSpecError
+from ringfence.spec import SandboxSpec
+
+
+def spec_of(**given: Any) -> SandboxSpec:
+    values: dict[str, Any] = {parameter.name: None for parameter in PARAMETERS}
+    return make_spec({**values, **given})
+
+
+def test_nothing_given_is_the_default_spec() -> None:
+    assert spec_of() == SandboxSpec()
+
+
+def test_every_option_reaches_its_field() -> None:
+    spec = spec_of(
+        image="debian", profile="standard", user="1000", cwd="/tmp", lifetime="1h", memory="64MiB",
+        cpus=0.5, pids=9, tmp="1MiB", output_limit="1k", ulimit=["nofile=10:20", "core=0"],
+        env=["A=b=c"], label=["task=7"], mount=["/usr:/data", "/opt:/opt2:rw"], publish=["8000", "81:80"],
+        repo="/src", repo_mode="ro", include=["*.py"], exclude=["x"], runtime="runsc",
+    )  # fmt: skip
+    assert spec.image == "debian"
+    assert spec.limits.memory == 64 << 20
+    assert (spec.limits.cpus, spec.limits.pids, spec.limits.output) == (0.5, 9, 1024)
+    assert spec.limits.ulimits.nofile is not None
+    assert (spec.limits.ulimits.nofile.soft, spec.limits.ulimits.nofile.hard) == (10, 20)
+    assert dict(spec.env) == {"A": "b=c"}
+    assert dict(spec.labels) == {"task": "7"}
+    assert [(one.source, one.destination, one.read_only) for one in spec.mounts] == [
+        ("/usr", "/data", True),
+        ("/opt", "/opt2", False),
+    ]
+    assert [(port.inside, port.host) for port in spec.network.ports] == [(8000, 0), (80, 81)]
+    assert spec.repository is not None
+    assert (spec.repository.path, spec.repository.mode) == ("/src", "ro")
+    assert spec.security.runtime == "runsc"
+
+
+def test_allowing_a_host_asks_for_the_proxy() -> None:
+    spec = spec_of(allow=["example.com:8443"])
+    assert spec.network.mode == "proxy"
+    assert (spec.network.allow[0].host, spec.network.allow[0].ports) == ("example.com", (8443,))
+
+
+def test_a_variable_by_name_alone_takes_our_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RF_TEST_VALUE", "x")
+    assert dict(spec_of(env=["RF_TEST_VALUE"]).env) == {"RF_TEST_VALUE": "x"}
+
+
+def test_nothing_of_our_environment_goes_along() -> None:
+    assert os.environ
+    assert dict(spec_of(env=["A=1"]).env) == {"A": "1"}
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_options_go_on_top_of_a_spec_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"spec.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps({"image": "a", "limits": {"memory": "1GiB", "pids": 7}}))
+    else:
+        path.write_text('image = "a"\n[limits]\nmemory = "1GiB"\npids = 7\n')
+    spec = spec_of(spec=path, memory="64MiB")
+    assert (spec.image, spec.limits.memory, spec.limits.pids) == ("a", 64 << 20, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"env": ["=x"]}, "env"),
+        ({"env": ["NOT_SET_ANYWHERE"]}, "--env"),
+        ({"mount": ["/x"]}, "--mount"),
+        ({"publish": ["http"]}, "--publish"),
+        ({"ulimit": ["nofile"]}, "--ulimit"),
+        ({"ulimit": ["nofile=a"]}, "--ulimit"),
+        ({"ulimit": ["nofyle=1"]}, "nofyle"),
+        ({"memory": "12parsecs"}, "limits.memory"),
+        ({"network": "open"}, "network.mode"),
+        ({"label": ["x"]}, "--label"),
+        ({"spec": Path("/nonexistent.toml")}, "--spec"),
+    ],
+)
+def test_what_is_wrong_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSpecError, match=said):
+        spec_of(**given)
+
+
+def test_a_broken_spec_file_is_named_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text("image = \n")
+    with pytest.raises(InvalidSpecError, match="line 1"):
+        spec_of(spec=path)

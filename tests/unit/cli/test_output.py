@@ -1,0 +1,87 @@
+"""What a person sees is safe to see, and what a script reads is data."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.cli import output, shape, watch
+from ringfence.cli.ps import span
+from ringfence.errors import NotFoundError
+from ringfence.spec import ExecResult, ExecUsage, Reason
+
+
+@given(st.binary(max_size=200))
+def test_no_control_byte_reaches_a_terminal(data: bytes) -> None:
+    shown = output.escape(data)
+    assert not {*shown} & {*range(9), *range(11, 32), 127}
+    assert not any(bytes((0xC2, second)) in shown for second in range(0x80, 0xA0))
+
+
+def test_newlines_tabs_and_letters_of_any_script_stay() -> None:
+    text = "día\t日本\nnaïve".encode()
+    assert output.escape(text) == text
+
+
+def test_an_escape_sequence_is_shown_as_text() -> None:
+    assert output.escape(b"\x1b[31mred") == b"\\x1b[31mred"
+    assert output.escape_text("a\x9bb\r") == "a\\x9bb\\x0d"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_only_a_terminal_is_protected_files_get_the_bytes(terminal: bool) -> None:
+    class Stream:
+        buffer = io.BytesIO()
+
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    stream.buffer = io.BytesIO()
+    output.Relay(stream).write(b"\x1b[0m")  # type: ignore[arg-type]
+    assert stream.buffer.getvalue() == (b"\\x1b[0m" if terminal else b"\x1b[0m")
+
+
+def test_a_table_is_aligned_and_its_cells_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("id", "name"), [("1", "a\x1b"), ("22", "b")])
+    assert capsys.readouterr().out == "ID  NAME\n1   a\\x1b\n22  b\n"
+
+
+def test_an_error_is_a_sentence_and_with_json_a_document(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.error(NotFoundError("no sandbox 'x'", op="open"), json=True)
+    streams = capsys.readouterr()
+    assert streams.err == "ringfence: no sandbox 'x'\n"
+    assert json.loads(streams.out)["error"]["code"] == "not_found"
+
+
+def test_output_that_is_no_text_comes_as_base64_besides() -> None:
+    result = ExecResult(("x",), 0, None, Reason.EXITED, b"\xff", b"ok", 1, 2, 0.1, ExecUsage())
+    data = shape.result(result)
+    assert data["stdout_base64"] == "/w=="
+    assert data["stderr"] == "ok"
+    assert "stderr_base64" not in data
+    json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (90000, "1d"), (-5, "0s")],
+)
+def test_a_time_span_is_short(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "-"), (0, "0B"), (1024, "1.0KiB"), (3 << 30, "3.0GiB")]
+)
+def test_a_size_is_short(count: int | None, text: str) -> None:
+    assert watch.size(count) == text
+
+
+def test_a_sparkline_has_a_bar_a_value() -> None:
+    assert watch.sparkline([0.0, 0.5, 1.0]) == "▁▄█"
+    assert watch.sparkline([0.0, 2.0, 4.0])[-1] == "█"
