@@ -37,8 +37,10 @@ static int set_terminal(const struct command *command)
 
 static int set_user(const struct cred *cred)
 {
-	if (!can_switch)
-		return cred->uid == geteuid() && cred->gid == getegid() && !cred->count ? 0 : EPERM;
+	if (!can_switch) {
+		bool itself = cred->uid == geteuid() && cred->gid == getegid() && !cred->count;
+		return itself ? -set_capabilities(0, 0) : EPERM;
+	}
 	if (syscall(SYS_setgroups, cred->count, cred->groups) ||
 	    syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid) ||
 	    syscall(SYS_setresuid, cred->uid, cred->uid, cred->uid))

@@ -1,6 +1,7 @@
 /* Whom the agent acts as. It keeps the reserved uid and at most SETUID, SETGID and KILL. */
 #include "agent.h"
 #include "core.h"
+#include "supervisor.h"
 
 #include <grp.h>
 #include <signal.h>
@@ -12,7 +13,7 @@
 #define CAPABILITY(number) (1u << (number))
 
 /* As in <linux/capability.h>, which not every C library's headers come with. */
-enum { CAP_KILL = 5, CAP_SETGID = 6, CAP_SETUID = 7, CAPABILITY_VERSION = 0x20080522 };
+enum { CAP_KILL = 5, CAP_SETGID = 6, CAP_SETUID = 7, CAP_SYS_ADMIN = 21, CAPABILITY_VERSION = 0x20080522 };
 struct capability_header {
 	u32 version;
 	int pid;
@@ -55,8 +56,10 @@ void identity_start(u32 wanted_uid)
 	can_switch = syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, wanted_uid, wanted_uid, wanted_uid) == 0 &&
 		     switch_to(wanted_uid, wanted_uid, wanted_uid) == 0;
 	if (!can_switch || set_capabilities(kept, kept)) {
+		u32 needed = own_pid_namespace ? CAPABILITY(CAP_SYS_ADMIN) : 0;
 		can_switch = false;
-		set_capabilities(0, 0);
+		if (set_capabilities(needed, needed))
+			set_capabilities(0, 0);
 	}
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }

@@ -15,7 +15,7 @@ enum { EXIT_USAGE = 64, FIRST_LEASE_MS = 60000, RESERVED_UID = 65501, LONGEST_DI
 
 static const char usage[] =
 	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS]"
-	" [--writable DIRECTORY]...\n";
+	" [--pidns] [--writable DIRECTORY]...\n";
 
 static u64 known_features;
 
@@ -80,6 +80,8 @@ static int parse_option(const char *name, const char *value, struct options *opt
 {
 	if (!strcmp(name, "--stream"))
 		return 1;
+	if (!strcmp(name, "--pidns"))
+		return own_pid_namespace = true;
 	if (value && !strcmp(name, "--socket") && *value == '/' && strlen(value) <= LONGEST_DIRECTORY) {
 		options->socket_directory = value;
 		return 2;

@@ -51,9 +51,18 @@ struct report {
 	int number;  /* NEEDS_SIGNAL: to all processes of the exec's user; answered with TELL_SIGNALLED */
 };
 
+/* What was reported so far. */
+struct told {
+	struct report report;
+	bool start, exit;
+};
+
 /* supervisor.c: the life of a supervisor; does not return. */
 _Noreturn void supervise(int fd);
 bool have_subreaper(void);
+void report_send(int fd, struct told *what, u32 kinds);  /* with STARTED and EXITED when they are due */
+/* Until `fd` is readable (true), a child ended or `ns` passed; negative: no limit. */
+bool wait_for_news(int fd, long ns);
 
 /* command.c: start the job's command; its pid, or -errno with *stage. fds: its 0, 1 and 2. */
 struct command {
@@ -63,6 +72,18 @@ struct command {
 	int error, stage;
 };
 pid_t command_start(struct command *command);
+
+/* job.c */
+struct received {
+	int fds[JOB_FDS];
+	size_t count;
+};
+void job_receive(int host, struct received *received, struct command *command);  /* exits when there is none */
+void job_close(const struct received *received);
+
+/* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside. */
+extern bool own_pid_namespace;
+struct told *nest(int host, const struct received *received, int *tells);
 
 /* family.c: all descendants of the calling process. */
 enum { WALK_FAILED = -1 };
