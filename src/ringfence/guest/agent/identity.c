@@ -64,12 +64,28 @@ void identity_start(u32 wanted_uid)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
+/* gVisor has no file system ids: there the effective ones take their place. The real and the saved uid stay reserved,
+ * so the user can signal the agent no more than otherwise. */
+static bool by_effective_ids;
+
+static int take_effective(u32 uid, u32 gid)
+{
+	by_effective_ids = true;
+	if (syscall(SYS_setresgid, -1, gid, -1) || switch_to(-1, uid, -1)) {
+		as_self();
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int make_as(u32 uid, u32 gid)
 {
 	if (!can_switch)
 		return uid == geteuid() ? 0 : -EPERM;
 	if (uid == reserved_uid)
 		return -EPERM;
+	if (by_effective_ids || (syscall(SYS_setfsgid, -1) < 0 && errno == ENOSYS))
+		return take_effective(uid, gid);
 	syscall(SYS_setfsgid, gid);
 	syscall(SYS_setfsuid, uid);
 	if ((u32)syscall(SYS_setfsuid, -1) == uid && (u32)syscall(SYS_setfsgid, -1) == gid)
@@ -92,8 +108,14 @@ void as_self(void)
 {
 	if (!can_switch)
 		return;
-	syscall(SYS_setfsuid, reserved_uid);
-	syscall(SYS_setfsgid, reserved_uid);
+	if (by_effective_ids) {
+		switch_to(-1, reserved_uid, -1);
+		syscall(SYS_setresgid, -1, reserved_uid, -1);
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	} else {
+		syscall(SYS_setfsuid, reserved_uid);
+		syscall(SYS_setfsgid, reserved_uid);
+	}
 	syscall(SYS_setgroups, 0, NULL);
 }
 
