@@ -104,7 +104,7 @@ class ProcessBackend:
         record = Record(
             id=sandbox_id,
             backend=self.name,
-            endpoint=str(self._directory()),
+            endpoint=str(self._directory().parent),
             native=sandbox_id,
             transport="socket",
             spec=spec,
