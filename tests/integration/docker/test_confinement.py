@@ -1,5 +1,7 @@
 """What was granted is what kernel and Engine say, and what commands meet."""
 
+import asyncio
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.backends.base import Bind
+from ringfence.backends.docker import removal
 from ringfence.errors import ImageNotFoundError, InvalidSpecError, UnsupportedError
-from ringfence.guest.request import ExecRequest, Exit
+from ringfence.guest.protocol import Cred
 from ringfence.spec import Limits, Reason, SandboxSpec
 
 from ...conftest import require_gvisor
@@ -176,9 +179,38 @@ async def test_gvisor_runs_the_same_over_the_stream(make: Make) -> None:
     assert place.instance.record.transport == "stream"
     features = await place.backend.features(place.instance.record.spec)
     assert (features.family_kill, features.transports) == ("user", ("stream",))
-    ended = await place.session.run(
-        ExecRequest(["/bin/sh", "-c", "id -u; dmesg"], uid=1000, gid=1000)
-    )
-    assert isinstance(ended, Exit)
-    assert ended.stdout.startswith(b"1000\n")
+    assert (await place.sh("id -u")).stdout == b"1000\n"
+    assert (await place.sh("sleep 100 & sleep 100", timeout=1.0)).reason is Reason.TIMEOUT
+    who = Cred(1000, 1000)
+    await place.session.files.write("/tmp/file", who, b"data")
+    assert await place.session.files.read("/tmp/file", who) == b"data"
+    owner = await place.session.files.stat("/tmp/file", who)
+    assert (owner.uid, owner.gid) == (1000, 1000)
     await place.instance.delete()
+    assert not processes_of(place.instance.record.native)
+
+
+def processes_of(container: str) -> list[str]:
+    """Processes of this machine that name a container in their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if container.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.gvisor
+async def test_what_a_failed_start_of_gvisor_leaves_running_is_reaped(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_gvisor()
+    place = await make(security={"runtime": "runsc"})
+    container = place.instance.record.native
+    assert processes_of(container)
+    assert await asyncio.to_thread(removal.reap, container) >= 2
+    for _ in range(200):
+        if not processes_of(container):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("something of it still runs")

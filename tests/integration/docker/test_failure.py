@@ -145,11 +145,11 @@ async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume
     monkeypatch.setattr(module.DockerBackend, "_is_local", elsewhere)
     place = await make(detached=True, lifetime=120)
     record = place.instance.record
-    volume = docker(
+    kind, volume, writable = docker(
         "inspect", "-f", "{{range .Mounts}}{{.Type}} {{.Name}} {{.RW}}{{end}}", record.native
-    )
-    assert volume.startswith("volume ringfence-guest-")
-    assert volume.endswith("false")
+    ).split()
+    assert (kind, writable) == ("volume", "false")
+    assert volume.startswith("ringfence-guest-")
     assert record.transport == "stream"
     assert (await place.sh("echo there")).stdout == b"there\n"
     await place.session.close()
@@ -158,6 +158,8 @@ async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume
     facts = await backend.facts(record.spec)
     with pytest.raises(InvalidSpecError, match="share"):
         await backend.create(record.spec, new_id(), facts, binds=(Bind(str(tmp_path), "/w"),))
+    await place.instance.delete()
+    docker("volume", "rm", volume)
 
 
 async def test_whether_the_daemon_shares_our_files_is_found_by_trying(
