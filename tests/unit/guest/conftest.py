@@ -1,10 +1,12 @@
 """Sessions with the mock's guest and with the real one, which must behave alike."""
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,7 @@ from ringfence.spec import SandboxSpec
 from .puppets import Puppet
 
 USER = Cred(1000, 1000)
-BINARY = (
-    Path(ringfence.guest.__file__).parent / "bin" / f"ringfence-guest-{platform.machine()}"
-)
+BINARY = Path(ringfence.guest.__file__).parent / "bin" / f"ringfence-guest-{platform.machine()}"
 
 
 @dataclass
@@ -55,25 +55,19 @@ async def start_real() -> tuple[asyncio.subprocess.Process, socket.socket]:
     return process, ours
 
 
-@pytest.fixture(params=["mock", "real"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    if request.param == "mock":
-        session = await Session.start(await mock_connect())
-        yield Place(session, "/workspace", real=False)
-        await session.close()
-        return
+@contextlib.asynccontextmanager
+async def real_place() -> AsyncIterator[Place]:
+    """The real guest, in a pid namespace of its own."""
     process, ours = await start_real()
 
     async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
         transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=ours)
         return transport
 
-    directory = tmp_path / "place"
-    directory.mkdir()
+    # Not below pytest's own directory: that is root's alone, and each pytest that starts makes it so.
+    directory = Path(tempfile.mkdtemp(prefix="ringfence-place-"))
+    directory.chmod(0o755)  # noqa: ASYNC240 - quick, and before anything runs
     os.chown(directory, *USER[:2])
-    for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
     try:
         session = await Session.start(connect)
         yield Place(session, str(directory), real=True)
@@ -83,6 +77,18 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         if process.returncode is None:
             process.kill()
             await process.wait()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["mock", "real"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    if request.param == "real":
+        async with real_place() as found:
+            yield found
+        return
+    session = await Session.start(await mock_connect())
+    yield Place(session, "/workspace", real=False)
+    await session.close()
 
 
 @pytest.fixture
