@@ -346,7 +346,7 @@ int keep_main(int count, char **args)
 	while (at < count && (used = take_step(count - at, args + at)) > 0)
 		at += used;
 	if (used < 0 || at + 1 >= count || strcmp(args[at], "--")) {
-		if (used == 0)
+		if (used >= 0)
 			complain("keep", at < count ? args[at] : "--", EINVAL);
 		clear(args[0]);
 		return NOT_STARTED;

@@ -1,0 +1,186 @@
+"""The keeper makes, watches and removes, whatever ends first, and never leaves a process behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.process.home import Home
+from ringfence.guest import build
+from tests.conftest import require_bwrap, require_root
+from tests.integration.process.conftest import processes
+
+WAIT_SECONDS = 30.0
+BWRAP = ("/usr/bin/bwrap", "--unshare-pid", "--as-pid-1", "--info-fd", "3", "--ro-bind", "/", "/")
+
+
+def until(fact: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not fact():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.02)
+
+
+class Kept:
+    """A keeper in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = Home(directory / f"kept-{uuid.uuid4().hex[:8]}")
+        self.home.make({})
+        (self.home.run / "host.sock").touch()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen(
+            [build.target(), "--keep", self.home.path, *args], stdin=stdin, stderr=subprocess.PIPE
+        )
+        return self.process
+
+    def end(self) -> tuple[int, str]:
+        assert self.process is not None
+        _, errors = self.process.communicate(timeout=WAIT_SECONDS)
+        return self.process.returncode, errors.decode()
+
+    def sleeping(self, *args: str, stdin: int = subprocess.DEVNULL) -> int:
+        """Start a sandbox that sleeps; the pid of its first process."""
+        self.start(*args, "--", *BWRAP, "/bin/sleep", "1000", stdin=stdin)
+        until(self.home.guest)
+        return self.home.guest() or 0
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    require_bwrap()
+    require_root()
+    made = Kept(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.terminate()
+        made.process.wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A name for a cgroup in some hierarchy; what is left of it is removed."""
+    top = Path("/sys/fs/cgroup")
+    parent = next(
+        (p for p in (top / "pids", top / "unified", top) if (p / "cgroup.procs").exists()), None
+    )
+    if parent is None:
+        pytest.skip("no cgroups are mounted")
+    path = parent / f"ringfence-test-{uuid.uuid4().hex[:8]}"
+    yield path
+    with contextlib.suppress(FileNotFoundError):
+        path.rmdir()
+
+
+@pytest.fixture
+def unified() -> Iterator[Path]:
+    """The same in a version 2 hierarchy."""
+    top = Path("/sys/fs/cgroup")
+    parent = next(
+        (p for p in (top / "unified", top) if (p / "cgroup.subtree_control").exists()), None
+    )
+    if parent is None:
+        pytest.skip("cgroup version 2 is not mounted")
+    path = parent / f"ringfence-test-{uuid.uuid4().hex[:8]}"
+    yield path
+    with contextlib.suppress(FileNotFoundError):
+        path.rmdir()
+
+
+def test_it_gives_on_the_programs_end_and_removes_all(kept: Kept, cgroup: Path) -> None:
+    kept.start("--make", str(cgroup), "--inside", f"{cgroup}/cgroup.procs", "0",
+               "--", "/bin/sh", "-c", "exit 7")  # fmt: skip
+    assert kept.end() == (7, "")
+    assert not cgroup.exists()
+    assert not kept.home.path.exists()
+
+
+def test_the_program_is_born_in_a_version_2_cgroup(kept: Kept, unified: Path) -> None:
+    script = f"grep -q '^0::.*{unified.name}$' /proc/self/cgroup"
+    kept.start("--make", str(unified), "--into", str(unified), "--", "/bin/sh", "-c", script)
+    assert kept.end() == (0, "")
+    assert not unified.exists()
+
+
+def test_it_holds_the_lock_while_it_lives_and_term_ends_everything(kept: Kept) -> None:
+    guest = kept.sleeping()
+    assert kept.process is not None
+    assert kept.home.keeper() == kept.process.pid
+    kept.process.send_signal(signal.SIGHUP)
+    kept.process.send_signal(signal.SIGINT)
+    os.kill(guest, 0)
+    kept.process.terminate()
+    assert kept.end()[0] == 128 + signal.SIGKILL
+    assert not Path(f"/proc/{guest}").exists()
+    assert not kept.home.path.exists()
+
+
+def test_the_end_of_its_input_ends_an_attached_sandbox(kept: Kept) -> None:
+    guest = kept.sleeping("--attached", stdin=subprocess.PIPE)
+    assert kept.process is not None
+    assert kept.process.stdin is not None
+    kept.process.stdin.close()
+    kept.process.stdin = None
+    kept.end()
+    assert not Path(f"/proc/{guest}").exists()
+
+
+def test_bubblewraps_own_death_does_not_free_what_it_started(kept: Kept) -> None:
+    guest = kept.sleeping()
+    parent = int(Path(f"/proc/{guest}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    kept.end()
+    assert not Path(f"/proc/{guest}").exists()
+    assert not kept.home.path.exists()
+
+
+def test_a_kill_before_the_sandbox_exists_ends_it_too(kept: Kept) -> None:
+    kept.start("--", "/bin/sh", "-c", f"sleep 1000 & sleep 1000; : {kept.home.id}")
+    until(lambda: processes(f": {kept.home.id}"))
+    assert kept.process is not None
+    kept.process.terminate()
+    kept.end()
+    assert processes(f": {kept.home.id}") == []
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--write", "/nowhere/file", "1", "--", "/bin/true"], "write /nowhere/file: No such"),
+        (["--inside", "/nowhere/file", "1", "--", "/bin/true"], "join /nowhere/file: No such"),
+        (["--into", "/nowhere", "--", "/bin/true"], "start /bin/true: No such"),
+        (["--", "/nowhere/program"], "run /nowhere/program: No such"),
+        (["--unknown", "x", "y", "--", "/bin/true"], "keep --unknown: Invalid"),
+        (["--attached"], "keep --: Invalid"),
+    ],
+)
+def test_a_start_that_fails_says_why_and_leaves_nothing(
+    args: list[str], says: str, kept: Kept, cgroup: Path
+) -> None:
+    kept.start("--make", str(cgroup), *args)
+    code, errors = kept.end()
+    assert code == 125
+    assert says in errors
+    assert not cgroup.exists()
+    assert not kept.home.path.exists()
+
+
+def test_a_directory_has_one_keeper(kept: Kept) -> None:
+    kept.sleeping()
+    second = subprocess.run(
+        [build.target(), "--keep", kept.home.path, "--", "/bin/true"],
+        capture_output=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert second.returncode == 125
+    assert b"lock" in second.stderr
+    assert kept.home.path.exists()
