@@ -78,6 +78,7 @@ def _capabilities(found: Findings) -> Control:
     shown = "; ".join(
         f"{words}: {', '.join(sorted(names))}" for words, names in has.items() if names
     )
+    shown = shown if has else "not shown"
     return control("capabilities", granted, shown, "a command's /proc/self/status: Cap*", ok=ok)
 
 

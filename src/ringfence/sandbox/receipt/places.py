@@ -150,13 +150,17 @@ def _devices(found: Findings) -> Control:
     missing = [
         device
         for device in asked
-        if (seen := found.view.paths.get(device)) is None
-        or seen.errno in (errno.ENOENT, errno.EPERM)
+        if (path := found.view.paths.get(device)) is None
+        or path.errno in (errno.ENOENT, errno.EPERM)
     ]
     privileged = bool(found.host_config.get("Privileged"))
-    shown = sorted((found.view.devices & names) | more)
+    seen = bool(found.view.devices)
     return control(
-        "devices", asked, shown, "a command's /dev", ok=not more and not missing and not privileged
+        "devices",
+        asked,
+        sorted((found.view.devices & names) | more) if seen else "not shown",
+        "a command's /dev",
+        ok=seen and not more and not missing and not privileged,
     )
 
 
