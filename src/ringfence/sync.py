@@ -81,11 +81,14 @@ class _Loop:
             tasks.append(loop.create_task(step))
             tasks[0].add_done_callback(lambda _: done.set())
 
+        def cancel() -> None:
+            tasks[0].cancel()
+
         loop.call_soon_threadsafe(start)
         try:
             done.wait()
         except BaseException:
-            loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            loop.call_soon_threadsafe(cancel)
             done.wait()
             raise
         return tasks[0].result()
