@@ -1,0 +1,67 @@
+"""Digests of files."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ringfence.digest.algorithm import CANONICAL, Algorithm
+from ringfence.digest.digest import Digest
+from ringfence.digest.streams import pour
+
+_MAPPED = 16 * 1024 * 1024
+
+
+def digest_file(
+    path: str | os.PathLike[str],
+    algorithm: str = CANONICAL,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Digest:
+    """The digest of a file that anybody may be writing to. OSError; DigestUnsupported.
+
+    progress: told the number of bytes of each step.
+    """
+    hasher = Algorithm(algorithm).hash()
+    feed = hasher.update if progress is None else _told(hasher.update, progress)
+    with Path(path).open("rb", buffering=0) as stream:
+        pour(stream, feed)
+    return Digest.from_hash(algorithm, hasher)
+
+
+def digest_mapped(
+    path: str | os.PathLike[str],
+    algorithm: str = CANONICAL,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Digest:
+    """The same through a memory mapping, which saves a copy.
+
+    Only for files that nobody shortens meanwhile, such as a store's blobs: a file that is
+    truncated under its mapping ends the process with SIGBUS.
+    """
+    hasher = Algorithm(algorithm).hash()
+    feed = hasher.update if progress is None else _told(hasher.update, progress)
+    with Path(path).open("rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size == 0:
+            return Digest.from_hash(algorithm, hasher)
+        with mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ) as mapping:
+            mapping.madvise(mmap.MADV_SEQUENTIAL)
+            with memoryview(mapping) as view:
+                for start in range(0, size, _MAPPED):
+                    with view[start : start + _MAPPED] as part:
+                        feed(part)
+    return Digest.from_hash(algorithm, hasher)
+
+
+def _told(
+    feed: Callable[[memoryview | bytes], None], progress: Callable[[int], None]
+) -> Callable[[memoryview | bytes], None]:
+    def both(data: memoryview | bytes) -> None:
+        feed(data)
+        progress(len(data))
+
+    return both
