@@ -78,7 +78,7 @@ class Checks:
 
     @pytest_asyncio.fixture(loop_scope="class")
     async def place(self, sandbox: ringfence.Sandbox) -> str:
-        path = f"/tmp/check-{next(_numbers)}"  # noqa: S108 - inside the sandbox
+        path = f"/tmp/check-{next(_numbers)}"
         await sandbox.files.mkdir(path)
         return path
 
@@ -91,7 +91,7 @@ async def until(fact: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a fact; fails after PATIENCE."""
     end = time.monotonic() + PATIENCE
     while not await fact():
-        assert time.monotonic() < end, "what was waited for did not happen"  # noqa: S101
+        assert time.monotonic() < end, "what was waited for did not happen"
         await asyncio.sleep(0.05)
 
 

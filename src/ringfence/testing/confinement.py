@@ -5,7 +5,6 @@ from ringfence import Reason
 from ringfence.backends.base import Features
 from ringfence.testing.base import Checks, Open
 
-
 _GUESTS = 1 << 5 | 1 << 6 | 1 << 7
 """KILL, SETGID and SETUID."""
 
