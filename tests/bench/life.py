@@ -1,0 +1,70 @@
+"""Pause, resume, delete, and many one after the other."""
+
+import asyncio
+import time
+
+import aiodocker
+
+import ringfence
+from tests.bench import engine
+from tests.bench.measure import Line, at_least, below, interleaved
+
+MANY = 40
+AT_ONCE = 8
+
+
+async def measure(rounds: int) -> list[Line]:
+    rounds = rounds or 15
+    async with ringfence.open(image=engine.IMAGE) as sandbox:
+        await sandbox.exec(["true"])
+        frozen = await interleaved({"pause": sandbox.pause, "resume": sandbox.resume}, rounds)
+    deleted = await _deletes(rounds)
+    docker = aiodocker.Docker()
+    try:
+        ours, theirs = await _rate(_ours), await _rate(lambda: _theirs(docker))
+    finally:
+        await docker.close()
+    return [
+        below("pause", frozen["pause"] * 1e3, 2, "ms"),
+        below("resume", frozen["resume"] * 1e3, 2, "ms"),
+        below("delete", deleted * 1e3, 60, "ms"),
+        at_least(
+            f"{MANY} create+exec+delete, {AT_ONCE} at a time", ours, theirs, "plain Engine calls", 2
+        ),
+    ]
+
+
+async def _deletes(rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        sandbox = await ringfence.open(image=engine.IMAGE)
+        await sandbox.exec(["true"])
+        begin = time.perf_counter()
+        await sandbox.delete()
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
+
+
+async def _rate(one: object) -> float:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def turn() -> None:
+        async with gate:
+            await one()  # type: ignore[operator]
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(turn() for _ in range(MANY)))
+    return (time.perf_counter() - begin) / MANY
+
+
+async def _ours() -> None:
+    async with ringfence.open(image=engine.IMAGE) as sandbox:
+        await sandbox.exec(["true"])
+
+
+async def _theirs(docker: aiodocker.Docker) -> None:
+    container = await engine.start(docker)
+    try:
+        await engine.execute(container, ["true"])
+    finally:
+        await engine.remove(container)
