@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 
 from ringfence.backends.base import Bind
-from ringfence.backends.docker import removal
+from ringfence.backends.docker import DockerBackend, removal
 from ringfence.errors import ImageNotFoundError, InvalidSpecError, UnsupportedError
 from ringfence.guest.protocol import Cred
+from ringfence.guest.request import ExecRequest, Exit
+from ringfence.policy import resolve
 from ringfence.spec import Limits, Reason, SandboxSpec
 
 from ...conftest import require_gvisor
 from ...images import DEBIAN
-from .conftest import Make, docker, new_id, spec_of
+from .conftest import Make, assert_nothing_left, docker, greet, new_id, spec_of
 
 pytestmark = pytest.mark.docker
 
+PATH = {"PATH": "/usr/bin:/bin"}
 STATUS = ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "NoNewPrivs", "Seccomp", "Uid")
 
 
@@ -148,6 +151,28 @@ async def test_what_the_daemon_does_not_enforce_is_refused_before_anything_start
 ) -> None:
     with pytest.raises(UnsupportedError, match="no-such-runtime"):
         await make(security={"runtime": "no-such-runtime"})
+
+
+@pytest.mark.parametrize("profile", ["strict", "standard", "permissive"])
+async def test_every_profile_runs_what_people_run(
+    make: Make, backend: DockerBackend, profile: str
+) -> None:
+    spec = SandboxSpec(image=DEBIAN, profile=profile)  # type: ignore[arg-type]
+    granted = resolve(spec, await backend.facts(spec))
+    instance = await backend.create(granted, new_id(), await backend.facts(spec))
+    try:
+        session = await greet(instance)
+        script = "import json, sqlite3, threading, subprocess; subprocess.run(['git', '--version'])"
+        ended = await session.run(
+            ExecRequest(["/usr/bin/python3", "-c", script], uid=1000, gid=1000, env=PATH)
+        )
+        assert isinstance(ended, Exit)
+        assert (ended.exit_code, ended.stderr) == (0, b"")
+        assert ended.stdout.startswith(b"git version")
+        await session.close()
+    finally:
+        await instance.delete()
+    assert_nothing_left(instance.record.id)
 
 
 async def test_an_image_that_is_not_there_is_named(make: Make) -> None:

@@ -22,13 +22,16 @@ from .conftest import Make, assert_nothing_left, docker, greet, new_id, spec_of
 pytestmark = pytest.mark.docker
 
 
+POINTS = [("socket", op) for op in ("create", "start", "inspect")]
+POINTS += [("stream", op) for op in ("create", "attach", "start", "inspect")]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("op", ["create", "attach", "start", "inspect"])
+@pytest.mark.parametrize(("carrier", "op"), POINTS)
 async def test_a_create_that_is_cancelled_leaves_nothing(
-    backend: DockerBackend, transport: str, op: str, when: str, monkeypatch: pytest.MonkeyPatch
+    backend: DockerBackend, carrier: str, op: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if (op, transport) == ("attach", "socket"):
-        pytest.skip("a socket is not attached to")
+    monkeypatch.setenv("RINGFENCE_DOCKER_TRANSPORT", carrier)
     spec, sandbox_id = spec_of(), new_id()
     facts = await backend.facts(spec)
     hit = cancel_at(monkeypatch, op, when)
