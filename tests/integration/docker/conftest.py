@@ -42,9 +42,10 @@ class Place:
 
 
 def docker(*args: str) -> str:
-    """What Docker's own command prints."""
+    """What Docker's own command prints, talking to the default daemon."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("DOCKER_")}
     return subprocess.run(
-        ["docker", *args], capture_output=True, text=True, timeout=60, check=True
+        ["docker", *args], capture_output=True, text=True, timeout=60, check=True, env=env
     ).stdout.strip()
 
 

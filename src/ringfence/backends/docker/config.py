@@ -11,6 +11,7 @@ from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
 from ringfence.policy.seccomp import granted
 from ringfence.spec import Limits, SandboxSpec, Ulimits
+from ringfence.spec.names import CAPABILITIES
 
 GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 """What the guest needs to become each command's user and to end its processes."""
@@ -70,7 +71,7 @@ def create_body(
         "User": "0:0",
         "Hostname": "sandbox",
         "WorkingDir": "/",
-        "Entrypoint": [*placement.entrypoint, *_writable(spec)],
+        "Entrypoint": [*placement.entrypoint, *_root_capabilities(spec), *_writable(spec)],
         "Cmd": [],
         "Healthcheck": {"Test": ["NONE"]},
         "StopSignal": "SIGTERM",
@@ -101,6 +102,14 @@ def create_body(
 
 
 def _bind(bind: Bind) -> dict[str, Any]:
+    if bind.volume is not None:
+        driver = {"Name": "local", "Options": dict(bind.volume)}
+        return {
+            "Type": "volume",
+            "Target": bind.destination,
+            "ReadOnly": bind.read_only,
+            "VolumeOptions": {"NoCopy": True, "DriverConfig": driver},
+        }
     # What is mounted below the source would stay writable on older Engines: it is left out.
     return {
         "Type": "bind",
@@ -149,6 +158,13 @@ def _tmpfs(spec: SandboxSpec) -> dict[str, str]:
 def _writable(spec: SandboxSpec) -> list[str]:
     """Some runtimes give a tmpfs the mode of the image's directory: the guest opens it again."""
     return [word for path in sorted(_tmpfs(spec)) for word in ("--writable", path)]
+
+
+def _root_capabilities(spec: SandboxSpec) -> list[str]:
+    """What the guest leaves to commands of root."""
+    names = spec.security.capabilities or ()
+    mask = sum(1 << CAPABILITIES.index(name) for name in names)
+    return ["--root-capabilities", f"{mask:x}"] if mask else []
 
 
 def _resources(spec: SandboxSpec, machine: Machine, devices: Sequence[str]) -> dict[str, Any]:

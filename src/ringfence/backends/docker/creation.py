@@ -128,7 +128,7 @@ class Creation:
     async def _create(self, placement: Placement, labels: Mapping[str, str]) -> None:
         limits = self._spec.limits
         rated = limits.read_rate is not None or limits.write_rate is not None
-        sources = [self._machine.root, *(bind.source for bind in self._binds)]
+        sources = [self._machine.root, *(bind.source for bind in self._binds if bind.source)]
         body = create_body(
             self._spec,
             self._image,

@@ -4,7 +4,10 @@ The Engine's words go into the message for people; nothing is decided by them.
 """
 
 import errno
+import ssl
 from collections.abc import Mapping
+
+import aiohttp
 
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.errors import (
@@ -74,13 +77,21 @@ def of_status(op: str, status: int, message: str) -> SandboxError:
 
 def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnavailableError:
     """The error when the Engine cannot be reached, or the connection broke."""
-    number = getattr(error, "errno", None)
-    remedy = _CONNECTING.get(number or 0, f"{error}; is the daemon running there?")
+    number = None if _is_tls(error) else getattr(error, "errno", None)
+    if _is_tls(error):
+        remedy = f"{error}: its certificate or ours is not accepted; check DOCKER_CERT_PATH"
+    else:
+        remedy = _CONNECTING.get(number or 0, f"{error}; is the daemon running there?")
     return BackendUnavailableError(
         f"{op}: no Docker Engine at {endpoint.url} (named by {endpoint.source}): {remedy}",
         op=op,
         context={"endpoint": endpoint.url, "errno": number},
     )
+
+
+def _is_tls(error: Exception) -> bool:
+    """A TLS failure has an errno that is none."""
+    return isinstance(error, ssl.SSLError | aiohttp.ClientSSLError | ssl.CertificateError)
 
 
 def of_deadline(op: str, seconds: float) -> DeadlineExceededError:
