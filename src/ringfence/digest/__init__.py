@@ -6,8 +6,9 @@ with an expectation. A *digest set* finds digests by the beginning of their enco
 content store, which keeps blobs under their digests, is `ringfence.digest.store`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ringfence.digest.algorithm import CANONICAL, Algorithm
-from ringfence.digest.descriptor import Descriptor
 from ringfence.digest.digest import Digest
 from ringfence.digest.digester import Digester, Verifier
 from ringfence.digest.digestset import DigestSet
@@ -28,6 +29,9 @@ from ringfence.digest.errors import (
 )
 from ringfence.digest.files import digest_file, digest_mapped
 from ringfence.digest.reader import AsyncVerifyingReader, VerifyingReader
+
+if TYPE_CHECKING:
+    from ringfence.digest.descriptor import Descriptor
 
 __all__ = [
     "CANONICAL",
@@ -55,3 +59,11 @@ __all__ = [
     "digest_file",
     "digest_mapped",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Descriptor":
+        raise AttributeError(f"module 'ringfence.digest' has no attribute {name!r}")
+    from ringfence.digest.descriptor import Descriptor
+
+    return Descriptor

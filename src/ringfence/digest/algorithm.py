@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 from ringfence.digest.errors import (
     DigestInvalidFormat,
@@ -37,8 +35,7 @@ class Hash(Protocol):
         """An independent one that has seen the same bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Implementation:
+class Implementation(NamedTuple):
     """new: makes a fresh hash object. size: of the raw hash, in bytes. module: what it needs."""
 
     new: Callable[[], Hash]
@@ -48,7 +45,11 @@ class Implementation:
     @property
     def installed(self) -> bool:
         """Whether what it needs can be imported."""
-        return self.module is None or importlib.util.find_spec(self.module) is not None
+        if self.module is None:
+            return True
+        from importlib.util import find_spec
+
+        return find_spec(self.module) is not None
 
 
 def _blake3() -> Hash:

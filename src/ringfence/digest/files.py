@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from ringfence.digest.algorithm import CANONICAL, Algorithm
 from ringfence.digest.digest import Digest
@@ -26,7 +24,7 @@ def digest_file(
     """
     hasher = Algorithm(algorithm).hash()
     feed = hasher.update if progress is None else _told(hasher.update, progress)
-    with Path(path).open("rb", buffering=0) as stream:
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is slow to import
         pour(stream, feed)
     return Digest.from_hash(algorithm, hasher)
 
@@ -42,9 +40,11 @@ def digest_mapped(
     Only for files that nobody shortens meanwhile, such as a store's blobs: a file that is
     truncated under its mapping ends the process with SIGBUS.
     """
+    import mmap
+
     hasher = Algorithm(algorithm).hash()
     feed = hasher.update if progress is None else _told(hasher.update, progress)
-    with Path(path).open("rb", buffering=0) as stream:
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is slow to import
         size = os.fstat(stream.fileno()).st_size
         if size == 0:
             return Digest.from_hash(algorithm, hasher)

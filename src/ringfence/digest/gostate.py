@@ -9,15 +9,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ringfence.digest.errors import StateInvalid
 
 _MOST_BYTES = 1 << 61
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """word: struct's code of a chaining value. block: bytes of a block."""
 
     magic: bytes
@@ -37,8 +36,7 @@ LAYOUTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What a state says. pending: the bytes after the last whole block. length: bytes hashed."""
 
     chain: tuple[int, ...]

@@ -12,8 +12,7 @@ import hashlib
 import struct
 import sys
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.digest import gostate
 from ringfence.digest.gostate import Progress
@@ -25,8 +24,7 @@ _NAMES = ("libcrypto.so.3", "libcrypto.so.1.1")
 _SLICE = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Functions:
+class _Functions(NamedTuple):
     """One algorithm's functions. word, block, raw: as `gostate` and in bytes."""
 
     init: Any

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.digest import gostate
 from ringfence.digest.gostate import Progress
@@ -24,8 +23,7 @@ except ImportError:
     _package = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(NamedTuple):
     """kind: the package's class. word: as `gostate`. blocks: bytes of the block count."""
 
     kind: Any
