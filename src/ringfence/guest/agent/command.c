@@ -45,7 +45,7 @@ static int set_user(const struct cred *cred)
 	    syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid) ||
 	    syscall(SYS_setresuid, cred->uid, cred->uid, cred->uid))
 		return errno;
-	return -set_capabilities(0, 0);
+	return -set_capabilities(capabilities_of(cred->uid), capabilities_of(cred->uid));
 }
 
 static const char *variable(char *const *env, const char *name)

@@ -63,6 +63,8 @@ void exec_start(void);
 /* identity.c */
 void identity_start(u32 wanted_uid);
 int set_capabilities(u32 effective, u32 permitted);
+extern u32 root_capabilities;  /* what commands of root have, of the first 32 */
+u32 capabilities_of(u32 uid);  /* of a command of this user */
 int make_as(u32 uid, u32 gid);  /* like as_user for pipes, ptys and memfds: no groups */
 /* As PID 1: signal every process whose user is `uid`, no other. False where that is not possible. */
 bool signal_uid(u32 uid, int number);

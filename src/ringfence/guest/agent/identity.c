@@ -38,24 +38,32 @@ int set_capabilities(u32 effective, u32 permitted)
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 
-static const u32 kept = CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SETGID) | CAPABILITY(CAP_KILL);
+static const u32 own = CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SETGID) | CAPABILITY(CAP_KILL);
+
+/* The agent holds what root's commands may have, and does not use it itself. */
+u32 root_capabilities;
+static u32 kept;
+
+u32 capabilities_of(u32 uid) { return uid == 0 ? root_capabilities : 0; }
 
 static void drop_bounding_set(void)
 {
 	for (int number = 0; number < 64; number++)
-		prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
+		if (number >= 32 || !(root_capabilities & CAPABILITY(number)))
+			prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
 void identity_start(u32 wanted_uid)
 {
 	reserved_uid = wanted_uid;
+	kept = own | root_capabilities;
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	drop_bounding_set();
 	prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
 	can_switch = syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, wanted_uid, wanted_uid, wanted_uid) == 0 &&
 		     switch_to(wanted_uid, wanted_uid, wanted_uid) == 0;
-	if (!can_switch || set_capabilities(kept, kept)) {
+	if (!can_switch || set_capabilities(own, kept)) {
 		u32 needed = own_pid_namespace ? CAPABILITY(CAP_SYS_ADMIN) : 0;
 		can_switch = false;
 		if (set_capabilities(needed, needed))
@@ -129,7 +137,7 @@ int become_worker(const struct cred *cred)
 		return -errno;
 	int error = switch_to(reserved_uid, cred->uid, reserved_uid);
 	if (!error)
-		error = set_capabilities(0, 0);
+		error = set_capabilities(capabilities_of(cred->uid), capabilities_of(cred->uid));
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	return error;
 }
@@ -151,10 +159,10 @@ bool signal_uid(u32 uid, int number)
 {
 	if (getpid() != 1 || !can_switch || switch_to(reserved_uid + 1, uid, reserved_uid))
 		return false;
-	set_capabilities(kept & ~CAPABILITY(CAP_KILL), kept);
+	set_capabilities(own & ~CAPABILITY(CAP_KILL), kept);
 	kill(-1, number);
 	switch_to(reserved_uid, reserved_uid, reserved_uid);
-	set_capabilities(kept, kept);
+	set_capabilities(own, kept);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	return true;
 }

@@ -14,7 +14,7 @@
 enum { EXIT_USAGE = 64, FIRST_LEASE_MS = 60000, RESERVED_UID = 65501, LONGEST_DIRECTORY = 80 };
 
 static const char usage[] =
-	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS]"
+	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS] [--root-capabilities HEX]"
 	" [--pidns] [--writable DIRECTORY]...\n";
 
 static u64 known_features;
@@ -64,6 +64,14 @@ static bool parse_number(const char *text, u32 *value, u32 most)
 	return *text && !*end && parsed > 0 && parsed <= most;
 }
 
+static bool parse_mask(const char *text, u32 *mask)
+{
+	char *end;
+	unsigned long parsed = strtoul(text, &end, 16);
+	*mask = (u32)parsed;
+	return *text && !*end && parsed <= UINT32_MAX;
+}
+
 /* A tmpfs has the mode of the image's directory below it under some runtimes; while root, the guest may mend that. */
 static int open_to_all(const char *directory)
 {
@@ -90,6 +98,8 @@ static int parse_option(const char *name, const char *value, struct options *opt
 		return parse_marker(value, options) ? 2 : 0;
 	if (value && !strcmp(name, "--reserved-uid"))
 		return parse_number(value, uid, 65533) ? 2 : 0;
+	if (value && !strcmp(name, "--root-capabilities"))
+		return parse_mask(value, &root_capabilities) ? 2 : 0;
 	if (value && !strcmp(name, "--lease"))
 		return parse_number(value, &options->lease_ms, UINT32_MAX) ? 2 : 0;
 	if (value && !strcmp(name, "--writable") && *value == '/')
