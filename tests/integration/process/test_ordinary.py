@@ -55,6 +55,16 @@ def test_the_system_is_read_only_works_and_runs_nothing_from_run(told: dict[str,
     assert told["python"] == "2\n"
 
 
+def test_commands_cannot_reach_the_guest_though_they_have_its_uid(told: dict[str, Any]) -> None:
+    assert int(told["kill"]) < 5
+    assert told["alive"] == "alive\n"
+
+
+def test_the_proc_of_each_command_is_masked_as_well(told: dict[str, Any]) -> None:
+    assert told["masked"] == ""
+    assert told["sysrq"] != 0
+
+
 def test_limits_that_need_a_cgroup_are_refused_with_the_remedy(told: dict[str, Any]) -> None:
     code, message = told["refused"]
     assert code == "unsupported"

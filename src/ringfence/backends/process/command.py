@@ -78,7 +78,11 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     if spec.security.read_only_root is not False:
         args += ["--remount-ro", "/"]
     args += ["--chdir", "/", "--info-fd", "3", "--"]
-    return [*args, GUEST, "--enter", *_entering(spec, place), "--", "--socket", RUN]
+    guest = ["--socket", RUN]
+    if not place.machine.privileged:
+        # Commands have the guest's own uid: a pid namespace of their own keeps them off it.
+        guest.append("--pidns")
+    return [*args, GUEST, "--enter", *_entering(spec, place), "--", *guest]
 
 
 def _isolation(place: Place) -> list[str]:
@@ -131,6 +135,6 @@ def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     for path in dict.fromkeys((*MASKED_PATHS, *(security.masked_paths or ()))):
         args += ["--mask", path]
     # With SETPCAP the guest empties the bounding set before it becomes its own user.
-    names = ("SETPCAP", *GUEST_CAPABILITIES) if place.machine.privileged else ("SETPCAP",)
-    kept = sum(1 << CAPABILITIES.index(name) for name in names)
+    own = GUEST_CAPABILITIES if place.machine.privileged else ("SYS_ADMIN",)
+    kept = sum(1 << CAPABILITIES.index(name) for name in ("SETPCAP", *own))
     return [*args, "--capabilities", f"{kept:x}"]

@@ -207,6 +207,7 @@ extern int seccomp_apply(void) __attribute__((weak));
 
 int keep_main(int count, char **args);
 int enter(int count, char ***args);
+int cover_proc(void);
 /* show.c: what a command sees of its own confinement; an exit status. */
 int show_main(int count, char **args);
 

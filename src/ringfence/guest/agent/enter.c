@@ -31,7 +31,16 @@ struct capability_half {
 	u32 effective, permitted, inheritable;
 };
 
+enum { OF_PROC_CAP = 64 };
+
+struct cover {
+	int (*act)(const char *path);
+	const char *path;
+};
+
 static u64 kept;
+static struct cover of_proc[OF_PROC_CAP];
+static int of_proc_count;
 
 static _Noreturn void give_up(const char *what, const char *name)
 {
@@ -102,6 +111,12 @@ static int take_option(const char *name, const char *value)
 		return kept = strtoull(value, NULL, 16), 2;
 	else
 		return 0;
+	if (!strncmp(value, "/proc/", strlen("/proc/"))) {
+		errno = E2BIG;
+		if (of_proc_count == OF_PROC_CAP)
+			give_up(name + 2, value);
+		of_proc[of_proc_count++] = (struct cover){act, value};
+	}
 	if (act(value) < 0 && errno != ENOENT && !(own_mounts() && act(value) == 0))
 		give_up(name + 2, value);
 	return 2;
@@ -121,6 +136,15 @@ static void drop_capabilities(void)
 		data[half].effective = data[half].permitted = (u32)(kept >> (32 * half));
 	if (syscall(SYS_capset, &header, data) < 0)
 		give_up("set", "capabilities");
+}
+
+/* The same for a /proc that was mounted anew; -errno when one of them fails. */
+int cover_proc(void)
+{
+	for (int i = 0; i < of_proc_count; i++)
+		if (of_proc[i].act(of_proc[i].path) < 0 && errno != ENOENT)
+			return -errno;
+	return 0;
 }
 
 /* The arguments that are left for the guest, the "--" in the place of its name: their number is returned. */

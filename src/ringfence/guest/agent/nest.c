@@ -72,8 +72,9 @@ static _Noreturn void stay_outside(int host, int inside, struct told *told, pid_
 static void go_inside(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
-		(void)!mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0 &&
+	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 && cover_proc())
+		_exit(1);
 }
 
 struct told *nest(int host, const struct received *received, int *tells)

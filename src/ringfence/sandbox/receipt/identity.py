@@ -152,10 +152,17 @@ def _guest(found: Findings) -> Control:
     """The first process: what it keeps binds what an attack on it could win."""
     status = found.guest_status
     most = GUEST_CAPABILITIES | frozenset(found.spec.security.capabilities or ())
+    asked = "at most SETUID, SETGID, KILL"
+    if _own_user_namespace(found):
+        # Good for nothing outside of it: it gives each command a pid namespace.
+        most, asked = frozenset({"SYS_ADMIN"}), "at most SYS_ADMIN in a user namespace of its own"
     has = names_of(status.get("CapPrm", "0"))
     ok = has <= most and status.get("NoNewPrivs") == "1"
     uid = status.get("Uid", "").split()[:1]
     shown = f"uid {''.join(uid)}, {', '.join(sorted(has)) or 'no capability'}"
-    return control(
-        "guest", "at most SETUID, SETGID, KILL", shown, "the guest's /proc/PID/status", ok=ok
-    )
+    return control("guest", asked, shown, "the guest's /proc/PID/status", ok=ok)
+
+
+def _own_user_namespace(found: Findings) -> bool:
+    namespaces = found.outside.runtime.get("namespaces")
+    return isinstance(namespaces, Mapping) and namespaces.get("user") is True

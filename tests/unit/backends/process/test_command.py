@@ -41,12 +41,14 @@ def test_root_makes_no_user_namespace_and_keeps_only_what_the_guest_needs() -> N
     assert pairs(args, "--capabilities") == ["1e0"]
 
 
-def test_an_ordinary_user_makes_one_and_keeps_nothing() -> None:
+def test_an_ordinary_user_makes_one_in_which_each_command_gets_a_pid_namespace() -> None:
     args = line(privileged=False)
     assert {"--unshare-user", "--disable-userns"} <= set(args)
     assert (pairs(args, "--uid"), pairs(args, "--gid")) == (["1000"], ["1001"])
     assert pairs(args, "--cap-add") == ["CAP_SETPCAP", "CAP_SYS_ADMIN"]
-    assert pairs(args, "--capabilities") == ["100"]
+    assert pairs(args, "--capabilities") == ["200100"]
+    assert args[-1] == "--pidns"
+    assert "--pidns" not in line()
 
 
 def test_tmpfs_are_sized_and_only_tmp_may_run_programs() -> None:
