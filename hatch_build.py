@@ -1,4 +1,4 @@
-"""Build hook: compile the guest agent into the wheel (or beside the sources for an editable one)."""
+"""Build hook: compile the guest agent into the wheel, or beside the sources for an editable one."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs src/ringfence/guest/build.py and adds what it made."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
         """Compile, and mark the wheel as one for this machine."""
         if self.target_name != "wheel":
             return

@@ -177,7 +177,7 @@ class Process:
         except OSError as error:
             await self.stderr(f"{self.args[0]}: {error.strerror}\n".encode())
             return 1
-        except Exception:  # noqa: BLE001 - a command of the test that fails is a failed command
+        except Exception:
             await self.stderr(traceback.format_exc().encode())
             return 70
 

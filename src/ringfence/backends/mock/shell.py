@@ -29,7 +29,7 @@ _RESERVED = {"if", "for", "while", "until", "case", "function", "{", "!"}
 Find = Callable[[tuple[str, ...]], Program | None]
 
 
-class NotUnderstood(Exception):  # noqa: N818 - never leaves this module
+class NotUnderstood(Exception):
     """The script uses what this shell does not have."""
 
 
@@ -40,7 +40,7 @@ class _Simple:
     redirects: list[tuple[str, str]] = field(default_factory=list)
 
 
-class _Exit(Exception):  # noqa: N818 - how `exit` unwinds
+class _Exit(Exception):
     pass
 
 
