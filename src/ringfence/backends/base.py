@@ -97,12 +97,14 @@ class Bind:
     """One directory or file of the host that appears inside: the repository, a mount, a workspace.
 
     source: absolute path on the host, checked by `backends.sources`. destination: absolute path
-    inside. The backend binds it as it stands and asks no more.
+    inside. The backend binds it as it stands and asks no more. volume: instead of a source, the
+    options (type, device, o) of a local volume that the daemon mounts itself.
     """
 
     source: str
     destination: str
     read_only: bool = True
+    volume: Mapping[str, str] | None = None
 
 
 class Instance(Protocol):

@@ -1,13 +1,25 @@
 """What of the host appears inside a sandbox: the mounts and the repository, as binds."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ringfence import workspace
 from ringfence.backends.base import Bind
 from ringfence.backends.sources import check_source
-from ringfence.spec import SandboxSpec
+from ringfence.backends.state import state_directory
+from ringfence.errors import NotFoundError
+from ringfence.policy.facts import Facts
+from ringfence.sandbox.finish import finish
+from ringfence.sandbox.workspace import Workspace, snapshots
+from ringfence.spec import Repository, SandboxSpec
+from ringfence.workspace.prepare import environment
+from ringfence.workspace.snapshot import find
+
+WORKSPACES = "workspaces"
 
 
 async def _nothing() -> None:
@@ -16,24 +28,118 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """binds: for the backend. undo: what must be undone on this host, as the ledger keeps it.
-    workspace: what `sandbox.workspace` works on. aclose: undoes it; idempotent."""
+    """binds: for the backend. workspace: what `sandbox.workspace` is, None without a repository.
+    aclose: undoes all that was made; idempotent."""
 
     binds: tuple[Bind, ...] = ()
-    undo: Mapping[str, Any] | None = None
-    workspace: object = None
+    workspace: Workspace | None = None
     aclose: Callable[[], Awaitable[None]] = _nothing
 
 
-async def prepare(granted: SandboxSpec) -> Prepared:
-    """Check every source and make the workspace. PolicyDeniedError, InvalidSpecError."""
+def directory_of(sandbox_id: str) -> Path:
+    """The directory of a sandbox's workspace."""
+    return state_directory() / WORKSPACES / sandbox_id
+
+
+def undo_of(granted: SandboxSpec, sandbox_id: str) -> Mapping[str, Any] | None:
+    """What must be undone on this host when the holder is gone, as the ledger keeps it."""
+    if granted.repository is None:
+        return None
+    return {"directory": str(directory_of(sandbox_id))}
+
+
+def with_repository(request: SandboxSpec) -> SandboxSpec:
+    """The request; a snapshot that is opened without its repository stands for one."""
+    if request.snapshot is None or request.repository is not None:
+        return request
+    tree = find(request.snapshot, snapshots()).path / "tree"
+    return request.model_copy(update={"repository": Repository(path=str(tree))})
+
+
+def with_git(granted: SandboxSpec) -> SandboxSpec:
+    """The spec with git's settings among its variables; those of the spec go before them."""
+    if granted.repository is None:
+        return granted
+    env = {**environment(granted.repository), **granted.env}
+    return granted.model_copy(update={"env": env})
+
+
+async def prepare(
+    granted: SandboxSpec,
+    sandbox_id: str,
+    facts: Facts,
+    *,
+    given: workspace.Prepared | None = None,
+    volumes: bool = False,
+) -> Prepared:
+    """Check every source and make the workspace, or take the `given` one.
+
+    volumes: whether the daemon mounts overlays for a client who is not root. PolicyDeniedError,
+    InvalidSpecError, and what `ringfence.workspace.prepare` raises. An error or a cancellation
+    leaves nothing.
+    """
     mounts = [
         Bind(str(check_source(mount.source)), mount.destination, mount.read_only)
         for mount in granted.mounts
     ]
-    repository = granted.repository
-    if repository is None:
+    if granted.repository is None:
         return Prepared(tuple(mounts))
-    source = await asyncio.to_thread(check_source, repository.path)
-    bind = Bind(str(source), repository.mount_point, repository.mode != "rw")
-    return Prepared((bind, *mounts))
+    made = given
+    if made is None:
+        directory = directory_of(sandbox_id)
+        try:
+            made = await finish(_made(granted, directory, facts, volumes))
+        except asyncio.CancelledError:
+            await finish(asyncio.to_thread(workspace.clean, directory))
+            raise
+    binds = [Bind(b.source, b.destination, b.read_only, b.volume) for b in made.binds]
+    held = Workspace(made)
+    return Prepared((*binds, *mounts), held, held.aclose)
+
+
+async def _made(
+    granted: SandboxSpec, directory: Path, facts: Facts, volumes: bool
+) -> workspace.Prepared:
+    assert granted.repository is not None  # noqa: S101 - asked for by the caller alone
+    whom = whom_for(granted, facts, volumes=volumes)
+    start = None if granted.snapshot is None else find(granted.snapshot, snapshots()).path / "tree"
+    return await asyncio.to_thread(
+        workspace.prepare,
+        granted.repository,
+        directory=directory,
+        uid=whom.uid,
+        gid=whom.gid,
+        privileged=whom.privileged,
+        volumes=whom.volumes,
+        start=start,
+    )
+
+
+def whom_for(granted: SandboxSpec, facts: Facts, *, volumes: bool = False) -> workspace.For:
+    """Whom the workspace of this spec is for."""
+    uid, gid = _ids(granted, facts)
+    privileged = facts.local and os.geteuid() == 0
+    return workspace.For(uid, gid, privileged, volumes and facts.local and not privileged)
+
+
+def _ids(granted: SandboxSpec, facts: Facts) -> tuple[int, int]:
+    """uid and gid of the commands' user; the repository's own when only a name is known."""
+    owner, group = facts.repository_uid or 0, facts.repository_gid or 0
+    name, _, of = (granted.user or "").partition(":")
+    if not name.isdecimal():
+        return owner, group
+    uid = int(name)
+    if of.isdecimal():
+        return uid, int(of)
+    return uid, group if uid == owner else uid
+
+
+async def held(sandbox_id: str) -> Workspace | None:
+    """The workspace that another process made for this sandbox; None when it has none."""
+    try:
+        found = await asyncio.to_thread(
+            workspace.attach, {"directory": str(directory_of(sandbox_id))}
+        )
+    except NotFoundError:
+        return None
+    return Workspace(found)

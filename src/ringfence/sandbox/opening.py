@@ -10,8 +10,10 @@ import os
 import platform
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Filtered, Instance, Record
@@ -21,16 +23,18 @@ from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling, Facts, resolve
-from ringfence.sandbox import needs, networking
+from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audited
-from ringfence.sandbox.binds import Prepared, prepare
+from ringfence.sandbox.binds import Prepared
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.life import LOST, Life
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import Receipt, SandboxSpec, State
+from ringfence.workspace import Prepared as WorkspacePrepared
 
 LEASE_SECONDS = 10.0
 GREETING_SECONDS = 30.0
@@ -41,7 +45,8 @@ CREATE_FAILED = "create failed"
 @dataclass(frozen=True, slots=True)
 class Where:
     """Whose sandbox it is besides what its spec says. backend: an object to use instead of the
-    spec's name; it is not closed. endpoint: of the backend. ledger: None for this user's."""
+    spec's name; it is not closed. endpoint: of the backend. ledger: None for this user's.
+    workspace: one that was made already; the sandbox's id is its directory's name."""
 
     backend: Backend | None = None
     endpoint: str | None = None
@@ -49,6 +54,7 @@ class Where:
     ledger: Ledger | None = None
     bus: EventBus | None = None
     audit: str | os.PathLike[str] | None = None
+    workspace: WorkspacePrepared | None = None
 
 
 class Steps:
@@ -58,6 +64,7 @@ class Steps:
     def __init__(self) -> None:
         self.undo = AsyncExitStack()
         self.rest = AsyncExitStack()
+        self.kept: list[Callable[[], Awaitable[None]]] = []
 
     async def aclose(self) -> None:
         """Undo everything, newest first."""
@@ -66,15 +73,23 @@ class Steps:
         finally:
             await self.rest.aclose()
 
+    def keep_after(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Let the sandbox close this at its end; a failure to open leaves it."""
+        self.kept.append(close)
+
     def keep(self) -> AsyncExitStack:
         """Nothing is to be undone any more; the rest now belongs to the sandbox."""
         self.undo.pop_all()
+        for close in self.kept:
+            self.rest.push_async_callback(close)
         return self.rest
 
 
 async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     """A new sandbox. Cancellation, like an error, leaves nothing behind."""
     sandbox_id = secrets.token_hex(_ID_BYTES)
+    if where.workspace is not None:
+        sandbox_id = where.workspace.directory.name
     bus = where.bus or EventBus()
     steps = Steps()
     begin = time.monotonic()
@@ -113,20 +128,24 @@ def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateF
 async def _open_new(
     spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
 ) -> Sandbox:
+    spec = await asyncio.to_thread(binds.with_repository, spec)
     request, backend = _choose(spec, where, steps)
     features = await backend.features()
     needs.check(request, features)
     facts = _with_owner(await backend.facts(request), request)
     granted = _with_variables(resolve(request, facts, ceiling=where.ceiling), facts)
     authority = networking.authority_for(granted.network, sandbox_id)
-    prepared = await prepare(granted)
+    granted = binds.with_git(granted)
+    records = await Records.of(backend, where.ledger)
+    await records.add(_reserved(granted, sandbox_id, backend), binds.undo_of(granted, sandbox_id))
+    steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
+    prepared = await binds.prepare(
+        granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
+    )
     steps.rest.push_async_callback(prepared.aclose)
     if authority is not None:
         trusted = await asyncio.to_thread(networking.trusted, authority, steps.rest)
         prepared = replace(prepared, binds=(*prepared.binds, trusted))
-    records = await Records.of(backend, where.ledger)
-    await records.add(_reserved(granted, sandbox_id, backend), prepared.undo)
-    steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
     instance = await _create(backend, granted, sandbox_id, facts, prepared)
     steps.undo.push_async_callback(instance.delete)
     await records.created(instance.record)
@@ -140,7 +159,8 @@ async def _open_new(
     life = Life(
         instance, session, records, bus, rest=steps.keep(), idle_timeout=granted.idle_timeout
     )
-    return Sandbox(Context(life, granted, features, user), receipt, network)
+    context = Context(life, granted, features, user)
+    return _joined(context, receipt, network, prepared.workspace, where)
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
@@ -186,12 +206,30 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     features = await backend.features()
     user = await session.user(record.spec.user or "")
     network = await networking.connect(session, record.spec, record.id, bus, undo=steps.rest)
+    held = await binds.held(record.id)
+    if held is not None:
+        steps.keep_after(held.aclose)
     life = Life(
         instance, session, records, bus, rest=steps.keep(), idle_timeout=record.spec.idle_timeout
     )
     life.ends = record.ends
     receipt = await _receipt_again(record, features, life, user)
-    return Sandbox(Context(life, record.spec, features, user), receipt, network)
+    return _joined(Context(life, record.spec, features, user), receipt, network, held, where)
+
+
+def _joined(
+    context: Context,
+    receipt: Receipt,
+    network: networking.Networking,
+    workspace: Workspace | None,
+    where: Where,
+) -> Sandbox:
+    def again(prepared: WorkspacePrepared) -> Coroutine[Any, Any, Sandbox]:
+        return open_new(context.spec, replace(where, workspace=prepared))
+
+    if workspace is not None:
+        workspace.join(context, again)
+    return Sandbox(context, receipt, network, workspace)
 
 
 async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:

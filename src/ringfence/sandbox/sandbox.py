@@ -24,6 +24,7 @@ from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
 from ringfence.sandbox.stdin import Stdin
+from ringfence.sandbox.workspace import Workspace, absent
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -34,6 +35,7 @@ from ringfence.spec import (
     Ulimits,
     Usage,
 )
+from ringfence.workspace import Snapshot
 
 _EVENTS_KEPT = 1000
 GRACEFUL_SECONDS = 2.0
@@ -43,7 +45,13 @@ GRACEFUL_SECONDS = 2.0
 class Sandbox:
     """One sandbox; see the module. Belongs to the event loop that opened it."""
 
-    def __init__(self, context: Context, receipt: Receipt, network: Networking) -> None:
+    def __init__(
+        self,
+        context: Context,
+        receipt: Receipt,
+        network: Networking,
+        workspace: Workspace | None = None,
+    ) -> None:
         self._context = context
         self._running = Running(context)
         self._receipt = receipt
@@ -51,6 +59,7 @@ class Sandbox:
         context.bus.subscribe(self._remember)
         self.files = Files(context)
         self.network = network
+        self._workspace = workspace
 
     def _remember(self, event: Event) -> None:
         if event.sandbox_id == self._context.id:
@@ -80,6 +89,13 @@ class Sandbox:
     def info(self) -> SandboxInfo:
         """Id, backend, image, state as known here, labels, transport and ends."""
         return control.info(self._context)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Its repository: changes, patch, apply, discard. StateError when it has none."""
+        if self._workspace is None:
+            raise absent()
+        return self._workspace
 
     @property
     def env(self) -> Environment:
@@ -264,6 +280,21 @@ class Sandbox:
         """Change limits of the running sandbox; what is None stays. All limits now in force.
         UnsupportedError, naming what cannot be changed, before anything is."""
         return await control.update(self._context, limits)
+
+    async def snapshot(self) -> Snapshot:
+        """Keep the present state of its workspace; `open(snapshot=digest)` starts from it.
+
+        StateError without a repository in mode copy, ResourceExhaustedError when the disk is full.
+        """
+        return await self.workspace.snapshot()
+
+    async def fork(self, number: int) -> "list[Sandbox]":
+        """So many sandboxes like this one, whose workspaces start from its present state.
+
+        Commands and what is outside the workspace are not copied. They are the caller's to end.
+        An error or a cancellation leaves none of them.
+        """
+        return await self.workspace.fork(number)
 
     async def detach(self) -> None:
         """End the session and leave the sandbox to its lifetime. StateError unless detached."""

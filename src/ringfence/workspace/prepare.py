@@ -17,6 +17,7 @@ from ringfence.workspace.entries import Entry, entry_of
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.plan import Plan, build_history, look
 from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
+from ringfence.workspace.select import Selection
 from ringfence.workspace.staging import Ownership, dress, open_root, root_entry, stage
 
 DEFAULT_SIZE = 2 << 30
@@ -60,9 +61,7 @@ def prepare(
     whom = For(uid, gid, privileged, volumes, strategy)
     try:
         directory.mkdir(mode=0o711, parents=True)
-        source = sources.find(repository, directory, forbidden=forbidden)
-        _check_apart(source.root, directory, source.cloned)
-        found = look(repository, source, directory)
+        found = _found(repository, directory, forbidden, start)
         work = _Work(repository, found, directory, whom)
         if start is not None and repository.mode != "copy":
             raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
@@ -78,6 +77,37 @@ def prepare(
         clean(directory)
         raise
     return prepared
+
+
+def _found(
+    repository: Repository, directory: Path, forbidden: tuple[Path, ...], start: Path | None
+) -> Plan:
+    """What goes in. Of a snapshot everything does, and the host's git does not look at it."""
+    if start is not None:
+        original = None
+        if not sources.is_url(repository.path) and Path(repository.path) != start:
+            original = sources.check_root(repository.path, forbidden=forbidden)
+        return Plan(sources.Source(start, original), Selection())
+    source = sources.find(repository, directory, forbidden=forbidden)
+    _check_apart(source.root, directory, source.cloned)
+    return look(repository, source, directory)
+
+
+def environment(repository: Repository) -> dict[str, str]:
+    """Git's settings for the commands inside, as variables."""
+    identity = repository.git
+    return history.settings(
+        {
+            "user.name": identity.user_name,
+            "user.email": identity.user_email,
+            "init.defaultBranch": identity.default_branch,
+            "safe.directory": repository.mount_point,
+            "core.trustctime": "false",
+            "core.checkStat": "minimal",
+            "gc.auto": "0",
+            **identity.config,
+        }
+    )
 
 
 def _check_apart(root: Path, directory: Path, cloned: bool) -> None:
@@ -121,22 +151,6 @@ class _Work:
             directory_mode=self.repository.directory_mode,
         )
 
-    def env(self) -> dict[str, str]:
-        """Git's settings, as variables."""
-        identity = self.repository.git
-        return history.settings(
-            {
-                "user.name": identity.user_name,
-                "user.email": identity.user_email,
-                "init.defaultBranch": identity.default_branch,
-                "safe.directory": self.repository.mount_point,
-                "core.trustctime": "false",
-                "core.checkStat": "minimal",
-                "gc.auto": "0",
-                **identity.config,
-            }
-        )
-
     def prepared(self, strategy: Strategy, binds: list[Binding]) -> Prepared:
         return Prepared(
             directory=self.directory,
@@ -144,7 +158,7 @@ class _Work:
             mode=self.repository.mode,
             mount_point=self.repository.mount_point,
             binds=tuple(binds),
-            env=self.env(),
+            env=environment(self.repository),
             original=None if self.found.source.cloned else self.found.source.original,
             warnings=tuple(self.found.warnings),
         )

@@ -1,0 +1,213 @@
+"""The repository of a sandbox, as its user holds it: what changed, and what becomes of that.
+
+All is found out on the host, from the files themselves; no command runs inside. While files are
+compared the sandbox is frozen where its backend can do that.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ringfence.backends.state import state_directory
+from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.sandbox import control
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.finish import finish
+from ringfence.sandbox.life import DETACHED
+from ringfence.spec import State
+from ringfence.workspace import (
+    Changes,
+    For,
+    Patch,
+    Prepared,
+    apply,
+    clean,
+    discard,
+    download,
+    fork,
+    snapshot,
+)
+from ringfence.workspace.prepared import MAX_BYTES, Since
+from ringfence.workspace.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ringfence.sandbox.sandbox import Sandbox
+
+T = TypeVar("T")
+Again = Callable[[Prepared], Coroutine[Any, Any, "Sandbox"]]
+_ID_BYTES = 6
+
+
+def snapshots() -> Path:
+    """Where snapshots are kept."""
+    return state_directory() / "snapshots"
+
+
+class Workspace:
+    """See the module. Paths are relative to the workspace, as text with surrogateescape.
+
+    since: compare with the repository as it was at open, or, in a fork, with its parent.
+    max_bytes: of changed content that are read, else ResourceExhaustedError. All raise StateError
+    in mode rw, where no other state is kept, and for a file that changes while it is read.
+    Cancellation is raised once the files under way are done with.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self._context: Context | None = None
+        self._again: Again | None = None
+
+    def join(self, context: Context, again: Again) -> None:
+        """Belong to this sandbox from now on. again: opens one like it on another workspace."""
+        self._context, self._again = context, again
+
+    @property
+    def mount_point(self) -> str:
+        """Where it appears inside."""
+        return self.prepared.mount_point
+
+    @property
+    def strategy(self) -> str:
+        """How writes are kept from the original: overlay, volume, copy, or bind (not at all)."""
+        return self.prepared.strategy
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was worth knowing when it was made."""
+        return self.prepared.warnings
+
+    async def changes(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> Changes:
+        """Added, modified, deleted, renamed files and changed modes, with sizes and digests.
+
+        Hidden files are never deletions; git's own directory is left out.
+        """
+        return await self._still(lambda p: p.changes(since=since, max_bytes=max_bytes))
+
+    async def patch(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> bytes:
+        """The changes as a git patch, with binary files and renames; empty when nothing changed."""
+        return (await self._patch(since, max_bytes)).data
+
+    async def summary(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> str:
+        """The changes as `git diff --stat` says them; empty when nothing changed."""
+        return (await self._patch(since, max_bytes)).stat
+
+    async def _patch(self, since: Since, max_bytes: int) -> Patch:
+        return await self._still(lambda p: p.patch(since=since, max_bytes=max_bytes))
+
+    async def download(
+        self,
+        paths: Sequence[str],
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> list[str]:
+        """Copy files or directories into a directory of the host; the paths of the files.
+
+        Nothing there is replaced and no link is followed. NotFoundError, AlreadyExistsError.
+        """
+        place = Path(destination)
+        return await self._still(lambda p: download(p, paths, place, max_bytes=max_bytes))
+
+    async def apply(self, *, since: Since = "repository") -> Changes:
+        """Write the changes into the original, whole or not at all; the changes.
+
+        StateError names a file of the original that is not what the sandbox started from.
+        """
+        return await self._still(lambda p: apply(p, since=since))
+
+    async def discard(self) -> Changes:
+        """Put it back to its start, git's directory included; what is gone."""
+        return await self._still(discard)
+
+    async def snapshot(self) -> Snapshot:
+        """Keep its present state under a digest, which `open(snapshot=...)` takes."""
+        place = await asyncio.to_thread(snapshots)
+        return await self._still(lambda p: snapshot(p, place))
+
+    async def fork(self, number: int) -> "list[Sandbox]":
+        """So many sandboxes like this one, each on a workspace of its own that starts from the
+        present state. They are the caller's to end.
+
+        InvalidSpecError unless there is a repository in mode copy. An error or a cancellation
+        leaves none of them.
+        """
+        if number < 1 or self.prepared.mode != "copy" or self._again is None:
+            raise InvalidSpecError(
+                "fork takes a number above 0, of a sandbox with a repository in mode copy",
+                op="fork",
+            )
+        parent = self.prepared.directory.parent
+        places = [parent / secrets.token_hex(_ID_BYTES) for _ in range(number)]
+        whom = For(0, 0, os.geteuid() == 0, strategy=self.prepared.strategy)
+        try:
+            made = await self._still(lambda p: fork(p, places, whom))
+            return await _opened([self._again(one) for one in made])
+        except BaseException:
+            for place in places:
+                await finish(asyncio.to_thread(clean, place))
+            raise
+
+    async def _still(self, work: Callable[[Prepared], T]) -> T:
+        async with self.frozen():
+            return await finish(_threaded(work, self.prepared))
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """While nothing inside runs, where the backend can freeze; else as it is."""
+        context = self._context
+        if context is None or context.life.state is not State.RUNNING:
+            yield
+            return
+        context.life.check("workspace")
+        paused = False
+        if context.features.pause:
+            try:
+                await control.pause(context)
+            except SandboxError as error:
+                if context.life.ended:
+                    raise
+                context.life.blame(error)
+            else:
+                paused = True
+        try:
+            yield
+        finally:
+            if paused:
+                await finish(control.resume(context))
+
+    async def aclose(self) -> None:
+        """Remove what was made for it, unless its sandbox goes on without this holder."""
+        if self._context is not None and self._context.life.reason == DETACHED:
+            return
+        await finish(asyncio.to_thread(self.prepared.close))
+
+
+async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
+    return await asyncio.to_thread(work, prepared)
+
+
+async def _opened(openings: "list[Coroutine[Any, Any, Sandbox]]") -> "list[Sandbox]":
+    """All of them, or none when one fails."""
+    tasks = [asyncio.ensure_future(opening) for opening in openings]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await finish(_ended(tasks))
+        raise
+
+
+async def _ended(tasks: "list[asyncio.Task[Sandbox]]") -> None:
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(result, BaseException):
+            await result.delete(grace=0.0)
+
+
+def absent() -> StateError:
+    """The error for a sandbox without a repository."""
+    return StateError("the sandbox has no repository: open it with one", op="workspace")
