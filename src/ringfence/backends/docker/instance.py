@@ -63,7 +63,7 @@ class DockerInstance:
         waiting, self._waiting = self._waiting, None
         if self.record.transport == "stream":
             if not isinstance(waiting, streams.Attached) or waiting.ended:
-                waiting = await streams.attach(self._engine, self.record.native)
+                waiting = await self._attached()
             return waiting.join(factory)
         if not isinstance(waiting, socket.socket):
             waiting = await self._dialled()
@@ -73,6 +73,18 @@ class DockerInstance:
             waiting.close()
             raise
         return transport
+
+    async def _attached(self) -> streams.Attached:
+        attached = await streams.attach(self._engine, self.record.native)
+        try:
+            # Engines attach to what has ended too, and then nothing ever comes.
+            seen = await self._inspect()
+            if seen is None or seen.state is State.EXITED:
+                raise self._lost("connect")
+        except BaseException:
+            attached.abort()
+            raise
+        return attached
 
     async def _dialled(self) -> socket.socket:
         seen = await self._inspect()
