@@ -5,7 +5,21 @@ from typing import Any
 
 import typer
 
-from ringfence.cli import audit, create, doctor, exec, files, life, ps, rm, run, shell, spec, watch  # noqa: A004 - a verb's name
+from ringfence.cli import (
+    audit,
+    create,
+    doctor,
+    exec,  # noqa: A004 - a verb's name
+    files,
+    life,
+    policy,
+    ps,
+    rm,
+    run,
+    shell,
+    spec,
+    watch,
+)
 
 _COMMANDS = "Commands"
 _SANDBOXES = "Sandboxes"
@@ -37,6 +51,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 GROUPS: Mapping[str, tuple[typer.Typer, str]] = {
     "spec": (spec.group, _MACHINE),
     "audit": (audit.group, _MACHINE),
+    "policy": (policy.group, _MACHINE),
 }
 
 _OURS_FIRST = {"allow_interspersed_args": False}
