@@ -30,8 +30,8 @@ def test_the_differences_are_those_of_the_rows() -> None:
 
 def test_every_group_that_is_refused_is_told_with_its_reason() -> None:
     told = {row.control: row.why for row in explain.refused("strict")}
-    for group in GROUPS:
-        assert told[group.name] == group.reason
+    for refused in GROUPS:
+        assert told[refused.name] == refused.reason
     assert "tracing" not in {row.control for row in explain.refused("permissive")}
 
 
