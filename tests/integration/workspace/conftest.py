@@ -1,0 +1,70 @@
+"""Workspaces on real mounts, and sandboxes on real backends."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.spec import Repository
+from ringfence.workspace import Prepared, clean, mounts, prepare
+from tests.conftest import require_bwrap, require_docker, require_root
+from tests.images import DEBIAN
+from tests.unit.workspace.conftest import repository
+
+__all__ = ["repository"]
+Mount = Callable[..., Prepared]
+BACKENDS = [
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("process", marks=pytest.mark.process),
+]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Mount]:
+    """Prepare workspaces as root, seen by uid 1000; all are closed at the end."""
+    require_root()
+    made: list[Path] = []
+
+    def prepared(path: Path, *, uid: int = 1000, **fields: Any) -> Prepared:
+        directory = tmp_path / "state" / f"workspace-{len(made)}"
+        made.append(directory)
+        known = {name: fields.pop(name) for name in ("strategy", "privileged", "volumes", "start")
+                 if name in fields}  # fmt: skip
+        return prepare(
+            Repository(path=str(path), **fields),
+            directory=directory,
+            uid=uid,
+            gid=uid,
+            **{"privileged": True, **known},
+        )
+
+    yield prepared
+    for directory in made:
+        clean(directory)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that every user can reach, which pytest's own cannot."""
+    require_root()
+    place = Path(tempfile.mkdtemp(prefix="ringfence-test-"))
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        for left in mounts.mounted_below(place):
+            mounts.unmount(left)
+        shutil.rmtree(place)
+
+
+def opened_on(backend: str) -> dict[str, Any]:
+    """Arguments of `ringfence.open` for one backend, if it is there."""
+    if backend == "docker":
+        require_docker(DEBIAN)
+        return {"backend": "docker", "image": DEBIAN}
+    require_root()
+    require_bwrap()
+    return {"backend": "process"}

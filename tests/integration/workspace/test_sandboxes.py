@@ -1,0 +1,244 @@
+"""The round trip of a repository through real sandboxes."""
+
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence import Repository
+from ringfence.errors import InvalidSpecError, ResourceExhaustedError, StateError
+from ringfence.sandbox import binds
+from ringfence.workspace import For, attach, clean, mounts, prepare
+from tests.conftest import require_docker
+from tests.images import DEBIAN
+from tests.integration.workspace.conftest import BACKENDS, opened_on
+from tests.unit.workspace.conftest import digest_of_tree, git
+
+
+async def shell(sandbox: Any, line: str) -> str:
+    result = await sandbox.exec(shell=line, timeout=60)
+    assert result.exit_code == 0, result.stderr
+    return str(result.stdout.decode())
+
+
+def owner(path: Path) -> int:
+    return path.stat().st_uid
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_copy_gives_a_writable_view_and_a_patch(
+    backend: str, repository: Path, state_directory: Path
+) -> None:
+    before = digest_of_tree(repository)
+    place = repository.parent / "out"
+    async with ringfence.open(
+        **opened_on(backend), repository=Repository(path=str(repository), size="32m")
+    ) as sandbox:
+        work = sandbox.workspace
+        assert await shell(sandbox, "pwd; ls -A") == (
+            "/workspace\n.git\nREADME.md\nlink\nrun.sh\nsrc\n"
+        )
+        if backend == "docker":
+            said = await shell(
+                sandbox,
+                "echo more >> README.md && git commit -q -a -m inside && git log --format=%an:%s"
+                " && git status --porcelain",
+            )
+            assert said == "Ringfence:inside\nAda:first\n"
+        else:
+            await shell(sandbox, "echo more >> README.md")
+        await shell(sandbox, "mkdir out; echo result > out/report; rm run.sh")
+        changes = await work.changes()
+        assert changes.of("modified") == ("README.md",)
+        assert changes.of("deleted") == ("run.sh",)
+        assert b"+more\n" in await work.patch()
+        assert "3 files changed" in await work.summary()
+        assert await work.download(["out"], place) == ["out/report"]
+        assert digest_of_tree(repository) == before
+        await work.apply()
+        assert (repository / "README.md").read_text() == "A project.\nmore\n"
+        assert await shell(sandbox, "echo still here") == "still here\n"
+        await work.discard()
+        assert "A project.\n#!/bin/sh" in await shell(sandbox, "cat README.md run.sh")
+        full = await sandbox.exec(shell="head -c 80m /dev/zero > big")
+        assert full.exit_code != 0
+        directory = work.prepared.directory
+        assert directory.exists()
+    assert not directory.exists()
+    assert not mounts.mounted_below(state_directory)
+    assert git(repository, "log", "--format=%s").strip() == "first"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_ro_and_rw_hide_and_guard(
+    backend: str, repository: Path, state_directory: Path
+) -> None:
+    (repository / "vendor/.git").mkdir(parents=True)
+    (repository / "vendor/.git/config").write_text("token\n")
+    for mode in ("ro", "rw"):
+        async with ringfence.open(
+            **opened_on(backend), repository=Repository(path=str(repository), mode=mode)
+        ) as sandbox:
+            assert await shell(sandbox, "cat .env vendor/.git/config 2>/dev/null; true") == ""
+            written = await sandbox.exec(shell="echo x > written")
+            assert (written.exit_code == 0) is (mode == "rw")
+            for path in (".git/config", ".git/hooks/x", "vendor/.git/config", ".env"):
+                denied = await sandbox.exec(shell=f"echo x > {path}")
+                assert denied.exit_code != 0, path
+            if mode == "ro":
+                assert len(await sandbox.workspace.changes()) == 0
+            else:
+                with pytest.raises(StateError, match="rw"):
+                    await sandbox.workspace.patch()
+    assert (repository / "written").read_text() == "x\n"
+    assert owner(repository / "written") == owner(repository)
+    assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
+
+
+@pytest.mark.docker
+async def test_snapshot_and_fork_of_a_sandbox(repository: Path, state_directory: Path) -> None:
+    where = opened_on("docker")
+    async with ringfence.open(**where, repository=str(repository)) as parent:
+        await shell(parent, "echo parent >> README.md")
+        kept = await parent.snapshot()
+        forks = await parent.fork(3)
+        try:
+            for number, one in enumerate(forks):
+                assert await shell(one, "cat README.md") == "A project.\nparent\n"
+                await shell(one, f"echo {number} > mine")
+            changes = [await one.workspace.changes(since="parent") for one in forks]
+            assert [change.of("added") for change in changes] == [("mine",)] * 3
+            assert (await forks[0].workspace.changes()).of("modified") == ("README.md",)
+        finally:
+            for one in forks:
+                await one.delete(grace=0)
+        with pytest.raises(InvalidSpecError):
+            await parent.fork(0)
+    async with ringfence.open(**where, snapshot=kept.digest) as again:
+        assert await shell(again, "cat README.md") == "A project.\nparent\n"
+        assert len(await again.workspace.changes()) == 0
+        await shell(again, "echo x > y")
+        with pytest.raises(StateError, match="original"):
+            await again.workspace.apply()
+    assert not list((state_directory / "workspaces/.layers").iterdir())
+
+
+@pytest.mark.docker
+async def test_a_detached_sandbox_keeps_its_workspace(
+    repository: Path, state_directory: Path
+) -> None:
+    async with ringfence.open(
+        **opened_on("docker"), repository=str(repository), detached=True, lifetime="10m"
+    ) as first:
+        await shell(first, "echo first >> README.md")
+    again = await ringfence.open(id=first.id)
+    try:
+        assert await shell(again, "cat README.md") == "A project.\nfirst\n"
+        assert (await again.workspace.changes()).of("modified") == ("README.md",)
+    finally:
+        await again.delete(grace=0)
+    assert not mounts.mounted_below(state_directory)
+    assert not (state_directory / "workspaces" / first.id).exists()
+
+
+@pytest.mark.docker
+async def test_an_open_that_fails_leaves_nothing(repository: Path, state_directory: Path) -> None:
+    where = opened_on("docker")
+    absent = {**where, "image": f"ringfence-test/none-{uuid.uuid4().hex}"}
+    with pytest.raises(ringfence.SandboxError):
+        await ringfence.open(**absent, repository=str(repository))
+    async with ringfence.open(**where, repository=str(repository)) as sandbox:
+        await shell(sandbox, "head -c 3m /dev/zero > big")
+        with pytest.raises(ResourceExhaustedError):
+            await sandbox.workspace.patch(max_bytes=1 << 20)
+        assert await shell(sandbox, "echo thawed") == "thawed\n"
+    assert not mounts.mounted_below(state_directory)
+    assert [p.name for p in (state_directory / "workspaces").iterdir()] == [".layers"]
+
+
+SCRIPT = """cd /workspace
+cat .env 2>/dev/null
+echo more >> README.md
+rm -rf src && mkdir src && echo n > src/new
+git -c safe.directory=* status --porcelain"""
+
+
+def prepare_as(uid: int, path: Path, directory: Path) -> None:
+    """Prepare a workspace in a process of an ordinary user, as a client in the docker group."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            prepare(
+                Repository(path=str(path)),
+                directory=directory,
+                uid=uid,
+                gid=uid,
+                privileged=False,
+                volumes=True,
+            )
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.docker
+def test_the_daemon_mounts_the_overlay_for_a_client_who_may_not(
+    repository: Path, open_place: Path
+) -> None:
+    require_docker(DEBIAN)
+    project = open_place / "project"
+    shutil.copytree(repository, project, symlinks=True)
+    for path in [open_place, project, *project.rglob("*")]:
+        os.chown(path, 1000, 1000, follow_symlinks=False)
+    directory = open_place / "work"
+    prepare_as(1000, project, directory)
+    prepared = attach({"directory": str(directory)})
+    assert prepared.strategy == "volume"
+    options = prepared.binds[0].volume or {}
+    mount = ["type=volume", "dst=/workspace", "volume-driver=local", "volume-nocopy=true"]
+    mount += [f'"volume-opt={name}={value}"' for name, value in options.items()]
+    command = ["docker", "run", "--rm", "--network=none", "--user=1000:1000"]
+    command += ["--mount", ",".join(mount), DEBIAN, "sh", "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "hunter2" not in done.stdout
+    assert " M README.md" in done.stdout
+    changes = prepared.changes()
+    assert changes.of("modified") == ("README.md",)
+    assert changes.of("deleted") == ("src/code.py", "src/data.bin")
+    assert changes.of("added") == ("src/new",)
+    assert b"+more\n" in prepared.patch().data
+    assert (project / "src/code.py").exists()
+    clean(directory)
+
+
+@pytest.mark.docker
+async def test_the_backend_passes_the_volume_on(
+    repository: Path, open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = opened_on("docker")
+    project = open_place / "project"
+    shutil.copytree(repository, project, symlinks=True)
+    monkeypatch.setenv("RINGFENCE_STATE_DIR", str(open_place / "state"))
+
+    def whom(granted: object, facts: object, *, volumes: bool) -> For:
+        return For(1000, 1000, privileged=False, volumes=volumes)
+
+    for path in [project, *project.rglob("*")]:
+        os.chown(path, 1000, 1000, follow_symlinks=False)
+    monkeypatch.setattr(binds, "whom_for", whom)
+    async with ringfence.open(**where, repository=str(project)) as sandbox:
+        assert sandbox.workspace.strategy == "volume"
+        await shell(sandbox, "echo more >> README.md")
+        assert b"+more\n" in await sandbox.workspace.patch()
+    assert (project / "README.md").read_text() == "A project.\n"
