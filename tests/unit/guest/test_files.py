@@ -364,6 +364,7 @@ async def test_too_long_a_name(place: Place) -> None:
 
 @settings(
     max_examples=40,
+    derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -174,9 +174,15 @@ class Write:
         if self.flags & WriteFlag.PARENTS:
             above = self._path.rpartition(b"/")[0]
             if above:
-                tree.mkdir(above, self._user, parents=True)
+                self._make_parents(above)
         self._check_target()
         self.put(first)
+
+    def _make_parents(self, above: bytes) -> None:
+        try:
+            self._tree.mkdir(above, self._user, parents=True)
+        except FileExistsError:
+            raise failure(errno.ENOTDIR) from None
 
     def _check_target(self) -> None:
         if not self.flags & WriteFlag.ATOMIC:

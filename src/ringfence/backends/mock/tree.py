@@ -152,6 +152,10 @@ class Tree:
             name = b""
         return trail[-1], b""
 
+    def _is_link(self, path: bytes, who: Cred) -> bool:
+        parent, name = self._parent(path, who, follow_last=False)
+        return name in parent.entries and parent.entries[name].is_link
+
     def exists(self, path: bytes) -> bool:
         """Whether something is at `path`, whoever asks."""
         try:
@@ -173,9 +177,9 @@ class Tree:
     def open_read(self, path: bytes, who: Cred) -> Node:
         """The readable regular file at `path`."""
         node = self.find(path, who)
+        node.check(who, _READ)
         if node.is_directory:
             raise failure(errno.EISDIR)
-        node.check(who, _READ)
         return node
 
     def walk(self, path: bytes, who: Cred, depth: int) -> Iterator[tuple[bytes, Node]]:
@@ -200,7 +204,7 @@ class Tree:
         self, path: bytes, who: Cred, *, create: bool, exclusive: bool, mode: int
     ) -> Node:
         """The writable regular file at `path`, made when asked for."""
-        parent, name = self._parent(path, who, follow_last=True)
+        parent, name = self._parent(path, who, follow_last=not exclusive)
         if not name:
             raise failure(errno.EISDIR)
         node = parent.entries.get(name)
@@ -251,13 +255,18 @@ class Tree:
         for count in range(1, len(parts) + 1):
             place = b"/" + b"/".join(parts[:count])
             try:
-                node = self.find(place, who)
-            except FileNotFoundError:
-                self.mkdir(place, who, mode=mode)
-            else:
-                if not node.is_directory:
-                    last = count == len(parts)
-                    raise failure(errno.EEXIST if last else errno.ENOTDIR)
+                self._mkdir_unless_there(place, who, mode)
+            except FileExistsError:
+                raise failure(errno.EEXIST if count == len(parts) else errno.ENOTDIR) from None
+
+    def _mkdir_unless_there(self, path: bytes, who: Cred, mode: int) -> None:
+        try:
+            node = self.find(path, who)
+        except FileNotFoundError:
+            self.mkdir(path, who, mode=mode)
+        else:
+            if not node.is_directory:
+                raise failure(errno.EEXIST)
 
     def symlink(self, target: bytes, path: bytes, who: Cred) -> None:
         """Make a symbolic link."""
@@ -293,12 +302,12 @@ class Tree:
         if node is None:
             raise failure(errno.ENOENT)
         count = 0
+        self._check_removal(parent, node, who)
         if node.is_directory and node.entries:
             if not recursive:
                 raise failure(errno.ENOTEMPTY)
             for child in list(node.entries):
                 count += self.remove(path + b"/" + child, who, recursive=True)
-        self._check_removal(parent, node, who)
         del parent.entries[name]
         parent.mtime_ns = time.time_ns()
         self._changed(DELETED | (IS_DIRECTORY if node.is_directory else 0), path)
@@ -319,30 +328,42 @@ class Tree:
             raise failure(errno.EBUSY)
         if node is None:
             raise failure(errno.ENOENT)
+        taken = new_parent.entries.get(new_name)
+        if taken is not None and not replace:
+            raise failure(errno.EEXIST)
         if _holds(node, new_parent):
             raise failure(errno.EINVAL)
-        taken = new_parent.entries.get(new_name)
+        if taken is not None and _holds(taken, parent):
+            raise failure(errno.ENOTEMPTY)
         if taken is not None and taken is not node:
-            _check_replacement(node, taken, replace=replace)
+            _check_replacement(node, taken)
             self._check_removal(new_parent, taken, who)
         self._check_removal(parent, node, who)
         new_parent.check(who, _WRITE | _SEARCH)
+        if node.is_directory and new_parent is not parent:
+            node.check(who, _WRITE)
         del parent.entries[name]
         new_parent.entries[new_name] = node
         kind = IS_DIRECTORY if node.is_directory else 0
         self._changed(MOVED_FROM | kind, path)
         self._changed(MOVED_TO | kind, to)
 
-    def copy(self, path: bytes, to: bytes, who: Cred, *, recursive: bool = False) -> int:
+    def copy(
+        self, path: bytes, to: bytes, who: Cred, *, recursive: bool = False, top: bool = True
+    ) -> int:
         """Copy a file, a link or a tree; the bytes of its files."""
         node = self.find(path, who, follow=not recursive)
         if node.is_link:
             self.symlink(node.target, to, who)
             return 0
+        node.check(who, _READ)
         if not node.is_directory:
-            node.check(who, _READ)
             mode = stat.S_IMODE(node.mode)
+            if not top and self._is_link(to, who):
+                raise failure(errno.ELOOP)
             copy = self.open_write(to, who, create=True, exclusive=False, mode=mode)
+            if copy is node:
+                raise failure(errno.EINVAL)
             copy.data[:] = node.data
             self.modified(copy, to)
             return len(node.data)
@@ -351,13 +372,12 @@ class Tree:
         names = list(self.directory(path, who).entries)
         self.mkdir(to, who, mode=stat.S_IMODE(node.mode), parents=True)
         return sum(
-            self.copy(path + b"/" + name, to + b"/" + name, who, recursive=True) for name in names
+            self.copy(path + b"/" + name, to + b"/" + name, who, recursive=True, top=False)
+            for name in names
         )
 
 
-def _check_replacement(node: Node, taken: Node, *, replace: bool) -> None:
-    if not replace:
-        raise failure(errno.EEXIST)
+def _check_replacement(node: Node, taken: Node) -> None:
     if taken.is_directory and not node.is_directory:
         raise failure(errno.EISDIR)
     if node.is_directory and not taken.is_directory:

@@ -104,7 +104,7 @@ static int copy_entry(int from, const char *name, int to, const char *new_name, 
 	if (!S_ISREG(st.st_mode))
 		return mknodat(to, new_name, st.st_mode, st.st_rdev) == 0 ? 0 : -errno;
 	int source = openat(from, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW);
-	return source < 0 ? -errno : copy_file(source, to, new_name, O_NOFOLLOW, bytes);
+	return source < 0 ? -errno : copy_file(source, to, new_name, made ? O_NOFOLLOW : 0, bytes);
 }
 
 /* All that is in `from`, which is closed here. */

@@ -86,7 +86,9 @@ static int make_directory(const char *path, mode_t mode)
 		return 0;
 	if (errno != EEXIST)
 		return -errno;
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : -EEXIST;
+	if (stat(path, &st) < 0)
+		return errno == ENOENT ? -EEXIST : -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -EEXIST;
 }
 
 int make_directories(char *path, mode_t mode)
@@ -101,14 +103,11 @@ int make_directories(char *path, mode_t mode)
 
 int make_parents(char *path, mode_t mode)
 {
-	struct stat st;
-
 	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = 0;
 		int error = make_directory(path, mode);
-		bool other = error == -EEXIST && stat(path, &st) == 0;
 		*slash = '/';
-		if (other && slash[strspn(slash, "/")])
+		if (error == -EEXIST && slash[strspn(slash, "/")])
 			return -ENOTDIR;
 		if (error < 0)
 			return error;
@@ -142,14 +141,15 @@ int check_regular(int fd, bool writes, struct stat *st)
 	return strstr(path, own) ? -EACCES : 0;
 }
 
-static int move_beside(const char *from, const char *to)
+/* Where the system call is not known. A directory has no link(2): something may come between the look and the act. */
+static int rename_by_link(const char *from, const char *to)
 {
 	struct stat st;
 
-	if (link(from, to) == 0)
-		return unlink(from) == 0 ? 0 : -errno;
-	if (errno != EPERM && errno != EISDIR)
+	if (lstat(from, &st) < 0)
 		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return link(from, to) == 0 && unlink(from) == 0 ? 0 : -errno;
 	if (lstat(to, &st) == 0)
 		return -EEXIST;
 	return rename(from, to) == 0 ? 0 : -errno;
@@ -159,7 +159,5 @@ int rename_new(const char *from, const char *to)
 {
 	if (syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, NO_REPLACE) == 0)
 		return 0;
-	if (errno != EINVAL && errno != ENOSYS && errno != EPERM)
-		return -errno;
-	return move_beside(from, to);
+	return errno == EINVAL || errno == ENOSYS ? rename_by_link(from, to) : -errno;
 }

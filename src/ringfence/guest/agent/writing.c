@@ -62,6 +62,8 @@ static int open_atomic(struct writing *writing)
 	struct stat st;
 	const char *name = strrchr(writing->path, '/') + 1;
 
+	writing->flags &= ~(u32)APPEND;
+	writing->at = 0;
 	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return -EISDIR;
 	if (strlen(name) > NAME_MAX)
