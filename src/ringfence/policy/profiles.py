@@ -1,7 +1,7 @@
 """The named profiles: how much trust a task deserves, as values for every control."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ringfence.spec import Limits, Security, Ulimit, Ulimits
 
@@ -138,3 +138,18 @@ PROFILES: Mapping[str, Profile] = {
     profile.name: profile for profile in (STRICT, STANDARD, PERMISSIVE)
 }
 """Every profile by its name, the narrowest first."""
+
+
+def is_gvisor(runtime: str | None) -> bool:
+    """Whether an OCI runtime's name says that it is gVisor."""
+    return runtime is not None and runtime.split("-")[0] in ("runsc", "gvisor")
+
+
+def for_runtime(profile: Profile, runtime: str | None) -> Profile:
+    """The profile without what a runtime has no such thing for: gVisor's kernel has no POSIX message
+    queues and refuses to limit them."""
+    if not is_gvisor(runtime):
+        return profile
+    ulimits = profile.limits.ulimits.model_copy(update={"msgqueue": None})
+    limits = profile.limits.model_copy(update={"ulimits": ulimits})
+    return replace(profile, limits=limits)

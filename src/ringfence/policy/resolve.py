@@ -9,7 +9,7 @@ from ringfence.policy.bounds import Bound, bounds, narrow
 from ringfence.policy.ceiling import Ceiling
 from ringfence.policy.checks import denials
 from ringfence.policy.facts import Facts
-from ringfence.policy.profiles import PROFILES, Profile
+from ringfence.policy.profiles import PROFILES, Profile, for_runtime
 from ringfence.policy.users import choose_user
 from ringfence.spec import Limits, SandboxSpec, Security, Ulimit, Ulimits
 from ringfence.spec.limits import cores
@@ -36,7 +36,7 @@ def resolve(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = Non
 def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None) -> Grant:
     """As `resolve`, with the notes of what was lowered."""
     ceiling = ceiling or Ceiling()
-    profile = PROFILES[request.profile]
+    profile = for_runtime(PROFILES[request.profile], request.security.runtime)
     denied = denials(request, profile, ceiling)
     machine, operator = bounds(facts, ceiling)
     _refuse(denied + _above(request, operator), PolicyDeniedError)

@@ -120,7 +120,8 @@ class Creation:
             self._directory = directory
             self._door = Door(directory)
             return place.on_socket(directory, guest)
-        if local:
+        # gVisor executes only what can be read, and the guest here is not readable for commands.
+        if local and not is_gvisor(self._spec.security.runtime or self._machine.default_runtime):
             return place.on_stream(guest, marker)
         volume = await place.fill_volume(self._engine, self._image.facts.digest, guest)
         return place.on_volume(volume, marker)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringfence.backends.base import Evidence
+from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox.receipt.view import GuestView, parse_status
 from ringfence.spec import Control, SandboxSpec
 
@@ -51,7 +52,7 @@ class Findings:
     @property
     def gvisor(self) -> bool:
         """Whether gVisor's kernel answers inside instead of this machine's."""
-        return self.runtime.split("-")[0] in ("runsc", "gvisor")
+        return is_gvisor(self.runtime)
 
     def cgroup(self, *names: str) -> tuple[str, str] | None:
         """(content, where it stands) of the first of these cgroup files, outside before inside."""

@@ -12,6 +12,8 @@ _DEVICES = frozenset({
     "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr",
     "stdin", "stdout", "tty", "urandom", "zero",
 })  # fmt: skip
+_GVISOR_DEVICES = frozenset({"fuse", "net"})
+"""Those that gVisor's kernel has of its own; none leads to the host."""
 _HIDDEN = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENOTDIR)
 _INITIAL = {"cgroup": 4026531835, "pid": 4026531836, "uts": 4026531838, "ipc": 4026531839}
 """The namespaces that a machine starts with have these numbers everywhere."""
@@ -147,6 +149,8 @@ def _devices(found: Findings) -> Control:
     asked = found.spec.security.devices
     names = {device.removeprefix("/dev/").split("/")[0] for device in asked}
     more = found.view.devices - _DEVICES - names
+    if found.gvisor:
+        more -= _GVISOR_DEVICES
     missing = [
         device
         for device in asked
