@@ -3,11 +3,16 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ringfence
+
 IMAGE = "ringfence-test/debian"
+PYTHON = Path(__file__).with_name("bin")
+"""A `python` for the suites that ask for one by that name."""
 
 PERMISSIVE = {
     "profile": "permissive",
@@ -19,7 +24,12 @@ PERMISSIVE = {
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "docker": {"backend": "docker", "image": IMAGE, "user": "user", **PERMISSIVE},
-    "process": {"backend": "process", "profile": "permissive"},
+    "process": {
+        "backend": "process",
+        "profile": "permissive",
+        "mounts": [ringfence.Mount(source=str(PYTHON), destination="/opt/python")],
+        "env": {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin:/opt/python"},
+    },
 }
 
 

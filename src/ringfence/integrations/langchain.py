@@ -98,7 +98,7 @@ class RingfenceSandbox(BaseSandbox):
         if not path.startswith("/"):
             return FileDownloadResponse(path, None, "invalid_path")
         try:
-            return FileDownloadResponse(path, self.sandbox.files.read(path), None)
+            return FileDownloadResponse(path, self.sandbox.files.read(path, max_bytes=None), None)
         except SandboxError as error:
             return FileDownloadResponse(path, None, _literal(error))
 
