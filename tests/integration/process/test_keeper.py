@@ -32,7 +32,7 @@ class Kept:
 
     def __init__(self, directory: Path) -> None:
         self.home = Home(directory / f"kept-{uuid.uuid4().hex[:8]}")
-        self.home.make({})
+        self.home.make({}, "/bin/true")
         (self.home.run / "host.sock").touch()
         self.process: subprocess.Popen[bytes] | None = None
 

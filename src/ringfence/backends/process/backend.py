@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -208,9 +209,23 @@ class ProcessBackend:
     async def _look(self) -> Machine:
         async with self._looking:
             if self._machine is None:
-                self._machine = await machines.look(build.target())
+                self._machine = await machines.look(self._guest())
                 self._sweep(self._machine)
             return self._machine
+
+    def _guest(self) -> Path:
+        """The guest's program, copied to where sandboxes can have links to it if it can be read."""
+        source = build.target()
+        try:
+            status = source.stat()
+            copy = self._directory() / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
+            if not copy.exists():
+                new = copy.with_name(f".{copy.name}.{os.getpid()}")
+                shutil.copy(source, new)
+                new.rename(copy)
+        except (FileNotFoundError, PermissionError):
+            return source
+        return copy
 
     def _sweep(self, machine: Machine) -> None:
         """Remove what keepers that were killed left behind, and what no sandbox uses any more."""

@@ -14,8 +14,8 @@ from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS
 from ringfence.spec import SandboxSpec
 from ringfence.spec.names import CAPABILITIES
 
-GUEST = "/.ringfence/guest"
-RUN = "/.ringfence/run"
+RUN = "/.ringfence"
+GUEST = f"{RUN}/guest"
 GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 """What the guest needs to become each command's user and to end its processes."""
 
@@ -27,7 +27,7 @@ _CGROUPS_INSIDE = "/sys/fs/cgroup"
 @dataclass(frozen=True, slots=True)
 class Place:
     """All that a sandbox is made of. memory: its memory cgroup, shown inside so that the guest can
-    count its kills; "" for none."""
+    count its kills; "" for none. linked: whether the guest's program is in the home."""
 
     home: Home
     machine: Machine
@@ -36,6 +36,7 @@ class Place:
     plan: Plan
     binds: Sequence[Bind] = ()
     memory: str = ""
+    linked: bool = True
 
 
 def keeper(spec: SandboxSpec, place: Place) -> list[str]:
@@ -73,10 +74,9 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     if place.memory:
         where = _CGROUPS_INSIDE if place.plan.into else f"{_CGROUPS_INSIDE}/memory"
         args += ["--ro-bind", place.memory, where]
-    args += ["--ro-bind", str(place.home.run), RUN, "--ro-bind", place.machine.guest, GUEST]
-    args += ["--remount-ro", "/dev"]
-    if spec.security.read_only_root is not False:
-        args += ["--remount-ro", "/"]
+    args += ["--ro-bind", str(place.home.run), RUN]
+    if not place.linked:
+        args += ["--ro-bind", place.machine.guest, GUEST]
     args += ["--chdir", "/", "--info-fd", "3", "--"]
     guest = ["--socket", RUN]
     if not place.machine.privileged:
@@ -108,7 +108,7 @@ def _isolation(place: Place) -> list[str]:
 
 def _parents(spec: SandboxSpec, place: Place) -> list[str]:
     """Directories above mount points, which bubblewrap would make for their owner alone."""
-    targets = [RUN, *(bind.destination for bind in place.binds), *spec.security.tmpfs]
+    targets = [*(bind.destination for bind in place.binds), *spec.security.tmpfs]
     if place.memory:
         targets.append(f"{_CGROUPS_INSIDE}/memory")
     found = {str(above) for target in targets for above in PurePosixPath(target).parents}
@@ -130,6 +130,9 @@ def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     for path, _, _ in _tmpfs(spec):
         if not execution or path in ("/run", "/dev/shm"):  # noqa: S108 - names inside the sandbox
             args += ["--noexec", path]
+    args += ["--seal", "/dev"]
+    if security.read_only_root is not False:
+        args += ["--seal", "/"]
     for path in dict.fromkeys((*READ_ONLY_PATHS, *(security.read_only_paths or ()))):
         args += ["--read-only", path]
     for path in dict.fromkeys((*MASKED_PATHS, *(security.masked_paths or ()))):

@@ -63,18 +63,21 @@ class Creation:
         user = user_of(spec)
         entries, selected = self._root(user)
         plan, cgroup = self._plan()
-        home.make(
+        linked = home.make(
             {
                 "labels": dict(spec.labels),
                 "image": spec.image,
                 "created": record.created,
                 "etc": selected,
-            }
+            },
+            self.machine.guest,
         )
         keeper: Keeper | None = None
         try:
             memory = "" if cgroup is None else _memory(cgroup)
-            place = command.Place(home, self.machine, entries, user, plan, self.binds, memory)
+            place = command.Place(
+                home, self.machine, entries, user, plan, self.binds, memory, linked
+            )
             with Door(home.run) as door:
                 keeper = Keeper.spawn(command.keeper(spec, place), attached=not spec.detached)
                 program = self.program()

@@ -1,6 +1,6 @@
 """The directory of one sandbox: what its keeper and whoever looks for it share.
 
-    ID/run/       bound read-only into the sandbox; the socket that the guest dials
+    ID/run/       bound read-only into the sandbox: the guest's program, the socket that it dials
     ID/keeper     locked by the keeper while it lives
     ID/info       the guest's pid, written by bubblewrap
     ID/sandbox    labels and the like, for `found`
@@ -42,8 +42,11 @@ class Home:
         """The sandbox's id."""
         return self.path.name
 
-    def make(self, facts: Mapping[str, Any]) -> None:
-        """Make it, with `facts` for `found`. AlreadyExistsError."""
+    def make(self, facts: Mapping[str, Any], guest: str) -> bool:
+        """Make it, with `facts` for `found`. AlreadyExistsError.
+
+        False when it has no link to the program `guest`, only a place to bind it to.
+        """
         try:
             self.path.mkdir(mode=0o711)
         except FileExistsError:
@@ -54,6 +57,12 @@ class Home:
             ) from None
         self.run.mkdir(mode=0o711)
         (self.path / "sandbox").write_text(json.dumps(facts))
+        try:
+            os.link(guest, self.run / "guest")
+        except OSError:  # another owner's, another file system, or too many links
+            (self.run / "guest").touch()
+            return False
+        return True
 
     def facts(self) -> dict[str, Any] | None:
         """What `make` was given, None when that is gone or not whole."""

@@ -1,9 +1,10 @@
 /* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
  *
- *   ringfence-guest --enter [--noexec PATH | --read-only PATH | --mask PATH]... [--capabilities HEX] -- GUEST OPTIONS
+ *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]... [--capabilities HEX]
+ *                   -- GUEST OPTIONS
  *
- * Mounts at these paths get the flag; masked files read as empty, masked directories are empty. A path that is not there
- * is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
+ * Mounts at these paths get noexec or (--seal) read-only; --read-only makes a mount of the path first. Masked files read as
+ * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
 #include "agent.h"
@@ -91,6 +92,11 @@ static int read_only(const char *path)
 	return add_flags(path, MS_RDONLY);
 }
 
+static int seal(const char *path)
+{
+	return add_flags(path, MS_RDONLY);
+}
+
 static int no_exec(const char *path)
 {
 	return add_flags(path, MS_NOEXEC);
@@ -103,6 +109,8 @@ static int take_option(const char *name, const char *value)
 
 	if (!strcmp(name, "--noexec"))
 		act = no_exec;
+	else if (!strcmp(name, "--seal"))
+		act = seal;
 	else if (!strcmp(name, "--mask"))
 		act = cover;
 	else if (!strcmp(name, "--read-only"))

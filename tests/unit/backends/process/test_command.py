@@ -74,8 +74,18 @@ def test_binds_are_made_parents_first_below_directories_that_all_may_enter() -> 
     assert args.index("/h/a") < args.index("/h/b")
     assert args[args.index("/h/a") - 1] == "--ro-bind"
     assert args[args.index("/h/b") - 1] == "--bind"
-    assert {"/data", "/data/a", "/.ringfence"} <= set(pairs(args, "--dir"))
-    assert args.index("--remount-ro") > args.index("/h/b")
+    assert {"/data", "/data/a"} <= set(pairs(args, "--dir"))
+
+
+def test_the_root_is_sealed_unless_it_may_be_written() -> None:
+    assert pairs(line(), "--seal") == ["/dev", "/"]
+    writable = SPEC.model_copy(update={"security": Security(read_only_root=False)})
+    assert pairs(line(writable), "--seal") == ["/dev"]
+
+
+def test_the_guest_is_bound_where_its_home_has_no_link_to_it() -> None:
+    assert "/.ringfence/guest" not in pairs(line(), "/g/guest")
+    assert "/.ringfence/guest" in pairs(line(linked=False), "/g/guest")
 
 
 def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:

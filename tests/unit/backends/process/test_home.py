@@ -17,7 +17,7 @@ from ringfence.errors import AlreadyExistsError
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "box")
-    made.make({"labels": {"a": "b"}})
+    assert made.make({"labels": {"a": "b"}}, str(tmp_path / "absent")) is False
     return made
 
 
@@ -47,7 +47,7 @@ def keeper(home: Home) -> Iterator[int]:
 def test_an_id_is_taken_once_and_facts_are_kept(home: Home) -> None:
     assert home.facts() == {"labels": {"a": "b"}}
     with pytest.raises(AlreadyExistsError):
-        home.make({})
+        home.make({}, "/bin/true")
     home.remove()
     home.remove()
     assert home.facts() is None
@@ -78,7 +78,7 @@ def test_the_guests_pid_is_known_once_it_was_written(
 def test_only_old_directories_without_a_keeper_are_abandoned(home: Home, keeper: int) -> None:
     root = home.path.parent
     other = Home(root / "other")
-    other.make({})
+    other.make({}, "/bin/true")
     assert list(homes.abandoned(root)) == []
     for one in (home, other):
         os.utime(one.path, (0, 0))
