@@ -69,7 +69,8 @@ async def _run(
     async with ringfence.open(spec) as sandbox:
         result = await relay(sandbox, command, show=not json, timeout=timeout)
         out: dict[str, Any] = {}
-        if patch is not None or apply:
+        repository = spec.repository
+        if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
             out = await _changes(sandbox, patch, apply)
         if json:
             usage = None if result.reason == "sandbox_lost" else await sandbox.usage()

@@ -8,12 +8,14 @@ import typer
 from ringfence.cli import (
     audit,
     create,
+    diff,
     doctor,
     exec,  # noqa: A004 - a verb's name
     files,
     life,
     policy,
     ps,
+    repo,
     rm,
     run,
     shell,
@@ -38,7 +40,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "resume": life.resume,
         "extend": life.extend,
     },
-    _FILES: {"ls": files.ls, "cp": files.cp},
+    _FILES: {"ls": files.ls, "cp": files.cp, "diff": diff.diff, "apply": diff.apply},
     _WATCH: {
         "inspect": watch.inspect,
         "stats": watch.stats,
@@ -49,6 +51,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }
 
 GROUPS: Mapping[str, tuple[typer.Typer, str]] = {
+    "repo": (repo.group, _FILES),
     "spec": (spec.group, _MACHINE),
     "audit": (audit.group, _MACHINE),
     "policy": (policy.group, _MACHINE),

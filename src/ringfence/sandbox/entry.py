@@ -233,4 +233,8 @@ async def _collect(sandbox: Sandbox, result: ExecResult) -> RunResult:
         usage = await sandbox.usage()
     except SandboxError:
         usage = Usage(source="none")
-    return RunResult(result, usage, sandbox.receipt, sandbox.history, None)
+    repository = sandbox.spec.repository
+    patch = None
+    if repository is not None and repository.mode == "copy":
+        patch = await sandbox.workspace.patch()
+    return RunResult(result, usage, sandbox.receipt, sandbox.history, patch)

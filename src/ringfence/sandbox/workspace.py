@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -162,16 +162,10 @@ class Workspace:
         if context is None or context.life.state is not State.RUNNING:
             yield
             return
-        context.life.check("workspace")
         paused = False
         if context.features.pause:
-            try:
+            with suppress(SandboxError):
                 await control.pause(context)
-            except SandboxError as error:
-                if context.life.ended:
-                    raise
-                context.life.blame(error)
-            else:
                 paused = True
         try:
             yield
