@@ -177,7 +177,7 @@ class Life:
                 await step()
             except (SandboxError, OSError) as error:
                 errors.append(error)
-        self._stop_watching()
+        self.stop_watching()
         self.bus.publish(Deleted(sandbox_id=self.id, reason=reason))
         text = "; ".join(str(error) for error in errors) or None
         return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
@@ -189,7 +189,7 @@ class Life:
             await finish(self._detach())
 
     async def _detach(self) -> None:
-        self._stop_watching()
+        self.stop_watching()
         await self.session.close()
         await self._rest.aclose()
 
@@ -201,7 +201,8 @@ class Life:
         self.ends = ends
         return ends
 
-    def _stop_watching(self) -> None:
+    def stop_watching(self) -> None:
+        """Let nothing but `delete` end it any more. Idempotent."""
         for task in self._watching:
             if task is not asyncio.current_task():
                 task.cancel()

@@ -137,8 +137,8 @@ async def _open_new(
     authority = networking.authority_for(granted.network, sandbox_id)
     granted = binds.with_git(granted)
     records = await Records.of(backend, where.ledger)
-    await records.add(_reserved(granted, sandbox_id, backend), binds.undo_of(granted, sandbox_id))
     steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
+    await records.add(_reserved(granted, sandbox_id, backend), binds.undo_of(granted, sandbox_id))
     prepared = await binds.prepare(
         granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
     )
@@ -156,11 +156,12 @@ async def _open_new(
     network = await networking.connect(
         session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
     )
-    life = Life(
-        instance, session, records, bus, rest=steps.keep(), idle_timeout=granted.idle_timeout
-    )
+    life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
+    steps.undo.callback(life.stop_watching)
     context = Context(life, granted, features, user)
-    return _joined(context, receipt, network, prepared.workspace, where)
+    sandbox = _joined(context, receipt, network, prepared.workspace, where)
+    steps.keep()
+    return sandbox
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
@@ -210,11 +211,15 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     if held is not None:
         steps.keep_after(held.aclose)
     life = Life(
-        instance, session, records, bus, rest=steps.keep(), idle_timeout=record.spec.idle_timeout
+        instance, session, records, bus, rest=steps.rest, idle_timeout=record.spec.idle_timeout
     )
+    steps.undo.callback(life.stop_watching)
     life.ends = record.ends
     receipt = await _receipt_again(record, features, life, user)
-    return _joined(Context(life, record.spec, features, user), receipt, network, held, where)
+    context = Context(life, record.spec, features, user)
+    sandbox = _joined(context, receipt, network, held, where)
+    steps.keep()
+    return sandbox
 
 
 def _joined(

@@ -1,0 +1,53 @@
+"""Sandboxes on the mock, with a durable record."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.backends.mock import MockBackend
+from ringfence.ledger import Ledger, guard
+
+
+class Durable:
+    """A mock that does not remember its sandboxes itself, so that the ledger does."""
+
+    def __init__(self, mock: MockBackend) -> None:
+        self.mock = mock
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "record":
+            raise AttributeError(name)
+        return getattr(self.mock, name)
+
+
+@pytest.fixture
+def mock() -> MockBackend:
+    return MockBackend()
+
+
+@pytest.fixture
+def durable(mock: MockBackend) -> Durable:
+    return Durable(mock)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setattr(guard, "ensure", lambda directory: None)
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_is_left() -> AsyncIterator[None]:
+    """Every test ends with the tasks that it began with."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(100):
+        now = asyncio.all_tasks() - before - {asyncio.current_task()}
+        left = [task for task in now if not task.done()]
+        if not left:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"tasks are left: {left}")

@@ -1,0 +1,129 @@
+"""How a sandbox ends when nobody asked it to."""
+
+import asyncio
+
+import pytest
+
+import ringfence
+from ringfence import Reason, State
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import BackendUnavailableError
+from ringfence.events import Event, EventBus
+
+WAIT = 20
+
+
+async def test_a_lost_guest_ends_everything_at_once(mock: MockBackend) -> None:
+    """The command is SANDBOX_LOST, later ones SandboxLostError, the events say it, it is gone."""
+    async with ringfence.open(backend=mock) as sandbox:
+        mock.lose("exec")
+        result = await sandbox.exec(["sleep", "300"])
+        assert result.reason is Reason.SANDBOX_LOST
+        with pytest.raises(ringfence.SandboxLostError) as caught:
+            await sandbox.exec(["true"])
+        assert caught.value.sandbox_id == sandbox.id
+        while sandbox.history[-1].name != "Deleted":
+            await asyncio.sleep(0.01)
+        assert sandbox.info.reason == "lost"
+    assert [e.name for e in sandbox.history if e.name in ("Lost", "Deleted")] == ["Lost", "Deleted"]
+    assert await mock.found({}) == []
+
+
+async def test_what_cannot_be_deleted_is_reported(mock: MockBackend) -> None:
+    """delete raises nothing of the backend's; the report holds the error, and the rest is done."""
+    sandbox = await ringfence.open(backend=mock)
+    mock.fail("delete", error=BackendUnavailableError("the daemon is away"))
+    report = await sandbox.delete()
+    assert report.error is not None
+    assert "the daemon is away" in report.error
+    assert sandbox.history[-1].name == "Deleted"
+
+
+async def test_running_commands_get_a_signal_first(mock: MockBackend) -> None:
+    """With a grace they may end by themselves; what does not is killed."""
+    async with ringfence.open(backend=mock) as sandbox:
+        kind = await sandbox.spawn(["sleep", "300"])
+        stubborn = await sandbox.spawn(shell="trap '' TERM; sleep 300")
+        report = await sandbox.delete(grace=0.3)
+    assert report.terminated == 2
+    assert (await kind.wait()).signal == 15
+    assert (await stubborn.wait()).reason in (Reason.SANDBOX_LOST, Reason.KILLED)
+
+
+async def test_many_may_delete_at_once(mock: MockBackend) -> None:
+    """All get the one report."""
+    sandbox = await ringfence.open(backend=mock)
+    reports = await asyncio.gather(*(sandbox.delete() for _ in range(10)))
+    assert len({id(report) for report in reports}) == 1
+
+
+async def test_deleting_ends_what_waits(mock: MockBackend) -> None:
+    """A reader, a watch and a slow file operation all end when the sandbox is deleted."""
+    async with ringfence.open(backend=mock) as sandbox:
+        mock.hang("stat")
+
+        async def watch() -> None:
+            async with sandbox.files.watch("/tmp") as events:
+                async for _ in events:
+                    pass
+
+        process = await sandbox.spawn(["cat"])
+        waiting = [
+            asyncio.ensure_future(watch()),
+            asyncio.ensure_future(process.stdout.read()),
+            asyncio.ensure_future(sandbox.files.stat("/tmp")),
+        ]
+        await asyncio.sleep(0.05)
+        await sandbox.delete(grace=0)
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), WAIT)
+    assert isinstance(results[0], ringfence.SandboxLostError)
+    assert results[1] == b""
+    assert isinstance(results[2], ringfence.SandboxLostError)
+
+
+async def test_a_bus_of_ones_own_sees_several_sandboxes(mock: MockBackend) -> None:
+    """Events of all go to it, each with its id; a sandbox's history holds its own only."""
+    events: list[Event] = []
+    bus = EventBus()
+    bus.subscribe(events.append)
+    async with (
+        ringfence.open(backend=mock, events=bus) as one,
+        ringfence.open(backend=mock, events=bus) as two,
+    ):
+        await one.exec(["true"])
+        await two.exec(["true"])
+    assert {event.sandbox_id for event in events} == {one.id, two.id}
+    assert {event.sandbox_id for event in one.history} == {one.id}
+
+
+async def test_a_detached_one_survives_the_loss_of_its_session(mock: MockBackend) -> None:
+    """Without its session it is lost for the holder, and can be opened again."""
+    sandbox = await ringfence.open(backend=mock, detached=True, lifetime=60)
+    sandbox._context.session.lose(ringfence.SandboxLostError("the wire was cut"))
+    with pytest.raises(ringfence.SandboxLostError):
+        await sandbox.exec(["true"])
+    again = await ringfence.open(id=sandbox.id, backend=mock)
+    assert (await again.exec(["true"])).ok
+    await again.delete()
+    await sandbox.aclose()
+    assert await mock.found({}) == []
+
+
+async def test_usage_of_run_is_there_even_where_nothing_is_measured(mock: MockBackend) -> None:
+    """It says where it comes from."""
+    run = await ringfence.run(["echo", "x"], backend=mock)
+    assert (run.result.stdout, run.usage.source, run.patch) == (b"x\n", "none", None)
+
+
+async def test_idleness_does_not_count_while_a_command_runs(mock: MockBackend) -> None:
+    """A spawned command that says nothing keeps the sandbox alive."""
+    async with (
+        ringfence.open(backend=mock, idle_timeout=0.1) as sandbox,
+        sandbox.spawn(["sleep", "300"]) as process,
+    ):
+        await asyncio.sleep(0.5)
+        assert sandbox.info.state is State.RUNNING
+        process.kill()
+        while sandbox.info.state is State.RUNNING:
+            await asyncio.sleep(0.02)
+        assert sandbox.info.reason == "idle_timeout"

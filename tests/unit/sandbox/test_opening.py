@@ -1,0 +1,201 @@
+"""Whatever fails while a sandbox is opened, nothing is left of it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import (
+    BackendUnavailableError,
+    ResourceExhaustedError,
+    SandboxError,
+    SandboxLostError,
+)
+from ringfence.events import CreateFailed, Event, EventBus
+from ringfence.guest.session import Session
+from ringfence.ledger import Ledger
+from ringfence.sandbox import opening
+from ringfence.sandbox.records import Records
+
+from .conftest import Durable
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "features": (MockBackend, "features"),
+    "needs": (opening.needs, "check"),
+    "facts": (MockBackend, "facts"),
+    "resolve": (opening, "resolve"),
+    "prepare": (opening.binds, "prepare"),
+    "records": (Records, "of"),
+    "add": (Records, "add"),
+    "create": (MockBackend, "create"),
+    "created": (Records, "created"),
+    "session": (Session, "start"),
+    "user": (Session, "user"),
+    "receipt": (opening, "_receipt"),
+    "network": (opening.networking, "connect"),
+    "life": (opening, "Life"),
+    "sandbox": (opening, "Sandbox"),
+}
+
+
+async def nothing_is_left(mock: MockBackend, ledger: Ledger) -> None:
+    """No sandbox on the backend and none that the ledger takes for alive."""
+    assert await mock.found({}) == []
+    assert ledger.live() == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_fault_at_any_step_leaves_nothing(
+    step: str,
+    durable: Durable,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error is raised as it is, with the sandbox's id, told as an event, and all is undone."""
+    events: list[Event] = []
+    bus = EventBus()
+    bus.subscribe(events.append)
+
+    def fail(*args: Any, **kw: Any) -> Any:
+        raise ResourceExhaustedError(f"no {step}")
+
+    monkeypatch.setattr(*STEPS[step], fail)
+    with pytest.raises(ResourceExhaustedError, match=f"no {step}") as caught:
+        await ringfence.open(backend=durable, ledger=ledger, events=bus)
+    assert caught.value.sandbox_id
+    assert [type(event) for event in events] == [CreateFailed]
+    monkeypatch.undo()
+    await nothing_is_left(durable.mock, ledger)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_what_is_no_error_of_ours_is_undone_too(
+    step: str, durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in a step is raised as it is, and all is undone."""
+
+    def fail(*args: Any, **kw: Any) -> Any:
+        raise LookupError(step)
+
+    monkeypatch.setattr(*STEPS[step], fail)
+    with pytest.raises(LookupError):
+        await ringfence.open(backend=durable, ledger=ledger)
+    monkeypatch.undo()
+    await nothing_is_left(durable.mock, ledger)
+
+
+async def test_cancellation_anywhere_leaves_nothing(durable: Durable, ledger: Ledger) -> None:
+    """Cancelled after any number of the event loop's turns, it raises only that."""
+    finished = 0
+    for turns in range(200):
+        task = asyncio.ensure_future(_opened(durable, ledger))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.done():
+            finished += 1
+            await (await task).delete()
+        elif task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await nothing_is_left(durable.mock, ledger)
+        if finished > 2:
+            break
+
+
+async def _opened(durable: Durable, ledger: Ledger) -> ringfence.Sandbox:
+    return await ringfence.open(backend=durable, ledger=ledger)
+
+
+@pytest.mark.parametrize("op", ["hello", "user"])
+async def test_a_guest_that_dies_while_it_is_greeted(
+    op: str, durable: Durable, ledger: Ledger
+) -> None:
+    """It is SandboxLostError, and nothing is left."""
+    durable.mock.lose(op)
+    with pytest.raises(SandboxLostError):
+        await ringfence.open(backend=durable, ledger=ledger)
+    await nothing_is_left(durable.mock, ledger)
+
+
+async def test_a_failing_undo_does_not_hide_the_error(durable: Durable, ledger: Ledger) -> None:
+    """The first error is in the chain of what is raised, and the record is closed."""
+    durable.mock.fail("connect", error=BackendUnavailableError("first"))
+    durable.mock.fail("delete", error=BackendUnavailableError("second"))
+    with pytest.raises(SandboxError) as caught:
+        await ringfence.open(backend=durable, ledger=ledger)
+    chain = [str(caught.value), str(caught.value.__context__)]
+    assert "first" in chain[0] + chain[1]
+
+
+async def test_the_ledger_knows_it_while_it_lives(durable: Durable, ledger: Ledger) -> None:
+    """It is on record with its owner, and closed with the reason."""
+    async with ringfence.open(backend=durable, ledger=ledger, lifetime=100) as sandbox:
+        (entry,) = ledger.live()
+        assert entry.record.id == sandbox.id
+        assert entry.owner is not None
+        assert entry.owner.alive()
+        ends = await sandbox.extend(200)
+        assert ledger.get(sandbox.id).record.ends == ends
+    assert ledger.live() == []
+    assert ledger.get(sandbox.id).reason == "deleted"
+
+
+async def test_a_detached_one_is_found_by_the_beginning_of_its_id(
+    durable: Durable, ledger: Ledger
+) -> None:
+    """Its block leaves it on record without an owner; deleting it closes the record."""
+    async with ringfence.open(
+        backend=durable, ledger=ledger, detached=True, lifetime=60
+    ) as sandbox:
+        pass
+    (entry,) = ledger.live()
+    assert entry.owner is None
+    async with ringfence.open(id=sandbox.id[:6], backend=durable, ledger=ledger) as again:
+        assert again.id == sandbox.id
+        await again.delete()
+    assert ledger.live() == []
+
+
+async def test_one_that_is_gone_is_closed_in_the_record(durable: Durable, ledger: Ledger) -> None:
+    """Opening what the backend does not know any more is NotFoundError, now and later."""
+    async with ringfence.open(
+        backend=durable, ledger=ledger, detached=True, lifetime=60
+    ) as sandbox:
+        pass
+    await durable.mock._instances[sandbox.id].delete()
+    for _ in range(2):
+        with pytest.raises(ringfence.NotFoundError):
+            await ringfence.open(id=sandbox.id, backend=durable, ledger=ledger)
+    assert ledger.live() == []
+
+
+def test_a_sandbox_that_exists_cannot_be_described_again() -> None:
+    """id together with other fields is InvalidSpecError that names them."""
+    with pytest.raises(ringfence.InvalidSpecError, match="image"):
+        ringfence.open(id="x", image="y")
+
+
+def test_keywords_change_single_fields_of_a_spec() -> None:
+    """What a spec says stays, what a keyword says goes before."""
+    spec = ringfence.SandboxSpec(image="a", env={"A": "1"}, profile="standard")
+    changed = ringfence.open(spec, image="b", user=5)._spec
+    assert changed is not None
+    assert (changed.image, changed.env, changed.profile, changed.user) == (
+        "b",
+        {"A": "1"},
+        "standard",
+        "5",
+    )
+
+
+async def test_the_images_environment_stands_below_the_specs(mock: MockBackend) -> None:
+    """PATH of the image is used, the spec goes before, names that cannot be are left out."""
+    facts = await mock.facts(ringfence.SandboxSpec(image="x"))
+    assert facts.image is not None
+    facts.image.env.update({"PATH": "/image", "A": "image", "BAD-NAME": "x"})  # type: ignore[attr-defined]
+    granted = opening._with_variables(ringfence.SandboxSpec(image="x", env={"A": "spec"}), facts)
+    assert granted.env["PATH"] == "/image"
+    assert granted.env["A"] == "spec"
+    assert "BAD-NAME" not in granted.env

@@ -1,0 +1,109 @@
+"""Pools on the mock."""
+
+import asyncio
+
+import pytest
+
+import ringfence
+from ringfence import SandboxSpec, State
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import BackendUnavailableError
+
+
+async def test_members_are_warm_used_once_and_replaced(mock: MockBackend) -> None:
+    """Ten uses of a pool of two are ten sandboxes, all gone at the end."""
+    seen = set()
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
+        await pool.fill()
+        for _ in range(10):
+            async with pool.acquire() as sandbox:
+                assert sandbox.id not in seen
+                seen.add(sandbox.id)
+                assert pool.statistics.in_use == 1
+            assert await sandbox.state() is State.EXITED
+            await pool.fill()
+    assert pool.statistics.hits == 10
+    assert pool.statistics.misses == 0
+    assert await mock.found({}) == []
+
+
+async def test_an_unhealthy_member_is_replaced(mock: MockBackend) -> None:
+    """One that died while it waited is not handed out."""
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
+        await pool.fill()
+        first = next(iter(pool._ready))
+        await mock._instances[first.id].delete()
+        async with pool.acquire() as sandbox:
+            assert sandbox.id != first.id
+            assert (await sandbox.exec(["true"])).ok
+        assert pool.statistics.unhealthy == 1
+
+
+async def test_more_callers_than_members(mock: MockBackend) -> None:
+    """They are served by new ones at once."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+
+        async def use() -> str:
+            async with pool.acquire() as sandbox:
+                assert (await sandbox.exec(["true"])).ok
+                return sandbox.id
+
+        ids = await asyncio.gather(*(use() for _ in range(8)))
+    assert len(set(ids)) == 8
+    assert await mock.found({}) == []
+
+
+async def test_making_is_tried_again(mock: MockBackend) -> None:
+    """Failures are counted and do not end the pool."""
+    mock.fail("create", error=BackendUnavailableError("not now"), times=2)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        while not pool._ready:
+            await asyncio.sleep(0.02)
+        assert pool.statistics.failures == 2
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.exec(["true"])).ok
+
+
+async def test_fill_and_acquire_tell_why_there_is_none(mock: MockBackend) -> None:
+    """What making one raises is raised to who waits for it."""
+    mock.fail("create", error=BackendUnavailableError("never"), times=1000)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        with pytest.raises(BackendUnavailableError, match="never"):
+            await pool.fill()
+        with pytest.raises(BackendUnavailableError, match="never"):
+            async with pool.acquire():
+                pass
+
+
+async def test_a_closed_pool_hands_out_nothing(mock: MockBackend) -> None:
+    """Before and after its block acquire is StateError; one in use stays usable."""
+    pool = ringfence.pool(SandboxSpec(), size=1, backend=mock)
+    with pytest.raises(ringfence.StateError):
+        async with pool.acquire():
+            pass
+    async with pool:
+        holder = pool.acquire()
+        sandbox = await holder.__aenter__()
+    assert (await sandbox.exec(["true"])).ok
+    await holder.__aexit__(None, None, None)
+    with pytest.raises(ringfence.StateError):
+        await pool.fill()
+    assert await mock.found({}) == []
+
+
+async def test_leaving_while_members_are_made(mock: MockBackend) -> None:
+    """Those under way are undone."""
+    for turns in range(0, 40, 4):
+        async with ringfence.pool(SandboxSpec(), size=3, backend=mock):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert await mock.found({}) == []
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"concurrency": 0}])
+def test_sizes_that_make_no_pool(mock: MockBackend, wrong: dict[str, int]) -> None:
+    """They are InvalidSpecError, and so is a detached spec."""
+    with pytest.raises(ringfence.InvalidSpecError):
+        ringfence.pool(SandboxSpec(), backend=mock, **wrong)
+    with pytest.raises(ringfence.InvalidSpecError):
+        ringfence.pool(SandboxSpec(detached=True, lifetime=60), backend=mock)
