@@ -146,8 +146,8 @@ def is_gvisor(runtime: str | None) -> bool:
 
 
 def for_runtime(profile: Profile, runtime: str | None) -> Profile:
-    """The profile without what a runtime has no such thing for: gVisor's kernel has no POSIX message
-    queues and refuses to limit them."""
+    """The profile without what a runtime has no use for: gVisor has no POSIX message queues, and
+    refuses to limit them."""
     if not is_gvisor(runtime):
         return profile
     ulimits = profile.limits.ulimits.model_copy(update={"msgqueue": None})
