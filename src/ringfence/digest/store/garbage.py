@@ -1,0 +1,155 @@
+"""What is still needed, and removing the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ringfence.digest.descriptor import Descriptor
+from ringfence.digest.digest import Digest
+from ringfence.digest.errors import DigestError
+from ringfence.digest.store import labels, locks
+from ringfence.digest.store.errors import IngestBusy, StoreInvalid
+from ringfence.digest.store.ingest import lock_of
+from ringfence.digest.store.layout import Layout, digest_at, read_json
+
+KEEP = "ringfence.keep"
+"""The label of a blob that is a root: its text says who needs it."""
+REFERENCE = "ringfence.ref."
+"""Labels that begin so hold the digest of another blob, which is needed as long as this one."""
+_LARGEST_DOCUMENT = 16 * 1024 * 1024
+_LISTS = ("manifests", "layers", "blobs")
+_SINGLE = ("config", "subject")
+
+
+class Collected(NamedTuple):
+    """What a collection removed, or would have. size: bytes of the blobs."""
+
+    removed: tuple[Digest, ...]
+    size: int
+    ingests: int
+
+
+def collect(
+    layout: Layout, roots: Iterable[str], *, grace: float, stale: float, dry_run: bool
+) -> Collected:
+    """Remove blobs that no root needs and that are older than `grace` seconds; and ingests that
+    nobody has written to for `stale` seconds.
+
+    StoreInvalid, and nothing is removed, when a needed manifest cannot be read.
+    """
+    removed: list[Digest] = []
+    size = 0
+    newest = time.time() - grace
+    with locks.exclusive(layout.lock):
+        needed = reachable(layout, roots)
+        for path in sorted(layout.blobs.glob("*/*")):
+            digest = digest_at(path)
+            status = path.stat()
+            if digest is None or digest in needed or status.st_mtime > newest:
+                continue
+            removed.append(digest)
+            size += status.st_size
+            if not dry_run:
+                path.unlink()
+                layout.label(digest).unlink(missing_ok=True)
+    return Collected(tuple(removed), size, _ingests(layout, stale, dry_run))
+
+
+def reachable(layout: Layout, roots: Iterable[str] = ()) -> set[Digest]:
+    """Every digest that the roots need, present or not."""
+    waiting: list[tuple[Digest, bool]] = [
+        (Digest.parse(root, strict=False), True) for root in roots
+    ]
+    waiting += [(entry.digest, True) for entry in entries(read_json(layout.index))]
+    waiting += [(digest, True) for digest in _kept(layout)]
+    needed: set[Digest] = set()
+    read: set[Digest] = set()
+    while waiting:
+        digest, document = waiting.pop()
+        if digest not in needed:
+            needed.add(digest)
+            waiting += ((other, True) for other in _by_label(layout, digest))
+        if document and digest not in read:
+            read.add(digest)
+            waiting += _references(layout, digest)
+    return needed
+
+
+def entries(document: Mapping[str, Any]) -> Iterator[Descriptor]:
+    """The descriptors in an index or a manifest."""
+    found = [entry for name in _LISTS for entry in document.get(name) or ()]
+    found += [document[name] for name in _SINGLE if document.get(name)]
+    for entry in found:
+        yield Descriptor.from_dict(entry)
+
+
+def _references(layout: Layout, digest: Digest) -> Iterator[tuple[Digest, bool]]:
+    document = _document(layout, digest)
+    try:
+        found = list(entries(document))
+    except (DigestError, TypeError) as error:
+        raise StoreInvalid(f"{digest} has references that cannot be read: {error}") from None
+    for entry in found:
+        kind = entry.media_type
+        yield entry.digest, "manifest" in kind or "index" in kind
+
+
+def _document(layout: Layout, digest: Digest) -> dict[str, Any]:
+    """A blob as JSON; {} for one that is absent or is not a manifest at all."""
+    path = layout.blob(digest)
+    try:
+        if path.stat().st_size > _LARGEST_DOCUMENT:
+            return {}
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    if not content.lstrip().startswith(b"{"):
+        return {}
+    if digest.algorithm.available and Digest.from_bytes(content, digest.algorithm) != digest:
+        raise StoreInvalid(f"{digest} is damaged: scrub the store before collecting")
+    try:
+        return read_json(path)
+    except StoreInvalid:
+        return {}
+
+
+def _kept(layout: Layout) -> Iterator[Digest]:
+    for path in layout.labels.glob("*/*"):
+        digest = digest_at(path)
+        if digest is not None and KEEP in labels.of(layout, digest):
+            yield digest
+
+
+def _by_label(layout: Layout, digest: Digest) -> Iterator[Digest]:
+    for name, text in labels.of(layout, digest).items():
+        if name.startswith(REFERENCE):
+            yield Digest.parse(text, strict=False)
+
+
+def _ingests(layout: Layout, stale: float, dry_run: bool) -> int:
+    count = 0
+    for directory in sorted(layout.ingests.iterdir()):
+        if not directory.is_dir():
+            continue
+        try:
+            lock = locks.own(lock_of(directory))
+        except IngestBusy:
+            continue
+        try:
+            if not directory.is_dir():
+                lock_of(directory).unlink(missing_ok=True)
+                continue
+            times = [path.stat().st_mtime for path in (directory, *directory.iterdir())]
+            if max(times) > time.time() - stale:
+                continue
+            count += 1
+            if not dry_run:
+                shutil.rmtree(directory, ignore_errors=True)
+                lock_of(directory).unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+    return count

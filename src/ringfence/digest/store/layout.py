@@ -1,0 +1,128 @@
+"""Where things are below a store's directory, and how they are written so that they last.
+
+oci-layout, index.json, blobs/<algorithm>/<encoded>   the OCI image layout
+.ringfence/ingests/<sha256 of the ref>/{data,about,checkpoint,reserved}, and <same>.lock
+.ringfence/labels/<algorithm>/<encoded>               JSON
+.ringfence/damaged/<algorithm>:<encoded>              what scrub took out
+.ringfence/lock                                       see `locks`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ringfence.digest.digest import Digest
+from ringfence.digest.errors import DigestUnsupported
+from ringfence.digest.store.errors import StoreInvalid
+
+VERSION = {"imageLayoutVersion": "1.0.0"}
+INDEX = {"schemaVersion": 2, "manifests": []}
+_OURS = ".ringfence"
+_OTHERS_WRITE = 0o022
+
+
+class Layout:
+    """The paths of one store. Making one touches nothing; `establish` does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index = root / "index.json"
+        self.blobs = root / "blobs"
+        self.ours = root / _OURS
+        self.ingests = self.ours / "ingests"
+        self.labels = self.ours / "labels"
+        self.damaged = self.ours / "damaged"
+        self.lock = self.ours / "lock"
+
+    def establish(self) -> None:
+        """Make what is missing. StoreInvalid for a directory that holds something else, and for
+        one that others may write to: a forged hash state would make any content verified."""
+        self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        status = self.root.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
+            raise StoreInvalid(
+                f"{self.root} must belong to uid {os.geteuid()} and be writable by it alone:"
+                " chmod go-w it"
+            )
+        marker = self.root / "oci-layout"
+        names = {path.name for path in self.root.iterdir()}
+        if names and not names & {_OURS, marker.name}:
+            raise StoreInvalid(f"{self.root} is neither empty nor an OCI image layout")
+        self.ours.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self.blobs, self.ingests, self.labels, self.damaged):
+            directory.mkdir(exist_ok=True)
+        if not self.index.exists():
+            write(self.index, json.dumps(INDEX).encode())
+        if not marker.exists():
+            write(marker, json.dumps(VERSION).encode())
+        elif read_json(marker).get("imageLayoutVersion") != VERSION["imageLayoutVersion"]:
+            raise StoreInvalid(f"{marker} names a version of the layout that is not known")
+
+    def blob(self, digest: str) -> Path:
+        """A blob's path. Only well-formed digests of known shape become paths: DigestError."""
+        checked = _checked(digest)
+        return self.blobs / checked.algorithm / checked.encoded
+
+    def label(self, digest: str) -> Path:
+        """The path of a blob's labels."""
+        checked = _checked(digest)
+        return self.labels / checked.algorithm / checked.encoded
+
+    def ingest(self, ref: str) -> Path:
+        """The directory of an ingest; a ref is any text."""
+        return self.ingests / Digest.from_str(ref).encoded
+
+
+def _checked(digest: str) -> Digest:
+    return Digest.parse(digest, strict=False)
+
+
+def digest_at(path: Path) -> Digest | None:
+    """The digest that a path below blobs/ stands for, None when it is no blob's."""
+    made = Digest.from_encoded(path.parent.name, path.name)
+    return made if made.is_wellformed() else None
+
+
+def require_verifiable(digest: Digest) -> None:
+    """DigestUnsupported when content of this digest cannot be verified here."""
+    digest.validate(strict=False)
+    if not digest.algorithm.available:
+        raise DigestUnsupported(f"{digest}: its algorithm is not available here")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a small file in place as a whole, durably."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with scratch.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was renamed, made or removed in a directory last."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. StoreInvalid when it is not one; FileNotFoundError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError:
+        raise StoreInvalid(f"{path} is not JSON") from None
+    if not isinstance(data, dict):
+        raise StoreInvalid(f"{path} is not a JSON object")
+    return data

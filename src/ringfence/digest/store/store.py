@@ -1,0 +1,241 @@
+"""The store itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ringfence.digest.algorithm import CANONICAL
+from ringfence.digest.descriptor import Descriptor
+from ringfence.digest.digest import Digest
+from ringfence.digest.reader import VerifyingReader
+from ringfence.digest.store import garbage, labels, locks, quota, scrub
+from ringfence.digest.store.errors import BlobExists, BlobNotFound
+from ringfence.digest.store.garbage import Collected
+from ringfence.digest.store.ingest import CHECKPOINT, Ingest
+from ringfence.digest.store.layout import Layout, digest_at, read_json, require_verifiable, write
+from ringfence.digest.store.scrub import Damage
+
+if TYPE_CHECKING:
+    from ringfence.digest.streams import Source
+
+_NAME = "org.opencontainers.image.ref.name"
+_HOUR = 3600.0
+
+
+class Blob(NamedTuple):
+    """size: bytes. modified: when it came in, seconds since the epoch."""
+
+    digest: Digest
+    size: int
+    modified: float
+    labels: Mapping[str, str]
+
+
+class Store:
+    """A directory of blobs. Any number of processes and threads may use it at once.
+
+    root: made when missing; must belong to this user alone. quota: bytes of everything, None for
+    no bound. checkpoint: bytes between two checkpoints of an ingest. Raises StoreInvalid.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        quota: int | None = None,
+        checkpoint: int = CHECKPOINT,
+    ) -> None:
+        self.root = Path(root).absolute()
+        self.quota = quota
+        self._checkpoint = checkpoint
+        self._layout = Layout(self.root)
+        self._layout.establish()
+
+    def ingest(
+        self,
+        ref: str,
+        *,
+        expected: str | None = None,
+        size: int | None = None,
+        algorithm: str = CANONICAL,
+    ) -> Ingest:
+        """Begin a blob, or go on with the one that was begun under this ref.
+
+        expected, size: checked at the commit, the size at each write too. One begun with another
+        expectation starts again. Raises BlobExists when `expected` is there, IngestBusy,
+        QuotaExceeded, DigestError for a digest that cannot be verified here.
+        """
+        digest = None
+        if expected is not None:
+            digest = Digest(expected)
+            require_verifiable(digest)
+            if digest in self:
+                self.abort(ref)
+                raise BlobExists(f"{digest} is in the store already")
+        return Ingest(
+            self._layout,
+            ref,
+            algorithm=algorithm,
+            expected=digest,
+            size=size,
+            quota=self.quota,
+            checkpoint=self._checkpoint,
+        )
+
+    def put(
+        self,
+        source: bytes | Source,
+        *,
+        expected: str | None = None,
+        size: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        algorithm: str = CANONICAL,
+    ) -> Digest:
+        """Ingest bytes or a binary stream in one go; the digest. Nothing is left of a failure.
+
+        A blob that is there already is fine: then the source is not read.
+        """
+        reader = io.BytesIO(source) if isinstance(source, bytes) else source
+        try:
+            ingest = self.ingest(
+                f"put {os.urandom(16).hex()}", expected=expected, size=size, algorithm=algorithm
+            )
+        except BlobExists:
+            digest = Digest(expected or "")
+            self.blob_path(digest).touch()
+            if labels:
+                self.label(digest, labels)
+            return digest
+        try:
+            ingest.read_from(reader)
+            return ingest.commit(labels)
+        finally:
+            ingest.abort()
+
+    def abort(self, ref: str) -> None:
+        """Remove what is left of an ingest, if there is anything. IngestBusy."""
+        if self._layout.ingest(ref).exists():
+            Ingest(self._layout, ref).abort()
+
+    def ingests(self) -> dict[str, int]:
+        """Every ingest's ref and the bytes on disk."""
+        found: dict[str, int] = {}
+        for directory in self._layout.ingests.iterdir():
+            try:
+                ref = str(read_json(directory / "about")["ref"])
+                found[ref] = (directory / "data").stat().st_size
+            except OSError:
+                continue
+        return found
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, str) and self._layout.blob(digest).is_file()
+
+    def info(self, digest: str) -> Blob:
+        """What is known of a blob, without reading it. BlobNotFound."""
+        try:
+            status = self._layout.blob(digest).stat()
+        except FileNotFoundError:
+            raise BlobNotFound(f"{digest} is not in the store") from None
+        found = labels.of(self._layout, digest)
+        return Blob(Digest(digest), status.st_size, status.st_mtime, found)
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob's file is. What is read there is not verified. BlobNotFound."""
+        path = self._layout.blob(digest)
+        if not path.is_file():
+            raise BlobNotFound(f"{digest} is not in the store")
+        return path
+
+    def open(self, digest: str) -> VerifyingReader:
+        """A verified reader of a blob: it raises instead of ending when the blob is damaged.
+
+        BlobNotFound; DigestUnsupported when it cannot be verified here.
+        """
+        require_verifiable(Digest(digest))
+        stream = self.blob_path(digest).open("rb", buffering=0)
+        return VerifyingReader(stream, digest, os.fstat(stream.fileno()).st_size)
+
+    def read(self, digest: str) -> bytes:
+        """A blob's bytes, verified."""
+        with self.open(digest) as reader:
+            return reader.readall()
+
+    def walk(self) -> Iterator[Blob]:
+        """Every blob, in the order of algorithm and encoded part."""
+        for path in sorted(self._layout.blobs.glob("*/*")):
+            digest = digest_at(path)
+            if digest is not None:
+                try:
+                    yield self.info(digest)
+                except BlobNotFound:
+                    continue
+
+    def label(self, digest: str, texts: Mapping[str, str | None]) -> dict[str, str]:
+        """Set labels, and remove those that are None; all of them after that. BlobNotFound."""
+        self.blob_path(digest)
+        return labels.change(self._layout, digest, texts)
+
+    def delete(self, digest: str) -> None:
+        """Remove a blob, whoever needs it. BlobNotFound."""
+        with locks.exclusive(self._layout.lock):
+            self.blob_path(digest).unlink()
+            self._layout.label(digest).unlink(missing_ok=True)
+
+    def tags(self) -> dict[str, Descriptor]:
+        """The entries of index.json that have a name."""
+        entries = garbage.entries(read_json(self._layout.index))
+        return {entry.annotations[_NAME]: entry for entry in entries if _NAME in entry.annotations}
+
+    def tag(self, name: str, descriptor: Descriptor) -> None:
+        """Let `name` stand for a manifest in the store and for no other. BlobNotFound."""
+        self.blob_path(descriptor.digest)
+        entry = descriptor.to_dict()
+        entry["annotations"] = {**descriptor.annotations, _NAME: name}
+        self._rename(name, [entry])
+
+    def untag(self, name: str) -> None:
+        """Forget a name. One that is not there changes nothing."""
+        self._rename(name, [])
+
+    def _rename(self, name: str, added: list[dict[str, object]]) -> None:
+        with locks.exclusive(self._layout.lock):
+            index = read_json(self._layout.index)
+            others = [
+                entry
+                for entry in index.get("manifests") or ()
+                if (entry.get("annotations") or {}).get(_NAME) != name
+            ]
+            index["manifests"] = others + added
+            write(self._layout.index, json.dumps(index).encode())
+
+    def usage(self) -> int:
+        """Bytes that count for the quota: blobs, damaged ones, ingests with what they reserved."""
+        return quota.usage(self._layout)
+
+    def gc(
+        self,
+        roots: Iterable[str] = (),
+        *,
+        grace: float = _HOUR,
+        stale: float = 24 * _HOUR,
+        dry_run: bool = False,
+    ) -> Collected:
+        """Remove blobs that no root needs. roots: digests, besides those the module names.
+
+        grace: blobs younger than this (seconds) stay, so that a manifest can come after its
+        layers. stale: ingests that nobody wrote to for this long (seconds) go. StoreInvalid, and
+        nothing is removed, when a needed manifest cannot be read.
+        """
+        return garbage.collect(self._layout, roots, grace=grace, stale=stale, dry_run=dry_run)
+
+    def scrub(
+        self, *, move: bool = False, progress: Callable[[int], None] | None = None
+    ) -> Iterator[Damage]:
+        """Read every blob and report damage; see `ringfence.digest.store.scrub`."""
+        return scrub.scrub(self._layout, move=move, progress=progress)
