@@ -1,0 +1,49 @@
+"""The bus and its streams."""
+
+import asyncio
+
+from ringfence.events import KEPT, Deleted, EventBus, Lost
+
+
+async def test_a_failing_subscriber_hurts_nobody() -> None:
+    """It is reported to the loop; the others get the event."""
+    bus, seen, reported = EventBus(), [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken(event: object) -> None:
+        raise LookupError
+
+    bus.subscribe(broken)
+    bus.subscribe(seen.append)
+    bus.publish(Lost(sandbox_id="x", message="m"))
+    assert len(seen) == 1
+    assert isinstance(reported[0]["exception"], LookupError)
+
+
+async def test_a_stream_drops_the_oldest_and_counts() -> None:
+    """A reader that does not read costs a bounded amount."""
+    bus = EventBus()
+    stream = bus.stream()
+    for number in range(KEPT + 5):
+        bus.publish(Lost(sandbox_id=str(number), message=""))
+    assert stream.dropped == 5
+    assert (await anext(stream)).sandbox_id == "5"
+    stream.close()
+    rest = [event async for event in stream]
+    assert len(rest) == KEPT - 1
+
+
+async def test_unsubscribing_is_final() -> None:
+    """Nothing comes any more; doing it twice is fine."""
+    bus, seen = EventBus(), []
+    end = bus.subscribe(seen.append)
+    end()
+    end()
+    bus.publish(Deleted(sandbox_id="x", reason="r"))
+    assert seen == []
+
+
+def test_an_event_is_data() -> None:
+    """Its dictionary holds its name."""
+    event = Deleted(sandbox_id="x", at=1.0, reason="idle")
+    assert event.to_dict() == {"event": "Deleted", "sandbox_id": "x", "at": 1.0, "reason": "idle"}

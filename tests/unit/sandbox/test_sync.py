@@ -1,0 +1,160 @@
+"""The blocking interface is the asynchronous one, name by name."""
+
+import inspect
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence import sync
+from ringfence.backends.mock import MockBackend
+from ringfence.events import EventStream
+from ringfence.guest.transfers import Reader
+from ringfence.sandbox import entry, pool
+from ringfence.sandbox.files import Files
+from ringfence.sandbox.process import Process, Stream
+from ringfence.sandbox.sandbox import Sandbox
+
+PAIRS = {
+    Sandbox: sync.Sandbox,
+    Files: sync.Files,
+    Process: sync.Process,
+    Stream: sync.Stream,
+    Reader: sync.Reader,
+    EventStream: sync.Events,
+    pool.Pool: sync.Pool,
+}
+ROOT = Path(__file__).parents[3]
+
+
+def public(cls: type) -> dict[str, object]:
+    return {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("cls", PAIRS)
+def test_classes_have_the_same_members(cls: type) -> None:
+    """Every public method is there with the same parameters and does not need an await."""
+    for name, member in public(cls).items():
+        twin = getattr(PAIRS[cls], "close" if name == "aclose" else name)
+        if isinstance(member, property):
+            assert isinstance(twin, property)
+        elif callable(member):
+            assert inspect.signature(twin) == inspect.signature(member), name
+            assert not inspect.iscoroutinefunction(twin)
+            assert twin.__doc__
+
+
+def test_functions_have_the_same_parameters() -> None:
+    """open, run and pool."""
+    for blocking, asynchronous in (
+        (sync.open, entry.open),
+        (sync.run, entry.run),
+        (sync.pool, pool.pool),
+    ):
+        assert inspect.signature(blocking) == inspect.signature(asynchronous)
+
+
+def test_its_types_are_up_to_date() -> None:
+    """sync.pyi is what scripts/sync_stub writes."""
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "sync_stub", "--check"], check=True, timeout=120
+    )
+
+
+def test_a_plain_script(tmp_path: Path) -> None:
+    """Commands, streams, files and errors without an event loop."""
+    mock = MockBackend(files={"/workspace/a": "content"})
+    with sync.open(backend=mock) as sandbox:
+        assert sandbox.exec(["cat", "/workspace/a"]).stdout == b"content"
+        assert [entry.name for entry in sandbox.files.walk("/workspace")] == ["a"]
+        with sandbox.files.open("/workspace/a") as reader:
+            assert b"".join(reader) == b"content"
+        with sandbox.spawn(shell="echo 1; echo 2") as process:
+            assert list(process.stdout.lines()) == [b"1\n", b"2\n"]
+        with sandbox.files.watch("/workspace") as events:
+            sandbox.files.write("/workspace/b", b"")
+            assert next(events).path == "/workspace/b"
+        moved = sandbox.files.download("/workspace", tmp_path / "out")
+        assert moved.members == 3
+        with pytest.raises(ringfence.PathNotFoundError):
+            sandbox.files.read("/missing")
+        assert sandbox.info.id == sandbox.id
+    with pytest.raises(ringfence.StateError):
+        sandbox.exec(["true"])
+
+
+def test_iterators_serve_as_streams() -> None:
+    """A generator feeds stdin and files."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    with sync.open(backend=MockBackend()) as sandbox:
+        assert sandbox.exec(["cat"], stdin=pieces()).stdout == b"one two"
+        sandbox.files.write("/tmp/f", pieces())
+        assert sandbox.files.read("/tmp/f") == b"one two"
+
+
+def test_many_threads_and_sandboxes() -> None:
+    """Eight threads with a sandbox each, and all of them in one."""
+    mock = MockBackend()
+    problems: list[BaseException] = []
+
+    def use(shared: sync.Sandbox, number: int) -> None:
+        try:
+            with sync.open(backend=mock) as own:
+                for turn in range(10):
+                    text = f"{number}-{turn}"
+                    assert own.exec(["echo", text]).stdout.decode() == text + "\n"
+                    assert shared.exec(["echo", text]).stdout.decode() == text + "\n"
+        except BaseException as error:
+            problems.append(error)
+
+    with sync.open(backend=mock) as shared:
+        threads = [threading.Thread(target=use, args=(shared, n)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert problems == []
+
+
+def test_a_pool() -> None:
+    """Members are acquired in a with."""
+    with sync.pool(ringfence.SandboxSpec(), size=1, backend=MockBackend()) as members:
+        with members.acquire() as sandbox:
+            assert sandbox.exec(["true"]).ok
+        assert members.statistics.hits + members.statistics.misses == 1
+
+
+def test_its_own_callbacks_cannot_use_it() -> None:
+    """It would wait for itself: StateError instead."""
+    with sync.open(backend=MockBackend()) as sandbox, pytest.raises(ringfence.StateError):
+        sandbox.exec(["echo", "x"], on_stdout=lambda _: sandbox.exec(["true"]))
+
+
+def test_an_interrupt_ends_the_operation() -> None:
+    """What interrupts the waiting is raised after the command is gone."""
+    program = """
+import signal, threading, os
+from ringfence import sync
+from ringfence.backends.mock import MockBackend
+with sync.open(backend=MockBackend()) as sandbox:
+    def soon():
+        while not any(p.running for p in sandbox.processes()): pass
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=soon).start()
+    try:
+        sandbox.exec(["sleep", "300"])
+    except KeyboardInterrupt:
+        print("interrupted", sum(p.running for p in sandbox.processes()))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.stdout.strip() == "interrupted 0", answer.stderr
