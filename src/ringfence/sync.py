@@ -34,6 +34,7 @@ from ringfence.sandbox.files import Files as _Files
 from ringfence.sandbox.process import Process as _Process
 from ringfence.sandbox.process import Stream as _Stream
 from ringfence.sandbox.sandbox import Sandbox as _Sandbox
+from ringfence.sandbox.workspace import Workspace as _Workspace
 
 __all__ = [
     "Events",
@@ -43,6 +44,7 @@ __all__ = [
     "Reader",
     "Sandbox",
     "Stream",
+    "Workspace",
     "open",
     "pool",
     "run",
@@ -128,6 +130,8 @@ def _wrap(value: Any) -> Any:
             return blocking(value)
     if isinstance(value, AsyncIterator):
         return _Iterator(value)
+    if isinstance(value, list) and value and isinstance(value[0], tuple(_PAIRS)):
+        return [_wrap(one) for one in value]
     if isinstance(value, AbstractAsyncContextManager):
         return _Block(value)
     return value
@@ -225,6 +229,10 @@ class Files(_Facade, of=_Files):  # noqa: D101 - likewise
     pass
 
 
+class Workspace(_Facade, of=_Workspace):  # noqa: D101 - likewise
+    pass
+
+
 class Process(_Facade, of=_Process):  # noqa: D101 - likewise
     pass
 
@@ -248,6 +256,7 @@ class Pool(_Facade, of=_pool.Pool):  # noqa: D101 - likewise
 _PAIRS: dict[type, type] = {
     _Sandbox: Sandbox,
     _Files: Files,
+    _Workspace: Workspace,
     _Process: Process,
     _Stream: Stream,
     _Reader: Reader,

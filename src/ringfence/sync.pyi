@@ -26,6 +26,7 @@ from ringfence.sandbox.commands import (
     OnOutputLimit,
     Sink,
 )
+from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing
 from ringfence.sandbox.entry import ProfileName
@@ -38,7 +39,7 @@ from ringfence.sandbox.progress import Progress
 from ringfence.sandbox.running import ProcessInfo, Terminal
 from ringfence.sandbox.stdin import Stdin
 from ringfence.sandbox.trees import Moved
-from ringfence.sandbox.workspace import Workspace
+from ringfence.sandbox.workspace import Again
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -54,7 +55,12 @@ from ringfence.spec import (
     Ulimits,
     Usage,
 )
-from ringfence.workspace import Snapshot
+from ringfence.workspace import (
+    Changes,
+    Snapshot,
+)
+from ringfence.workspace.prepared import Since
+from ringfence.workspace.snapshot import Snapshot
 
 class Sandbox:
     files: Files
@@ -226,6 +232,27 @@ class Files:
         user: User = ...,
         progress: Progress | None = ...,
     ) -> Moved: ...
+
+class Workspace:
+    def join(self, context: Context, again: Again) -> None: ...
+    @property
+    def mount_point(self) -> str: ...
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    def changes(self, *, since: Since = ..., max_bytes: int = ...) -> Changes: ...
+    def patch(self, *, since: Since = ..., max_bytes: int = ...) -> bytes: ...
+    def summary(self, *, since: Since = ..., max_bytes: int = ...) -> str: ...
+    def download(
+        self, paths: Sequence[str], destination: str | os.PathLike[str], *, max_bytes: int = ...
+    ) -> list[str]: ...
+    def apply(self, *, since: Since = ...) -> Changes: ...
+    def discard(self) -> Changes: ...
+    def snapshot(self) -> Snapshot: ...
+    def fork(self, number: int) -> list[Sandbox]: ...
+    def frozen(self) -> AbstractContextManager[None]: ...
+    def close(self) -> None: ...
 
 class Process:
     stdout: Stream

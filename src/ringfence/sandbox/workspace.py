@@ -6,10 +6,10 @@ compared the sandbox is frozen where its backend can do that.
 
 import asyncio
 import os
+import pathlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.backends.state import state_directory
@@ -42,7 +42,7 @@ Again = Callable[[Prepared], Coroutine[Any, Any, "Sandbox"]]
 _ID_BYTES = 6
 
 
-def snapshots() -> Path:
+def snapshots() -> pathlib.Path:
     """Where snapshots are kept."""
     return state_directory() / "snapshots"
 
@@ -109,7 +109,7 @@ class Workspace:
 
         Nothing there is replaced and no link is followed. NotFoundError, AlreadyExistsError.
         """
-        place = Path(destination)
+        place = pathlib.Path(destination)
         return await self._still(lambda p: download(p, paths, place, max_bytes=max_bytes))
 
     async def apply(self, *, since: Since = "repository") -> Changes:
