@@ -213,6 +213,7 @@ async def _serve(on_connection: OnConnection, stream: Stream) -> None:
         raise
     else:
         stream.close()
+        await stream.wait_closed()
 
 
 def _listen_failed(failure: Failure, what: str) -> SandboxError:

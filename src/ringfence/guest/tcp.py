@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 READ_BYTES = 256 * 1024
 _WAITING_BYTES = 256 * 1024
 """`drain` waits while more than this waits for its window."""
-_LINGER_SECONDS = 10.0
-"""How long what was written before `close` may take to go out."""
+_LINGER_SECONDS = 60.0
+"""How long the other side may take to end after `close`."""
 
 
 class Stream(Operation):
@@ -40,6 +40,7 @@ class Stream(Operation):
 
     __slots__ = (
         "_arrived",
+        "_closing",
         "_connection",
         "_eof_asked",
         "_eof_received",
@@ -67,6 +68,7 @@ class Stream(Operation):
         self._arrived = Inflow(FORWARD_WINDOW)
         self._outgoing: deque[memoryview] = deque()
         self._outgoing_bytes = self._sent = self._sent_acked = 0
+        self._closing = False
         self._eof_asked = self._eof_sent = self._eof_received = self._over = False
         self._error: Exception | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -115,6 +117,8 @@ class Stream(Operation):
             self._eof_received = True
             return
         self._arrived.add(payload)
+        if self._closing:
+            self._drop_arrived()
 
     def lose(self, error: SandboxError) -> None:
         """The session ended."""
@@ -162,8 +166,7 @@ class Stream(Operation):
                 return b""
             await self._wait()
         chunk = self._arrived.take(size)
-        if self._arrived.wants_ack and not self._over:
-            self._connection.send(Ask.ACK, self.id, self._arrived.ack())
+        self._acknowledge()
         return chunk
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -212,22 +215,32 @@ class Stream(Operation):
     def close(self) -> None:
         """Be done with it: what was written still goes out, what comes is dropped. Idempotent.
 
-        Nothing waits for the other side: when it has not ended its direction yet, the connection
-        is reset once all is sent and acknowledged.
+        When the other side has not ended after a minute, the connection is reset.
         """
-        if self._over:
-            return
-        self.write_eof()
-        self._arrived.clear()
-        self._connection.keep(asyncio.ensure_future(self._finish()))
+        if not (self._over or self._closing):
+            self._closing = True
+            self._drop_arrived()
+            self.write_eof()
+            self._connection.keep(asyncio.ensure_future(self._linger()))
 
-    async def _finish(self) -> None:
+    async def _linger(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while not (self._over or (self._eof_sent and self._sent == self._sent_acked)):
-                    await self._wait()
-        if not (self._over or self._eof_received):
-            self.reset()
+                await self.wait_closed()
+        self.reset()
+
+    async def wait_closed(self) -> None:
+        """Until both sides have ended or the connection is broken off."""
+        while not self._over:
+            await self._wait()
+
+    def _drop_arrived(self) -> None:
+        self._arrived.clear()
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        if self._arrived.wants_ack and not self._over:
+            self._connection.send(Ask.ACK, self.id, self._arrived.ack())
 
     def reset(self) -> None:
         """Break it off at once. Idempotent."""

@@ -211,6 +211,20 @@ async def test_who_does_not_read_stops_the_writer_and_nobody_else(real: Place, p
         await writer.wait_closed()
 
 
+async def test_what_was_written_before_the_close_arrives(real: Place, patience) -> None:
+    async def give(stream: Stream) -> None:
+        stream.write(LARGE * 2)
+
+    async with patience:
+        listener = await real.session.listen(0, give)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"nobody reads this" * 100_000)
+        for _ in range(100):
+            await real.session.ping()
+        assert len(await reader.read()) == 2 * len(LARGE)
+        writer.close()
+
+
 async def test_a_stream_ends_with_its_session(real: Place, server: int, patience) -> None:
     async with patience:
         stream = await real.session.connect_inside(server)
