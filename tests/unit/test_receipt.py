@@ -239,6 +239,15 @@ def test_cgroups_of_version_2_say_the_same() -> None:
     assert gaps(found) == ["cpus"]
 
 
+def test_a_disk_is_limited_where_the_storage_driver_says_so() -> None:
+    limits = SPEC.limits.model_copy(update={"disk": 2**30})
+    found = dataclasses.replace(findings(), spec=SPEC.model_copy(update={"limits": limits}))
+    assert gaps(found) == ["disk"]
+    runtime = {"HostConfig": {"Runtime": "runc", "StorageOpt": {"size": str(2**30)}}}
+    outside = dataclasses.replace(found.outside, runtime=runtime)
+    assert gaps(dataclasses.replace(found, outside=outside)) == []
+
+
 def test_a_daemon_elsewhere_is_believed_by_what_is_seen_inside() -> None:
     """Its cgroup files are those that the sandbox sees; the word of its engine is not enough."""
     found = findings()

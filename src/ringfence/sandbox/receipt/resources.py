@@ -39,6 +39,8 @@ def resource_rows(found: Findings) -> Iterator[Control]:
     if limits.pids is not None:
         yield _pids(found, limits.pids)
     yield from _rates(found)
+    if limits.disk is not None:
+        yield _disk(found, limits.disk)
     yield from _ulimits(found)
     if found.spec.security.oom_score_adj is not None:
         yield _oom_score(found, found.spec.security.oom_score_adj)
@@ -133,6 +135,13 @@ def _rate(found: Findings, name: str, asked: int) -> Control:
         values = [word.removeprefix(key) for word in text.split() if word.startswith(key)]
     ok = bool(values) and all(value == str(asked) for value in values)
     return control(name, asked, tuple(values), where, ok=ok)
+
+
+def _disk(found: Findings, asked: int) -> Control:
+    """Whether the storage driver has the size: a command sees that of the whole disk only."""
+    options = found.host_config.get("StorageOpt")
+    size = options.get("size") if isinstance(options, dict) else None
+    return control("disk", asked, size, "the engine: StorageOpt", ok=number(size) == asked)
 
 
 def _ulimits(found: Findings) -> Iterator[Control]:
