@@ -1,0 +1,171 @@
+"""A client killed with SIGKILL, at any moment, leaves nothing once its lease has run out."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence.backends import registry
+from ringfence.ledger import Ledger
+from tests.conftest import require_bwrap, require_docker
+from tests.images import BUSYBOX
+
+CLIENTS = 20
+PATIENCE = 75.0
+CLIENT = """
+import asyncio, sys
+import ringfence
+
+async def main():
+    spec = {"image": sys.argv[2]} if sys.argv[1] == "docker" else {"backend": "process"}
+    print("begin", flush=True)
+    while True:
+        async with ringfence.open(labels={"client": sys.argv[3]}, **spec) as sandbox:
+            await sandbox.exec(["sleep", "0.05"])
+            await sandbox.files.write("/tmp/x", b"x" * 100000)
+            async with sandbox.spawn(["sleep", "1000"]):
+                pass
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("process", marks=pytest.mark.process),
+    ]
+)
+def backend(request: pytest.FixtureRequest, state_directory: Path) -> str:
+    if request.param == "docker":
+        require_docker(BUSYBOX)
+    else:
+        require_bwrap()
+    return str(request.param)
+
+
+def wait_for(fact: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def found(backend: str, labels: dict[str, str]) -> list[str]:
+    async def ask() -> list[str]:
+        one = registry.load(backend)
+        try:
+            return [sandbox.id for sandbox in await one.found(labels)]
+        finally:
+            await one.aclose()
+
+    return asyncio.run(ask())
+
+
+def test_clients_killed_at_random_points_leave_nothing(backend: str, state_directory: Path) -> None:
+    """Nobody runs Ringfence again: lease and guard do it alone."""
+    token = f"{os.getpid()}-{random.randrange(1 << 40)}"
+    clients = []
+    for _ in range(CLIENTS // 5):
+        batch = [
+            subprocess.Popen(
+                [sys.executable, "-c", CLIENT, backend, BUSYBOX, token], stdout=subprocess.PIPE
+            )
+            for _ in range(5)
+        ]
+        for client in batch:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"begin\n"
+        for client in batch:
+            time.sleep(random.random() * 0.6)
+            client.send_signal(signal.SIGKILL)
+        clients += batch
+    for client in clients:
+        client.wait()
+        client.stdout.close()  # type: ignore[union-attr]
+    ledger = Ledger.default()
+    assert ledger.all() != []
+    assert wait_for(lambda: ledger.live() == []), ledger.live()
+    assert wait_for(lambda: found(backend, {"client": token}) == [])
+    sandboxes = state_directory / "sandboxes"
+    assert wait_for(lambda: not sandboxes.exists() or not any(sandboxes.iterdir()), 10)
+    assert str(state_directory) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_detached_sandbox_outlives_its_client_and_ends_by_its_lifetime(backend: str) -> None:
+    spec = {"image": BUSYBOX} if backend == "docker" else {"backend": "process"}
+
+    async def create() -> str:
+        async with ringfence.open(detached=True, lifetime=25, **spec) as sandbox:
+            held = await sandbox.spawn(["sleep", "1000"], hold=True, timeout=900)
+            held.detach()
+            return sandbox.id
+
+    name = asyncio.run(create())
+
+    async def again() -> list[bool]:
+        async with ringfence.open(id=name) as sandbox:
+            return [process.running for process in await sandbox.processes()]
+
+    for _ in range(3):
+        assert asyncio.run(again()) == [True]
+    ledger = Ledger.default()
+    assert wait_for(lambda: ledger.live() == [])
+    assert ledger.get(name).reason
+    with pytest.raises(ringfence.SandboxError):
+        asyncio.run(again())
+
+
+def test_one_removed_by_hand_is_lost_at_once_and_the_record_says_so(backend: str) -> None:
+    async def main() -> None:
+        spec = {"image": BUSYBOX} if backend == "docker" else {"backend": "process"}
+        async with ringfence.open(**spec) as sandbox:  # type: ignore[arg-type]
+            running = asyncio.ensure_future(sandbox.exec(["sleep", "600"], timeout=500))
+            await asyncio.sleep(0.3)
+            kill_outside(backend, sandbox)
+            result = await asyncio.wait_for(running, 30)
+            assert result.reason == "sandbox_lost"
+            assert result.exit_code is None
+            with pytest.raises(ringfence.SandboxLostError):
+                await sandbox.exec(["true"])
+
+    asyncio.run(main())
+    assert wait_for(lambda: Ledger.default().live() == [], 30)
+
+
+def kill_outside(backend: str, sandbox: ringfence.Sandbox) -> None:
+    entry = Ledger.default().get(sandbox.id)
+    if backend == "docker":
+        subprocess.run(["docker", "rm", "-f", entry.record.native], check=True, capture_output=True)
+    else:
+        os.kill(first_process(sandbox.id), signal.SIGKILL)
+
+
+def first_process(sandbox_id: str) -> int:
+    """The pid of the sandbox's first process: the child of the bubblewrap under its keeper."""
+    parents: dict[int, tuple[int, bytes]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                parents[int(entry.name)] = (int(fields[1]), (entry / "cmdline").read_bytes())
+            except OSError:
+                continue
+    keepers = {
+        pid
+        for pid, (_, line) in parents.items()
+        if b"--keep" in line and sandbox_id.encode() in line
+    }
+    wraps = {pid for pid, (parent, _) in parents.items() if parent in keepers}
+    [first] = [pid for pid, (parent, _) in parents.items() if parent in wraps]
+    return first
