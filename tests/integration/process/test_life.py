@@ -45,8 +45,10 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def mounts() -> int:
-    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+def mounts(state_directory: Path) -> list[str]:
+    """Mounts of this machine that have to do with sandboxes of this test."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(state_directory) in line]
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +79,6 @@ async def client(*args: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, 
 async def test_delete_leaves_nothing_and_can_be_repeated(
     opens: Opened, backend: ProcessBackend, state_directory: Path
 ) -> None:
-    before = mounts()
     async with opens() as sandbox:
         sandbox_id = sandbox.record.id
         assert [found.id for found in await backend.found({})] == [sandbox_id]
@@ -92,7 +93,7 @@ async def test_delete_leaves_nothing_and_can_be_repeated(
             await sandbox.instance.connect(asyncio.Protocol)
         with pytest.raises(NotFoundError):
             await backend.attach(sandbox.record)
-    assert mounts() == before
+    assert mounts(state_directory) == []
 
 
 async def test_a_killed_client_takes_its_attached_sandboxes_along_frozen_ones_too(
@@ -157,6 +158,7 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         assert await sandbox.instance.state() == "exited"
         assert cgroups(sandbox.record.id) != []
         monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
+        os.utime(state_directory / "process/swept", (0, 0))
         assert await ProcessBackend().found({}) == []
         await until(lambda: gone(state_directory, sandbox.record.id))
 

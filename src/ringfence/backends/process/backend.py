@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import functools
 import os
 import platform
 import shutil
@@ -26,10 +27,11 @@ from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError
 from ringfence.guest import build
 from ringfence.policy import seccomp
 from ringfence.policy.facts import Facts
-from ringfence.spec import SandboxSpec, State
+from ringfence.spec import SandboxSpec, Security, State
 
 _AT_ONCE = 32
 """Starts, and ends. More would not be faster, and each would take longer than it is given."""
+_SWEEP_SECONDS = 60.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EDQUOT)
 
 
@@ -48,7 +50,6 @@ class ProcessBackend:
         self._endpoint = endpoint
         self._root: Path | None = None
         self._machine: Machine | None = None
-        self._programs: dict[tuple[object, ...], bytes] = {}
         self._looking = asyncio.Lock()
         self._starts = asyncio.Semaphore(_AT_ONCE)
         self._ends = asyncio.Semaphore(_AT_ONCE)
@@ -114,7 +115,7 @@ class ProcessBackend:
             image_digest=None if facts.image is None else facts.image.digest or None,
         )
         creation = Creation(
-            machine, self._directory(), record, binds, rootfs, lambda: self._program(spec)
+            machine, self._directory(), record, binds, rootfs, lambda: program(spec)
         )
         try:
             async with self._starts:
@@ -146,8 +147,9 @@ class ProcessBackend:
                 sandbox_id=record.id,
             )
         cgroup = self._cgroup(machine, record.id)
-        program = self._program(record.spec)
-        instance = ProcessInstance(record, home, keeper, cgroup, pid=pid, program=program)
+        instance = ProcessInstance(
+            record, home, keeper, cgroup, pid=pid, program=program(record.spec)
+        )
         instance.ends = self._ends
         return instance
 
@@ -209,7 +211,7 @@ class ProcessBackend:
     async def _look(self) -> Machine:
         async with self._looking:
             if self._machine is None:
-                self._machine = await machines.look(self._guest())
+                self._machine = machines.look(self._guest())
                 self._sweep(self._machine)
             return self._machine
 
@@ -228,23 +230,37 @@ class ProcessBackend:
         return copy
 
     def _sweep(self, machine: Machine) -> None:
-        """Remove what keepers that were killed left behind, and what no sandbox uses any more."""
+        """Remove what keepers that were killed left behind, and what no sandbox uses any more.
+
+        Once a minute is enough, whoever does it.
+        """
+        note = self._directory() / "swept"
+        try:
+            if time.time() - note.stat().st_mtime < _SWEEP_SECONDS:
+                return
+        except FileNotFoundError:
+            pass
+        note.touch()
         for home in homes.abandoned(self._sandboxes()):
             sweep(home, self._cgroup(machine, home.id))
-        used = [facts.get("etc", "") for home in homes.homes(self._sandboxes())
-                if (facts := home.facts())]  # fmt: skip
-        prune(self._directory() / "etc", used)
+        there = (home.facts() for home in homes.homes(self._sandboxes()))
+        prune(self._directory() / "etc", [facts.get("etc", "") for facts in there if facts])
 
-    def _program(self, spec: SandboxSpec) -> bytes:
-        """The granted seccomp profile, compiled for the guest to install in each command."""
-        security = spec.security
-        key = (spec.profile, security.seccomp, security.seccomp_allow)
-        own = security.seccomp is not None and "/" in security.seccomp
-        if own or key not in self._programs:
-            arch = platform.machine()
-            granted = seccomp.granted(security, spec.profile, arch)
-            self._programs[key] = seccomp.bpf(granted, arch)
-        return self._programs[key]
+
+def program(spec: SandboxSpec) -> bytes:
+    """The granted seccomp profile, compiled for the guest to install in each command."""
+    security = spec.security
+    if security.seccomp is not None and "/" in security.seccomp:
+        arch = platform.machine()
+        return seccomp.bpf(seccomp.granted(security, spec.profile, arch), arch)
+    return _compiled(spec.profile, security.seccomp, security.seccomp_allow)
+
+
+@functools.cache
+def _compiled(profile: str, chosen: str | None, allowed: tuple[str, ...]) -> bytes:
+    arch = platform.machine()
+    security = Security(seccomp=chosen, seccomp_allow=allowed)
+    return seccomp.bpf(seccomp.granted(security, profile, arch), arch)
 
 
 def _owner(path: str) -> tuple[int, int] | None:

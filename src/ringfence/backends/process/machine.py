@@ -1,11 +1,12 @@
 """What this machine lets us do: bubblewrap, user namespaces, cgroups."""
 
-import asyncio
+import functools
 import os
 import re
 import resource
 import shutil
 import stat
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,13 @@ class Machine:
     tree: Tree
 
 
-async def look(guest: Path) -> Machine:
+def look(guest: Path) -> Machine:
     """The machine as it is now. BackendUnavailableError says what is missing and the remedy."""
     bwrap = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
     if bwrap is None:
         raise _unavailable(f"bubblewrap is not installed: {_INSTALL}")
-    version = await _version(bwrap)
+    status = Path(bwrap).stat()
+    version = _version(bwrap, status.st_ino, status.st_mtime_ns)
     if version < LEAST_VERSION:
         wanted, found = (".".join(map(str, number)) for number in (LEAST_VERSION, version))
         raise _unavailable(f"{bwrap} is version {found}; {wanted} or newer is needed: {_INSTALL}")
@@ -51,26 +53,22 @@ async def look(guest: Path) -> Machine:
     return Machine(bwrap, version, privileged, str(guest), find_tree())
 
 
-async def _version(bwrap: str) -> tuple[int, int]:
-    process = await asyncio.create_subprocess_exec(
-        bwrap,
-        "--version",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+@functools.lru_cache(maxsize=8)
+def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: ARG001 - of this file only
+    """What a bubblewrap says of itself, asked once for each state of its file."""
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            output, _ = await process.communicate()
-    except BaseException as error:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.shield(process.wait())
-        if isinstance(error, TimeoutError):
-            raise _unavailable(f"{bwrap} --version does not end: {_INSTALL}") from None
-        raise
-    match = _VERSION.search(output.decode("utf-8", "replace"))
-    if process.returncode != 0 or match is None:
+        done = subprocess.run(
+            [bwrap, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _unavailable(f"{bwrap} --version failed: {error}; {_INSTALL}") from None
+    output = done.stdout.decode("utf-8", "replace")
+    match = _VERSION.search(output)
+    if done.returncode != 0 or match is None:
         raise _unavailable(f"{bwrap} --version failed: {output[:200]!r}; {_INSTALL}")
     return int(match[1]), int(match[2])
 

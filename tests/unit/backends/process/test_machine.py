@@ -18,12 +18,12 @@ def fake_bwrap(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
 
 
-async def test_without_bubblewrap_the_install_line_is_named(
+def test_without_bubblewrap_the_install_line_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendUnavailableError, match="apt-get install bubblewrap"):
-        await machine.look(GUEST)
+        machine.look(GUEST)
 
 
 @pytest.mark.parametrize(
@@ -34,28 +34,28 @@ async def test_without_bubblewrap_the_install_line_is_named(
         ("echo bubblewrap 0.8.0; exit 1", "--version failed"),
     ],
 )
-async def test_an_old_or_broken_bubblewrap_is_told(
+def test_an_old_or_broken_bubblewrap_is_told(
     script: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_bwrap(tmp_path, script, monkeypatch)
     with pytest.raises(BackendUnavailableError, match=says):
-        await machine.look(GUEST)
+        machine.look(GUEST)
 
 
-async def test_a_missing_guest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_guest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_bwrap(tmp_path, "echo bubblewrap 1.2.3", monkeypatch)
     with pytest.raises(BackendUnavailableError, match=r"ringfence\.guest\.build"):
-        await machine.look(tmp_path / "guest")
+        machine.look(tmp_path / "guest")
 
 
-async def test_a_setuid_bubblewrap_is_told_to_ordinary_users(
+def test_a_setuid_bubblewrap_is_told_to_ordinary_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_bwrap(tmp_path, "echo bubblewrap 0.8.0", monkeypatch)
     (tmp_path / "bwrap").chmod(0o4755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(BackendUnavailableError, match="chmod u-s"):
-        await machine.look(GUEST)
+        machine.look(GUEST)
 
 
 @pytest.mark.parametrize(
