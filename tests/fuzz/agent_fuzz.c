@@ -1,10 +1,12 @@
 /* Feeds mutated frames to the agent's loop: agent_fuzz CORPUS DIRECTORY SEED COUNT
  *
- * All of the agent is linked but its main and its supervisors, which are played here: no command ever runs. The process
+ * All of the agent is linked, its supervisors are played here (the linker's --wrap): no command ever runs. The process
  * enters DIRECTORY (chroot) and an empty network as an ordinary user first, so that it reaches nothing else. DIRECTORY/input always
  * holds the bytes at work, for the time after a crash. The same SEED gives the same inputs.
  */
 #include "exec.h"
+
+#undef main  /* the agent's own has another name here */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -37,13 +39,13 @@ static const struct options options = {.marker = "fuzz-the-marker", .has_marker 
 
 /* ---- supervisors that do nothing but answer ---- */
 
-struct supervisor *supervisor_take(void)
+struct supervisor *__wrap_supervisor_take(void)
 {
 	struct supervisor *supervisor = calloc(1, sizeof *supervisor);
 	return supervisor;
 }
 
-int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count)
+int __wrap_supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count)
 {
 	const char *at = strings;
 	(void)supervisor;
@@ -55,7 +57,7 @@ int supervisor_send(struct supervisor *supervisor, const struct job *job, const 
 	return 0;
 }
 
-void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag)
+void __wrap_supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag)
 {
 	(void)supervisor;
 	(void)kind;
@@ -63,9 +65,7 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 	(void)flag;
 }
 
-void pool_refill(void) {}
-bool have_subreaper(void) { return true; }
-u64 features(void) { return 0; }
+void __wrap_pool_refill(void) {}
 
 /* ---- random numbers, the corpus ---- */
 

@@ -13,15 +13,15 @@ ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
 """The leak check needs ptrace, which an undumpable process refuses."""
 HARNESS = Path(__file__).with_name("agent_fuzz.c")
 CORPUS = Path(__file__).with_name("corpus")
-_PLAYED = {"main.c", "pool.c", "supervisor.c", "keep.c", "enter.c"}
-"""What the harness plays itself, or what is not the guest's."""
+_PLAYED = ("supervisor_take", "supervisor_send", "supervisor_tell", "pool_refill")
+"""Functions that the harness plays itself."""
 
 
-def _compile(sources: list[Path], output: Path) -> Path:
+def _compile(sources: list[Path], output: Path, *extra: str) -> Path:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         missing("no C compiler: apt-get install gcc")
-    command = [str(compiler), *FLAGS, f"-I{build.SOURCES}", '-DBUILD="sanitized"']
+    command = [str(compiler), *FLAGS, *extra, f"-I{build.SOURCES}", '-DBUILD="sanitized"']
     done = subprocess.run(
         [*command, *map(str, sources), "-o", str(output)],
         capture_output=True,
@@ -41,8 +41,9 @@ def guest(directory: Path) -> Path:
 
 def fuzzer(directory: Path) -> Path:
     """The fuzzing harness."""
-    sources = [source for source in build.sources() if source.name not in _PLAYED]
-    return _compile([*sources, HARNESS], directory / "agent_fuzz")
+    wrapped = [f"-Wl,--wrap={name}" for name in _PLAYED]
+    sources = [*build.sources(), HARNESS]
+    return _compile(sources, directory / "agent_fuzz", "-Dmain=agent_main", *wrapped)
 
 
 def fuzz(program: Path, directory: Path, seed: int, count: int) -> str:

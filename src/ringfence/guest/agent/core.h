@@ -54,7 +54,7 @@ u64 features(void);
 /* users.c */
 op_handler op_user;
 
-/* exec.c, exec_io.c */
+/* exec.c, exec_ops.c, kill_all.c */
 op_handler op_exec, op_list, op_attach, op_forget, op_kill_all;
 void exec_kill_ended(u32 id);
 void exec_orphan_ended(pid_t pid, int status, const struct usage *usage);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 300, HUNT_MS = 1 };
+enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 300, UNANSWERED_EMULATED_MS = 3000 };
 
 struct exec *execs;
 
@@ -51,7 +51,7 @@ void exec_kill(struct exec *exec, u8 reason)
 	exec->killing = true;
 	timer_clear(&exec->timeout);
 	supervisor_tell(exec->supervisor, TELL_KILL, 0, false);
-	timer_set(&exec->stuck, UNANSWERED_MS, unanswered);
+	timer_set(&exec->stuck, features() & FEATURE_SUBREAPER ? UNANSWERED_MS : UNANSWERED_EMULATED_MS, unanswered);
 }
 
 void exec_collateral(u32 uid, const struct exec *cause)
@@ -79,6 +79,8 @@ static void timed_out(struct timer *timer)
 	supervisor_tell(exec->supervisor, TELL_SIGNAL, SIGTERM, false);
 	timer_set(timer, exec->grace_ms, grace_over);
 }
+
+void exec_limit(struct exec *exec, u64 milliseconds) { timer_set(&exec->timeout, milliseconds, timed_out); }
 
 /* ---- the end ---- */
 
@@ -109,7 +111,7 @@ static void send_exit(const struct exec *exec)
 	frame_end(the_conn);
 }
 
-static void finish(struct exec *exec)
+void exec_finish(struct exec *exec)
 {
 	if (!exec->over)
 		exec->oom_after = oom_kills();
@@ -164,7 +166,7 @@ bool exec_settle(struct exec *exec)
 		delivered &= stream_delivered(stream);
 	}
 	if (!open && delivered) {
-		finish(exec);
+		exec_finish(exec);
 		return true;
 	}
 	if (open && !exec->late && !exec->drain.set)
@@ -180,7 +182,7 @@ static void main_ended(struct exec *exec, const struct report *report)
 	exec->status = report->status;
 	exec->usage = report->usage;
 	exec->wall_us = report->ended_us - exec->begun_us;
-	exec->proof = report->empty ? PROOF_ECHILD : PROOF_LEFT_RUNNING;
+	exec->proof = report->empty && features() & FEATURE_SUBREAPER ? PROOF_ECHILD : PROOF_LEFT_RUNNING;
 	timer_clear(&exec->timeout);
 	input_end(exec);
 	if (exec->reason == REASON_TIMEOUT && !report->empty)
@@ -233,196 +235,4 @@ void exec_reported(struct exec *exec, const struct report *report)
 		killed(exec, report);
 	if (!exec_settle(exec) && exec->started)
 		streams_watch(exec);
-}
-
-/* ---- a supervisor that is gone, and its orphans ---- */
-
-static struct timer hunt;
-
-static void send_lost(struct exec *exec)
-{
-	if (exec->attached)
-		send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost before the start");
-	exec_free(exec);
-}
-
-/* The orphans of lost supervisors are the agent's own children now. */
-static void hunt_orphans(struct timer *timer)
-{
-	children_reap();
-	if (family_signal(SIGKILL, child_known) > 0) {
-		timer_set(timer, HUNT_MS, hunt_orphans);
-		return;
-	}
-	for (struct exec *exec = execs, *next; exec; exec = next) {
-		next = exec->next;
-		if (!exec->lost || exec->over)
-			continue;
-		if (!exec->started) {
-			send_lost(exec);
-			continue;
-		}
-		if (!exec->main_ended)
-			exec->status = SIGKILL;
-		exec->main_ended = exec->killed = true;
-		exec->proof = have_subreaper() ? PROOF_ECHILD : PROOF_NONE;
-		exec_settle(exec);
-	}
-}
-
-void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
-{
-	for (struct exec *exec = execs; exec; exec = exec->next)
-		if (exec->lost && !exec->main_ended && exec->pid == (u32)pid) {
-			exec->main_ended = true;
-			exec->status = status;
-			exec->usage = usage->rusage;
-		}
-}
-
-void exec_supervisor_ended(struct exec *exec)
-{
-	bool known = exec->main_ended && (!exec->killing || exec->killed);
-	exec->supervisor = NULL;
-	kill_all_reported(exec, 0);
-	if (exec->removed) {
-		exec_free(exec);
-		return;
-	}
-	if (known)
-		return;
-	if (!exec->reason)
-		exec->reason = REASON_LOST;
-	exec->lost = exec->killing = true;
-	timer_clear(&exec->timeout);
-	exec->wall_us = now_us() - exec->begun_us;
-	timer_set(&hunt, 0, hunt_orphans);
-}
-
-/* ---- the frames ---- */
-
-static void resume(struct op *op)
-{
-	struct exec *exec = container_of(op, struct exec, op);
-	streams_resume(exec);
-	exec_settle(exec);
-}
-
-static void acked_other(struct op *op, u8 stream, u64 total)
-{
-	struct exec *exec = container_of(op, struct exec, op);
-	struct stream *err = &exec->streams[ERR];
-	if (stream != 2 || total <= err->acked || total > err->sent)
-		return;
-	err->acked = total;
-	streams_resume(exec);
-	exec_settle(exec);
-}
-
-static void session_lost(struct op *op)
-{
-	struct exec *exec = container_of(op, struct exec, op);
-	exec->attached = false;
-	if (exec->flags & FLAG_HOLD && !exec->forgotten) {
-		op_restore(op);
-		streams_resume(exec);
-		exec_settle(exec);
-		return;
-	}
-	exec->dropping = exec->removed = true;
-	exec_kill(exec, REASON_KILL);
-	streams_resume(exec);
-	exec_settle(exec);
-}
-
-static const struct op_class exec_class = {exec_frame, resume, acked_other, session_lost};
-
-int op_exec(struct conn *conn, u32 id, struct reader *r)
-{
-	struct exec *exec = calloc(1, sizeof *exec);
-	u64 timeout_ms;
-	(void)conn;
-	if (!exec)
-		return -ENOMEM;
-	int error = op_add(&exec->op, id, &exec_class);
-	if (error) {
-		free(exec);
-		return error;
-	}
-	exec->id = id;
-	exec->attached = true;
-	exec->begun_us = now_us();
-	exec->oom_before = oom_kills();
-	exec->next = execs;
-	execs = exec;
-	if (exec_make(exec, r, &timeout_ms))
-		exec_free(exec);
-	else if (timeout_ms)
-		timer_set(&exec->timeout, timeout_ms, timed_out);
-	return 0;
-}
-
-void exec_kill_ended(u32 id)
-{
-	for (struct exec *exec = execs; exec; exec = exec->next)
-		if (exec->id == id && exec->removed) {
-			exec_kill(exec, REASON_KILL);
-			return;
-		}
-}
-
-static struct exec *held(u32 id)
-{
-	struct op *op = op_find(id);
-	if (!op || op->class != &exec_class)
-		return NULL;
-	struct exec *exec = container_of(op, struct exec, op);
-	return exec->flags & FLAG_HOLD && !exec->forgotten ? exec : NULL;
-}
-
-int op_attach(struct conn *conn, u32 id, struct reader *r)
-{
-	u64 offsets[2] = {read_u64(r), read_u64(r)};
-	struct exec *exec = held(id);
-	if (!read_end(r))
-		return 0;
-	if (!exec)
-		return -ESRCH;
-	exec->attached = true;
-	exec->op.received = exec->op.taken = exec->op.told = 0;
-	if (exec->started) {
-		frame_begin(conn, ANSWER_STARTED, id);
-		put_u32(conn, exec->pid);
-		frame_end(conn);
-	}
-	for (int i = 0; i < 2; i++)
-		stream_attach(&exec->streams[i], offsets[i]);
-	exec_settle(exec);
-	return 0;
-}
-
-int op_forget(struct conn *conn, u32 id, struct reader *r)
-{
-	struct exec *exec = held(id);
-	if (!read_end(r))
-		return 0;
-	if (!exec)
-		return -ESRCH;
-	exec->attached = false;
-	exec->forgotten = exec->dropping = true;
-	if (exec->over) {
-		finish(exec);
-		return 0;
-	}
-	(void)conn;
-	exec_kill(exec, REASON_KILL);
-	streams_resume(exec);
-	exec_settle(exec);
-	return 0;
-}
-
-void exec_start(void)
-{
-	have_subreaper();
-	pool_refill();
 }

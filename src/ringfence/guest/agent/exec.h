@@ -1,4 +1,5 @@
-/* An exec as the agent sees it. exec.c: its life; exec_io.c: its streams; pool.c: its supervisor. */
+/* An exec as the agent sees it. exec.c: its life; exec_output.c and
+ * exec_input.c: its streams; pool.c: its supervisor. */
 #ifndef RINGFENCE_EXEC_H
 #define RINGFENCE_EXEC_H
 
@@ -57,13 +58,16 @@ struct exec {
 	size_t args_size;
 };
 
-/* exec.c */
+/* exec.c, exec_lost.c */
 extern struct exec *execs;
 bool exec_settle(struct exec *exec);
 void exec_kill(struct exec *exec, u8 reason);
+void exec_limit(struct exec *exec, u64 milliseconds);  /* its timeout, from now */
 void exec_free(struct exec *exec);
 void exec_reported(struct exec *exec, const struct report *report);
-void exec_supervisor_ended(struct exec *exec);
+void exec_finish(struct exec *exec);  /* send what ends it; may free it */
+void exec_supervisor_ended(struct exec *exec, bool well);
+void exec_hunt(void);  /* kill the agent's own children that nobody registered, until there are none */
 void exec_collateral(u32 uid, const struct exec *cause);
 
 /* kill_all.c */
@@ -72,7 +76,7 @@ void kill_all_reported(struct exec *exec, u32 killed);
 /* exec_make.c: from the EXEC frame to a command that is being started. */
 int exec_make(struct exec *exec, struct reader *r, u64 *timeout_ms);
 
-/* exec_io.c */
+/* exec_output.c, exec_input.c */
 void stream_begin(struct stream *stream, struct exec *exec, int fd);
 void stream_read(struct stream *stream);
 void stream_end(struct stream *stream);

@@ -118,6 +118,7 @@ void as_self(void)
 		return;
 	if (by_effective_ids) {
 		switch_to(-1, reserved_uid, -1);
+		set_capabilities(own, kept);  /* the way back from uid 0 took the effective ones */
 		syscall(SYS_setresgid, -1, reserved_uid, -1);
 		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	} else {

@@ -9,6 +9,9 @@ static u32 question, waiting, killed_in_all;
 
 static void answer(void)
 {
+	/* Without subreapers the daemons of ended execs are the agent's own children. */
+	if (!(features() & FEATURE_SUBREAPER))
+		exec_hunt();
 	frame_begin(the_conn, ANSWER_DONE, question);
 	put_u32(the_conn, killed_in_all);
 	frame_end(the_conn);

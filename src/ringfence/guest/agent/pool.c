@@ -96,13 +96,12 @@ static void forget_idle(const struct supervisor *supervisor)
 static void supervisor_ended(struct child *child, int status)
 {
 	struct supervisor *supervisor = container_of(child, struct supervisor, child);
-	(void)status;
 	take_report(supervisor);
 	forget_idle(supervisor);
 	watch_remove(&supervisor->watch);
 	close(supervisor->watch.fd);
 	if (supervisor->exec)
-		exec_supervisor_ended(supervisor->exec);
+		exec_supervisor_ended(supervisor->exec, status == 0);
 	free(supervisor);
 }
 

@@ -1,0 +1,71 @@
+/* Execs whose supervisor is gone, and the orphans that such supervisors leave. */
+#include "exec.h"
+
+#include <signal.h>
+
+enum { HUNT_MS = 1 };
+
+static struct timer hunt;
+
+static void send_lost(struct exec *exec)
+{
+	if (exec->attached)
+		send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost before the start");
+	exec_free(exec);
+}
+
+/* The orphans of lost supervisors are the agent's own children now. */
+static void hunt_orphans(struct timer *timer)
+{
+	children_reap();
+	if (family_signal(SIGKILL, child_known) > 0) {
+		timer_set(timer, HUNT_MS, hunt_orphans);
+		return;
+	}
+	for (struct exec *exec = execs, *next; exec; exec = next) {
+		next = exec->next;
+		if (!exec->lost || exec->over)
+			continue;
+		if (!exec->started) {
+			send_lost(exec);
+			continue;
+		}
+		if (!exec->main_ended)
+			exec->status = SIGKILL;
+		exec->main_ended = exec->killed = true;
+		exec->proof = features() & FEATURE_SUBREAPER ? PROOF_ECHILD : PROOF_NONE;
+		exec_settle(exec);
+	}
+}
+
+void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->lost && !exec->main_ended && exec->pid == (u32)pid) {
+			exec->main_ended = true;
+			exec->status = status;
+			exec->usage = usage->rusage;
+		}
+}
+
+void exec_hunt(void) { timer_set(&hunt, 0, hunt_orphans); }
+
+void exec_supervisor_ended(struct exec *exec, bool well)
+{
+	bool known = exec->main_ended && (!exec->killing || exec->killed);
+	exec->supervisor = NULL;
+	kill_all_reported(exec, 0);
+	if (!well || !known)
+		exec_hunt();
+	if (exec->removed && known) {
+		exec_free(exec);
+		return;
+	}
+	if (known)
+		return;
+	if (!exec->reason)
+		exec->reason = REASON_LOST;
+	exec->lost = exec->killing = true;
+	timer_clear(&exec->timeout);
+	exec->wall_us = now_us() - exec->begun_us;
+}

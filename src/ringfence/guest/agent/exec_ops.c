@@ -1,0 +1,130 @@
+/* The frames that begin, take up and release execs. */
+#include "exec.h"
+
+#include <stdlib.h>
+
+static void resume(struct op *op)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static void acked_other(struct op *op, u8 stream, u64 total)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	struct stream *err = &exec->streams[ERR];
+	if (stream != 2 || total <= err->acked || total > err->sent)
+		return;
+	err->acked = total;
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static void session_lost(struct op *op)
+{
+	struct exec *exec = container_of(op, struct exec, op);
+	exec->attached = false;
+	if (exec->flags & FLAG_HOLD && !exec->forgotten) {
+		op_restore(op);
+		streams_resume(exec);
+		exec_settle(exec);
+		return;
+	}
+	exec->dropping = exec->removed = true;
+	exec_kill(exec, REASON_KILL);
+	streams_resume(exec);
+	exec_settle(exec);
+}
+
+static const struct op_class exec_class = {exec_frame, resume, acked_other, session_lost};
+
+int op_exec(struct conn *conn, u32 id, struct reader *r)
+{
+	struct exec *exec = calloc(1, sizeof *exec);
+	u64 timeout_ms;
+	(void)conn;
+	if (!exec)
+		return -ENOMEM;
+	int error = op_add(&exec->op, id, &exec_class);
+	if (error) {
+		free(exec);
+		return error;
+	}
+	exec->id = id;
+	exec->attached = true;
+	exec->begun_us = now_us();
+	exec->oom_before = oom_kills();
+	exec->next = execs;
+	execs = exec;
+	if (exec_make(exec, r, &timeout_ms))
+		exec_free(exec);
+	else if (timeout_ms)
+		exec_limit(exec, timeout_ms);
+	return 0;
+}
+
+void exec_kill_ended(u32 id)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->id == id && exec->removed) {
+			exec_kill(exec, REASON_KILL);
+			return;
+		}
+}
+
+static struct exec *held(u32 id)
+{
+	struct op *op = op_find(id);
+	if (!op || op->class != &exec_class)
+		return NULL;
+	struct exec *exec = container_of(op, struct exec, op);
+	return exec->flags & FLAG_HOLD && !exec->forgotten ? exec : NULL;
+}
+
+int op_attach(struct conn *conn, u32 id, struct reader *r)
+{
+	u64 offsets[2] = {read_u64(r), read_u64(r)};
+	struct exec *exec = held(id);
+	if (!read_end(r))
+		return 0;
+	if (!exec)
+		return -ESRCH;
+	exec->attached = true;
+	exec->op.received = exec->op.taken = exec->op.told = 0;
+	if (exec->started) {
+		frame_begin(conn, ANSWER_STARTED, id);
+		put_u32(conn, exec->pid);
+		frame_end(conn);
+	}
+	for (int i = 0; i < 2; i++)
+		stream_attach(&exec->streams[i], offsets[i]);
+	exec_settle(exec);
+	return 0;
+}
+
+int op_forget(struct conn *conn, u32 id, struct reader *r)
+{
+	struct exec *exec = held(id);
+	if (!read_end(r))
+		return 0;
+	if (!exec)
+		return -ESRCH;
+	exec->attached = false;
+	exec->forgotten = exec->dropping = true;
+	if (exec->over) {
+		exec_finish(exec);
+		return 0;
+	}
+	(void)conn;
+	exec_kill(exec, REASON_KILL);
+	streams_resume(exec);
+	exec_settle(exec);
+	return 0;
+}
+
+void exec_start(void)
+{
+	have_subreaper();
+	pool_refill();
+}
