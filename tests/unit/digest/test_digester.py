@@ -19,6 +19,7 @@ from ringfence.digest import (
     Descriptor,
     Digest,
     Digester,
+    DigestError,
     DigestMismatch,
     DigestUnsupported,
     SizeMismatch,
@@ -51,8 +52,7 @@ NIST = [
     (
         b"abc",
         "sha512",
-        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
-        "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
     ),
 ]
 
@@ -332,9 +332,14 @@ def test_a_verifying_reader_raises_and_stays_failed(
 ) -> None:
     got = 0
     reader = VerifyingReader(io.BytesIO(content), Digest.from_bytes(DATA), size)
-    with pytest.raises(error):
+
+    def drain() -> None:
+        nonlocal got
         while part := reader.read(1000):
             got += len(part)
+
+    with pytest.raises(error):
+        drain()
     assert size is None or got < max(1, size)
     with pytest.raises(error):
         reader.read(1)
@@ -401,8 +406,8 @@ def test_a_descriptor_is_checked_size_first() -> None:
         good.verify(b"abd")
     for change in ({"size": -1}, {"size": True}, {"size": "3"}, {"data": "YWJk"}, {"data": "!"},
                    {"digest": "sha256:1"}, {"digest": 3}, {"annotations": 3}):  # fmt: skip
-        with pytest.raises(ValueError):
+        with pytest.raises(DigestError):
             Descriptor.from_dict({**good.to_dict(), **change})
-    with pytest.raises(ValueError):
+    with pytest.raises(DigestError):
         Descriptor.from_dict({})
     assert Descriptor.from_dict({**good.to_dict(), "data": "YWJj"}) == good

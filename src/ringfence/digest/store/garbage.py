@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.digest.descriptor import Descriptor
@@ -131,20 +132,17 @@ def _by_label(layout: Layout, digest: Digest) -> Iterator[Digest]:
 
 
 def _ingests(layout: Layout, stale: float, dry_run: bool) -> int:
+    before = time.time() - stale
     count = 0
     for directory in sorted(layout.ingests.iterdir()):
-        if not directory.is_dir():
+        if not directory.is_dir() or _touched(directory) > before:
             continue
         try:
             lock = locks.own(lock_of(directory))
         except IngestBusy:
             continue
         try:
-            if not directory.is_dir():
-                lock_of(directory).unlink(missing_ok=True)
-                continue
-            times = [path.stat().st_mtime for path in (directory, *directory.iterdir())]
-            if max(times) > time.time() - stale:
+            if _touched(directory) > before:
                 continue
             count += 1
             if not dry_run:
@@ -153,3 +151,11 @@ def _ingests(layout: Layout, stale: float, dry_run: bool) -> int:
         finally:
             os.close(lock)
     return count
+
+
+def _touched(directory: Path) -> float:
+    """When an ingest was last written to; far in the future when it is gone."""
+    try:
+        return max(path.stat().st_mtime for path in (directory, *directory.iterdir()))
+    except FileNotFoundError:
+        return float("inf")
