@@ -1,0 +1,72 @@
+"""Repositories on the command line: plan, run, diff, apply."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require_docker
+from tests.images import DEBIAN
+from tests.unit.workspace.test_patch import apply_with_git
+
+RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
+
+
+def ringfence(*args: str | Path, code: int = 0) -> bytes:
+    done = subprocess.run(
+        [RINGFENCE, *map(str, args)], capture_output=True, check=False, timeout=120,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout + done.stderr
+
+
+def test_plan_says_what_would_be_visible(repository: Path) -> None:
+    said = ringfence("repo", "plan", repository, "--exclude", "src/").decode()
+    assert ".env" in said
+    assert "usually holds secrets" in said
+    assert "3 files are visible" in said
+    data = json.loads(ringfence("repo", "plan", repository, "--json", "--include", "*.py"))
+    assert data["visible"] == ["src/code.py"]
+    assert data["hidden"]["README.md"] == "not included"
+    assert data["history"] == "head"
+    ringfence("repo", "plan", repository / "missing", code=125)
+
+
+@pytest.mark.docker
+def test_run_writes_a_patch_or_applies_it(
+    repository: Path, state_directory: Path, tmp_path: Path
+) -> None:
+    require_docker(DEBIAN)
+    where = ("--image", DEBIAN, "--repo", repository)
+    patch = tmp_path / "out.patch"
+    line = "echo more >> README.md && cat .env"
+    said = ringfence("run", *where, "--patch", patch, "--", "sh", "-c", line, code=1).decode()
+    assert "1 file changed, 1 insertion(+)" in said
+    assert "hunter2" not in said
+    assert (repository / "README.md").read_text() == "A project.\n"
+    apply_with_git(patch.read_bytes(), repository)
+    assert (repository / "README.md").read_text() == "A project.\nmore\n"
+    ringfence("run", *where, "--apply", "--", "sh", "-c", "echo even >> README.md")
+    assert (repository / "README.md").read_text() == "A project.\nmore\neven\n"
+
+
+@pytest.mark.docker
+def test_diff_and_apply_of_a_sandbox(repository: Path, state_directory: Path) -> None:
+    require_docker(DEBIAN)
+    made = ringfence("create", "--image", DEBIAN, "--repo", repository, "--lifetime", "10m")
+    name = made.decode().strip()
+    try:
+        ringfence("exec", name, "--", "sh", "-c", "echo fresh > fresh")
+        assert b"+fresh\n" in ringfence("diff", name)
+        assert b"1 file changed" in ringfence("diff", "--stat", name)
+        changes = json.loads(ringfence("diff", "--json", name))["changes"]
+        assert [(one["path"], one["kind"]) for one in changes] == [("fresh", "added")]
+        ringfence("apply", name)
+        assert (repository / "fresh").read_text() == "fresh\n"
+        ringfence("apply", name, code=125)
+    finally:
+        ringfence("rm", name)
+    ringfence("diff", name, code=125)
