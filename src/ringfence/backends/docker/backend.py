@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.docker import door, images, place
 from ringfence.backends.docker.config import is_gvisor
-from ringfence.backends.docker.creation import Creation, container_name
+from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.images import Image
@@ -155,7 +155,10 @@ class DockerBackend:
     async def found(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """All containers of Ringfence on this endpoint, ended ones too, that carry these labels."""
         engine = self._connected()
-        wanted = ["ringfence.id", *(f"{name}={value}" for name, value in labels.items())]
+        wanted = [
+            "ringfence.id",
+            *(f"{LABEL_PREFIX}{name}={value}" for name, value in labels.items()),
+        ]
         rows = await engine.get("list", "containers", "json", all=True, filters={"label": wanted})
         found = [_found(row) for row in rows]
         if not labels:
@@ -235,7 +238,11 @@ def _found(row: Mapping[str, Any]) -> Found:
         id=labels.get("ringfence.id", ""),
         native=str(row["Id"]),
         state=STATES.get(str(row.get("State", "")), State.EXITED),
-        labels={name: text for name, text in labels.items() if not name.startswith("ringfence.")},
+        labels={
+            name.removeprefix(LABEL_PREFIX): text
+            for name, text in labels.items()
+            if name.startswith(LABEL_PREFIX)
+        },
         image=labels.get("ringfence.image") or row.get("Image"),
         created=float(row["Created"]) if row.get("Created") else None,
     )

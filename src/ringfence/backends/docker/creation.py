@@ -23,6 +23,8 @@ from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
 from ringfence.spec import SandboxSpec
 
+LABEL_PREFIX = "ringfence.label."
+"""Of the container labels that are the user's labels."""
 GUEST_SECONDS = 10.0
 """How long a guest may take to dial before the other transport is tried."""
 
@@ -33,7 +35,10 @@ def container_name(sandbox_id: str) -> str:
 
 
 def container_labels(spec: SandboxSpec, sandbox_id: str, ends: float | None) -> dict[str, str]:
-    """The user's labels and ours, by which `found` finds it."""
+    """The user's labels and ours, by which `found` finds it.
+
+    An image's labels are its containers' too: the user's are told apart by a prefix.
+    """
     own = {
         "ringfence.id": sandbox_id,
         "ringfence.image": spec.image or "",
@@ -41,7 +46,8 @@ def container_labels(spec: SandboxSpec, sandbox_id: str, ends: float | None) -> 
     }
     if ends is not None:
         own["ringfence.ends"] = f"{ends:.3f}"
-    return {**spec.labels, **own}
+    marked = {f"{LABEL_PREFIX}{name}": text for name, text in spec.labels.items()}
+    return {**spec.labels, **marked, **own}
 
 
 class Creation:
