@@ -1,5 +1,6 @@
 /* WATCH, in a worker: inotify on a file or directory, or on all directories of a tree as it changes. */
 #include "files.h"
+#include "watched.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -12,17 +13,8 @@ enum {
 	OWN_EVENTS = IN_DELETE_SELF | IN_MOVE_SELF,
 	EVENTS = IN_CREATE | IN_DELETE | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO,
 	BUFFER_BYTES = 64 * 1024,
-	IGNORED_KEPT = 64,
 };
 
-/* Watched directories by their descriptors, which inotify hands out in rising order. path: relative to the root, NULL
- * when it is not watched any more. */
-struct watched {
-	int wd;
-	char *path;
-};
-static struct watched *all;
-static size_t count, room, ignored;
 static int inotify = -1;
 static char place[PATH_MAX];  /* the root's path, and what is appended for the directory at hand */
 static size_t root_size;
@@ -44,71 +36,6 @@ static void send_event(u32 mask, u32 cookie, const char *above, const char *name
 	size += name_size;
 	pack_u32(size_at, (u32)size);
 	worker_send(ANSWER_EVENT, payload, (size_t)(at + size - payload));
-}
-
-static struct watched *find(int wd)
-{
-	size_t low = 0, high = count;
-
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (all[middle].wd < wd)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < count && all[low].wd == wd ? &all[low] : NULL;
-}
-
-static void ignore(struct watched *watched)
-{
-	free(watched->path);
-	watched->path = NULL;
-	ignored++;
-}
-
-/* Forget what is ignored, once that is most of all. */
-static void compact(void)
-{
-	size_t kept = 0;
-
-	if (ignored < IGNORED_KEPT || ignored < count / 2)
-		return;
-	for (size_t i = 0; i < count; i++)
-		if (all[i].path)
-			all[kept++] = all[i];
-	count = kept;
-	ignored = 0;
-}
-
-static int remember(int wd, const char *path)
-{
-	struct watched *known = find(wd);
-	char *copy = strdup(path);
-
-	if (!copy)
-		return -ENOMEM;
-	if (known) {
-		ignored -= known->path ? 0 : 1;
-		free(known->path);
-		known->path = copy;
-		return 0;
-	}
-	if (count == room) {
-		size_t wanted = room * 2 + 64;
-		struct watched *more = reallocarray(all, wanted, sizeof *more);
-		if (!more) {
-			free(copy);
-			return -ENOMEM;
-		}
-		all = more;
-		room = wanted;
-	}
-	size_t at = count++;
-	for (; at > 0 && all[at - 1].wd > wd; at--)
-		all[at] = all[at - 1];
-	all[at] = (struct watched){wd, copy};
-	return 0;
 }
 
 /* `place` ends at `size`: append a name to it. The new size, 0 when it does not fit. */
@@ -164,7 +91,7 @@ static int add_tree(size_t size, bool report)
 
 	if (wd < 0)
 		return errno == ENOSPC || errno == ENOMEM ? -errno : 0;
-	int error = remember(wd, relative());
+	int error = watched_remember(wd, relative());
 	int fd = error < 0 ? -1 : open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	if (!directory)
@@ -187,24 +114,12 @@ static int add_all(void)
 	return error;
 }
 
-/* A directory left the tree: what is below it is not watched under its old path any more. */
-static void drop_tree(const char *path)
-{
-	size_t size = strlen(path);
-
-	for (size_t i = 0; i < count; i++)
-		if (all[i].path && strncmp(all[i].path, path, size) == 0 && (!all[i].path[size] || all[i].path[size] == '/')) {
-			inotify_rm_watch(inotify, all[i].wd);
-			ignore(&all[i]);
-		}
-}
-
 static int follow_tree(const struct inotify_event *event, const char *name)
 {
 	size_t size = recursive && event->mask & IN_ISDIR ? append(strlen(place), name) : 0;
 
 	if (size && event->mask & IN_MOVED_FROM)
-		drop_tree(relative());
+		watched_drop(inotify, relative());
 	return size && event->mask & (IN_CREATE | IN_MOVED_TO) ? add_tree(size, true) : 0;
 }
 
@@ -214,11 +129,11 @@ static int take_event(const struct inotify_event *event)
 		send_event(IN_Q_OVERFLOW, 0, "", "");
 		return add_all();
 	}
-	struct watched *watched = find(event->wd);
+	struct watched *watched = watched_find(event->wd);
 	if (!watched || !watched->path)
 		return 0;
 	if (event->mask & IN_IGNORED) {
-		ignore(watched);
+		watched_ignore(watched);
 		return 0;
 	}
 	const char *name = event->len ? event->name : "";
@@ -236,7 +151,7 @@ static int take_events(void)
 	ssize_t got = read(inotify, buffer, sizeof buffer);
 	int error = got < 0 && errno != EINTR ? -errno : 0;
 
-	compact();
+	watched_compact();
 	for (ssize_t at = 0; error == 0 && at < got;) {
 		const struct inotify_event *event = (const void *)(buffer + at);
 		error = take_event(event);
@@ -258,7 +173,7 @@ static int run_watch(const struct job *job, u64 *done)
 	int wd = inotify_add_watch(inotify, place, EVENTS | OWN_EVENTS);
 	if (wd < 0)
 		return -errno;
-	int error = remember(wd, "");
+	int error = watched_remember(wd, "");
 	if (error == 0)
 		error = add_all();
 	if (error == 0)
