@@ -147,7 +147,7 @@ async def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(place: P
 
 async def test_cancellation_leaves_nothing_running(place: Place) -> None:
     task = asyncio.create_task(place.session.run(command("sleep", "60")))
-    while not any(row.running for row in await place.session.list()):  # noqa: ASYNC110 - nothing tells
+    while not any(row.running for row in await place.session.list()):
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -73,7 +73,7 @@ async def test_output_that_nobody_reads_stops_the_command_at_a_window(place: Pla
     data = bytes(range(256)) * 4096 * 8
     process = await spawn(place.session, "cat")
     writing = asyncio.create_task(process.write(data))
-    while len(process.stdout.data) < OUTPUT_WINDOW:  # noqa: ASYNC110 - nothing tells
+    while len(process.stdout.data) < OUTPUT_WINDOW:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
     assert len(process.stdout.data) == OUTPUT_WINDOW
@@ -90,7 +90,7 @@ async def test_output_that_nobody_reads_stops_the_command_at_a_window(place: Pla
 async def test_a_kill_ends_a_command_whose_output_nobody_reads(place: Place) -> None:
     process = await spawn(place.session, "cat")
     writing = asyncio.create_task(process.write(b"x" * 4 * OUTPUT_WINDOW))
-    while len(process.stdout.data) < OUTPUT_WINDOW:  # noqa: ASYNC110 - nothing tells
+    while len(process.stdout.data) < OUTPUT_WINDOW:
         await asyncio.sleep(0.01)
     process.kill()
     ending = await asyncio.wait_for(process.wait(), 20)
