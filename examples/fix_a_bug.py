@@ -1,0 +1,91 @@
+"""Fix a bug in a real library: the round trip of a repository.
+
+The library's source distribution comes from the package index and is broken by a patch. In a
+sandbox its tests fail, a fix is made, they pass; the change comes out as a patch, is looked at and
+applied to the original, whose tests then pass as well.
+
+    python examples/fix_a_bug.py [--image IMAGE] [--backend NAME]
+
+The image needs python3 and pytest.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import ringfence
+from ringfence import Repository
+
+LIBRARY = "packaging==24.1"
+BREAK = r"""--- a/src/packaging/utils.py
++++ b/src/packaging/utils.py
+@@ -39,1 +39,1 @@
+-_canonicalize_regex = re.compile(r"[-_.]+")
++_canonicalize_regex = re.compile(r"[-_]+")
+"""
+FIX = r"sed -i 's/\[-_\]+/[-_.]+/' src/packaging/utils.py"
+TESTS = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null",
+         "--rootdir=.", "tests/test_utils.py"]  # fmt: skip
+
+
+def fetch(directory: Path) -> Path:
+    """The library's unpacked source distribution."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-binary", ":all:", "-d", str(directory), LIBRARY], check=True
+    )
+    with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / LIBRARY.replace("==", "-")
+
+
+def break_it(source: Path) -> None:
+    """Apply the patch that makes tests fail."""
+    command = ["git", "apply", "--unidiff-zero", "-"]
+    subprocess.run(command, cwd=source, input=BREAK.encode(), check=True)
+
+
+async def mend(source: Path, where: dict[str, str | None]) -> bytes:
+    """Run the tests, fix, run them again, and apply the change to the original: the patch."""
+    env = {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    repository = Repository(path=str(source))
+    async with ringfence.open(**where, repository=repository, env=env) as sandbox:
+        broken = await sandbox.exec(TESTS, timeout=300)
+        print(broken.stdout.decode(errors="replace").splitlines()[-1])
+        assert broken.exit_code == 1, "the tests should fail"
+        (await sandbox.exec(shell=FIX)).check()
+        mended = await sandbox.exec(TESTS, timeout=300)
+        print(mended.stdout.decode(errors="replace").splitlines()[-1])
+        mended.check()
+        patch = await sandbox.workspace.patch()
+        print(await sandbox.workspace.summary())
+        await sandbox.workspace.apply()
+    async with ringfence.open(
+        **where, repository=Repository(path=str(source), mode="ro"), env=env
+    ) as sandbox:
+        (await sandbox.exec(TESTS, timeout=300)).check()
+    return patch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image")
+    parser.add_argument("--backend")
+    options = parser.parse_args()
+    where = {name: value for name, value in vars(options).items() if value}
+    with tempfile.TemporaryDirectory() as name:
+        source = fetch(Path(name))
+        text = (source / "src/packaging/utils.py").read_bytes()
+        break_it(source)
+        patch = asyncio.run(mend(source, where))
+        print(patch.decode())
+        assert (source / "src/packaging/utils.py").read_bytes() == text, "it is as it was"
+    print("broken, mended in a sandbox, and applied")
+
+
+if __name__ == "__main__":
+    main()
