@@ -1,0 +1,86 @@
+"""What a daemon says of itself is believed where it admits a lack, and proven where it claims."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ringfence.backends.docker.machine import Machine, describe
+from ringfence.backends.docker.unbroken import unbroken
+
+from .fakes import engine_that
+
+INFO: dict[str, Any] = {
+    "ServerVersion": "26.1.5", "MemTotal": 2**33, "NCPU": 4, "CgroupVersion": "2",
+    "CgroupDriver": "systemd", "KernelVersion": "1.2.3-elsewhere", "DefaultRuntime": "runc",
+    "Driver": "overlay2", "DockerRootDir": "/var/lib/docker",
+    "SecurityOptions": ["name=seccomp,profile=builtin", "name=apparmor", "name=cgroupns"],
+    "Runtimes": {"runc": {}, "runsc": {}},
+    "MemoryLimit": True, "SwapLimit": True, "CpuCfsQuota": True, "CPUSet": True,
+    "CPUShares": True, "PidsLimit": True,
+}  # fmt: skip
+
+
+async def described(directory: Path, **changes: Any) -> Machine:
+    def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({**INFO, **changes})
+
+    async with engine_that(answer, directory) as engine:
+        return await describe(engine)
+
+
+async def test_it_is_described_in_our_words(short: Path) -> None:
+    machine = await described(short)
+    assert (machine.memory, machine.cpus, machine.cgroup_version) == (2**33, 4, 2)
+    assert machine.security == {"seccomp", "apparmor", "cgroupns"}
+    assert machine.runtimes == {"runc", "runsc"}
+    assert {"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"} <= machine.limits
+
+
+async def test_a_daemon_that_is_no_dockerd_of_this_machine_is_not_local(short: Path) -> None:
+    machine = await described(short)
+    assert not machine.same_kernel
+    assert machine.daemon == 0
+    assert not machine.surely_local
+    assert "read_rate" not in machine.limits
+
+
+async def test_without_a_cgroup_driver_no_cgroup_limit_holds(short: Path) -> None:
+    machine = await described(short, CgroupDriver="none")
+    assert not machine.limits & {"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"}
+    assert {"tmp", "shm", "ulimits"} <= machine.limits
+
+
+@pytest.mark.parametrize(("flag", "name"), [("MemoryLimit", "memory"), ("PidsLimit", "pids")])
+async def test_a_controller_that_is_missing_is_a_limit_less(
+    short: Path, flag: str, name: str
+) -> None:
+    assert name not in (await described(short, **{flag: False})).limits
+
+
+async def test_only_a_driver_with_sizes_limits_the_disk(short: Path) -> None:
+    assert "disk" not in (await described(short)).limits
+
+
+async def test_btrfs_has_sizes(short: Path) -> None:
+    assert "disk" in (await described(short, Driver="btrfs")).limits
+
+
+async def test_a_step_that_must_not_break_ends_before_the_cancellation_is_raised() -> None:
+
+    done = []
+
+    async def step() -> None:
+        await asyncio.sleep(0.05)
+        done.append(True)
+
+    task = asyncio.create_task(unbroken(step()))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [True]
