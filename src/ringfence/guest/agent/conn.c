@@ -1,6 +1,5 @@
-/* The one connection to the host: bytes in and out, frames, the search for a marker. */
-#include "agent.h"
-#include "core.h"
+/* The one connection to the host: its stream, the frames that come, the search for a marker. */
+#include "conn.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,162 +9,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum {
-	HEADER_BYTES = 9,
-	READ_BYTES = 256 * 1024,
-	KEPT_BYTES = 512 * 1024,        /* a larger buffer is given back when it is empty */
-	CONGESTED_BYTES = 1024 * 1024,
-	FLUSH_BYTES = 256 * 1024,
-	LONGEST_BACK_OFF_MS = 1000,
-};
-
-struct buffer {
-	u8 *data;
-	size_t start, end, room;
-};
-
-struct conn {
-	struct watch in, out;
-	int out_fd;
-	bool connected, in_session, seeking, may_seek, congested, dropping;
-	struct buffer received, pending;
-	size_t frame;  /* where the open frame begins, from pending.start */
-	u8 marker[MARKER_BYTES];
-	const char *directory;
-	u64 back_off;
-	struct timer dial;
-};
+enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000 };
 
 static struct conn connection;
 struct conn *const the_conn = &connection;
-
-static void make_room(struct buffer *buffer, size_t size)
-{
-	if (buffer->room - buffer->end >= size)
-		return;
-	size_t used = buffer->end - buffer->start;
-	if (buffer->start && buffer->room - used >= size && buffer->start >= used) {
-		memcpy(buffer->data, buffer->data + buffer->start, used);
-	} else {
-		size_t room = (used + size) * 2;
-		u8 *data = malloc(room);
-		if (!data)
-			abort();
-		if (used)
-			memcpy(data, buffer->data + buffer->start, used);
-		free(buffer->data);
-		buffer->data = data;
-		buffer->room = room;
-	}
-	buffer->start = 0;
-	buffer->end = used;
-}
-
-static void emptied(struct buffer *buffer)
-{
-	buffer->start = buffer->end = 0;
-	if (buffer->room > KEPT_BYTES) {
-		free(buffer->data);
-		*buffer = (struct buffer){0};
-	}
-}
-
-/* ---- frames out ---- */
-
-void frame_begin(struct conn *conn, u8 op, u32 id)
-{
-	conn->frame = conn->pending.end - conn->pending.start;
-	put_u32(conn, 0);
-	put_u8(conn, op);
-	put_u32(conn, id);
-}
-
-u8 *put_room(struct conn *conn, size_t size)
-{
-	make_room(&conn->pending, size);
-	return conn->pending.data + conn->pending.end;
-}
-
-void put_used(struct conn *conn, size_t size) { conn->pending.end += size; }
-
-void put_raw(struct conn *conn, const void *data, size_t size)
-{
-	u8 *room = put_room(conn, size);
-	if (size)
-		memcpy(room, data, size);
-	put_used(conn, size);
-}
-
-static void put_number(struct conn *conn, u64 value, size_t size)
-{
-	u8 *room = put_room(conn, size);
-	for (size_t i = 0; i < size; i++)
-		room[i] = (u8)(value >> (8 * i));
-	put_used(conn, size);
-}
-
-void put_u8(struct conn *conn, u8 value) { put_number(conn, value, 1); }
-void put_u16(struct conn *conn, u16 value) { put_number(conn, value, 2); }
-void put_u32(struct conn *conn, u32 value) { put_number(conn, value, 4); }
-void put_u64(struct conn *conn, u64 value) { put_number(conn, value, 8); }
-
-void put_str(struct conn *conn, const void *data, size_t size)
-{
-	put_u32(conn, (u32)size);
-	put_raw(conn, data, size);
-}
-
-size_t frame_size(struct conn *conn)
-{
-	return conn->pending.end - conn->pending.start - conn->frame - HEADER_BYTES;
-}
-
-void frame_drop(struct conn *conn) { conn->pending.end = conn->pending.start + conn->frame; }
-
-void frame_end(struct conn *conn)
-{
-	if (!conn->in_session || frame_size(conn) + 5 > GUEST_FRAME_CAP) {
-		frame_drop(conn);
-		return;
-	}
-	u32 length = (u32)frame_size(conn) + 5;
-	u8 *head = conn->pending.data + conn->pending.start + conn->frame;
-	for (int i = 0; i < 4; i++)
-		head[i] = (u8)(length >> (8 * i));
-	if (conn->pending.end - conn->pending.start >= FLUSH_BYTES && !conn->congested)
-		conn_flush(conn);
-}
-
-void send_done(struct conn *conn, u32 id)
-{
-	frame_begin(conn, ANSWER_DONE, id);
-	frame_end(conn);
-}
-
-void send_fail(struct conn *conn, u32 id, int error, u8 stage, const char *detail)
-{
-	frame_begin(conn, ANSWER_FAIL, id);
-	put_u32(conn, (u32)error);
-	put_u8(conn, stage);
-	put_str(conn, detail, strlen(detail));
-	frame_end(conn);
-}
-
-void send_stdin_ack(struct conn *conn, u32 id, u64 total)
-{
-	frame_begin(conn, ANSWER_STDIN_ACK, id);
-	put_u64(conn, total);
-	frame_end(conn);
-}
-
-bool conn_room(struct conn *conn)
-{
-	return conn->in_session && conn->pending.end - conn->pending.start < CONGESTED_BYTES;
-}
-
-bool conn_in_session(struct conn *conn) { return conn->in_session; }
-
-/* ---- the stream ---- */
 
 void conn_flush(struct conn *conn)
 {
@@ -185,7 +32,7 @@ void conn_flush(struct conn *conn)
 		}
 	}
 	if (pending->start == pending->end) {
-		emptied(pending);
+		buffer_empty(pending);
 		conn->congested = false;
 		watch_events(&conn->out, 0);
 	}
@@ -224,7 +71,7 @@ static void disconnect(struct conn *conn)
 	watch_remove(&conn->out);
 	close(conn->in.fd);
 	close(conn->out_fd);
-	emptied(&conn->received);
+	buffer_empty(&conn->received);
 	conn->back_off = 1;
 	if (conn->directory)
 		timer_set(&conn->dial, 1, dial);
@@ -236,7 +83,7 @@ void conn_end_session(struct conn *conn)
 	bool was = conn->in_session;
 	conn->in_session = false;
 	conn->seeking = conn->may_seek;
-	emptied(&conn->pending);
+	buffer_empty(&conn->pending);
 	conn->congested = false;
 	watch_events(&conn->out, 0);
 	if (!conn->may_seek)
@@ -318,7 +165,7 @@ static void in_ready(struct watch *watch, u32 events)
 	struct conn *conn = the_conn;
 	struct buffer *received = &conn->received;
 	(void)events;
-	make_room(received, READ_BYTES);
+	buffer_room(received, READ_BYTES);
 	ssize_t got = read(watch->fd, received->data + received->end, received->room - received->end);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -331,7 +178,7 @@ static void in_ready(struct watch *watch, u32 events)
 		seek(conn);
 	take_frames(conn);
 	if (received->start == received->end)
-		emptied(received);
+		buffer_empty(received);
 }
 
 static void connected(struct conn *conn, int in_fd, int out_fd)

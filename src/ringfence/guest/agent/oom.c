@@ -9,7 +9,7 @@
 
 static int file = -1;
 
-static u64 read_count_of_kills(void)
+u64 oom_kills(void)
 {
 	char text[1024];
 	ssize_t size = file < 0 ? -1 : pread(file, text, sizeof text - 1, 0);
@@ -20,13 +20,10 @@ static u64 read_count_of_kills(void)
 	return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : UINT64_MAX;
 }
 
-u64 oom_kills(void) { return read_count_of_kills(); }
-
-/* The root cgroup has no such file, or one that counts the whole machine: a limit must be there as well. */
 static bool open_counter(const char *counter)
 {
 	file = open(counter, O_RDONLY | O_CLOEXEC);
-	if (file >= 0 && read_count_of_kills() != UINT64_MAX)
+	if (file >= 0 && oom_kills() != UINT64_MAX)
 		return true;
 	if (file >= 0)
 		close(file);
