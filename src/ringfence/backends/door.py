@@ -76,9 +76,14 @@ class Door:
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(listener)
-            if peer_pid(connection) == pid():
+            known = False
+            try:
+                known = peer_pid(connection) == pid()
+            finally:
+                if not known:
+                    connection.close()
+            if known:
                 return connection
-            connection.close()
 
     def close(self) -> None:
         """Stop listening and remove the socket. Idempotent."""

@@ -29,5 +29,19 @@ async def main(count: int, detached: bool) -> None:
     await asyncio.sleep(1000)
 
 
+async def loop() -> None:
+    backend = ProcessBackend()
+    spec, facts = await grant(backend)
+    print("ready", flush=True)
+    while True:
+        instance = await backend.create(spec, new_id(), facts)
+        session = await Session.start(instance.connect)
+        await session.run(ExecRequest(args=("/bin/true",), uid=1000))
+        await instance.delete()
+        await session.close()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "loop":
+        asyncio.run(loop())
     asyncio.run(main(int(sys.argv[1]), "detached" in sys.argv[2:]))

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from ringfence.backends.base import Record
 from ringfence.backends.process import ProcessBackend
 from ringfence.backends.process.home import Home
-from ringfence.errors import NotFoundError, SandboxLostError, StateError
+from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxLostError, StateError
 from ringfence.guest.session import Session
 from tests.integration.process.conftest import (
     Opened,
@@ -163,27 +165,39 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         await until(lambda: gone(state_directory, sandbox.record.id))
 
 
-async def test_one_session_at_a_time_and_only_the_guest_is_let_in(
-    backend: ProcessBackend, state_directory: Path
-) -> None:
+async def test_only_the_guest_is_let_in(backend: ProcessBackend, state_directory: Path) -> None:
     async with opened(backend, detached=True, lifetime=60.0) as sandbox:
         await sandbox.session.close()
+        await sandbox.instance.pause()
         run = state_directory / "process/sandboxes" / sandbox.record.id / "run"
         connecting = asyncio.ensure_future(Session.start(sandbox.instance.connect, detached=True))
-        await until(lambda: (run / "host.sock").exists() or connecting.done())
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_unix_connection(str(run / "host.sock"))
-            assert await reader.read() == b""
-            writer.close()
+        await until((run / "host.sock").exists)
+        directory = os.open(run, os.O_RDONLY)
+        try:
+            stranger = f"/proc/self/fd/{directory}/host.sock"
+            reader, writer = await asyncio.open_unix_connection(stranger)
+        finally:
+            os.close(directory)
+        assert await reader.read() == b""
+        writer.close()
+        assert not connecting.done()
+        await sandbox.instance.resume()
         session = await connecting
         assert (await session.ping()) >= 0
         await session.close()
-        many = [asyncio.ensure_future(Session.start(sandbox.instance.connect)) for _ in range(2)]
-        done = await asyncio.gather(*many, return_exceptions=True)
-        assert [type(one) for one in done].count(StateError) == 1
-        for one in done:
-            if isinstance(one, Session):
-                await one.close()
+
+
+async def test_one_session_is_opened_at_a_time(backend: ProcessBackend) -> None:
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        await sandbox.session.close()
+        await sandbox.instance.pause()
+        first = asyncio.ensure_future(Session.start(sandbox.instance.connect, detached=True))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(StateError, match="one at a time"):
+            await Session.start(sandbox.instance.connect, detached=True)
+        await sandbox.instance.resume()
+        await (await first).close()
 
 
 async def test_a_cancelled_start_leaves_nothing(
@@ -198,6 +212,48 @@ async def test_a_cancelled_start_leaves_nothing(
         with contextlib.suppress(asyncio.CancelledError):
             await (await task).delete()
         assert gone(state_directory, sandbox_id)
+
+
+async def test_a_client_killed_at_any_point_leaves_nothing(
+    backend: ProcessBackend, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(delay: float) -> None:
+        async with client("loop") as (process, _):
+            await asyncio.sleep(delay)
+            process.kill()
+
+    await asyncio.gather(*(one(0.05 + 0.0037 * step) for step in range(6)))
+    sandboxes = state_directory / "process/sandboxes"
+    await until(lambda: not processes(str(sandboxes)))
+    monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
+    os.utime(state_directory / "process/swept", (0, 0))
+    assert await ProcessBackend().found({}) == []
+    assert list(sandboxes.iterdir()) == []
+    assert mounts(state_directory) == []
+
+
+async def test_a_start_without_descriptors_is_refused_and_leaves_nothing(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    spec, facts = await grant(backend)
+    first = await backend.create(spec, new_id(), facts)
+    await first.delete()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, refused = open_files(), 0
+    for room in range(1, 8):
+        sandbox_id = new_id()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + room, hard))
+        try:
+            await (await backend.create(spec, sandbox_id, facts)).delete()
+        except ResourceExhaustedError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await until(partial(gone, state_directory, sandbox_id))
+        assert open_files() <= before
+    assert refused > 0
+    again = await backend.create(spec, new_id(), facts)
+    await again.delete()
 
 
 async def test_a_hundred_at_once_work_and_leave_nothing(

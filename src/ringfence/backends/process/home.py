@@ -76,7 +76,7 @@ class Home:
         """The guest's pid as bubblewrap told it, None when it did not yet."""
         try:
             pid = json.loads((self.path / "info").read_bytes())["child-pid"]
-        except (OSError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError):
             return None
         return int(pid)
 
@@ -84,7 +84,7 @@ class Home:
         """The pid of the keeper that lives, by the lock it holds."""
         try:
             descriptor = os.open(self.path / "keeper", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             return None
         try:
             asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

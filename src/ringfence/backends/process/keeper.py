@@ -64,8 +64,9 @@ class Keeper:
         try:
             return cls(pid, child=True, lifeline=ours, errors=errors)
         except BaseException:
-            # Without a handle it must not live; its lifeline is closed with us.
+            # Without a handle it must not live. It is our child still, so its pid is its own.
             os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
             for descriptor in (errors, ours):
                 if descriptor >= 0:
                     os.close(descriptor)
