@@ -132,7 +132,7 @@ def test_a_checkpoint_that_does_not_fit_means_from_the_beginning(store: Store) -
             (directory / "checkpoint").read_text().replace("1000", "0999")
         ),
         lambda: os.truncate(directory / "data", 999),
-        lambda: (directory / "about").unlink(),
+        (directory / "about").unlink,
     ):
         begin()
         damage()
