@@ -6,6 +6,7 @@ import re
 from ringfence.errors import InvalidSpecError
 
 _MAGIC = re.compile(r"[*?[]")
+_SPECIAL = re.compile(r"[\\[&~|]")
 
 
 class Pattern:
@@ -59,7 +60,7 @@ def _name(part: str) -> str:
         elif character == "?":
             built += "[^/]"
         elif character == "[" and (end := part.find("]", at + 2)) > 0:
-            inner = part[at + 1 : end].replace("\\", "\\\\")
+            inner = _SPECIAL.sub(r"\\\g<0>", part[at + 1 : end])
             built += "(?!/)[" + ("^" + inner[1:] if inner.startswith("!") else inner) + "]"
             at = end
         else:
