@@ -65,8 +65,8 @@ class Door:
             raise
         return listener
 
-    async def accept(self, pid: Callable[[], int | None]) -> socket.socket:
-        """The connection of the process that `pid` names then; everybody else's is dropped.
+    async def accept(self, pid: int | Callable[[], int | None]) -> socket.socket:
+        """The connection of the process `pid`, or that it names then; everybody else's is dropped.
 
         Waits as long as it takes: the caller sets the time. Cancellation leaves the door open.
         """
@@ -78,7 +78,7 @@ class Door:
             connection, _ = await loop.sock_accept(listener)
             known = False
             try:
-                known = peer_pid(connection) == pid()
+                known = peer_pid(connection) == (pid() if callable(pid) else pid)
             finally:
                 if not known:
                     connection.close()

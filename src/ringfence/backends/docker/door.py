@@ -1,24 +1,12 @@
-"""The socket that a guest dials: a directory of one sandbox, open only while somebody waits.
+"""The directory of one sandbox, bound read-only into it, in which its door opens."""
 
-The directory is bound read-only into the sandbox. A **door** is its socket, made when a session is
-wanted and gone when the guest came. Whoever else dials is dropped: only the container's first
-process, known by the kernel's word on the peer, is the guest.
-"""
-
-import asyncio
-import fcntl
-import os
 import shutil
-import socket
-import struct
 from pathlib import Path
-from typing import Self
 
-from ringfence.errors import AlreadyExistsError, StateError
+from ringfence.backends.door import NAME, Door, peer_pid
+from ringfence.errors import AlreadyExistsError
 
-NAME = "host.sock"
-_CREDENTIALS = struct.Struct("3i")
-_BACKLOG = 8
+__all__ = ["NAME", "Door", "make_directory", "peer_pid", "remove_directory"]
 
 
 def make_directory(path: Path) -> None:
@@ -39,79 +27,3 @@ def make_directory(path: Path) -> None:
 def remove_directory(path: Path) -> None:
     """Remove what `make_directory` made. Idempotent."""
     shutil.rmtree(path, ignore_errors=True)
-
-
-def peer_pid(connection: socket.socket) -> int:
-    """The pid of a unix socket's other end, in this pid namespace; 0 when it is not seen here."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(raw)[0]
-    return pid
-
-
-class Door:
-    """A listening socket in a sandbox's directory. One at a time: StateError for a second."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
-        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._socket: socket.socket | None = None
-        try:
-            self._lock()
-            self._socket = self._listen()
-        except BaseException:
-            self.close()
-            raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(
-                "connect: another session with this sandbox is being opened: one at a time",
-                op="connect",
-            ) from None
-
-    def _listen(self) -> socket.socket:
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.setblocking(False)
-            # Through the descriptor: a socket's path may not be longer than 107 bytes.
-            listener.bind(f"/proc/self/fd/{self._directory}/{NAME}")
-            self._path.chmod(0o666)
-            listener.listen(_BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-        return listener
-
-    async def accept(self, pid: int) -> socket.socket:
-        """The connection of the process `pid`; everybody else's is dropped.
-
-        Waits as long as it takes: the caller sets the time. Cancellation leaves the door open.
-        """
-        listener = self._socket
-        if listener is None:
-            raise StateError("connect: the door is closed", op="connect")
-        loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(listener)
-            if peer_pid(connection) == pid:
-                return connection
-            connection.close()
-
-    def close(self) -> None:
-        """Stop listening and remove the socket. Idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            self._path.unlink(missing_ok=True)
-        if self._directory >= 0:
-            os.close(self._directory)
-            self._directory = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
