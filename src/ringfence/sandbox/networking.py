@@ -121,7 +121,7 @@ async def connect(
 ) -> Networking:
     """Listen inside for the proxy and outside for published ports, before the first command.
 
-    StateError when the proxy's port inside is taken, AlreadyExistsError for a host port. What was
+    AlreadyExistsError when a port, inside or outside, is taken. What was
     opened is closed by `undo`.
     """
 
