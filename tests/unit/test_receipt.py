@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.backends.base import Evidence
@@ -273,6 +273,7 @@ def test_gaps_are_refused_all_at_once_unless_they_are_allowed() -> None:
     assert check(made, SPEC.model_copy(update={"security": allowed})) is made
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=200))
 def test_whatever_is_shown_is_a_view_or_an_error(data: bytes) -> None:
     for output in (data, shown() + data, b"file:/proc/self/limits %d\n" % len(data) + data + b"\n"):

@@ -1,6 +1,6 @@
 """Pure: what a request is granted."""
 
-from ringfence.policy.ceiling import Ceiling, load_ceiling
+from ringfence.policy.ceiling import Ceiling, load_ceiling, machine_ceiling
 from ringfence.policy.facts import Facts, ImageFacts
 from ringfence.policy.profiles import PROFILES, Profile
 from ringfence.policy.resolve import Grant, grant, resolve
@@ -14,5 +14,6 @@ __all__ = [
     "Profile",
     "grant",
     "load_ceiling",
+    "machine_ceiling",
     "resolve",
 ]

@@ -1,6 +1,7 @@
 """An operator's ceiling: the most that any request on this machine may get."""
 
 import fnmatch
+import os
 import posixpath
 import tomllib
 from pathlib import Path
@@ -124,6 +125,9 @@ class Ceiling(Model):
         )
 
 
+VARIABLE = "RINGFENCE_CEILING"
+_PLACE = Path("/etc/ringfence/ceiling.toml")
+
 MEMORY_MINIMUM = 6 * 2**20
 """Bytes below which no engine starts a container."""
 
@@ -140,3 +144,13 @@ def load_ceiling(path: str | Path) -> Ceiling:
         raise InvalidSpecError(
             f"ceiling {path}: {error}", op="ceiling", context=error.context
         ) from None
+
+
+def machine_ceiling() -> Ceiling | None:
+    """This machine's ceiling: the file that $RINGFENCE_CEILING names, else
+    /etc/ringfence/ceiling.toml, else None. A file that is named and not there is an error.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        return load_ceiling(named)
+    return load_ceiling(_PLACE) if _PLACE.exists() else None

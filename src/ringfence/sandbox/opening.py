@@ -22,7 +22,7 @@ from ringfence.events import Attached, Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
-from ringfence.policy import Ceiling, Facts, resolve
+from ringfence.policy import Ceiling, Facts, machine_ceiling, resolve
 from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audited
@@ -133,7 +133,8 @@ async def _open_new(
     features = await backend.features()
     needs.check(request, features)
     facts = _with_owner(await backend.facts(request), request)
-    granted = _with_variables(resolve(request, facts, ceiling=where.ceiling), facts)
+    ceiling = machine_ceiling() if where.ceiling is None else where.ceiling
+    granted = _with_variables(resolve(request, facts, ceiling=ceiling), facts)
     authority = networking.authority_for(granted.network, sandbox_id)
     granted = binds.with_git(granted)
     records = await Records.of(backend, where.ledger)

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ringfence
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy import PROFILES, Ceiling, Facts, load_ceiling, resolve
 from ringfence.spec import Limits, SandboxSpec, Ulimits
@@ -111,7 +112,12 @@ CEILINGS = st.fixed_dictionaries({}, optional={
 })  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(REQUESTS, CEILINGS)
 def test_resolve_only_narrows(request: dict[str, Any], most: dict[str, Any]) -> None:
     """For any request and any ceiling: refused, or within both in every field."""
@@ -227,6 +233,23 @@ def test_a_ceiling_comes_from_toml(tmp_path: Path) -> None:
     assert (granted.lifetime, granted.limits.cpus) == (3600.0, 0.5)
     with pytest.raises(InvalidSpecError, match=r"missing\.toml"):
         load_ceiling(tmp_path / "missing.toml")
+
+
+async def test_the_machines_ceiling_holds_for_whoever_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ceiling.toml"
+    path.write_text('profiles = ["strict"]\n')
+    monkeypatch.setenv("RINGFENCE_CEILING", str(path))
+    with pytest.raises(PolicyDeniedError, match="profile"):
+        async with ringfence.open(backend="mock", profile="standard"):
+            pass
+    async with ringfence.open(backend="mock", profile="standard", ceiling=Ceiling()) as sandbox:
+        assert sandbox.spec.profile == "standard"
+    monkeypatch.setenv("RINGFENCE_CEILING", str(tmp_path / "missing.toml"))
+    with pytest.raises(InvalidSpecError, match=r"missing\.toml"):
+        async with ringfence.open(backend="mock"):
+            pass
 
 
 def test_a_mount_is_judged_by_where_it_really_leads(tmp_path: Path) -> None:
