@@ -26,6 +26,8 @@ static void kill_namespace(struct told *told, pid_t first)
 	kill(first, SIGKILL);
 	while (wait4(first, &status, 0, &usage) < 0 && errno == EINTR)
 		;
+	if (!report->pid)
+		report->pid = 2; /* its command was not there yet; this is the id it would have had */
 	report->killed = found > 1 ? (u32)found - 1 : 0;
 	report->rounds = 1;
 	report->proof = PROOF_ECHILD;
