@@ -7,8 +7,8 @@ aiohttp is used directly: an attached stream must become an asyncio transport af
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -71,6 +71,38 @@ class Engine:
         if status >= 300:
             raise failures.of_status(op, status, _message(data))
         return json.loads(data) if data and data[:1] in b'{["n' else None
+
+    async def stream(
+        self,
+        op: str,
+        method: str,
+        path: tuple[str, ...],
+        query: Mapping[str, object],
+        body: IO[bytes] | None = None,
+        *,
+        seconds: float,
+    ) -> AsyncGenerator[bytes, None]:
+        """One request whose answer comes bit by bit; `body` goes as a tar archive.
+
+        Raises as `request` does, in the midst of the answer too. Cancellation drops the
+        connection, which ends what the Engine does for it.
+        """
+        await self._negotiate()
+        url = self.endpoint.base + self._target(path, query)
+        headers = {} if body is None else {"Content-Type": "application/x-tar"}
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._client().request(method, url, data=body, headers=headers) as response,
+            ):
+                if response.status >= 300:
+                    raise failures.of_status(op, response.status, _message(await response.read()))
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except TimeoutError:
+            raise failures.of_deadline(op, seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.of_connection(op, self.endpoint, error) from None
 
     async def _exchange(self, method: str, url: str, body: object) -> tuple[int, bytes]:
         headers = {}

@@ -14,6 +14,7 @@ from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
     DeadlineExceededError,
+    ImageError,
     ImageNotFoundError,
     InvalidSpecError,
     NotFoundError,
@@ -38,6 +39,9 @@ _BY_STATUS: Mapping[int, type[SandboxError]] = {
 _BY_OPERATION: Mapping[tuple[str, int], type[SandboxError]] = {
     ("image", 404): ImageNotFoundError,
     ("image", 400): ImageNotFoundError,
+    ("pull", 404): ImageNotFoundError,
+    ("pull", 500): ImageError,
+    ("import", 500): ImageError,
     ("create", 404): ImageNotFoundError,
     ("create", 409): AlreadyExistsError,
     ("start", 400): UnsupportedError,

@@ -1,0 +1,180 @@
+"""Images in files: OCI image layouts, archives, root file systems; and one into another."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ringfence.digest import Descriptor, Digest, DigestError, VerifyingReader
+from ringfence.errors import ImageError
+
+_NAME = "org.opencontainers.image.ref.name"
+_LARGEST_DOCUMENT = 16 * 1024 * 1024
+_INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+
+class Manifest(NamedTuple):
+    """One image of a layout. config, layers: verified by `archive`, not before."""
+
+    descriptor: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+def kind_of(path: Path) -> str:
+    """What a path holds: "oci" (layout), "tree" (directory), "docker" or "oci-archive" (tar files),
+    "rootfs" (any other tar). ImageError for what is none of these."""
+    if path.is_dir():
+        return "oci" if (path / "oci-layout").is_file() else "tree"
+    try:
+        with tarfile.open(path) as archive:
+            names = {name.removeprefix("./") for name in _first_names(archive)}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ImageError(f"{path} is no tar archive: {error}", op="import") from None
+    if "oci-layout" in names:
+        return "oci-archive"
+    return "docker" if "manifest.json" in names else "rootfs"
+
+
+def _first_names(archive: tarfile.TarFile) -> list[str]:
+    """The names at the top of an archive."""
+    return [name for name in archive.getnames() if "/" not in name.removeprefix("./")]
+
+
+def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") -> Manifest:
+    """The image called `name` in a layout; without a name, the only one there.
+
+    Everything that is read is verified. ImageError when it is missing, ambiguous or damaged.
+    """
+    index = _load(layout / "index.json")
+    entries = _descriptors(index.get("manifests"))
+    if name is not None:
+        entries = [entry for entry in entries if entry.annotations.get(_NAME) == name]
+    if len(entries) != 1:
+        wanted = "one image" if name is None else f"one image called {name!r}"
+        raise ImageError(f"{layout} holds {len(entries)} instead of {wanted}", op="import")
+    (entry,) = entries
+    document = document_at(layout, entry)
+    if entry.media_type in _INDEXES or "manifests" in document:
+        entry = _for_machine(layout, document, architecture)
+        document = document_at(layout, entry)
+    try:
+        config = Descriptor.from_dict(document["config"])
+    except (KeyError, DigestError) as error:
+        raise ImageError(f"{entry.digest} is no image's manifest: {error!r}", op="import") from None
+    return Manifest(entry, config, tuple(_descriptors(document.get("layers"))))
+
+
+def archive(layout: Path, manifest: Manifest, into: IO[bytes], tag: str | None) -> None:
+    """Write an image as Docker's archive (what `docker load` takes), every byte verified.
+
+    ImageError when a blob is missing or is not what its descriptor says.
+    """
+    config = f"{manifest.config.digest.encoded}.json"
+    layers = [f"{layer.digest.encoded}.tar" for layer in manifest.layers]
+    listing = [{"Config": config, "RepoTags": [tag] if tag else None, "Layers": layers}]
+    with tarfile.open(fileobj=into, mode="w") as out:
+        _member(out, layout, manifest.config, config)
+        for name, layer in dict(zip(layers, manifest.layers, strict=True)).items():
+            _member(out, layout, layer, name)
+        data = json.dumps(listing).encode()
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(data)
+        out.addfile(info, io.BytesIO(data))
+
+
+def unpack(archive_path: Path, into: Path) -> None:
+    """Take an OCI layout out of a tar: plain files of the layout's own names only."""
+    with tarfile.open(archive_path) as archive_file:
+        for member in archive_file:
+            name = member.name.removeprefix("./")
+            parts = name.split("/")
+            if not member.isreg() or not (
+                name in ("oci-layout", "index.json")
+                or (len(parts) == 3 and parts[0] == "blobs" and _is_blob(parts[1], parts[2]))
+            ):
+                continue
+            target = into / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = archive_file.extractfile(member)
+            if source is None:
+                continue
+            with source, target.open("wb") as out:
+                while data := source.read(256 * 1024):
+                    out.write(data)
+
+
+def document_at(layout: Path, descriptor: Descriptor) -> dict[str, Any]:
+    """The JSON object that a descriptor names, verified. ImageError."""
+    if descriptor.size > _LARGEST_DOCUMENT:
+        raise ImageError(f"{descriptor.digest} is too large for a manifest", op="import")
+    try:
+        with _open(layout, descriptor) as reader:
+            data = json.loads(reader.readall())
+    except (DigestError, ValueError) as error:
+        raise ImageError(f"{descriptor.digest}: {error}", op="import") from None
+    if not isinstance(data, dict):
+        raise ImageError(f"{descriptor.digest} is no JSON object", op="import")
+    return data
+
+
+def _for_machine(layout: Path, index: Mapping[str, Any], architecture: str) -> Descriptor:
+    for data in index.get("manifests") or ():
+        platform = data.get("platform") or {}
+        if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
+            return _descriptors([data])[0]
+    raise ImageError(f"{layout} has nothing for linux/{architecture}", op="import")
+
+
+def _member(out: tarfile.TarFile, layout: Path, descriptor: Descriptor, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = descriptor.size
+    try:
+        with _open(layout, descriptor) as reader:
+            out.addfile(info, io.BufferedReader(reader, 256 * 1024))
+            reader.verify()
+    except DigestError as error:
+        raise ImageError(f"{layout} is damaged: {error}", op="import") from None
+    except OSError as error:
+        raise ImageError(
+            f"{layout} is damaged: {descriptor.digest}: {error}", op="import"
+        ) from None
+
+
+def _open(layout: Path, descriptor: Descriptor) -> VerifyingReader:
+    digest = descriptor.digest
+    path = layout / "blobs" / digest.algorithm / digest.encoded
+    try:
+        return VerifyingReader(path.open("rb", buffering=0), digest, descriptor.size)
+    except FileNotFoundError:
+        raise ImageError(f"{layout} lacks {digest}", op="import") from None
+    except DigestError as error:
+        raise ImageError(str(error), op="import") from None
+
+
+def _descriptors(entries: Any) -> list[Descriptor]:
+    try:
+        return [Descriptor.from_dict(entry) for entry in entries or ()]
+    except (DigestError, TypeError) as error:
+        raise ImageError(f"a descriptor cannot be used: {error}", op="import") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: {error}", op="import") from None
+    if not isinstance(data, dict):
+        raise ImageError(f"{path} is no JSON object", op="import")
+    return data
+
+
+def _is_blob(algorithm: str, encoded: str) -> bool:
+    return Digest.from_encoded(algorithm, encoded).is_wellformed()
