@@ -19,7 +19,14 @@ HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "agent"
 MODE = 0o711
 """Of the binary: it runs, and nobody but its owner reads it."""
-_FLAGS = ("-std=gnu11", "-Os", "-static", "-fno-asynchronous-unwind-tables", "-ffunction-sections")
+_FLAGS = (
+    "-std=gnu11",
+    "-D_LARGEFILE64_SOURCE",
+    "-Os",
+    "-static",
+    "-fno-asynchronous-unwind-tables",
+    "-ffunction-sections",
+)
 _LINK = ("-Wl,--gc-sections", "-Wl,-z,noexecstack", "-s")
 _STRICT = ("-Wall", "-Wextra", "-Werror")
 

@@ -168,7 +168,11 @@ class Raw:
             elif op == Answer.ERR:
                 err += payload[8:]
             elif op == Answer.FAIL:
-                raise OSError(struct.unpack_from("<I", payload)[0], f"stage {payload[4]}", payload[9:].decode())
+                raise OSError(
+                    struct.unpack_from("<I", payload)[0],
+                    f"stage {payload[4]}",
+                    payload[9:].decode(),
+                )
             elif op == Answer.EXIT:
                 fields = EXIT.unpack(payload)
                 status, reason, proof, killed, _, _, total = fields[:7]

@@ -140,9 +140,10 @@ def test_a_broken_frame_ends_an_attached_guest(guest: Guest) -> None:
 
 def test_a_silent_host_loses_an_attached_guest(start_guest: Callable[..., Guest]) -> None:
     guest = start_guest()
-    guest.raw.hello(lease=300)
+    guest.raw.hello()
     operation_id = guest.raw.start("sleep", "1000", env=(guest.name,))
     guest.raw.started(operation_id)
+    guest.raw.ask(Ask.LEASE, struct.pack("<IQ", 300, 0))
     assert guest.wait() == 0
     assert guest.marked() == []
 

@@ -89,6 +89,7 @@ bool input_put(struct input *input, const u8 *data, size_t size);
 void input_close(struct input *input);
 void input_begin(struct exec *exec, int fd, bool pty, struct bytes first);
 void input_end(struct exec *exec);
+void input_attach(struct input *input);
 int exec_frame(struct op *op, u8 code, struct reader *r);
 
 /* pool.c */

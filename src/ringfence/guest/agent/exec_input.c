@@ -25,7 +25,7 @@ static void consumed(struct exec *exec, size_t size)
 	struct input *input = &exec->input;
 	size_t own = size < input->uncounted ? size : input->uncounted;
 	input->uncounted -= own;
-	if (exec->attached || !(exec->flags & FLAG_HOLD))
+	if (exec->attached)
 		op_input_done(&exec->op, size - own);
 }
 
@@ -63,6 +63,9 @@ static void input_ready(struct watch *watch, u32 events)
 	else
 		pump(exec);
 }
+
+/* A new session counts from zero: what is queued is not its own. */
+void input_attach(struct input *input) { input->uncounted = input->end - input->start; }
 
 /* Nobody reads it any more: what is queued and what still comes counts as consumed. */
 void input_end(struct exec *exec)

@@ -92,6 +92,7 @@ int op_attach(struct conn *conn, u32 id, struct reader *r)
 		return -ESRCH;
 	exec->attached = true;
 	exec->op.received = exec->op.taken = exec->op.told = 0;
+	input_attach(&exec->input);
 	if (exec->started) {
 		frame_begin(conn, ANSWER_STARTED, id);
 		put_u32(conn, exec->pid);
