@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from ringfence.backends.docker import DockerBackend
 from ringfence.errors import NotFoundError, SandboxLostError
 from ringfence.guest.protocol import ExecFlag
 from ringfence.guest.request import ExecRequest
+from ringfence.guest.session import Session
 from ringfence.spec import State
 
 from ...images import DEBIAN, SCRATCH
@@ -73,6 +75,23 @@ async def test_a_detached_sandbox_outlives_its_session_and_is_attached_again(
             assert (await place.sh("test -e /tmp/mark")).exit_code == 0
         finally:
             await other.aclose()
+
+
+async def test_the_marker_of_a_detached_stream_may_stay_and_no_command_sees_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGFENCE_DOCKER_TRANSPORT", "stream")
+    place = await make(detached=True, lifetime=120)
+    marker = place.instance.record.marker
+    for _ in range(10):
+        await place.session.close()
+        place.session = await Session.start(
+            place.instance.connect, marker=marker, next_marker=marker, detached=True, deadline=30
+        )
+        assert await place.session.ping() >= 0
+    place.instance.record = replace(place.instance.record, marker=marker)
+    started = (await place.sh("tr '\\0' ' ' < /proc/1/cmdline")).stdout.decode()
+    assert "--marker " + "0" * 32 in started
 
 
 async def test_an_attached_sandbox_ends_with_its_session(make: Make, transport: str) -> None:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000 };
+enum { HELLO_NEXT_AT = HEADER_BYTES + 4 + MARKER_BYTES };  /* where a HELLO names the next marker */
 
 static struct conn connection;
 struct conn *const the_conn = &connection;
@@ -117,12 +118,22 @@ void conn_turn(struct conn *conn)
 		stream_ended(conn);
 }
 
+/* The next marker that a HELLO names may be the one that announced it: there it announces nothing. */
+static u8 *find_marker(struct conn *conn, u8 *at, size_t size)
+{
+	u8 *found = memmem(at, size, conn->marker, MARKER_BYTES);
+	bool awaits_hello = !conn->seeking && !conn->in_session;
+	if (!found || !awaits_hello || found - at != HELLO_NEXT_AT)
+		return found;
+	return memmem(found + 1, size - (size_t)(found + 1 - at), conn->marker, MARKER_BYTES);
+}
+
 /* Where the marker stands in what was received, or where a part of it may stand. */
 static bool seek(struct conn *conn)
 {
 	struct buffer *received = &conn->received;
 	size_t size = received->end - received->start;
-	u8 *found = memmem(received->data + received->start, size, conn->marker, MARKER_BYTES);
+	u8 *found = find_marker(conn, received->data + received->start, size);
 	if (found) {
 		received->start = (size_t)(found - received->data) + MARKER_BYTES;
 		if (conn->in_session)

@@ -44,7 +44,8 @@ static void probe_features(void)
 		known_features |= FEATURE_FILTER;
 }
 
-static bool parse_marker(const char *text, struct options *options)
+/* Overwritten, since commands can read how the first process was started. */
+static bool parse_marker(char *text, struct options *options)
 {
 	if (strlen(text) != 2 * MARKER_BYTES || strspn(text, "0123456789abcdef") != 2 * MARKER_BYTES)
 		return false;
@@ -53,6 +54,7 @@ static bool parse_marker(const char *text, struct options *options)
 		options->marker[i] = (u8)strtoul(digits, NULL, 16);
 	}
 	options->has_marker = true;
+	memset(text, '0', 2 * MARKER_BYTES);
 	return true;
 }
 
@@ -84,7 +86,7 @@ static int open_to_all(const char *directory)
 }
 
 /* How many arguments it used, 0 when it is unknown or wrong. */
-static int parse_option(const char *name, const char *value, struct options *options, u32 *uid)
+static int parse_option(const char *name, char *value, struct options *options, u32 *uid)
 {
 	if (!strcmp(name, "--stream"))
 		return 1;
