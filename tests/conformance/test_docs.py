@@ -1,0 +1,62 @@
+"""The worked examples of the pages about conformance, the mock, files and life do what they say."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence.backends.mock import MockBackend
+from ringfence.guest import build
+
+from ..conftest import missing, require_root
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def defined(source: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(source, "example", "exec"), names)
+    return names
+
+
+async def test_the_backend_of_60_lines_runs_commands() -> None:
+    """docs/conformance.md: a sandbox on it executes, spawns, and moves files."""
+    require_root()
+    if shutil.which("unshare") is None or not build.target().exists():
+        missing("needs unshare and the guest: python -m ringfence.guest.build")
+    example = next(block for block in blocks("conformance.md") if "class UnshareBackend" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 80
+    backend = defined(example)["UnshareBackend"]()
+    async with ringfence.open(backend=backend) as sandbox:
+        assert (await sandbox.exec(["echo", "hello"])).stdout == b"hello\n"
+        async with sandbox.spawn(["cat"]) as process:
+            await process.write(b"line\n")
+            assert await process.stdout.readline() == b"line\n"
+        assert await sandbox.files.exists("/etc/passwd")
+        with pytest.raises(ringfence.UnsupportedError):
+            await sandbox.pause()
+    with pytest.raises(ringfence.UnsupportedError, match="memory"):
+        await ringfence.open(backend=backend, limits={"memory": "1g"})
+
+
+@pytest.mark.parametrize("page", ["mock.md", "files.md", "life.md"])
+async def test_examples_run_on_the_mock(page: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Every example of the page that has an async main, or tests, runs as it stands."""
+    monkeypatch.chdir(tmp_path)
+    found = blocks(page)
+    assert found
+    for source in found:
+        names = defined(source)
+        for name, value in names.items():
+            if name == "main":
+                await value(MockBackend())
+            elif name.startswith("test_"):
+                await value()
