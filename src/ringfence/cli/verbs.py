@@ -9,9 +9,11 @@ from ringfence.cli import (
     audit,
     create,
     diff,
+    digest,
     doctor,
     exec,  # noqa: A004 - a verb's name
     files,
+    image,
     life,
     policy,
     ps,
@@ -20,6 +22,7 @@ from ringfence.cli import (
     run,
     shell,
     spec,
+    store,
     watch,
 )
 
@@ -47,11 +50,13 @@ PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "events": watch.events,
         "health": watch.health,
     },
-    _MACHINE: {"doctor": doctor.doctor},
+    _MACHINE: {"doctor": doctor.doctor, "digest": digest.digest},
 }
 
 GROUPS: Mapping[str, tuple[typer.Typer, str]] = {
     "repo": (repo.group, _FILES),
+    "image": (image.group, _MACHINE),
+    "store": (store.group, _MACHINE),
     "spec": (spec.group, _MACHINE),
     "audit": (audit.group, _MACHINE),
     "policy": (policy.group, _MACHINE),

@@ -1,0 +1,158 @@
+"""`ringfence digest`: what files are, and whether they are what they were."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from ringfence.cli import output
+from ringfence.cli.translate import translated
+from ringfence.errors import InvalidSpecError
+
+_LARGE = 64 * 1024 * 1024
+_LINE = re.compile(r"(\\?)([a-z0-9+._-]+:)?([a-zA-Z0-9=_-]+) [ *](.+)")
+_BY_LENGTH = {64: "sha256", 96: "sha384", 128: "sha512"}
+
+
+class Checked(NamedTuple):
+    """verdict: "OK", "FAILED" or why it could not be read."""
+
+    name: str
+    digest: str
+    verdict: str
+
+
+def digest(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="- or none: standard input.")
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option("--algorithm", "-a", help="sha256, sha384, sha512 or blake3.")
+    ] = "sha256",
+    check: Annotated[
+        bool, typer.Option("--check", "-c", help="Each FILE lists digests: check what they name.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With -c: only failures.")] = False,
+) -> int:
+    """Print or check the digests of files, in the manner of sha256sum.
+
+    With -c, lines are what this prints, or what sha256sum and its like print. Ends with 1 when a
+    file is not what it was, or cannot be read.
+    """
+    names = files or ["-"]
+    _register(algorithm)
+    if check:
+        return _check(names, algorithm, json, quiet)
+    found: list[dict[str, str]] = []
+    failed = False
+    for name in names:
+        try:
+            made = _digest(name, algorithm)
+        except OSError as error:
+            output.note(output.escape_text(f"{name}: {error.strerror}"))
+            failed = True
+            continue
+        found.append({"file": name, "digest": made})
+        if not json:
+            output.line(_line(made, name))
+    if json:
+        output.document(found)
+    return 1 if failed else 0
+
+
+def _check(names: list[str], algorithm: str, json: bool, quiet: bool) -> int:
+    results: list[Checked] = []
+    for name in names:
+        with translated("digest"):
+            results += _check_list(name, algorithm, quiet or json)
+    if json:
+        output.document([result._asdict() for result in results])
+    return 0 if results and all(result.verdict == "OK" for result in results) else 1
+
+
+def _check_list(listing: str, algorithm: str, silent: bool) -> Iterator[Checked]:
+    text = sys.stdin.read() if listing == "-" else Path(listing).read_text(errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, wanted = _parse(line, algorithm, f"{listing}:{number}")
+        try:
+            verdict = "OK" if _digest(name, wanted.partition(":")[0]) == wanted else "FAILED"
+        except OSError as error:
+            verdict = str(error.strerror)
+        if verdict != "OK" or not silent:
+            tell = output.line if verdict in ("OK", "FAILED") and not silent else output.note
+            tell(output.escape_text(f"{name}: {verdict}"))
+        yield Checked(name, wanted, verdict)
+
+
+def _parse(line: str, algorithm: str, place: str) -> tuple[str, str]:
+    """File name and digest of a line. InvalidSpecError."""
+    from ringfence.digest import Digest, DigestError
+
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise InvalidSpecError(f"{place}: it is not DIGEST, two spaces, FILE", op="digest")
+    escaped, prefix, encoded, name = match.groups()
+    if not prefix:
+        guessed = algorithm if algorithm != "sha256" else _BY_LENGTH.get(len(encoded), algorithm)
+        prefix, encoded = f"{guessed}:", encoded.lower()
+    _register(prefix[:-1])
+    try:
+        wanted = Digest.parse(prefix + encoded)
+    except DigestError as error:
+        raise InvalidSpecError(f"{place}: {error}", op="digest") from None
+    return (_unescape(name) if escaped else name), str(wanted)
+
+
+def _digest(name: str, algorithm: str) -> str:
+    from ringfence.digest import Digest, digest_file
+
+    if name == "-":
+        return str(Digest.from_reader(sys.stdin.buffer, algorithm))
+    size = os.stat(name).st_size  # noqa: PTH116 - a name is kept as it was given
+    if size < _LARGE or not sys.stderr.isatty():
+        return str(digest_file(name, algorithm))
+    with _bar(name, size) as advance:
+        return str(digest_file(name, algorithm, progress=advance))
+
+
+@contextmanager
+def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
+    from rich.progress import Progress
+
+    with Progress(console=output.console(), transient=True) as progress:
+        task = progress.add_task(output.escape_text(name), total=size)
+        yield lambda count: progress.advance(task, count)
+
+
+def _register(algorithm: str) -> None:
+    """Let the algorithms that are built in be used. InvalidSpecError for one that is not there."""
+    from ringfence.digest import Algorithm
+
+    if algorithm in ("sha384", "blake3"):
+        Algorithm.register(algorithm)
+    if not Algorithm(algorithm).available:
+        raise InvalidSpecError(
+            f"the algorithm {algorithm!r} is not available: use sha256, sha384, sha512, or blake3"
+            " with the extra ringfence[blake3]",
+            op="usage",
+        )
+
+
+def _line(made: str, name: str) -> str:
+    """As sha256sum writes it: a name with a newline or a backslash is escaped, and says so."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "\\" if escaped != name else ""
+    return f"{mark}{made}  {escaped}"
+
+
+def _unescape(name: str) -> str:
+    meanings = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+    return re.sub(r"\\[\\nr]", lambda match: meanings[match[0]], name)
