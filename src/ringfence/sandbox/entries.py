@@ -3,9 +3,12 @@
 import enum
 import posixpath
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ringfence.guest.protocol import Stat
+from ringfence.guest.transfers import Entry
 
 
 class Kind(enum.StrEnum):
@@ -21,6 +24,7 @@ class Kind(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+_TYPE_BITS, _MODE_BITS = 0o170000, 0o7777
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -32,8 +36,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """One path and what stat(2) says of it.
 
     path: as it was asked for, or joined from the directory and the name; bytes that are not UTF-8
@@ -98,18 +101,20 @@ class FileEvent:
 
 def file_info(path: str, found: Stat) -> FileInfo:
     """The FileInfo of a guest's stat."""
-    return FileInfo(
-        path=path,
-        kind=_KINDS.get(stat.S_IFMT(found.mode), Kind.UNKNOWN),
-        size=found.size,
-        mode=stat.S_IMODE(found.mode),
-        uid=found.uid,
-        gid=found.gid,
-        mtime=found.mtime_ns / 1e9,
-        inode=found.inode,
-        links=found.links,
-        blocks=found.blocks,
-    )
+    mode, uid, gid, size, blocks, mtime_ns, inode, links = found
+    kind = _KINDS.get(mode & _TYPE_BITS, Kind.UNKNOWN)
+    bits = mode & _MODE_BITS
+    return FileInfo(path, kind, size, bits, uid, gid, mtime_ns / 1e9, inode, links, blocks)
+
+
+def below(directory: str) -> Callable[[Entry], FileInfo]:
+    """Makes the FileInfo of each entry of a directory."""
+    base = directory if directory.endswith("/") else directory + "/"
+
+    def made(entry: Entry) -> FileInfo:
+        return file_info(base + entry.name.decode("utf-8", "surrogateescape"), entry.stat)
+
+    return made
 
 
 _IN_ISDIR = 0x40000000

@@ -19,7 +19,7 @@ from ringfence.guest.protocol import Feature, WriteFlag
 from ringfence.guest.transfers import Reader
 from ringfence.sandbox import trees
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, file_event, file_info
+from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event, file_info
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.progress import Progress, counted
@@ -211,10 +211,7 @@ class Files:
                 page = await self._context.session.files.list_dir(
                     path, who, cursor=place, limit=limit - len(found)
                 )
-                found += [
-                    file_info(posixpath.join(_text(path), os.fsdecode(entry.name)), entry.stat)
-                    for entry in page.entries
-                ]
+                found += map(below(_text(path)), page.entries)
                 place = page.cursor
             return Listing(tuple(found), place)
 
@@ -237,9 +234,8 @@ class Files:
             )
             try:
                 async for batch in walk:
-                    for entry in batch:
-                        where = posixpath.join(_text(path), os.fsdecode(entry.name))
-                        yield file_info(where, entry.stat)
+                    for entry in map(below(_text(path)), batch):
+                        yield entry
             finally:
                 await walk.aclose()
 
