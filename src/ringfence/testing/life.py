@@ -377,7 +377,7 @@ async def _runs(sandbox: ringfence.Sandbox) -> bool:
 
 async def _held(fresh: Open) -> None:
     async with fresh():
-        await asyncio.sleep(0)
+        await asyncio.sleep(3600)
 
 
 async def _reopened(fresh: Open, sandbox_id: str) -> ringfence.Sandbox:

@@ -24,6 +24,7 @@ from ringfence.errors import AlreadyExistsError
 
 _FLOCK = struct.Struct("hhqqi4x")
 _YOUNG_SECONDS = 60.0
+_FILES = ("run/guest", "run/host.sock", "sandbox", "info", "keeper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,14 @@ class Home:
         return None if kind == fcntl.F_UNLCK else int(pid)
 
     def remove(self) -> None:
-        """Remove what is left of it. Idempotent."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what is left of it, even when no descriptor can be had. Idempotent."""
+        with contextlib.suppress(OSError):
+            for name in _FILES:
+                (self.path / name).unlink(missing_ok=True)
+            self.run.rmdir()
+            self.path.rmdir()
+        if self.path.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def homes(root: Path) -> Iterator[Home]:
