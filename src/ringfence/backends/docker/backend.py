@@ -1,6 +1,5 @@
 """The backend of sandboxes that are containers of a Docker Engine."""
 
-import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.inspection import STATES, inspect
 from ringfence.backends.docker.instance import DockerInstance
-from ringfence.backends.docker.machine import Machine, describe, sees_our_files
+from ringfence.backends.docker.known import Known, known
+from ringfence.backends.docker.machine import Machine, sees_our_files
 from ringfence.backends.docker.refusals import refuse
 from ringfence.errors import DeadlineExceededError, InvalidSpecError, NotFoundError
 from ringfence.policy.facts import Facts
@@ -26,7 +26,6 @@ from ringfence.spec import SandboxSpec, State
 
 TRANSPORT_VARIABLE = "RINGFENCE_DOCKER_TRANSPORT"
 """Forces "stream" or "socket"."""
-_STARTS_PER_CORE = 4
 _ABANDONED_SECONDS = 600.0
 
 
@@ -34,8 +33,8 @@ class DockerBackend:
     """Makes sandboxes on one Docker Engine, 20.10 or newer, under any OCI runtime it has.
 
     endpoint: a URL (unix://, tcp://, https://), None for the one that Docker's own command would
-    use. One object serves one event loop and any number of sandboxes; what it learned of the
-    daemon, it keeps.
+    use. One object serves one event loop and any number of sandboxes. What was learned of a daemon
+    is shared with other objects of that loop.
     """
 
     name = "docker"
@@ -43,11 +42,7 @@ class DockerBackend:
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
         self._engine: Engine | None = None
-        self._machine: Machine | None = None
         self._images: dict[str, Image] = {}
-        self._local: bool | None = None
-        self._socket_fails = False
-        self._starts: asyncio.Semaphore | None = None
 
     async def features(self, spec: SandboxSpec | None = None) -> Features:
         """What this daemon can enforce, for `spec`'s runtime (None: the daemon's own)."""
@@ -56,12 +51,14 @@ class DockerBackend:
         gvisor = is_gvisor(runtime or machine.default_runtime)
         return Features(
             limits=machine.limits,
-            transports=self._transports(machine, gvisor=gvisor, local=self._local is not False),
+            transports=self._transports(
+                machine, gvisor=gvisor, local=self._known.local is not False
+            ),
             family_kill="user" if gvisor else "exec",
             pty=True,
             detached=True,
             users=True,
-            mounts=self._local is not False,
+            mounts=self._known.local is not False,
             pause=True,
             runtimes=machine.runtimes,
             networks=frozenset({"none", "proxy", "bridge"}),
@@ -114,7 +111,7 @@ class DockerBackend:
                 op="create",
                 context={"fields": ["mounts"]},
             )
-        async with self._limiter(machine):
+        async with self._known.limiter(machine):
             gvisor = _runs_gvisor(spec, machine)
             transport = self._transports(machine, gvisor=gvisor, local=facts.local)[0]
             creation = partial(
@@ -132,7 +129,7 @@ class DockerBackend:
                 alone = transport != "socket" or TRANSPORT_VARIABLE in os.environ
                 if alone or error.op != "connect":
                     raise
-            self._socket_fails = True
+            self._known.socket_fails = True
             return await creation().run("stream", local=facts.local)
 
     async def attach(self, record: Record) -> DockerInstance:
@@ -176,17 +173,20 @@ class DockerBackend:
             self._engine = Engine(resolve(self._endpoint))
         return self._engine
 
+    @property
+    def _known(self) -> Known:
+        return known(self._connected().endpoint)
+
     async def _described(self) -> Machine:
-        if self._machine is None:
-            self._machine = await describe(self._connected())
-        return self._machine
+        return await self._known.machine(self._connected())
 
     async def _is_local(self, machine: Machine, image: Image) -> bool:
-        if self._local is None:
-            self._local = machine.surely_local or await sees_our_files(
+        found = self._known
+        if found.local is None:
+            found.local = machine.surely_local or await sees_our_files(
                 self._connected(), image.facts.digest
             )
-        return self._local
+        return found.local
 
     async def _image(self, spec: SandboxSpec, facts: Facts) -> Image:
         digest = facts.image.digest if facts.image else spec.image
@@ -198,14 +198,8 @@ class DockerBackend:
         forced = os.environ.get(TRANSPORT_VARIABLE)
         if forced in ("stream", "socket"):
             return (forced,)
-        fits = machine.same_kernel and local and not self._socket_fails
+        fits = machine.same_kernel and local and not self._known.socket_fails
         return ("socket", "stream") if fits and not gvisor else ("stream",)
-
-    def _limiter(self, machine: Machine) -> asyncio.Semaphore:
-        """More starts at once only make each slower."""
-        if self._starts is None:
-            self._starts = asyncio.Semaphore(_STARTS_PER_CORE * machine.cpus)
-        return self._starts
 
     def _sweep(self, alive: set[str]) -> None:
         """Remove the directories of sandboxes that ended by themselves."""

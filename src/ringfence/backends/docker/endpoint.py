@@ -52,15 +52,29 @@ def resolve(url: str | None = None, environ: Mapping[str, str] | None = None) ->
     or a certificate that cannot be read.
     """
     env = os.environ if environ is None else environ
+    directory = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME", "/root")) / ".docker")
     if url:
-        return _parse(url, "the endpoint given", env)
+        return _explicit(url, directory, env)
     if host := env.get("DOCKER_HOST"):
         return _parse(host, "DOCKER_HOST", env)
-    directory = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME", "/root")) / ".docker")
     context = env.get("DOCKER_CONTEXT") or _configured(directory).get("currentContext")
     if context and context != "default":
         return _of_context(directory, str(context), env)
     return _parse(f"unix://{DEFAULT_SOCKET}", "Docker's default", env)
+
+
+def _explicit(url: str, directory: Path, env: Mapping[str, str]) -> Endpoint:
+    """A URL that a context names has that context's certificates: a record keeps the URL alone."""
+    tls = None
+    if not url.startswith("unix:"):
+        for meta in sorted(directory.glob("contexts/meta/*/meta.json")):
+            try:
+                docker = json.loads(meta.read_bytes())["Endpoints"]["docker"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if docker.get("Host") == url:
+                tls = _of_files(directory, meta.parent.name, docker)
+    return _parse(url, "the endpoint given", env, tls)
 
 
 def _parse(
@@ -136,7 +150,11 @@ def _of_context(directory: Path, name: str, env: Mapping[str, str]) -> Endpoint:
             "docker context ls, or set DOCKER_HOST",
             op="open",
         ) from None
+    return _parse(host, f"the Docker context {name!r}", env, _of_files(directory, digest, docker))
+
+
+def _of_files(directory: Path, digest: str, docker: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """A context's certificates, None when it has none."""
     certificates = directory / "contexts" / "tls" / digest / "docker"
     verify = not docker.get("SkipTLSVerify", False)
-    tls = _tls(certificates, verify=verify) if certificates.is_dir() else None
-    return _parse(host, f"the Docker context {name!r}", env, tls)
+    return _tls(certificates, verify=verify) if certificates.is_dir() else None

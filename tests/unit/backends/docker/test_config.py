@@ -198,3 +198,8 @@ def test_what_the_daemon_would_ignore_is_refused_unless_let_go(
 def test_what_is_there_is_not_refused() -> None:
     spec = {"security": {"apparmor": "mine", "runtime": "runsc"}, "limits": {"memory": 2**28}}
     refuse(SandboxSpec.parse(spec), machine(security=frozenset({"seccomp", "apparmor"})))
+
+
+def test_a_security_module_is_asked_for_in_the_engine_s_words() -> None:
+    options = body(security={"apparmor": "mine", "selinux": "mine_t"})["HostConfig"]["SecurityOpt"]
+    assert {"apparmor=mine", "label=type:mine_t"} <= set(options)

@@ -99,3 +99,11 @@ def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
 
 def test_an_address_of_ipv6_keeps_its_brackets() -> None:
     assert resolve("tcp://[::1]:2375", {}).base == "http://[::1]:2375"
+
+
+def test_a_url_that_a_context_names_has_that_context_s_certificates(tmp_path: Path) -> None:
+    env = configure(tmp_path, remote="tcp://far.example:2376")
+    digest = hashlib.sha256(b"remote").hexdigest()
+    (tmp_path / ".docker" / "contexts" / "tls" / digest / "docker").mkdir(parents=True)
+    assert resolve("tcp://far.example:2376", env).tls is not None
+    assert resolve("tcp://near.example:2376", env).tls is None
