@@ -45,7 +45,10 @@ node -p 'require("dep")'
 
 async def test_node_workers_children_watches_and_npm_ci(state_directory: Path) -> None:
     require_bwrap()
-    if not (Path("/usr/bin/node").exists() and shutil.which("npm")):
+    if (
+        shutil.which("node", path="/usr/bin") is None
+        or shutil.which("npm", path="/usr/bin") is None
+    ):
         pytest.skip("node and npm are not installed in /usr")
     async with ringfence.open(
         backend="process", env={"HOME": "/tmp"}, limits={"timeout": 120}
