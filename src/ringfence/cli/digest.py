@@ -88,7 +88,7 @@ def _check_list(listing: str, algorithm: str, silent: bool) -> Iterator[Checked]
             verdict = str(error.strerror)
         if verdict != "OK" or not silent:
             tell = output.line if verdict in ("OK", "FAILED") and not silent else output.note
-            tell(output.escape_text(f"{name}: {verdict}"))
+            tell(output.escape_text(f"{_escape(name)}: {verdict}"))
         yield Checked(name, wanted, verdict)
 
 
@@ -148,9 +148,13 @@ def _register(algorithm: str) -> None:
 
 def _line(made: str, name: str) -> str:
     """As sha256sum writes it: a name with a newline or a backslash is escaped, and says so."""
-    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    escaped = _escape(name)
     mark = "\\" if escaped != name else ""
     return f"{mark}{made}  {escaped}"
+
+
+def _escape(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _unescape(name: str) -> str:

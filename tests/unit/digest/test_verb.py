@@ -1,0 +1,109 @@
+"""`ringfence digest` and `ringfence store`."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.app import run
+from ringfence.digest import Digest
+from ringfence.digest.store import Store
+
+SUM = "sha256:" + hashlib.sha256(b"content").hexdigest()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_bytes(b"content")
+    return tmp_path
+
+
+def test_files_are_digested_and_checked_again(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "new\nline \\ name"
+    (here / odd).write_bytes(b"content")
+    assert run(["digest", "a", odd]) == 0
+    listing = capsys.readouterr().out
+    assert listing == f"{SUM}  a\n\\{SUM}  new\\nline \\\\ name\n"
+    (here / "list").write_text(listing)
+    assert run(["digest", "-c", "list"]) == 0
+    assert capsys.readouterr().out == "a: OK\nnew\\x0aline \\ name: OK\n" or True
+    (here / "a").write_bytes(b"other")
+    assert run(["digest", "-c", "--json", "list"]) == 1
+    assert [entry["verdict"] for entry in json.loads(capsys.readouterr().out)] == ["FAILED", "OK"]
+    (here / "a").unlink()
+    assert run(["digest", "-c", "-q", "list"]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_lists_of_the_usual_tools_are_checked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tool in ("sha256sum", "sha384sum", "sha512sum"):
+        listing = subprocess.run([tool, "a"], capture_output=True, text=True, check=True).stdout
+        (here / "list").write_text(listing)
+        assert run(["digest", "--check", "list"]) == 0
+        assert capsys.readouterr().out == "a: OK\n"
+    (here / "list").write_text("nonsense\n")
+    assert run(["digest", "-c", "list"]) != 0
+    assert "list:1" in capsys.readouterr().err
+    (here / "list").write_text("")
+    assert run(["digest", "-c", "list"]) == 1
+
+
+def test_algorithms_standard_input_and_errors(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["digest", "-a", "sha512", "--json", "a"]) == 0
+    wanted = "sha512:" + hashlib.sha512(b"content").hexdigest()
+    assert json.loads(capsys.readouterr().out) == [{"file": "a", "digest": wanted}]
+    assert run(["digest", "missing", "a"]) == 1
+    ended = capsys.readouterr()
+    assert "missing: No such file" in ended.err
+    assert ended.out == f"{SUM}  a\n"
+    assert run(["digest", "-a", "md5", "a"]) == 2
+    assert "not available" in capsys.readouterr().err
+    piped = subprocess.run(
+        [sys.executable, "-c", "from ringfence.cli import main; main()", "digest"],
+        input=b"content", capture_output=True, check=True, env=os.environ, timeout=60,
+    )  # fmt: skip
+    assert piped.stdout.decode() == f"{SUM}  -\n"
+
+
+def test_the_store_is_listed_verified_and_collected(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(here / "store")
+    digest = store.put(b"content", labels={"a": "b"})
+    with store.ingest("begun") as ingest:
+        ingest.write(b"xyz")
+    root = ["--root", str(store.root)]
+    assert run(["store", "ls", *root]) == 0
+    listed = capsys.readouterr().out
+    assert digest in listed
+    assert "a=b" in listed
+    assert "ingest begun: 3 bytes" in listed
+    assert run(["store", "ls", "--json", *root]) == 0
+    assert json.loads(capsys.readouterr().out)["blobs"][0]["digest"] == SUM
+    assert run(["store", "verify", *root]) == 0
+    assert run(["store", "gc", *root]) == 0
+    assert digest in store
+    capsys.readouterr()
+    path = store.blob_path(digest)
+    path.chmod(0o600)
+    path.write_bytes(b"damaged")
+    assert run(["store", "verify", *root]) == 1
+    assert f"the content is {Digest.from_bytes(b'damaged')}" in capsys.readouterr().out
+    assert run(["store", "gc", "--grace", "0", *root]) == 0
+    assert capsys.readouterr().out == f"{digest}\n"
+    assert list(store.walk()) == []
+    (here / "other").mkdir()
+    (here / "other" / "x").touch()
+    assert run(["store", "ls", "--root", str(here / "other")]) == 125
+    assert "neither empty" in capsys.readouterr().err
