@@ -56,6 +56,7 @@ op_handler op_user;
 
 /* exec.c, exec_ops.c, kill_all.c */
 op_handler op_exec, op_list, op_attach, op_forget, op_kill_all;
+void kill_all_lost(void);
 void exec_kill_ended(u32 id);
 void exec_orphan_ended(pid_t pid, int status, const struct usage *usage);
 void exec_start(void);

@@ -125,7 +125,7 @@ void exec_finish(struct exec *exec)
 	}
 	if (exec->flags & FLAG_HOLD && !exec->forgotten)
 		return;
-	if (exec->forgotten && conn_in_session(the_conn))
+	if (exec->answering)
 		send_done(the_conn, exec->id);
 	op_remove(&exec->op);
 	exec->removed = true;

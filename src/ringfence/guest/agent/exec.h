@@ -48,7 +48,8 @@ struct exec {
 	u32 flags, uid, pid, grace_ms;
 	u8 reason;
 	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;
-	bool counted;  /* KILL_ALL waits for it */
+	bool counted;    /* KILL_ALL waits for it */
+	bool answering;  /* FORGET waits for its end */
 	u32 proof, killed_count, rounds;
 	int status;
 	struct rusage usage;

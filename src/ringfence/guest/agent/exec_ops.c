@@ -32,6 +32,7 @@ static void session_lost(struct op *op)
 		return;
 	}
 	exec->dropping = exec->removed = true;
+	exec->answering = false;
 	exec_kill(exec, REASON_KILL);
 	streams_resume(exec);
 	exec_settle(exec);
@@ -112,7 +113,7 @@ int op_forget(struct conn *conn, u32 id, struct reader *r)
 	if (!exec)
 		return -ESRCH;
 	exec->attached = false;
-	exec->forgotten = exec->dropping = true;
+	exec->forgotten = exec->answering = exec->dropping = true;
 	if (exec->over) {
 		exec_finish(exec);
 		return 0;

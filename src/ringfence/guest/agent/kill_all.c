@@ -6,16 +6,23 @@
 enum { LIST_BYTES = 1000 * 1000 };
 
 static u32 question, waiting, killed_in_all;
+static bool asked;
 
 static void answer(void)
 {
 	/* Without subreapers the daemons of ended execs are the agent's own children. */
 	if (!(features() & FEATURE_SUBREAPER))
 		exec_hunt();
+	if (!asked)
+		return;
+	asked = false;
 	frame_begin(the_conn, ANSWER_DONE, question);
 	put_u32(the_conn, killed_in_all);
 	frame_end(the_conn);
 }
+
+/* Its session ended: nobody waits for the answer. */
+void kill_all_lost(void) { asked = false; }
 
 void kill_all_reported(struct exec *exec, u32 killed)
 {
@@ -35,6 +42,7 @@ int op_kill_all(struct conn *conn, u32 id, struct reader *r)
 	if (waiting)
 		return -EBUSY;
 	question = id;
+	asked = true;
 	killed_in_all = 0;
 	for (struct exec *exec = execs; exec; exec = exec->next)
 		if (exec->supervisor && !exec->killed) {

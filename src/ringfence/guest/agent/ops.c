@@ -78,6 +78,7 @@ void ops_resume(void)
 
 void ops_lost(void)
 {
+	kill_all_lost();
 	for (int i = 0; i < BUCKETS; i++) {
 		struct op *op = table[i];
 		table[i] = NULL;
