@@ -41,6 +41,19 @@ async def test_limits_are_in_the_cgroup(make: Make) -> None:
     assert quota == "100000"
 
 
+async def test_rates_are_in_the_cgroup_where_the_data_is_on_a_disk(make: Make) -> None:
+    place = await make()
+    if "read_rate" not in (await place.backend.features()).limits:
+        with pytest.raises(UnsupportedError, match="read_rate"):
+            await make(limits={"read_rate": "5m"})
+        return
+    rated = await make(limits={"read_rate": "5m", "write_rate": "7m"})
+    cgroup = (await rated.instance.evidence()).cgroup
+    found = " ".join(text for name, text in cgroup.items() if "bps" in name or name == "io.max")
+    assert str(5 * 2**20) in found
+    assert str(7 * 2**20) in found
+
+
 async def test_limits_change_while_it_runs(make: Make) -> None:
     place = await make()
     await place.instance.pause()

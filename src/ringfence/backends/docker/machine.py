@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.door import peer_pid
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.state import state_directory
@@ -70,6 +71,8 @@ async def describe(engine: Engine) -> Machine:
     )
     driver = str(info.get("Driver", ""))
     same_kernel = info.get("KernelVersion") == os.uname().release
+    here = same_kernel and daemon > 0
+    root = str(info.get("DockerRootDir", ""))
     return Machine(
         engine=str(info.get("ServerVersion", "")),
         memory=int(info.get("MemTotal", 0)),
@@ -79,20 +82,25 @@ async def describe(engine: Engine) -> Machine:
         security=security,
         runtimes=frozenset(info.get("Runtimes") or {}),
         default_runtime=str(info.get("DefaultRuntime", "runc")),
-        limits=_limits(info, sized=driver in _SIZED_DRIVERS, here=same_kernel and daemon > 0),
-        root=str(info.get("DockerRootDir", "")),
+        limits=_limits(info, sized=driver in _SIZED_DRIVERS, here=here, disks=disks_of([root])),
+        root=root,
         sized_root=driver in _SIZED_DRIVERS,
         same_kernel=same_kernel,
         daemon=daemon,
     )
 
 
-def _limits(info: Mapping[str, Any], *, sized: bool, here: bool) -> frozenset[str]:
+def _limits(
+    info: Mapping[str, Any], *, sized: bool, here: bool, disks: tuple[str, ...]
+) -> frozenset[str]:
+    """here: whether the daemon runs on this machine. disks: those that its data is on."""
     found = set(_OTHER_LIMITS)
     if info.get("CgroupDriver") != "none":
         found |= {name for flag, name in _LIMITS_BY_FLAG.items() if info.get(flag)}
         if here:
-            found |= {"read_rate", "write_rate", "cpu_time"}
+            found.add("cpu_time")
+        if here and disks:
+            found |= {"read_rate", "write_rate"}
     if sized:
         found.add("disk")
     return frozenset(found)
