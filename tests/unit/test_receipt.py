@@ -171,6 +171,7 @@ CASES: dict[str, tuple[Callable[[], Findings], str]] = {
     "saved root": (lambda: status(Uid="1000\t1000\t0\t1000"), "user"),
     "another user": (lambda: status(Uid="1001\t1001\t1001\t1001"), "user"),
     "the guest's uid": (lambda: status(Uid="65501\t65501\t65501\t65501"), "user"),
+    "the uid beside it": (lambda: status(Uid="65502\t65502\t65502\t65502"), "user"),
     "root's group": (lambda: status(Groups="0 1007"), "groups"),
     "no group": (lambda: status(Groups="1000"), "groups"),
     "effective": (lambda: status(CapEff="0000000000000001"), "capabilities"),

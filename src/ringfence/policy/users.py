@@ -5,8 +5,8 @@ from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec
 from ringfence.spec.sandbox import check_user
 
-RESERVED_UID = 65501
-"""The guest's own uid: no command can have it."""
+RESERVED_UIDS = (65501, 65502)
+"""The guest's own uid, and the one it borrows while it signals: no command can have them."""
 
 _ORDINARY = 1000
 
@@ -20,7 +20,7 @@ def is_root(user: str) -> bool:
 def is_reserved(user: str) -> bool:
     """Whether a user as a spec has it is the guest's own."""
     name = user.partition(":")[0]
-    return name.isdecimal() and int(name) == RESERVED_UID
+    return name.isdecimal() and int(name) in RESERVED_UIDS
 
 
 def choose_user(request: SandboxSpec, facts: Facts) -> str:
@@ -38,7 +38,7 @@ def choose_user(request: SandboxSpec, facts: Facts) -> str:
         if not is_root(user) and not is_reserved(user):
             return user
     owner = facts.repository_uid
-    if owner and owner <= 65535 and owner != RESERVED_UID:
+    if owner and owner <= 65535 and owner not in RESERVED_UIDS:
         group = facts.repository_gid
         return str(owner) if not group or group > 65535 else f"{owner}:{group}"
     return str(_ORDINARY)

@@ -82,7 +82,8 @@ class Context:
                 context={"fields": ["user"]},
             )
         user = await self.session.user(text)
-        if user.uid == self.session.hello.reserved_uid:
+        reserved = self.session.hello.reserved_uid
+        if user.uid in (reserved, reserved + 1):
             raise NotFoundError(
                 f"user: {text!r} is reserved for the guest: choose another", op="user"
             )

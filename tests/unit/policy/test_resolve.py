@@ -7,7 +7,7 @@ import pytest
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy import PROFILES, Facts, ImageFacts, grant, resolve
-from ringfence.policy.users import RESERVED_UID
+from ringfence.policy.users import RESERVED_UIDS
 from ringfence.spec import Limits, Repository, SandboxSpec, Ulimits
 
 GIB = 2**30
@@ -62,8 +62,8 @@ def test_granting_twice_changes_nothing(name: str) -> None:
     ("", (1234, 1235), "1234:1235"),
     ("0", (0, 0), "1000"),
     ("", (1234, 0), "1234"),
-    (str(RESERVED_UID), None, "1000"),
-    ("", (RESERVED_UID, 1), "1000"),
+    (str(RESERVED_UIDS[0]), None, "1000"),
+    ("", (RESERVED_UIDS[1], 1), "1000"),
     ("", (70000, 1), "1000"),
 ])  # fmt: skip
 def test_nobody_is_root_unless_asked_for(
@@ -156,7 +156,8 @@ def test_permissive_gives_it(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "fields", "field"), [
-    ("permissive", {"user": str(RESERVED_UID)}, "user"),
+    ("permissive", {"user": str(RESERVED_UIDS[0])}, "user"),
+    ("permissive", {"user": f"0{RESERVED_UIDS[1]}"}, "user"),
     ("strict", {"security": {"seccomp": "standard"}}, "security.seccomp"),
     ("standard", {"security": {"seccomp": "permissive"}}, "security.seccomp"),
     ("strict", {"security": {"seccomp_allow": ["ptrace"]}}, "security.seccomp_allow"),

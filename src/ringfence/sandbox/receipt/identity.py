@@ -40,7 +40,7 @@ def _user(found: Findings) -> Control:
         ok = ok and gids[0] == str(int(group))
     if not is_root(asked):
         ok = ok and "0" not in uids
-    ok = ok and str(found.reserved_uid) not in uids
+    ok = ok and not {str(found.reserved_uid), str(found.reserved_uid + 1)}.intersection(uids)
     shown = ":".join((*sorted(set(uids)), *sorted(set(gids))))
     return control("user", asked, shown, "a command's /proc/self/status: Uid, Gid", ok=ok)
 
