@@ -1,8 +1,5 @@
 """What a command sees and cannot do in a sandbox of processes made by root."""
 
-import io
-import os
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +10,10 @@ from ringfence.backends.process import ProcessBackend
 from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
-    ImageError,
-    ImageNotFoundError,
     InvalidSpecError,
-    PolicyDeniedError,
     UnsupportedError,
 )
-from ringfence.guest.protocol import Cred
-from tests.integration.process.conftest import Opened, cgroups, grant, new_id, opened, processes
+from tests.integration.process.conftest import Opened, cgroups, grant, new_id, processes
 
 
 def core_pattern() -> str:
@@ -142,77 +135,6 @@ async def test_binds_appear_as_asked_and_all_above_them_can_be_entered(
     assert (told.code, told.stdout) == (0, b"here\n")
     assert refused.code != 0
     assert (shared / "new").read_text() == "out\n"
-
-
-def make_rootfs(path: Path, busybox: Path) -> Path:
-    for name in ("bin", "etc", "opt/deep"):
-        (path / name).mkdir(parents=True)
-    (path / "bin/sh").write_bytes(busybox.read_bytes())
-    (path / "bin/sh").chmod(0o755)
-    (path / "etc/passwd").write_text("me:x:1234:1234::/:/bin/sh\n")
-    (path / "etc/release").write_text("mine\n")
-    os.chown(path / "etc/release", 1234, 1234)
-    return path
-
-
-def make_tar(path: Path, rootfs: Path) -> Path:
-    with tarfile.open(path, "w") as file:
-        file.add(rootfs, ".")
-    return path
-
-
-def make_evil_tar(path: Path, victim: Path) -> Path:
-    with tarfile.open(path, "w") as file:
-        link = tarfile.TarInfo("etc")
-        link.type, link.linkname = tarfile.SYMTYPE, str(victim)
-        file.addfile(link)
-        entry = tarfile.TarInfo("etc/pwned")
-        entry.size = 1
-        file.addfile(entry, io.BytesIO(b"x"))
-    return path
-
-
-async def test_a_directory_and_a_tar_are_images(
-    backend: ProcessBackend, tmp_path: Path, busybox: Path
-) -> None:
-    rootfs = make_rootfs(tmp_path / "rootfs", busybox)
-    archive = make_tar(tmp_path / "image.tar", rootfs)
-    digests = []
-    for image in (rootfs, archive, archive):
-        async with opened(backend, image=str(image)) as sandbox:
-            told = await sandbox.sh("read line < /etc/release; echo $line /*")
-            user = await sandbox.session.user("me")
-            refused = await sandbox.sh("echo x > /etc/new", user=0)
-            owner = await sandbox.session.files.stat("/etc/release", Cred(1234, 1234))
-            digests.append(sandbox.record.image_digest)
-        assert told.stdout == b"mine /bin /dev /etc /opt /proc /run /sys /tmp\n"
-        assert (user.uid, owner.uid) == (1234, 1234)
-        assert refused.code != 0
-    assert digests[0] is None
-    assert digests[1] == digests[2]
-    assert str(digests[1]).startswith("sha256:")
-
-
-async def test_a_tar_cannot_write_outside_of_its_own_image(
-    backend: ProcessBackend, tmp_path: Path
-) -> None:
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    archive = make_evil_tar(tmp_path / "evil.tar", victim)
-    with pytest.raises(ImageError, match="cannot be unpacked"):
-        await grant(backend, image=str(archive))
-    assert list(victim.iterdir()) == []
-
-
-async def test_a_name_is_no_image_here_and_the_hosts_own_root_is_none_either(
-    backend: ProcessBackend, tmp_path: Path
-) -> None:
-    with pytest.raises(ImageNotFoundError, match="docker"):
-        await grant(backend, image="python:3.12-slim")
-    with pytest.raises(ImageNotFoundError):
-        await grant(backend, image=str(tmp_path / "absent"))
-    with pytest.raises(PolicyDeniedError):
-        await grant(backend, image="/")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Images of the process backend: a root file system as a directory, or as a tar that is unpacked.
+"""Images of the process backend: a root file system as a directory, a tar, or an OCI layout.
 
-A tar is unpacked once, by the host's tar inside a sandbox of its own that sees nothing but the
-archive and the new directory, and kept by its digest.
+Tars and layouts are unpacked once and kept by their digest.
 """
 
 import asyncio
@@ -11,19 +10,21 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
+from ringfence.digest import Descriptor, DigestError, VerifyingReader
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
+from ringfence.images import layouts
 from ringfence.policy.facts import ImageFacts
 
-_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
-_SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_SHOWN = 500
+_READ_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +37,35 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images of one backend. directory: where tars are unpacked."""
+    """The images of one backend. directory: where they are unpacked."""
 
     directory: Path
     machine: Machine
 
     async def look_up(self, reference: str) -> Image:
-        """The image that a path names, unpacked when it is a tar.
+        """The image that a path names ("LAYOUT" or "LAYOUT:NAME" in an OCI layout).
 
         ImageNotFoundError when nothing is there, PolicyDeniedError for a directory of the host's
-        own, ImageError when a tar cannot be unpacked. Cancellation leaves nothing half made.
+        own, ImageError when it is damaged or cannot be unpacked. Cancellation leaves nothing half
+        made.
         """
-        path = _path(reference)
+        path, name = _path(reference)
+        if (path / "oci-layout").is_file():
+            return await self._layout(path, name)
         if path.is_dir():
             return Image(_facts(""), path)
         digest = await asyncio.to_thread(self._digest, path)
-        rootfs = self.directory / digest.replace(":", "-")
-        if not rootfs.is_dir():
-            await self._unpack(path, rootfs)
-        return Image(_facts(digest), rootfs)
+        return Image(_facts(digest), await self._unpacked(digest, [path]))
+
+    async def _layout(self, layout: Path, name: str | None) -> Image:
+        manifest = await asyncio.to_thread(layouts.find, layout, name, architecture=_architecture())
+        config = await asyncio.to_thread(layouts.document_at, layout, manifest.config)
+        digest = str(manifest.descriptor.digest)
+        rootfs = await self._unpacked(digest, manifest.layers, layout)
+        return Image(_facts(digest, config.get("config") or {}), rootfs)
 
     def _digest(self, path: Path) -> str:
-        """Of the archive; remembered for as long as the file is the same."""
+        """Of an archive; remembered for as long as the file is the same."""
         status = path.stat()
         same = f"{path}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
         note = self.directory / "known" / hashlib.sha256(os.fsencode(same)).hexdigest()
@@ -71,88 +79,90 @@ class Images:
         new.rename(note)
         return digest
 
-    async def _unpack(self, archive: Path, rootfs: Path) -> None:
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.directory))
+    async def _unpacked(
+        self, digest: str, parts: Sequence[Path | Descriptor], layout: Path = Path()
+    ) -> Path:
+        """Where an image of these parts is, unpacked when it is not there yet."""
+        rootfs = self.directory / digest.replace(":", "-")
+        if await asyncio.to_thread(rootfs.is_dir):
+            return rootfs
+        new = await asyncio.to_thread(self._new)
         try:
-            inside = new / "rootfs"
-            inside.mkdir(mode=0o755)
-            await _run(self._tar(archive, inside), archive)
-            inside.rename(rootfs)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                return  # another process has unpacked the same
-            raise ImageError(
-                f"image: {archive} cannot be unpacked: {error.strerror}", op="create"
-            ) from None
+            unpacking = Unpacking(self.machine, new / "rootfs")
+            for part in parts:
+                if isinstance(part, Path):
+                    await unpacking.add(part)
+                else:
+                    blob = await asyncio.to_thread(_verified, layout, part)
+                    await unpacking.add(blob, layer=True)
+            _move(new / "rootfs", rootfs)
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+        return rootfs
 
-    def _tar(self, archive: Path, target: Path) -> list[str]:
-        args = [self.machine.bwrap, "--new-session", "--cap-drop", "ALL"]
-        args += [f"--unshare-{name}" for name in _NAMESPACES]
-        if self.machine.privileged:
-            owner = ["--same-owner", "--numeric-owner"]
-            for name in _CAPABILITIES:
-                args += ["--cap-add", f"CAP_{name}"]
-        else:
-            owner = ["--no-same-owner"]
-            args.append("--unshare-user")
-        args += ["--ro-bind", "/usr", "/usr"]
-        for name in _SYSTEM:
-            path = Path("/", name)
-            if path.is_symlink():
-                args += ["--symlink", str(path.readlink()), str(path)]
-            elif path.is_dir():
-                args += ["--ro-bind", str(path), str(path)]
-        args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
-        args += ["--ro-bind", str(archive), "/image", "--bind", str(target), "/rootfs"]
-        command = ["tar", "--extract", "--file", "/image", "--directory", "/rootfs", "-p"]
-        return [*args, "--", *command, *owner, "--exclude", "./dev/*", "--exclude", "dev/*"]
+    def _new(self) -> Path:
+        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.directory))
+        (new / "rootfs").mkdir(mode=0o755)
+        return new
 
 
-def _path(reference: str) -> Path:
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise ImageError(
+                f"image: {target} cannot be made: {error.strerror}", op="create"
+            ) from None
+        # Another process has unpacked the same.
+
+
+def _verified(layout: Path, descriptor: Descriptor) -> Path:
+    """The blob's file, read through once: it is what its descriptor says. ImageError."""
+    digest = descriptor.digest
+    path = layout / "blobs" / digest.algorithm / digest.encoded
+    try:
+        with VerifyingReader(path.open("rb", buffering=0), digest, descriptor.size) as reader:
+            while reader.read(_READ_BYTES):
+                pass
+    except (OSError, DigestError) as error:
+        raise ImageError(f"image: {layout} is damaged: {digest}: {error}", op="create") from None
+    return path
+
+
+def _path(reference: str) -> tuple[Path, str | None]:
+    """The path, and the image's name in a layout."""
+    place, _, name = reference.rpartition(":")
+    if place and not Path(reference).exists() and (Path(place) / "oci-layout").is_file():
+        return check_source(place), name
     if "/" not in reference and not Path(reference).exists():
         raise ImageNotFoundError(
-            f"image: {reference!r} is no file: the process backend takes a directory or a tar of a"
-            " root file system; images by name are the docker backend's",
+            f"image: {reference!r} is no file: the process backend takes a directory, a tar or an"
+            " OCI layout of a root file system; images by name are the docker backend's",
             op="open",
             context={"image": reference},
         )
     try:
-        path = check_source(reference)
+        return check_source(reference), None
     except InvalidSpecError as error:
         raise ImageNotFoundError(
             f"image: {error.message.partition(': ')[2]}", op="open", context={"image": reference}
         ) from None
-    if (path / "oci-layout").exists():
-        raise ImageError(
-            f"image: {path} is an OCI layout: unpack it first, for example with `umoci unpack`,"
-            " and name its rootfs directory",
-            op="open",
-        )
-    return path
 
 
-def _facts(digest: str) -> ImageFacts:
+def _architecture() -> str:
     machine = platform.machine()
-    return ImageFacts(digest=digest, architecture=_ARCHITECTURES.get(machine, machine))
+    return _ARCHITECTURES.get(machine, machine)
 
 
-async def _run(args: list[str], archive: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *args,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.defpath},
+def _facts(digest: str, config: dict[str, Any] | None = None) -> ImageFacts:
+    config = config or {}
+    pairs = (str(entry).partition("=") for entry in config.get("Env") or ())
+    return ImageFacts(
+        digest=digest,
+        user=str(config.get("User") or ""),
+        env={name: value for name, _, value in pairs},
+        cwd=str(config.get("WorkingDir") or ""),
+        architecture=_architecture(),
     )
-    try:
-        _, errors = await process.communicate()
-    except BaseException:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.shield(process.wait())
-        raise
-    if process.returncode != 0:
-        said = errors.decode("utf-8", "replace").strip()[:_SHOWN]
-        raise ImageError(f"image: {archive} cannot be unpacked: {said}", op="create")

@@ -1,0 +1,166 @@
+"""Root file systems from directories, tars and OCI layouts; what they hold cannot escape."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.backends.process import ProcessBackend
+from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError
+from ringfence.guest.protocol import Cred
+from tests.integration.process.conftest import grant, opened
+
+
+def make_rootfs(path: Path, busybox: Path) -> Path:
+    for name in ("bin", "etc", "opt/deep"):
+        (path / name).mkdir(parents=True)
+    (path / "bin/sh").write_bytes(busybox.read_bytes())
+    (path / "bin/sh").chmod(0o755)
+    (path / "etc/passwd").write_text("me:x:1234:1234::/:/bin/sh\n")
+    (path / "etc/release").write_text("mine\n")
+    os.chown(path / "etc/release", 1234, 1234)
+    return path
+
+
+def make_tar(path: Path, rootfs: Path) -> Path:
+    with tarfile.open(path, "w") as file:
+        file.add(rootfs, ".")
+    return path
+
+
+def make_evil_tar(path: Path, victim: Path) -> Path:
+    with tarfile.open(path, "w") as file:
+        link = tarfile.TarInfo("etc")
+        link.type, link.linkname = tarfile.SYMTYPE, str(victim)
+        file.addfile(link)
+        entry = tarfile.TarInfo("etc/pwned")
+        entry.size = 1
+        file.addfile(entry, io.BytesIO(b"x"))
+    return path
+
+
+async def test_a_directory_and_a_tar_are_images(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    rootfs = make_rootfs(tmp_path / "rootfs", busybox)
+    archive = make_tar(tmp_path / "image.tar", rootfs)
+    digests = []
+    for image in (rootfs, archive, archive):
+        async with opened(backend, image=str(image)) as sandbox:
+            told = await sandbox.sh("read line < /etc/release; echo $line /*")
+            user = await sandbox.session.user("me")
+            refused = await sandbox.sh("echo x > /etc/new", user=0)
+            owner = await sandbox.session.files.stat("/etc/release", Cred(1234, 1234))
+            digests.append(sandbox.record.image_digest)
+        assert told.stdout == b"mine /bin /dev /etc /opt /proc /run /sys /tmp\n"
+        assert (user.uid, owner.uid) == (1234, 1234)
+        assert refused.code != 0
+    assert digests[0] is None
+    assert digests[1] == digests[2]
+    assert str(digests[1]).startswith("sha256:")
+
+
+async def test_a_tar_cannot_write_outside_of_its_own_image(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    archive = make_evil_tar(tmp_path / "evil.tar", victim)
+    with pytest.raises(ImageError, match="cannot be unpacked"):
+        await grant(backend, image=str(archive))
+    assert list(victim.iterdir()) == []
+
+
+async def test_a_name_is_no_image_here_and_the_hosts_own_root_is_none_either(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageNotFoundError, match="docker"):
+        await grant(backend, image="python:3.12-slim")
+    with pytest.raises(ImageNotFoundError):
+        await grant(backend, image=str(tmp_path / "absent"))
+    with pytest.raises(PolicyDeniedError):
+        await grant(backend, image="/")
+
+
+class Layout:
+    """An OCI layout that is written by hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "blobs/sha256").mkdir(parents=True)
+        (path / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+        self.layers: list[dict[str, Any]] = []
+
+    def blob(self, data: bytes, media_type: str) -> dict[str, Any]:
+        encoded = hashlib.sha256(data).hexdigest()
+        (self.path / "blobs/sha256" / encoded).write_bytes(data)
+        kind = f"application/vnd.oci.image.{media_type}"
+        return {"mediaType": kind, "digest": f"sha256:{encoded}", "size": len(data)}
+
+    def layer(self, files: dict[str, bytes]) -> None:
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.mode, entry.size = 0o755, len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        self.layers.append(self.blob(gzip.compress(data.getvalue()), "layer.v1.tar+gzip"))
+
+    def close(self, name: str, **config: Any) -> None:
+        described = {"architecture": "amd64", "os": "linux", "config": config}
+        manifest = {
+            "schemaVersion": 2,
+            "config": self.blob(json.dumps(described).encode(), "config.v1+json"),
+            "layers": self.layers,
+        }
+        entry = self.blob(json.dumps(manifest).encode(), "manifest.v1+json")
+        entry["annotations"] = {"org.opencontainers.image.ref.name": name}
+        (self.path / "index.json").write_text(json.dumps({"manifests": [entry]}))
+
+
+@pytest.fixture
+def layout(tmp_path: Path, busybox: Path) -> Layout:
+    made = Layout(tmp_path / "layout")
+    system = {"bin/sh": busybox.read_bytes()}
+    made.layer({**system, "data/old": b"old", "data/kept": b"kept", "full/x": b"x"})
+    made.layer({"data/.wh.old": b"", "full/.wh..wh..opq": b"", "full/y": b"y"})
+    made.close("mine", User="1234", Env=["COLOUR=blue"], WorkingDir="/data")
+    return made
+
+
+async def test_an_oci_layout_is_an_image_whose_layers_hide_what_they_say(
+    backend: ProcessBackend, layout: Layout
+) -> None:
+    for reference in (layout.path, f"{layout.path}:mine"):
+        spec, facts = await grant(backend, image=str(reference))
+        assert facts.image.user == spec.user == "1234"
+        assert facts.image.env == {"COLOUR": "blue"}
+        async with opened(backend, image=str(reference)) as sandbox:
+            told = await sandbox.sh("echo /data/* /full/*", user=1234)
+        assert told.stdout == b"/data/kept /full/y\n"
+        assert str(sandbox.record.image_digest).startswith("sha256:")
+
+
+async def test_a_damaged_layout_is_refused(backend: ProcessBackend, layout: Layout) -> None:
+    blob = layout.path / "blobs" / layout.layers[0]["digest"].replace(":", "/")
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    with pytest.raises(ImageError, match="damaged"):
+        await grant(backend, image=str(layout.path))
+    blob.unlink()
+    with pytest.raises(ImageError, match="damaged"):
+        await grant(backend, image=str(layout.path))
+
+
+async def test_an_image_that_is_not_in_the_layout_is_refused(
+    backend: ProcessBackend, layout: Layout
+) -> None:
+    with pytest.raises(ImageError, match="other"):
+        await grant(backend, image=f"{layout.path}:other")
