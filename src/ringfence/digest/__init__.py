@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ringfence.digest.algorithm import CANONICAL, Algorithm
 from ringfence.digest.digest import Digest
-from ringfence.digest.digester import Digester, Verifier
-from ringfence.digest.digestset import DigestSet
 from ringfence.digest.errors import (
     DigestAmbiguous,
     DigestError,
@@ -27,11 +25,13 @@ from ringfence.digest.errors import (
     Unverified,
     VerificationError,
 )
-from ringfence.digest.files import digest_file, digest_mapped
-from ringfence.digest.reader import AsyncVerifyingReader, VerifyingReader
 
 if TYPE_CHECKING:
     from ringfence.digest.descriptor import Descriptor
+    from ringfence.digest.digester import Digester, Verifier
+    from ringfence.digest.digestset import DigestSet
+    from ringfence.digest.files import digest_file, digest_mapped
+    from ringfence.digest.reader import AsyncVerifyingReader, VerifyingReader
 
 __all__ = [
     "CANONICAL",
@@ -61,9 +61,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "Descriptor":
-        raise AttributeError(f"module 'ringfence.digest' has no attribute {name!r}")
-    from ringfence.digest.descriptor import Descriptor
+_HOMES = {
+    "AsyncVerifyingReader": "reader",
+    "Descriptor": "descriptor",
+    "DigestSet": "digestset",
+    "Digester": "digester",
+    "Verifier": "digester",
+    "VerifyingReader": "reader",
+    "digest_file": "files",
+    "digest_mapped": "files",
+}
+"""Loaded when they are first used, so that naming digests costs little."""
 
-    return Descriptor
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ringfence.digest' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"ringfence.digest.{home}"), name)
+    globals()[name] = value
+    return value
