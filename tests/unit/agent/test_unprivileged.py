@@ -54,7 +54,7 @@ class Wrapped(Guest):
 
 
 @pytest.fixture
-def guest(tmp_path: Path) -> Iterator[Wrapped]:
+def guest() -> Iterator[Wrapped]:
     require_root()
     require_bwrap()
     directory = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
@@ -62,10 +62,12 @@ def guest(tmp_path: Path) -> Iterator[Wrapped]:
     binary = Path(shutil.copy(build.target(), directory / "guest"))
     binary.chmod(0o755)
     wrapped = Wrapped(binary)
-    wrapped.raw.hello()
-    yield wrapped
-    wrapped.close()
-    shutil.rmtree(directory)
+    try:
+        wrapped.raw.hello()
+        yield wrapped
+    finally:
+        wrapped.close()
+        shutil.rmtree(directory)
 
 
 def test_commands_run_and_have_no_capability(guest: Wrapped) -> None:
