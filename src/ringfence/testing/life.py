@@ -92,7 +92,7 @@ class LifeChecks(Checks):
 
     async def test_a_lifetime_ends_it(self, fresh: Open) -> None:
         """After its lifetime it is gone by itself, and what is asked of it is SandboxLostError."""
-        async with fresh(lifetime=1) as sandbox:
+        async with fresh(lifetime=4) as sandbox:
             assert sandbox.info.ends is not None
 
             async def gone() -> bool:
@@ -227,6 +227,31 @@ class LifeChecks(Checks):
             with pytest.raises(ringfence.PathDeniedError):
                 await sandbox.files.write("/mounted/new", b"x")
         assert [path.name for path in source.iterdir()] == ["file"]
+
+    async def test_a_repository_is_worked_on_as_a_copy(
+        self, fresh: Open, features: Features, tmp_path: Path
+    ) -> None:
+        """Changes are in the patch and not in the original; without mounts, UnsupportedError."""
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        (repository / "file").write_text("before\n")
+        for path in (repository, *repository.parents[:2]):
+            path.chmod(0o755)
+        if not features.mounts:
+            with pytest.raises(ringfence.UnsupportedError, match="repository"):
+                await fresh(repository=repository)
+            return
+        async with fresh(repository=repository) as sandbox:
+            assert sandbox.cwd == "/workspace"
+            line = "cat file && echo after >> file && echo new > other"
+            result = await sandbox.exec(shell=line)
+            assert (result.stdout, result.stderr) == (b"before\n", b"")
+            assert sandbox.workspace is not None
+            patch = await sandbox.workspace.patch()
+        assert b"+after" in patch
+        assert b"+++ b/other" in patch
+        assert [path.name for path in repository.iterdir()] == ["file"]
+        assert (repository / "file").read_text() == "before\n"
 
     async def test_sandboxes_do_not_see_each_other(self, fresh: Open) -> None:
         """A file of one is not in another, and deleting one leaves the other."""

@@ -44,7 +44,7 @@ async def test_running_commands_get_a_signal_first(mock: MockBackend) -> None:
     async with ringfence.open(backend=mock) as sandbox:
         kind = await sandbox.spawn(["sleep", "300"])
         stubborn = await sandbox.spawn(shell="trap '' TERM; sleep 300")
-        report = await sandbox.delete(grace=0.3)
+        report = await sandbox.delete(grace=1)
     assert report.terminated == 2
     assert (await kind.wait()).signal == 15
     assert (await stubborn.wait()).reason in (Reason.SANDBOX_LOST, Reason.KILLED)
