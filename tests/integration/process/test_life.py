@@ -135,7 +135,7 @@ async def test_a_detached_sandbox_outlives_its_client_and_is_found_again(
 async def test_a_sandbox_ends_with_its_lifetime_whoever_is_there(
     backend: ProcessBackend, state_directory: Path
 ) -> None:
-    async with opened(backend, detached=True, lifetime=1.0) as sandbox:
+    async with opened(backend, detached=True, lifetime=3.0) as sandbox:
         await until(lambda: gone(state_directory, sandbox.record.id))
         assert await sandbox.instance.state() == "exited"
 
