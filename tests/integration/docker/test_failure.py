@@ -1,6 +1,10 @@
 """A create that fails or is cancelled leaves nothing; a daemon elsewhere or absent is no surprise."""
 
 import asyncio
+import contextlib
+import hashlib
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.docker import DockerBackend
 from ringfence.backends.docker import backend as module
 from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.place import fill_volume
 from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
@@ -17,6 +22,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 
+from ...images import BUSYBOX
 from .conftest import Make, assert_nothing_left, docker, greet, new_id, spec_of
 
 pytestmark = pytest.mark.docker
@@ -42,6 +48,27 @@ async def test_a_create_that_is_cancelled_leaves_nothing(
     assert len(hit) == 2, "the create never came to that point"
     assert_nothing_left(sandbox_id)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("op", ["volume", "create", "fill"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_filling_the_guest_s_volume_can_be_cancelled(
+    backend: DockerBackend, op: str, when: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    binary = tmp_path / "guest"
+    binary.write_bytes(os.urandom(100))
+    engine = backend._connected()
+    hit = cancel_at(monkeypatch, op, when)
+    task = asyncio.create_task(fill_volume(engine, BUSYBOX, binary))
+    hit.append(task)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    name = f"ringfence-guest-{hashlib.sha256(binary.read_bytes()).hexdigest()[:16]}"
+    try:
+        assert not docker("ps", "-aq", "--filter", f"label=ringfence.volume={name}")
+        assert await fill_volume(engine, BUSYBOX, binary) == name
+    finally:
+        docker("volume", "rm", "-f", name)
 
 
 def cancel_at(monkeypatch: pytest.MonkeyPatch, op: str, when: str) -> list[Any]:
@@ -162,7 +189,8 @@ async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume
     with pytest.raises(InvalidSpecError, match="share"):
         await backend.create(record.spec, new_id(), facts, binds=(Bind(str(tmp_path), "/w"),))
     await place.instance.delete()
-    docker("volume", "rm", volume)
+    with contextlib.suppress(subprocess.CalledProcessError):  # others may use it, too
+        docker("volume", "rm", volume)
 
 
 async def test_whether_the_daemon_shares_our_files_is_found_by_trying(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import secrets
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,9 +94,9 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
     await engine.post(
         "volume", "volumes", "create", body={"Name": volume, "Labels": {"ringfence.guest": "1"}}
     )
-    made = await unbroken(engine.post("create", "containers", "create", body=body))
-    container = str(made["Id"])
+    container = f"{volume}-{secrets.token_hex(6)}"
     try:
+        await unbroken(engine.post("create", "containers", "create", body=body, name=container))
         if not await _is_filled(engine, container):
             await engine.request(
                 "fill", "PUT", ("containers", container, "archive"), {"path": INSIDE}, _tar(binary)
