@@ -7,24 +7,18 @@ process: a sandbox is born in its cgroup.
 """
 
 import contextlib
-import errno
 import os
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError, StateError
-from ringfence.metrics.places import Place, places, places_of, unified_controllers
+from ringfence.backends import cgroup_files
+from ringfence.backends.cgroup_files import Write
+from ringfence.errors import NotFoundError, StateError
+from ringfence.metrics.places import Place
 from ringfence.spec import Limits
 
-NAME = "ringfence"
-PIDS_HEADROOM = 32
-"""Processes of the guest's own, on top of the user's limit."""
-
-_PERIOD = 100_000
-_V1 = ("memory", "pids", "cpu", "cpuacct", "freezer", "blkio", "cpuset")
-_V2 = ("memory", "pids", "cpu", "cpuset", "io")
 _LIMITS = {
     "memory": ("memory",),
     "pids": ("pids",),
@@ -33,9 +27,6 @@ _LIMITS = {
     "blkio": ("read_rate", "write_rate"),
     "io": ("read_rate", "write_rate"),
 }
-
-Write = tuple[str, str]
-"""A file and what is written into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +124,9 @@ class Cgroup:
     def writes(self, limits: Limits, devices: Iterable[str] = ()) -> list[Write]:
         """The files that say `limits`, in an order that the kernel takes in a new cgroup."""
         if self.tree.version == 2:
-            return _v2(self.directories["unified"], limits, devices)
-        return _v1(self.directories, self.tree, limits, devices)
+            return cgroup_files.v2(self.directories["unified"], limits, devices)
+        swap = "swap" in self.tree.limits
+        return cgroup_files.v1(self.directories, limits, devices, swap=swap)
 
     def update(self, limits: Limits) -> None:
         """Change limits of a running sandbox; None leaves one as it is.
@@ -153,13 +145,13 @@ class Cgroup:
             if not failed:
                 return
             if attempt:
-                raise _refused(*failed[0])
+                raise cgroup_files.refused(*failed[0])
 
     def evidence(self) -> dict[str, str]:
         """Limits as the kernel has them, by file name; what is not there is left out."""
         found = {}
         for directory in self.directories.values():
-            for name in _EVIDENCE:
+            for name in cgroup_files.EVIDENCE:
                 with contextlib.suppress(OSError):
                     found[name] = Path(directory, name).read_text().strip()
         return found
@@ -167,12 +159,12 @@ class Cgroup:
     def freeze(self) -> None:
         """Begin to stop all of its processes; `frozen` tells when it is done. NotFoundError."""
         path, word, _ = self._freezer()
-        _write(path, word)
+        cgroup_files.write(path, word)
 
     def thaw(self) -> None:
         """Let its processes go on. NotFoundError when it is gone."""
         path, _, word = self._freezer()
-        _write(path, word)
+        cgroup_files.write(path, word)
 
     def frozen(self) -> bool:
         """Whether it is frozen, in the kernel's word; False when it is gone."""
@@ -218,208 +210,3 @@ class Cgroup:
             except OSError:
                 gone = False
         return gone
-
-
-_EVIDENCE = (
-    "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness", "pids.max",
-    "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "cpuset.cpus",
-    "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
-    "memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "io.max",
-)  # fmt: skip
-
-
-def _v1(at: Mapping[str, str], tree: Tree, limits: Limits, devices: Iterable[str]) -> list[Write]:
-    found: list[Write] = []
-    if limits.memory is not None:
-        memory = at["memory"]
-        found.append((f"{memory}/memory.limit_in_bytes", str(limits.memory)))
-        found.append((f"{memory}/memory.swappiness", "60" if limits.swap else "0"))
-        if "swap" in tree.limits:
-            both = limits.memory + (limits.swap or 0)
-            found.append((f"{memory}/memory.memsw.limit_in_bytes", str(both)))
-    if limits.pids is not None:
-        found.append((f"{at['pids']}/pids.max", str(limits.pids + PIDS_HEADROOM)))
-    if limits.cpus is not None:
-        found.append((f"{at['cpu']}/cpu.cfs_period_us", str(_PERIOD)))
-        found.append((f"{at['cpu']}/cpu.cfs_quota_us", str(_quota(limits.cpus))))
-    if limits.cpu_shares is not None:
-        found.append((f"{at['cpu']}/cpu.shares", str(limits.cpu_shares)))
-    if limits.cpuset is not None:
-        parent = Path(at["cpuset"]).parent
-        found.append((f"{at['cpuset']}/cpuset.mems", (parent / "cpuset.mems").read_text().strip()))
-        found.append((f"{at['cpuset']}/cpuset.cpus", limits.cpuset))
-    for name, rate in (("read", limits.read_rate), ("write", limits.write_rate)):
-        if rate is not None:
-            file = f"{at['blkio']}/blkio.throttle.{name}_bps_device"
-            found += [(file, f"{device} {rate}") for device in devices]
-    return found
-
-
-def _v2(at: str, limits: Limits, devices: Iterable[str]) -> list[Write]:
-    found: list[Write] = []
-    if limits.memory is not None:
-        found.append((f"{at}/memory.max", str(limits.memory)))
-        found.append((f"{at}/memory.swap.max", str(limits.swap or 0)))
-    if limits.pids is not None:
-        found.append((f"{at}/pids.max", str(limits.pids + PIDS_HEADROOM)))
-    if limits.cpus is not None:
-        found.append((f"{at}/cpu.max", f"{_quota(limits.cpus)} {_PERIOD}"))
-    if limits.cpu_shares is not None:
-        # The same mapping of 2..262144 to 1..10000 as OCI runtimes have.
-        weight = 1 + ((limits.cpu_shares - 2) * 9999) // 262142
-        found.append((f"{at}/cpu.weight", str(weight)))
-    if limits.cpuset is not None:
-        found.append((f"{at}/cpuset.cpus", limits.cpuset))
-    for name, rate in (("rbps", limits.read_rate), ("wbps", limits.write_rate)):
-        if rate is not None:
-            found += [(f"{at}/io.max", f"{device} {name}={rate}") for device in devices]
-    return found
-
-
-def _quota(cpus: float) -> int:
-    return max(1000, round(cpus * _PERIOD))
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text)
-    except OSError as error:
-        raise _refused((path, text), error) from None
-
-
-def _refused(write: Write, error: OSError) -> Exception:
-    context = {"file": write[0], "value": write[1], "errno": error.errno}
-    if error.errno in (errno.ENOENT, errno.ENODEV):
-        return NotFoundError("limits: the sandbox has ended", op="limits", context=context)
-    if error.errno == errno.EBUSY:
-        return ResourceExhaustedError(
-            f"limits: it uses more than {write[1]} already ({Path(write[0]).name})",
-            op="limits",
-            context=context,
-        )
-    return InvalidSpecError(
-        f"limits: the kernel refuses {write[1]!r} for {Path(write[0]).name}: {error.strerror}",
-        op="limits",
-        context=context,
-    )
-
-
-def find_tree() -> Tree:
-    """Where this process may make cgroups for sandboxes, made when missing.
-
-    As root directly below the root of each hierarchy, so that they do not end with the service
-    that made them; else in the topmost delegated cgroup above this process.
-    """
-    own = places_of()
-    unified = own.get("unified")
-    if unified is not None and "memory" in _offered_above(unified):
-        return _find_v2(unified)
-    return _find_v1(own)
-
-
-def _offered_above(unified: Place) -> frozenset[str]:
-    root = Path(unified.directory)
-    for directory in (root, *root.parents):
-        offered = unified_controllers(Place(2, "", str(directory)))
-        if offered:
-            return offered
-        if not (directory / "cgroup.procs").exists():
-            break
-    return frozenset()
-
-
-def _find_v1(own: Mapping[str, Place]) -> Tree:
-    found: dict[str, str] = {}
-    why = ""
-    top = places(f"/{NAME}") if os.geteuid() == 0 else {}
-    for controller in _V1:
-        if controller not in own:
-            why = why or f"no {controller} cgroup is mounted here"
-            continue
-        place = top.get(controller)
-        directory = f"{own[controller].directory}/{NAME}" if place is None else place.directory
-        try:
-            _make_v1(controller, Path(directory))
-        except OSError as error:
-            why = f"{directory} cannot be made: {error.strerror}"
-            continue
-        found[controller] = directory
-    if not found:
-        return Tree(missing=f"{why}; run as root, or have these cgroups given to this user")
-    return Tree(1, found, frozenset(found), why)
-
-
-def _make_v1(controller: str, directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
-    if controller == "cpuset":
-        for name in ("cpuset.mems", "cpuset.cpus"):
-            if not (directory / name).read_text().strip():
-                (directory / name).write_text((directory.parent / name).read_text())
-    if not os.access(directory, os.W_OK):
-        raise PermissionError(errno.EACCES, "it belongs to somebody else")
-
-
-def _find_v2(unified: Place) -> Tree:
-    parent = _delegated(unified)
-    if parent is None:
-        return Tree(
-            missing="no cgroup is delegated to this user: start it with"
-            " `systemd-run --user --scope`, or run as root"
-        )
-    try:
-        directory = parent / NAME
-        _enable(parent)
-        if not directory.is_dir():
-            _make_v2(directory)
-        _enable(directory)
-    except OSError as error:
-        return Tree(missing=f"cgroups cannot be made in {parent}: {error.strerror}")
-    offered = unified_controllers(Place(2, "", str(directory))) & set(
-        (directory / "cgroup.subtree_control").read_text().split()
-    )
-    return Tree(2, {"unified": str(directory)}, offered & set(_V2))
-
-
-def _make_v2(directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
-
-
-def _delegated(unified: Place) -> Path | None:
-    """The topmost cgroup from this process's own upwards that this user may use and that may have
-    children: the root's for root, else one without processes."""
-    if os.geteuid() == 0:
-        top = places(f"/{NAME}").get("unified")
-        if top is not None:
-            return Path(top.directory).parent
-    found = None
-    own = Path(unified.directory)
-    for directory in (own, *own.parents):
-        procs = directory / "cgroup.procs"
-        if not procs.exists() or not os.access(procs, os.W_OK):
-            break
-        if not procs.read_text().split():
-            found = directory
-    return found
-
-
-def _enable(directory: Path) -> None:
-    control = directory / "cgroup.subtree_control"
-    offered = set((directory / "cgroup.controllers").read_text().split())
-    missing = (offered & set(_V2)) - set(control.read_text().split())
-    if missing:
-        control.write_text(" ".join(f"+{name}" for name in sorted(missing)))
-
-
-def block_devices(paths: Iterable[str]) -> tuple[str, ...]:
-    """ "major:minor" of the whole disks below these paths; what is on no disk is left out."""
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            number = Path(path).stat().st_dev
-            node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve(
-                strict=True
-            )
-            if (node / "partition").exists():
-                node = node.parent
-            found.add((node / "dev").read_text().strip())
-    return tuple(sorted(found))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.backends.base import Bind, Record
-from ringfence.backends.cgroups import Cgroup, Plan, block_devices
+from ringfence.backends.cgroup_files import block_devices
+from ringfence.backends.cgroups import Cgroup, Plan
 from ringfence.backends.door import Door
 from ringfence.backends.process import command, etc, machine, root
 from ringfence.backends.process.etc import User

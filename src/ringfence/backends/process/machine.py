@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.backends.cgroups import Tree, find_tree
+from ringfence.backends.cgroup_tree import find_tree
+from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError
 
 LEAST_VERSION = (0, 8)

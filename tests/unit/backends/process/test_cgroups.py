@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.backends import cgroups
-from ringfence.backends.cgroups import PIDS_HEADROOM, Tree
+from ringfence.backends import cgroup_tree
+from ringfence.backends.cgroup_files import PIDS_HEADROOM
+from ringfence.backends.cgroups import Tree
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
 from ringfence.metrics.places import Place
 from ringfence.spec import Limits
@@ -124,7 +125,7 @@ def fake_v2(root: Path, processes: dict[str, str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     own = root / list(processes)[-1]
     place = {"unified": Place(2, "/own", str(own))}
-    monkeypatch.setattr(cgroups, "places_of", lambda: place)
+    monkeypatch.setattr(cgroup_tree, "places_of", lambda: place)
 
 
 def test_an_ordinary_user_gets_the_topmost_delegated_cgroup_without_processes(
@@ -132,8 +133,8 @@ def test_an_ordinary_user_gets_the_topmost_delegated_cgroup_without_processes(
 ) -> None:
     processes = {"user": "", "user/app": "", "user/app/scope": "77\n"}
     fake_v2(tmp_path, processes, monkeypatch)
-    monkeypatch.setattr(cgroups, "_make_v2", _make_like_the_kernel)
-    tree = cgroups.find_tree()
+    monkeypatch.setattr(cgroup_tree, "_make_v2", _make_like_the_kernel)
+    tree = cgroup_tree.find_tree()
     assert tree.directories == {"unified": str(tmp_path / "user/ringfence")}
     assert tree.controllers == {"memory", "pids", "cpu"}
     assert (tmp_path / "user/cgroup.subtree_control").read_text() == "+cpu"
@@ -149,6 +150,6 @@ def test_without_delegation_the_remedy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_v2(tmp_path, {"scope": "77\n"}, monkeypatch)
-    tree = cgroups.find_tree()
+    tree = cgroup_tree.find_tree()
     assert (tree.version, tree.limits) == (0, frozenset())
     assert "systemd-run --user --scope" in tree.missing

@@ -1,0 +1,121 @@
+"""Limits as the files of a cgroup, of version 1 and of version 2, and what their refusals mean."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
+from ringfence.spec import Limits
+
+PIDS_HEADROOM = 32
+"""Processes of the guest's own, on top of the user's limit."""
+
+_PERIOD = 100_000
+
+Write = tuple[str, str]
+"""A file and what is written into it."""
+
+EVIDENCE = (
+    "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness", "pids.max",
+    "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "cpuset.cpus",
+    "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
+    "memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "io.max",
+)  # fmt: skip
+"""Files that say which limits hold."""
+
+
+def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: bool) -> list[Write]:
+    """The files of version 1 cgroups `at`, by controller. swap: whether it is counted here."""
+    found: list[Write] = []
+    if limits.memory is not None:
+        memory = at["memory"]
+        found.append((f"{memory}/memory.limit_in_bytes", str(limits.memory)))
+        found.append((f"{memory}/memory.swappiness", "60" if limits.swap else "0"))
+        if swap:
+            both = limits.memory + (limits.swap or 0)
+            found.append((f"{memory}/memory.memsw.limit_in_bytes", str(both)))
+    if limits.pids is not None:
+        found.append((f"{at['pids']}/pids.max", str(limits.pids + PIDS_HEADROOM)))
+    if limits.cpus is not None:
+        found.append((f"{at['cpu']}/cpu.cfs_period_us", str(_PERIOD)))
+        found.append((f"{at['cpu']}/cpu.cfs_quota_us", str(_quota(limits.cpus))))
+    if limits.cpu_shares is not None:
+        found.append((f"{at['cpu']}/cpu.shares", str(limits.cpu_shares)))
+    if limits.cpuset is not None:
+        parent = Path(at["cpuset"]).parent
+        found.append((f"{at['cpuset']}/cpuset.mems", (parent / "cpuset.mems").read_text().strip()))
+        found.append((f"{at['cpuset']}/cpuset.cpus", limits.cpuset))
+    for name, rate in (("read", limits.read_rate), ("write", limits.write_rate)):
+        if rate is not None:
+            file = f"{at['blkio']}/blkio.throttle.{name}_bps_device"
+            found += [(file, f"{device} {rate}") for device in devices]
+    return found
+
+
+def v2(at: str, limits: Limits, devices: Iterable[str]) -> list[Write]:
+    """The files of the version 2 cgroup `at`."""
+    found: list[Write] = []
+    if limits.memory is not None:
+        found.append((f"{at}/memory.max", str(limits.memory)))
+        found.append((f"{at}/memory.swap.max", str(limits.swap or 0)))
+    if limits.pids is not None:
+        found.append((f"{at}/pids.max", str(limits.pids + PIDS_HEADROOM)))
+    if limits.cpus is not None:
+        found.append((f"{at}/cpu.max", f"{_quota(limits.cpus)} {_PERIOD}"))
+    if limits.cpu_shares is not None:
+        # The same mapping of 2..262144 to 1..10000 as OCI runtimes have.
+        weight = 1 + ((limits.cpu_shares - 2) * 9999) // 262142
+        found.append((f"{at}/cpu.weight", str(weight)))
+    if limits.cpuset is not None:
+        found.append((f"{at}/cpuset.cpus", limits.cpuset))
+    for name, rate in (("rbps", limits.read_rate), ("wbps", limits.write_rate)):
+        if rate is not None:
+            found += [(f"{at}/io.max", f"{device} {name}={rate}") for device in devices]
+    return found
+
+
+def _quota(cpus: float) -> int:
+    return max(1000, round(cpus * _PERIOD))
+
+
+def write(path: str, text: str) -> None:
+    """Write one file; errors as `refused` has them."""
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise refused((path, text), error) from None
+
+
+def refused(write: Write, error: OSError) -> Exception:
+    """What a refusal means: the sandbox is gone, uses more already, or the value is wrong."""
+    context = {"file": write[0], "value": write[1], "errno": error.errno}
+    if error.errno in (errno.ENOENT, errno.ENODEV):
+        return NotFoundError("limits: the sandbox has ended", op="limits", context=context)
+    if error.errno == errno.EBUSY:
+        return ResourceExhaustedError(
+            f"limits: it uses more than {write[1]} already ({Path(write[0]).name})",
+            op="limits",
+            context=context,
+        )
+    return InvalidSpecError(
+        f"limits: the kernel refuses {write[1]!r} for {Path(write[0]).name}: {error.strerror}",
+        op="limits",
+        context=context,
+    )
+
+
+def block_devices(paths: Iterable[str]) -> tuple[str, ...]:
+    """ "major:minor" of the whole disks below these paths; what is on no disk is left out."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            number = Path(path).stat().st_dev
+            node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve(
+                strict=True
+            )
+            if (node / "partition").exists():
+                node = node.parent
+            found.add((node / "dev").read_text().strip())
+    return tuple(sorted(found))
