@@ -27,6 +27,8 @@ TABLES = (
     "egress",
     "process",
     "pool",
+    "workspace",
+    "digest",
 )
 
 

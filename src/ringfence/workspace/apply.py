@@ -16,6 +16,7 @@ from ringfence.workspace.beneath import (
     lstat,
     open_directory,
     open_file,
+    open_resolved,
     parent_of,
     read_link,
     remove_tree,
@@ -26,7 +27,6 @@ from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.prepared import Prepared, Since
-from ringfence.workspace.staging import open_root
 
 
 def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
@@ -44,7 +44,13 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     changes = prepared.changes(since=since)
     if not changes.items:
         return changes
-    root = open_root(prepared.original)
+    try:
+        root = open_resolved(prepared.original)
+    except OSError as error:
+        raise StateError(
+            f"the original is not where it was: {shown(prepared.original)}: {error.strerror}",
+            op="workspace.apply",
+        ) from None
     try:
         _check(changes, root)
         with prepared.now() as now:

@@ -34,6 +34,25 @@ def open_directory(root: int, path: str) -> int:
     return current
 
 
+def open_resolved(path: str | os.PathLike[str], flags: int = DIRECTORY_FLAGS) -> int:
+    """A descriptor of what an absolute, resolved path names, which the caller closes.
+
+    OSError when a symbolic link was put anywhere on the way since it was resolved.
+    """
+    *above, last = Path(path).parts[1:] or (".",)
+    current = os.open("/", DIRECTORY_FLAGS | os.O_PATH)
+    for name in above:
+        try:
+            below = os.open(name, DIRECTORY_FLAGS | os.O_PATH, dir_fd=current)
+        finally:
+            os.close(current)
+        current = below
+    try:
+        return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+    finally:
+        os.close(current)
+
+
 @contextmanager
 def parent_of(root: int, path: str) -> Iterator[tuple[int, str]]:
     """The directory that holds `path`, and the last name; closed at the end."""

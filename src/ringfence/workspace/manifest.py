@@ -1,7 +1,7 @@
 """The record of a staged tree, kept in a file so that another process can compare with it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ringfence.errors import StateError
@@ -24,8 +24,11 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Entry]:
-    """The entries by path. StateError when the file is missing or is no such record."""
+def read(path: Path, only: Collection[str] | None = None) -> dict[str, Entry]:
+    """The entries by path, or `only` those of some paths.
+
+    StateError when the file is missing or is no such record.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -37,6 +40,8 @@ def read(path: Path) -> dict[str, Entry]:
     parts = os.fsdecode(raw[len(_FIRST) :]).split("\0")
     found: dict[str, Entry] = {}
     for fields, name in zip(parts[0:-1:2], parts[1::2], strict=True):
+        if only is not None and name not in only:
+            continue
         kind, *numbers = fields.split(" ")
         found[name] = Entry(name, kind, *map(int, numbers))
     return found

@@ -50,7 +50,7 @@ def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
 
 def look(repository: Repository, source: Source, scratch: Path) -> Plan:
     """Choose files and history of a source that was found. scratch: for a repository of ours."""
-    root = open_root(source.root)
+    root = open_resolved(source.root)
     try:
         found = Plan(source, select(root, repository))
     finally:

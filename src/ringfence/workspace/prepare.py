@@ -175,7 +175,7 @@ class _Work:
         """Stage the selected files and the repository made for them into a frozen layer."""
         layer = shared.create(self.directory)
         ownership = self.ownership() if self.masks_modes else Ownership()
-        root, target = open_root(self.found.source.root), open_root(layer.tree)
+        root, target = open_resolved(self.found.source.root), open_root(layer.tree)
         try:
             staged = stage(root, self.found.selection.entries, target, ownership=ownership)
             if build_history(self.repository, self.found, layer.tree / ".git"):

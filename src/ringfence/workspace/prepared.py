@@ -1,7 +1,7 @@
 """A workspace that is there: what is bound into the sandbox and what the host compares."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -121,19 +121,18 @@ class Prepared:
                 yield path
         yield from recorded
 
-    def recorded(self) -> dict[str, Entry]:
-        """The repository's files as they were staged."""
-        return manifest.read(shared.Layer(self.layers[-1]).entries)
+    def recorded(self, only: Collection[str] | None = None) -> dict[str, Entry]:
+        """The repository's files as they were staged, or some of them."""
+        return manifest.read(shared.Layer(self.layers[-1]).entries, only)
 
     def _check_base(self, changes: Changes, since: Since) -> None:
         """StateError when an original of a changed file was edited in place meanwhile."""
         touched = {change.old_path or change.path for change in changes if change.old is not None}
         if not touched or since == "parent":
             return
-        recorded = self.recorded()
         with self.base() as base:
-            for path in touched & recorded.keys():
-                check_unchanged(base.bottom, recorded[path])
+            for entry in self.recorded(touched).values():
+                check_unchanged(base.bottom, entry)
 
     def _check_kept(self) -> None:
         if self.closed:

@@ -1,0 +1,139 @@
+"""Repositories: opening, comparing and forking a tree of 50,000 files and 1 GiB."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ringfence.spec import Repository
+from ringfence.workspace import For, Prepared, clean, fork, prepare
+from ringfence.workspace.select import select
+from ringfence.workspace.staging import open_root
+from tests.bench.measure import Line, at_most, below, interleaved
+
+DIRECTORIES, FILES, BYTES = 500, 100, 21_475
+PATTERNS = (
+    "*.o", "*.pyc", "build/", "dist/", "/docs/_build", "node_modules/", "*.egg-info/",
+    "**/cache/**", "a*b*c", "*.log", "tmp/", "/target", "*.swp", ".tox/", ".venv/", "*.so", "*.a",
+    "secret*", "/x/y", "/x/z*", "*.bak", "coverage.*", "!coverage.py", "*.tmp", "*.cache",
+)  # fmt: skip
+
+
+class Bench:
+    """The trees, and the workspaces made of them."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.tree, self.empty = place / "tree", place / "empty"
+        self.empty.mkdir()
+        (self.empty / "file").touch()
+        self.made = 0
+        for number in range(DIRECTORIES):
+            below_it = self.tree / f"part{number % 20}" / f"module{number}"
+            below_it.mkdir(parents=True)
+            for file in range(FILES):
+                (below_it / f"file{file}.py").write_bytes(os.urandom(25) * (BYTES // 25))
+
+    def directory(self) -> Path:
+        self.made += 1
+        return self.place / "state" / f"w{self.made}"
+
+    def open(self, path: Path, **fields: object) -> Prepared:
+        strategy = fields.pop("strategy", None)
+        return prepare(
+            Repository(path=str(path), **fields), directory=self.directory(), uid=1000, gid=1000,
+            privileged=True, strategy=strategy,
+        )  # fmt: skip
+
+    async def opened(self, path: Path, **fields: object) -> None:
+        self.open(path, **fields).close()
+
+    async def walk(self) -> None:
+        root = open_root(self.tree)
+        try:
+            select(root, Repository(path=str(self.tree), exclude=PATTERNS))
+        finally:
+            os.close(root)
+
+
+@contextmanager
+def trees() -> Iterator[Bench]:
+    place = Path(tempfile.mkdtemp(prefix="ringfence-bench-"))
+    try:
+        yield Bench(place)
+    finally:
+        for left in (place / "state").glob("w*"):
+            clean(left)
+        shutil.rmtree(place)
+
+
+async def measure(rounds: int) -> list[Line]:
+    rounds = rounds or 3
+    with trees() as bench:
+        return [*await _opening(bench, rounds), *await _using(bench, rounds)]
+
+
+async def _opening(bench: Bench, rounds: int) -> list[Line]:
+    opened: list[Prepared] = []
+
+    async def on_tree() -> None:
+        opened.append(bench.open(bench.tree))
+
+    async def on_empty() -> None:
+        opened.append(bench.open(bench.empty))
+
+    async def bound() -> None:
+        opened.append(bench.open(bench.tree, mode="ro"))
+
+    async def tidy() -> None:
+        while opened:
+            opened.pop().close()
+
+    first = await interleaved({"tree": on_tree, "tidy": tidy}, 1, warm=0)
+    things = {"tree": on_tree, "empty": on_empty, "bound": bound, "walk": bench.walk}
+    times = await interleaved({**things, "tidy": tidy}, rounds)
+    above = times["tree"] - times["empty"] - times["walk"]
+    return [
+        below("the walk with 25 patterns", times["walk"] * 1e3, 400, "ms"),
+        Line("the first open of a tree", first["tree"] * 1e3, "ms"),
+        below("opening again, above an empty one and the walk", above * 1e3, 150, "ms"),
+        below("ro, above the walk", (times["bound"] - times["walk"]) * 1e3, 5, "ms"),
+    ]
+
+
+async def _using(bench: Bench, rounds: int) -> list[Line]:
+    prepared = bench.open(bench.tree)
+    work = Path(prepared.binds[0].source)
+    for number in range(min(100, DIRECTORIES)):
+        (work / f"part{number % 20}/module{number}/file1.py").write_text("changed\n")
+    forks: list[Prepared] = []
+
+    async def changes() -> None:
+        assert len(prepared.changes()) == min(100, DIRECTORIES)
+
+    async def forked() -> None:
+        forks.extend(fork(prepared, [bench.directory() for _ in range(8)], For(0, 0, True)))
+
+    async def tidy() -> None:
+        while forks:
+            forks.pop().close()
+        shutil.rmtree(bench.place / "copied", ignore_errors=True)
+
+    async def copied() -> None:
+        forks.append(bench.open(bench.tree, strategy="copy"))
+
+    async def theirs() -> None:
+        command = ["cp", "-a", "--reflink=auto", str(bench.tree), str(bench.place / "copied")]
+        subprocess.run(command, check=True)
+
+    things = {"changes": changes, "fork": forked, "copy": copied, "cp": theirs, "tidy": tidy}
+    times = await interleaved(things, rounds, warm=1)
+    prepared.close()
+    return [
+        below("changes() with 100 changed files", times["changes"] * 1e3, 200, "ms"),
+        below("fork(8)", times["fork"] * 1e3, 1000, "ms"),
+        at_most("a plain copy", times["copy"], times["cp"], "cp -a --reflink=auto", 1.2),
+    ]
