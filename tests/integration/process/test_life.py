@@ -232,6 +232,22 @@ async def test_a_client_killed_at_any_point_leaves_nothing(
     assert mounts(state_directory) == []
 
 
+async def test_a_keeper_that_ended_by_itself_is_reaped_though_nobody_asked(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    spec, facts = await grant(backend, detached=True, lifetime=60.0)
+    instance = await backend.create(spec, new_id(), facts)
+    home = Home(state_directory / "process/sandboxes" / instance.record.id)
+    keeper = home.keeper()
+    assert keeper is not None
+    descriptors = open_files()
+    instance._keeper.close()
+    await instance.connect(asyncio.Protocol)
+    os.kill(instance.pid, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{keeper}").exists())
+    assert open_files() < descriptors
+
+
 async def test_a_start_without_descriptors_is_refused_and_leaves_nothing(
     backend: ProcessBackend, state_directory: Path
 ) -> None:

@@ -18,7 +18,8 @@ class Keeper:
     """A keeper by its pidfd, so that no other process is ever meant.
 
     lifeline: our end of its standard input; when it closes, an attached sandbox ends. errors: what
-    it and bubblewrap wrote to standard error, until `started`.
+    it and bubblewrap wrote to standard error, until `started`. One that is our child is reaped by
+    the loop in which it was started as soon as it ends, closed or not.
     """
 
     def __init__(self, pid: int, *, child: bool, lifeline: int = -1, errors: int = -1) -> None:
@@ -27,8 +28,11 @@ class Keeper:
         self._child = child
         self._lifeline = lifeline
         self._errors = errors
-        self._ended = False
+        self._ended = self._closed = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if child:
+            self._watch()
 
     @classmethod
     def spawn(cls, args: list[str], *, attached: bool) -> Self:
@@ -115,22 +119,35 @@ class Keeper:
         """Until it has ended. Cancellation changes nothing."""
         if not self.alive():
             return
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+        self._watch()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        loop.add_reader(self._pidfd, self._wake)
         try:
             await waiter
         finally:
             self._waiters.remove(waiter)
-            if not self._waiters:
-                loop.remove_reader(self._pidfd)
-        self.alive()
 
-    def _wake(self) -> None:
+    def _watch(self) -> None:
+        """Have the running loop tell of its end."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._unwatch()
+            loop.add_reader(self._pidfd, self._notice)
+            self._loop = loop
+
+    def _unwatch(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._pidfd)
+        self._loop = None
+
+    def _notice(self) -> None:
+        self._unwatch()
+        self.alive()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        if self._closed:
+            self._release()
 
     def words(self) -> str:
         """What it and bubblewrap complained of so far."""
@@ -148,7 +165,15 @@ class Keeper:
     def close(self) -> None:
         """Let go of it: an attached sandbox ends, a detached one goes on. Idempotent."""
         self.started()
-        for descriptor in (self._lifeline, self._pidfd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._lifeline = self._pidfd = -1
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        self._closed = True
+        if self._loop is None or not self._child or not self.alive():
+            self._release()
+
+    def _release(self) -> None:
+        if self._pidfd >= 0:
+            self._unwatch()
+            os.close(self._pidfd)
+            self._pidfd = -1
