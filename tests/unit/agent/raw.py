@@ -1,6 +1,8 @@
 """A real guest spoken to in single frames, from outside its pid namespace."""
 
+import contextlib
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -236,8 +238,12 @@ class Guest:
         return self.process.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does. A detached guest would outlive both stream and parent."""
         self.raw.stream.close()
         if self.process.poll() is None:
+            parent = self.process.pid
+            for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
             self.process.kill()
         self.process.wait()

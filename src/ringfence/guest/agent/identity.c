@@ -120,12 +120,12 @@ void as_self(void)
 		switch_to(-1, reserved_uid, -1);
 		set_capabilities(own, kept);  /* the way back from uid 0 took the effective ones */
 		syscall(SYS_setresgid, -1, reserved_uid, -1);
-		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	} else {
 		syscall(SYS_setfsuid, reserved_uid);
 		syscall(SYS_setfsgid, reserved_uid);
 	}
 	syscall(SYS_setgroups, 0, NULL);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  /* each change of ids sets it to the machine's suid_dumpable */
 }
 
 int become_worker(const struct cred *cred)
