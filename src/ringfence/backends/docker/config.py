@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Bind
+from ringfence.backends.cgroup_files import PIDS_HEADROOM
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
 from ringfence.policy.seccomp import granted
@@ -15,8 +16,6 @@ from ringfence.spec.names import CAPABILITIES
 
 GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 """What the guest needs to become each command's user and to end its processes."""
-PIDS_HEADROOM = 32
-"""Processes of the guest's own, on top of the user's limit."""
 GVISOR_PIDS_HEADROOM = 512
 """Threads of gVisor's kernel, which its cgroup counts too."""
 GUEST_NOFILE = 4096
