@@ -134,9 +134,10 @@ class Hasher:
     @classmethod
     def resume(cls, algorithm: str, progress: Progress) -> Hasher:
         """One that goes on from `progress`, which `gostate.unpack` has checked."""
-        made = cls(algorithm)
+        made = cls.__new__(cls)
+        made._begin(algorithm)
         functions = made._functions
-        bits, width = progress.length * 8, functions.head
+        bits, width, count = progress.length * 8, functions.head, len(progress.pending)
         struct.pack_into(
             f"=10{functions.word}",
             made._context,
@@ -146,8 +147,8 @@ class Hasher:
             bits >> width,
         )
         start = functions.size - 8 - functions.block
-        ctypes.memmove(made._address + start, progress.pending, len(progress.pending))
-        struct.pack_into("=I", made._context, functions.size - 8, len(progress.pending))
+        ctypes.memmove(made._address + start, progress.pending, count)
+        struct.pack_into("=2I", made._context, functions.size - 8, count, functions.raw)
         return made
 
 

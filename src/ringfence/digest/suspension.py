@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ringfence.digest import gostate
 from ringfence.digest.algorithm import Algorithm, Hash
-from ringfence.digest.errors import StateInvalid, StateUnusable
+from ringfence.digest.errors import DigestUnsupported, StateInvalid, StateUnusable
 from ringfence.digest.streams import Source, pour
 
 _PLACE = b"ringfence rehash\0"
@@ -75,7 +75,8 @@ def resumed(
 
     StateInvalid; StateUnusable when `prefix` is needed and missing.
     """
-    hasher = fresh(algorithm)
+    if not Algorithm(algorithm).available:
+        raise DigestUnsupported(f"{algorithm} is not available")
     length, progress = _length(algorithm, state, any_tail)
     if offset is not None and offset != length:
         raise StateInvalid(f"the state is of offset {length}, not of {offset}")
@@ -90,6 +91,7 @@ def resumed(
         return rehashing.Hasher.resume(algorithm, progress), length
     if prefix is None:
         raise StateUnusable
+    hasher = fresh(algorithm)
     if pour(prefix, hasher.update, length) != length:
         raise StateInvalid(f"the prefix ends before offset {length}")
     return hasher, length
