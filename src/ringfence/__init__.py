@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
     from ringfence.sandbox.life import DeleteReport as DeleteReport
+    from ringfence.sandbox.monitor import Monitor as Monitor
     from ringfence.sandbox.pool import Pool as Pool
     from ringfence.sandbox.pool import PoolStatistics as PoolStatistics
     from ringfence.sandbox.pool import pool as pool
@@ -103,6 +104,7 @@ __all__ = [
     "Ledger",
     "Limits",
     "Listing",
+    "Monitor",
     "Mount",
     "Moved",
     "Network",
@@ -192,6 +194,7 @@ _HOMES = {
     ),
     "ringfence.sandbox.extract": ("Caps",),
     "ringfence.sandbox.life": ("DeleteReport",),
+    "ringfence.sandbox.monitor": ("Monitor",),
     "ringfence.sandbox.pool": (
         "Pool",
         "PoolStatistics",

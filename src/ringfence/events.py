@@ -117,6 +117,16 @@ class LimitHit(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged(Event):
+    """A monitor found that the sandbox began or ceased to answer. latency: seconds, None without
+    an answer."""
+
+    ok: bool
+    latency: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilesMoved(Event):
     """A tree was copied in or out. direction: "upload" or "download"."""
 

@@ -7,7 +7,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+)
 from typing import Any, Self
 
 from ringfence.backends.base import Backend
@@ -34,6 +37,7 @@ from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.files import Data, Path, User
 from ringfence.sandbox.life import DeleteReport
+from ringfence.sandbox.monitor import Monitor
 from ringfence.sandbox.pool import PoolStatistics
 from ringfence.sandbox.progress import Progress
 from ringfence.sandbox.running import ProcessInfo, Terminal
@@ -130,6 +134,7 @@ class Sandbox:
     def stats(self, interval: float = ...) -> Iterator[Usage]: ...
     def events(self) -> Events: ...
     def health(self) -> Health: ...
+    def monitor(self, interval: float = ...) -> AbstractAsyncContextManager[Monitor]: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def extend(self, lifetime: float | str) -> float: ...

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,15 @@ from ringfence import workspace
 from ringfence.backends.base import Bind
 from ringfence.backends.sources import check_source
 from ringfence.backends.state import state_directory
-from ringfence.errors import NotFoundError
+from ringfence.errors import NotFoundError, PathDeniedError, PolicyDeniedError
+from ringfence.guest.control import User
+from ringfence.guest.protocol import Cred
+from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.workspace import Workspace, snapshots
 from ringfence.spec import Repository, SandboxSpec
+from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.prepare import environment
 from ringfence.workspace.snapshot import find
 
@@ -29,10 +33,12 @@ async def _nothing() -> None:
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """binds: for the backend. workspace: what `sandbox.workspace` is, None without a repository.
+    checked: device and inode, by destination, of what the sources were when they were checked.
     aclose: undoes all that was made; idempotent."""
 
     binds: tuple[Bind, ...] = ()
     workspace: Workspace | None = None
+    checked: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     aclose: Callable[[], Awaitable[None]] = _nothing
 
 
@@ -82,8 +88,9 @@ async def prepare(
         Bind(str(check_source(mount.source)), mount.destination, mount.read_only)
         for mount in granted.mounts
     ]
+    checked = await asyncio.to_thread(_identities, mounts)
     if granted.repository is None:
-        return Prepared(tuple(mounts))
+        return Prepared(tuple(mounts), checked=checked)
     made = given
     if made is None:
         directory = directory_of(sandbox_id)
@@ -94,7 +101,57 @@ async def prepare(
             raise
     binds = [Bind(b.source, b.destination, b.read_only, b.volume) for b in made.binds]
     held = Workspace(made)
-    return Prepared((*binds, *mounts), held, held.aclose)
+    if made.strategy == "bind":
+        checked |= await asyncio.to_thread(_identities, binds)
+    return Prepared((*binds, *mounts), held, checked, held.aclose)
+
+
+def _identities(binds: Iterable[Bind]) -> dict[str, tuple[int, int]]:
+    return {bind.destination: _identity(bind.source) for bind in binds}
+
+
+def _identity(source: str) -> tuple[int, int]:
+    """Device and inode of a source; PolicyDeniedError when it is behind a link by now."""
+    try:
+        number = open_resolved(source, os.O_PATH)
+    except OSError as error:
+        raise _swapped(source, error.strerror or str(error)) from None
+    try:
+        status = os.fstat(number)
+    finally:
+        os.close(number)
+    return status.st_dev, status.st_ino
+
+
+def _swapped(source: str, why: str) -> PolicyDeniedError:
+    return PolicyDeniedError(
+        f"mount: {source!r} was replaced while the sandbox was made: {why}",
+        op="open",
+        context={"path": source},
+    )
+
+
+async def verify(prepared: Prepared, session: Session, user: User, *, inodes: bool) -> None:
+    """Whether what was mounted is what was checked: engines follow links, and whoever may write
+    above a source can put one in its place meanwhile. PolicyDeniedError.
+
+    inodes: whether the sandbox sees the host's inode numbers (not under gVisor).
+    """
+    who = Cred(user.uid, user.gid, user.groups)
+    for bind in prepared.binds:
+        before = prepared.checked.get(bind.destination)
+        if before is None:
+            continue
+        if await asyncio.to_thread(_identity, bind.source) != before:
+            raise _swapped(bind.source, "it is something else by now")
+        if not inodes:
+            continue
+        try:
+            found = await session.files.stat(bind.destination, who)
+        except PathDeniedError:
+            continue
+        if found.inode != before[1]:
+            raise _swapped(bind.source, "something else was mounted")
 
 
 async def _made(

@@ -49,18 +49,20 @@ class Context:
         return self.life.bus
 
     @contextmanager
-    def operation(self, op: str) -> Iterator[None]:
-        """Around each operation: is it possible now, and whose error is it."""
+    def operation(self, op: str, *, uses: bool = True) -> Iterator[None]:
+        """Around each operation: is it possible now, and whose error is it. uses: whether the
+        sandbox is not idle meanwhile."""
         self.life.check(op)
-        self.life.running += 1
+        self.life.running += uses
         try:
             yield
         except SandboxError as error:
             self.life.blame(error)
             raise
         finally:
-            self.life.running -= 1
-            self.life.touch()
+            self.life.running -= uses
+            if uses:
+                self.life.touch()
 
     async def user(self, name: str | int | None) -> User:
         """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.

@@ -100,8 +100,13 @@ async def usage(context: Context) -> Usage:
         raise UnsupportedError(
             f"usage: the {context.spec.backend} backend cannot measure", op="usage"
         )
-    with context.operation("usage"):
-        found = await context.instance.usage()
+    with context.operation("usage", uses=False):
+        return await measure(context)
+
+
+async def measure(context: Context) -> Usage:
+    """The usage alone, which does not count as using the sandbox."""
+    found = await context.instance.usage()
     if found is None:
         raise UnsupportedError("usage: not to be had of this sandbox", op="usage")
     return found

@@ -6,14 +6,16 @@ guest is told, the instance is deleted, the record is closed, the event is publi
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from ringfence.backends.base import Instance
 from ringfence.errors import SandboxError, SandboxLostError, StateError
-from ringfence.events import Deleted, EventBus, Lost
+from ringfence.events import Deleted, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.records import Records
@@ -23,8 +25,10 @@ DELETED = "deleted"
 LIFETIME = "lifetime"
 IDLE = "idle_timeout"
 LOST = "lost"
+CPU_TIME = "cpu_time"
 DETACHED = "detached"
 _NEAR_SECONDS = 2.0
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.02, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,6 @@ class Life:
 
     def check(self, op: str) -> None:
         """Raise StateError or SandboxLostError unless operations are possible now."""
-        self.touch()
         if self.state is State.RUNNING:
             if self.session.lost.done():
                 raise self.lost(op)
@@ -100,7 +103,7 @@ class Life:
 
     def lost(self, op: str) -> SandboxLostError:
         """The error for an operation after the sandbox ended by itself."""
-        why = f"its {self.reason} has passed" if self.reason in (LIFETIME, IDLE) else None
+        why = f"its {self.reason} has passed" if self.reason in (LIFETIME, IDLE, CPU_TIME) else None
         if why is None:
             why = self.session.lost.result().message if self.session.lost.done() else "it ended"
         return SandboxLostError(f"{op}: the sandbox is gone: {why}", op=op, sandbox_id=self.id)
@@ -143,6 +146,29 @@ class Life:
             await asyncio.sleep(max(left, 0.05) if not self.running else timeout)
 
     # Its end.
+
+    async def watch_cpu_time(self, limit: float, cores: float) -> None:
+        """End it when it has used `limit` seconds of processor time, of which it can use `cores`
+        a second."""
+        while True:
+            try:
+                usage = await self.instance.usage()
+            except SandboxError:
+                return
+            left = limit - (usage.cpu_seconds or 0.0 if usage is not None else 0.0)
+            if left <= 0:
+                break
+            await asyncio.sleep(min(max(left / cores, _SHORTEST_LOOK), _LONGEST_LOOK))
+        self.reason = CPU_TIME
+        detail = f"{limit:g} s of processor time"
+        self.bus.publish(LimitHit(sandbox_id=self.id, limit=CPU_TIME, detail=detail))
+        with contextlib.suppress(SandboxError):
+            await self.session.kill_all()
+        self._begin_end(CPU_TIME, 0.0)
+
+    def watch(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run `step` beside the sandbox, until it ends."""
+        self._watching.append(asyncio.create_task(step))
 
     def _begin_end(self, reason: str, grace: float) -> asyncio.Task[DeleteReport]:
         if self._ending is None:

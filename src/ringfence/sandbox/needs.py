@@ -10,7 +10,7 @@ _OURS = frozenset({"timeout", "output"})
 
 def check(request: SandboxSpec, features: Features) -> None:
     """UnsupportedError that names everything asked for explicitly and not possible here."""
-    lacking = [*_limits(request, features), *_others(request, features)]
+    lacking = list(dict.fromkeys([*_limits(request, features), *_others(request, features)]))
     if lacking:
         raise UnsupportedError(
             f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)};"
@@ -22,13 +22,15 @@ def check(request: SandboxSpec, features: Features) -> None:
 
 def _limits(request: SandboxSpec, features: Features) -> list[str]:
     limits = request.limits
-    by_proxy = {"network_rate"} if request.network.mode == "proxy" else set()
+    ours = {"network_rate"} if request.network.mode == "proxy" else set()
+    if features.usage:
+        ours.add("cpu_time")
     asked = {
         name
         for name in Limits.model_fields
         if name not in _OURS and name != "ulimits" and getattr(limits, name) is not None
     }
-    lacking = [f"limits.{name}" for name in sorted(asked - features.limits - by_proxy)]
+    lacking = [f"limits.{name}" for name in sorted(asked - features.limits - ours)]
     if limits.ulimits != Ulimits() and "ulimits" not in features.limits:
         lacking.append("limits.ulimits")
     return lacking
@@ -41,9 +43,22 @@ def _others(request: SandboxSpec, features: Features) -> list[str]:
         "mounts": bool(request.mounts) and not features.mounts,
         "repository": request.repository is not None and not features.mounts,
         "detached": request.detached and not features.detached,
+        # The holder watches it, and a detached sandbox may have none.
+        "limits.cpu_time": request.detached and request.limits.cpu_time is not None,
         "network.mode": request.network.mode not in features.networks,
         "network.ports": bool(request.network.ports) and "proxy" not in features.networks,
         "network.secrets": request.detached and any(one.tls for one in request.network.secrets),
         "security.runtime": runtime is not None and runtime not in features.runtimes,
     }
     return [name for name, lacks in asked.items() if lacks]
+
+
+def check_granted(granted: SandboxSpec, features: Features) -> None:
+    """UnsupportedError for a processor time that a ceiling added and nobody could watch."""
+    if granted.limits.cpu_time is not None and (granted.detached or not features.usage):
+        raise UnsupportedError(
+            "limits.cpu_time: its holder watches it, so that the sandbox can be neither detached"
+            f" nor on a backend that cannot measure ({granted.backend})",
+            op="open",
+            context={"fields": ["limits.cpu_time"], "backend": granted.backend},
+        )

@@ -23,6 +23,7 @@ from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling, Facts, machine_ceiling, resolve
+from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audited
@@ -135,6 +136,7 @@ async def _open_new(
     facts = _with_owner(await backend.facts(request), request)
     ceiling = machine_ceiling() if where.ceiling is None else where.ceiling
     granted = _with_variables(resolve(request, facts, ceiling=ceiling), facts)
+    needs.check_granted(granted, features)
     authority = networking.authority_for(granted.network, sandbox_id)
     granted = binds.with_git(granted)
     records = await Records.of(backend, where.ledger)
@@ -153,12 +155,18 @@ async def _open_new(
     session = await _start(instance, granted)
     steps.undo.push_async_callback(session.close)
     user = await session.user(granted.user or "")
+    if facts.local and features.mounts:
+        inodes = not is_gvisor(granted.security.runtime)
+        await binds.verify(prepared, session, user, inodes=inodes)
     receipt = await _receipt(granted, facts, features, instance, session=session, user=user)
     network = await networking.connect(
         session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
     )
     life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
     steps.undo.callback(life.stop_watching)
+    if granted.limits.cpu_time is not None:
+        cores = granted.limits.cpus or facts.cpus
+        life.watch(life.watch_cpu_time(granted.limits.cpu_time, cores))
     context = Context(life, granted, features, user)
     sandbox = _joined(context, receipt, network, prepared.workspace, where)
     steps.keep()

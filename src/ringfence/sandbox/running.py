@@ -13,6 +13,7 @@ from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
+from ringfence.sandbox.life import CPU_TIME
 from ringfence.sandbox.process import Process, signal_number
 from ringfence.spec import ExecResult, Reason
 
@@ -82,7 +83,14 @@ class Running:
         if isinstance(ending, NotStarted):
             request = prepared.request
             return not_started(prepared.args, str(request.cwd), prepared.user, ending)
-        return result(prepared.args, ending, prepared.cpu_limit)
+        return self._told(result(prepared.args, ending, prepared.cpu_limit))
+
+    def _told(self, outcome: ExecResult) -> ExecResult:
+        """A command that ended because the sandbox used up its processor time says so."""
+        ended = outcome.reason in (Reason.KILLED, Reason.SANDBOX_LOST)
+        if ended and self._context.life.reason == CPU_TIME:
+            return replace(outcome, reason=Reason.CPU_TIME)
+        return outcome
 
     async def spawn(
         self, command: Command, *, pty: Terminal | None, hold: bool, stdin_open: bool
@@ -147,7 +155,7 @@ class Running:
 
     async def processes(self) -> tuple[ProcessInfo, ...]:
         """All that the guest knows, the oldest first."""
-        with self._context.operation("processes"):
+        with self._context.operation("processes", uses=False):
             listed = await self._context.session.list()
         return tuple(
             ProcessInfo(

@@ -9,6 +9,7 @@ SandboxLostError (it ended by itself).
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from ringfence.sandbox.control import Health
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
 from ringfence.sandbox.life import DeleteReport
+from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
@@ -259,6 +261,16 @@ class Sandbox:
     async def health(self) -> Health:
         """Whether it answers, how fast, and its state. Never raises a SandboxError."""
         return await control.health(self._context)
+
+    def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager[Monitor]:
+        """Look at its health and usage every `interval` seconds, as long as the block:
+        `async with sandbox.monitor(1) as monitor`.
+
+        What changed is an event: HealthChanged, and LimitHit for kills for want of memory and for
+        the most processes. `monitor.health` and `monitor.usage` are what was seen last. It does not
+        count as use, so an idle sandbox still ends.
+        """
+        return monitored(self._context, interval)
 
     # Its life.
 

@@ -188,12 +188,34 @@ class LifeChecks(Checks):
 
     async def test_what_cannot_be_limited_is_refused(self, fresh: Open, features: Features) -> None:
         """A limit that the backend cannot hold is UnsupportedError before anything starts."""
-        wanted = {"memory": 2**28, "cpus": 1.0, "pids": 64, "disk": 2**24, "cpu_time": 60}
+        wanted = {"memory": 2**28, "cpus": 1.0, "pids": 64, "disk": 2**24}
         for name, value in wanted.items():
             if name in features.limits:
                 continue
             with pytest.raises(ringfence.UnsupportedError, match=name):
                 await fresh(limits={name: value})
+
+    async def test_processor_time_is_limited(self, fresh: Open, features: Features) -> None:
+        """A sandbox that used up its limits.cpu_time ends, and its command says why; where usage
+        is not measured, UnsupportedError, as for a detached one that nobody watches."""
+        with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
+            await fresh(limits={"cpu_time": 1}, detached=True, lifetime=60)
+        if not features.usage:
+            with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
+                await fresh(limits={"cpu_time": 1})
+            return
+        async with fresh(limits={"cpu_time": 0.5}) as sandbox:
+            result = await sandbox.exec(shell="while :; do :; done", timeout=60)
+            assert result.reason is Reason.CPU_TIME
+
+            async def gone() -> bool:
+                return sandbox.info.state is State.EXITED
+
+            await until(gone)
+            assert sandbox.info.reason == "cpu_time"
+            assert "LimitHit" in [event.name for event in sandbox.history]
+            with pytest.raises(ringfence.SandboxLostError, match="cpu_time"):
+                await sandbox.exec(["true"])
 
     async def test_everything_unsupported_is_named_at_once(
         self, fresh: Open, features: Features
