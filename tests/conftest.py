@@ -11,6 +11,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time: what a random search finds is for `make soak`, which sets "soak".
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("soak", deadline=None, database=None, max_examples=2000)
+settings.load_profile(os.environ.get("RINGFENCE_HYPOTHESIS", "repeatable"))
 
 
 def missing(reason: str) -> None:
