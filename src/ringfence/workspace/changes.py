@@ -12,10 +12,9 @@ from ringfence.errors import ResourceExhaustedError
 from ringfence.workspace.beneath import chunks
 from ringfence.workspace.entries import FILE, LINK, is_git_name, kind_of
 from ringfence.workspace.failures import failed, shown
-from ringfence.workspace.layers import Found, Layers
+from ringfence.workspace.layers import PATH_BYTES, Found, Layers, too_long
 
 Kind = Literal["added", "modified", "deleted", "renamed", "mode"]
-_PATH_BYTES = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,8 @@ class _Comparison:
         if after is not None and kind_of(after.status.st_mode) is None:
             self.refused[path] = "neither a file, a directory nor a link"
             after = None
-        long = len(os.fsencode(path)) > _PATH_BYTES
-        if after is not None and long and not stat.S_ISDIR(after.status.st_mode):
-            self.refused[path] = f"its path is over {_PATH_BYTES} bytes"
+        if after is not None and too_long(path):
+            self.refused[path] = f"its path is over {PATH_BYTES} bytes"
             after = None
         if not self._differs(before, after):
             return

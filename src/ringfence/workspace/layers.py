@@ -14,6 +14,8 @@ from typing import NamedTuple, Self
 
 from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_directory, open_regular, split
 
+PATH_BYTES = 4000
+"""Longer paths are not carried: no program could open them by name."""
 TRUSTED, USER = "trusted.overlay.opaque", "user.overlay.opaque"
 
 
@@ -120,14 +122,17 @@ class Layers:
             os.close(parent)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, os.stat_result]]:
-        """All below `path`, directories before what they hold, in no further order."""
+        """All below `path`, directories before what they hold, in no further order.
+
+        It does not look into directories whose path is over PATH_BYTES.
+        """
         waiting = [path]
         while waiting:
             place = waiting.pop()
             for name, status in self._merged(place).items():
                 below = f"{place}/{name}" if place else name
                 yield below, status
-                if stat.S_ISDIR(status.st_mode):
+                if stat.S_ISDIR(status.st_mode) and not too_long(below):
                     waiting.append(below)
 
     def _merged(self, path: str) -> dict[str, os.stat_result]:
@@ -180,7 +185,8 @@ class Layers:
                 path = f"{place}/{name}" if place else name
                 yield path
                 if stat.S_ISDIR(status.st_mode):
-                    waiting.append(path)
+                    if not too_long(path):
+                        waiting.append(path)
                 else:
                     yield from (inner for inner, _ in below.walk(path))
 
@@ -199,6 +205,11 @@ class Layers:
             return os.getxattr(directory, self._opaque) == b"y"
         except OSError:
             return False
+
+
+def too_long(path: str) -> bool:
+    """Whether a path is over PATH_BYTES."""
+    return len(path) * 4 > PATH_BYTES and len(os.fsencode(path)) > PATH_BYTES
 
 
 def _listed(directory: int) -> list[tuple[str, os.stat_result]]:

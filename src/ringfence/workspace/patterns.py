@@ -83,11 +83,24 @@ def _rule(line: str) -> _Rule | None:
     for pattern in parsed:
         if pattern.include is None or pattern.regex is None:
             return None
-        regex = pattern.regex.pattern.replace("(?P<ps_d>/)", "/")
-        regex = regex if regex.startswith("^") else ".*" + regex
-        regex = regex[:-1] + r"\Z" if regex.endswith("$") else regex.replace("|$)", r"|\Z)")
+        regex = _of_whole_path(pattern.regex.pattern, directory_only)
         return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
     return None
+
+
+def _of_whole_path(regex: str, directory_only: bool) -> str:
+    """pathspec's expression, made to match the path itself and not what is below a match.
+
+    It is for a path, or for a directory with "/" behind it when only directories are meant.
+    """
+    regex = regex.replace("(?P<ps_d>/)", "/")
+    regex = regex if regex.startswith("^") else ".*" + regex
+    if directory_only:
+        return regex.removesuffix(".*$") + r"\Z"
+    for tail in ("(?:/|$)", "(?:/.*)?$", "$"):
+        if regex.endswith(tail):
+            return regex.removesuffix(tail) + r"\Z"
+    return regex
 
 
 def _any_of(rules: list[_Rule]) -> re.Pattern[str] | None:
@@ -98,4 +111,6 @@ def _any_of(rules: list[_Rule]) -> re.Pattern[str] | None:
 
 
 def _loose(regex: str) -> str:
-    return regex.replace(r"|\Z)", ")").replace(r"\Z", r"/?\Z")
+    if not regex.endswith(r"\Z") or regex.endswith(r"/\Z"):
+        return regex
+    return regex.removesuffix(r"\Z") + r"/\Z"

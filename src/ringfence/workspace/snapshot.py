@@ -5,6 +5,7 @@ included) and `manifest.json`. Its digest is the SHA-256 of the manifest, which 
 with its kind, its mode and the digest of its content.
 """
 
+import errno
 import json
 import os
 import stat
@@ -25,7 +26,7 @@ from ringfence.workspace.beneath import (
 from ringfence.workspace.changes import digest_of, hashed
 from ringfence.workspace.entries import FILE, LINK, entry_of, kind_of
 from ringfence.workspace.failures import failed
-from ringfence.workspace.layers import Found, Layers
+from ringfence.workspace.layers import Found, Layers, too_long
 from ringfence.workspace.prepare import For, Owners, mount
 from ringfence.workspace.prepared import Prepared, clean
 from ringfence.workspace.staging import Ownership, copy_layer, dress, open_root, root_entry
@@ -144,6 +145,8 @@ class _Keeping:
                 found = self.now.find(path)
                 if found is None or kind_of(status.st_mode) is None:
                     continue
+                if too_long(path):
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
                 self._put(path, found)
                 if stat.S_ISDIR(status.st_mode):
                     directories.append((path, found.status))

@@ -26,6 +26,8 @@ from ringfence.workspace.entries import (
 )
 from ringfence.workspace.failures import failed, shown
 
+DEEPEST = 4000
+"""Bytes of the longest path that a layer may hold to be copied."""
 _FICLONE = 0x40049409
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -272,6 +274,8 @@ def copy_layer(source: int, target: int, opaque: str) -> None:
                 os.close(directory)
             for name in names:
                 path = f"{place}/{name}" if place else name
+                if len(os.fsencode(path)) > DEEPEST:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
                 if _layer_entry(work, path, name):
                     waiting.append(path)
         for path in reversed(done):
