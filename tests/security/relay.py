@@ -13,12 +13,17 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 @asynccontextmanager
-async def relay(directory: Path, change: Change) -> AsyncIterator[str]:
-    """The endpoint of a relay that applies `change` to the body of every sandbox's create call."""
+async def relay(
+    directory: Path, change: Change, seen: list[str] | None = None
+) -> AsyncIterator[str]:
+    """The endpoint of a relay that applies `change` to the body of every sandbox's create call.
+
+    seen: gets the first line of each request.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_serve(reader, writer, change))
+        task = asyncio.ensure_future(_serve(reader, writer, change, [] if seen is None else seen))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -34,13 +39,13 @@ async def relay(directory: Path, change: Change) -> AsyncIterator[str]:
 
 
 async def _serve(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change, seen: list[str]
 ) -> None:
     there, here = await asyncio.open_unix_connection(ENGINE)
     answers = asyncio.ensure_future(_copy(there, writer))
     try:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while await _request(reader, here, change):
+            while await _request(reader, here, change, seen):
                 pass
             here.write_eof()
         await answers
@@ -51,11 +56,12 @@ async def _serve(
 
 
 async def _request(
-    reader: asyncio.StreamReader, here: asyncio.StreamWriter, change: Change
+    reader: asyncio.StreamReader, here: asyncio.StreamWriter, change: Change, seen: list[str]
 ) -> bool:
     """Hand on one request; False when no other follows on this connection."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     lines = head.split("\r\n")
+    seen.append(lines[0])
     fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines[1:]}
     body = await reader.readexactly(int(fields.get("content-length", "0")))
     if "/containers/create" in lines[0]:

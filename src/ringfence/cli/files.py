@@ -51,10 +51,10 @@ async def _ls(target: str, long: bool, user: str | None, json: bool) -> int:
             mode = _LETTERS.get(entry.kind, "?") + stat.filemode(entry.mode)[1:]
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.mtime))
             line = f"{mode} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when}"
-            output.line(f"{line} {output.escape_text(entry.name)}")
+            output.line(f"{line} {output.escape_name(entry.name)}")
     else:
         for entry in entries:
-            output.line(output.escape_text(entry.name))
+            output.line(output.escape_name(entry.name))
     return 0
 
 

@@ -42,7 +42,7 @@ def document(data: Any) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Aligned columns under upper-case heads; never wrapped, so that lines stay lines."""
-    cells = [list(columns), *([escape_text(str(cell)) for cell in row] for row in rows)]
+    cells = [list(columns), *([escape_name(str(cell)) for cell in row] for row in rows)]
     cells[0] = [head.upper() for head in cells[0]]
     widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
     for row in cells:
@@ -67,6 +67,11 @@ def escape_text(text: str) -> str:
     return _CONTROL_TEXT.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
+def escape_name(text: str) -> str:
+    """The same for what stands on one line: newline and tab are shown too."""
+    return escape_text(text).replace("\n", "\\x0a").replace("\t", "\\x09")
+
+
 def console() -> "Console":
     """A rich console on stderr, for live tables and progress bars."""
     from rich.console import Console
@@ -81,13 +86,21 @@ def silence() -> None:
 
 class Relay:
     """Writes a sandbox's output to one of our streams: raw to files and pipes, escaped to a
-    terminal. CRLF stays CRLF; a lone carriage return is shown."""
+    terminal, also where a control character is cut in two by the pieces that come."""
 
     def __init__(self, stream: TextIO) -> None:
         self._file = stream.buffer
         self._escaped = stream.isatty()
+        self._last = b""
 
     def write(self, data: bytes) -> None:
         """Write all of it now."""
-        self._file.write(escape(data) if self._escaped else data)
+        self._file.write(self._shown(data) if self._escaped else data)
         self._file.flush()
+
+    def _shown(self, data: bytes) -> bytes:
+        cut = self._last == b"\xc2" and b"\x80" <= data[:1] <= b"\x9f"
+        self._last = data[-1:] or self._last
+        if cut:
+            return b"\\x%02x" % data[0] + escape(data[1:])
+        return escape(data)

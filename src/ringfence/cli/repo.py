@@ -73,7 +73,7 @@ def _print(found: Any, files: bool) -> None:
     if files:
         for entry in selection.entries:
             if entry.kind != "directory":
-                output.line(output.escape_text(shown(entry.path)))
+                output.line(output.escape_name(shown(entry.path)))
     if found.hidden:
         output.table(
             ("hidden", "why"),

@@ -80,7 +80,19 @@ def find(root: Path) -> tuple[GitDirectory | None, str | None]:
         return None, ".git names another repository"
     if (place / "reftable").is_dir():
         return None, "its references are in a reftable, which is not read here"
-    return GitDirectory(place, place), None
+    return _whole(GitDirectory(place, place))
+
+
+def _whole(found: GitDirectory) -> tuple[GitDirectory | None, str | None]:
+    """It, when nothing in it that we read is a link, by which it could show another repository."""
+    parts = [found.own / name for name in ("HEAD", "index")]
+    parts += [
+        found.common / name for name in ("config", "objects", "packed-refs", "refs", "shallow")
+    ]
+    for part in parts:
+        if part.is_symlink():
+            return None, f"{part.name} of its .git is a symbolic link"
+    return found, None
 
 
 def _worktree(place: Path) -> tuple[GitDirectory | None, str | None]:
@@ -90,7 +102,9 @@ def _worktree(place: Path) -> tuple[GitDirectory | None, str | None]:
     if not words.startswith("gitdir:") or not back or Path(back).resolve() != place.resolve():
         return None, ".git is a file that names a repository which does not name it back"
     common = (own / (_text(own / "commondir").strip() or ".")).resolve()
-    return GitDirectory(own, common), None
+    if own.parent != common / "worktrees":
+        return None, ".git is a file that names a worktree of no repository"
+    return _whole(GitDirectory(own, common))
 
 
 class Builder:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.errors import ResourceExhaustedError, StateError, UnsupportedError
-from ringfence.workspace.beneath import remove_tree
+from ringfence.workspace.beneath import open_resolved, remove_tree
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _RDONLY, _NOSUID, _NODEV = 1, 2, 4
@@ -172,7 +172,11 @@ def mapped(directory: Path, source: Path, uids: tuple[int, int], gids: tuple[int
 
 def _clone_mapped(source: Path, target: Path, namespace: int) -> None:
     flags = _CLONE | os.O_CLOEXEC
-    tree = _check(_LIBC.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags), source)
+    there = open_resolved(source)
+    try:
+        tree = _check(_LIBC.syscall(_OPEN_TREE, there, b"", flags | _EMPTY_PATH), source)
+    finally:
+        os.close(there)
     try:
         wanted = _ATTR_IDMAP | _ATTR_NOSUID | _ATTR_NODEV
         attr = _MountAttr(wanted, 0, 0, namespace)

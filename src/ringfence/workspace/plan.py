@@ -13,7 +13,6 @@ from ringfence.workspace import sources
 from ringfence.workspace.failures import shown
 from ringfence.workspace.select import Selection, is_hidden, select
 from ringfence.workspace.sources import Source
-from ringfence.workspace.staging import open_root
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
 
 def look(repository: Repository, source: Source, scratch: Path) -> Plan:
     """Choose files and history of a source that was found. scratch: for a repository of ours."""
-    root = open_resolved(source.root)
+    root = source.open()
     try:
         found = Plan(source, select(root, repository))
     finally:

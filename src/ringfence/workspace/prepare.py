@@ -175,7 +175,7 @@ class _Work:
         """Stage the selected files and the repository made for them into a frozen layer."""
         layer = shared.create(self.directory)
         ownership = self.ownership() if self.masks_modes else Ownership()
-        root, target = open_resolved(self.found.source.root), open_root(layer.tree)
+        root, target = self.found.source.open(), open_root(layer.tree)
         try:
             staged = stage(root, self.found.selection.entries, target, ownership=ownership)
             if build_history(self.repository, self.found, layer.tree / ".git"):
@@ -292,7 +292,7 @@ def _overlay(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
     trees = [shared.Layer(path).tree for path in prepared.layers]
     if owners.maps:
         uids, gids = zip(owners.stored, owners.seen, strict=True)
-        trees[-1] = mounts.mapped(prepared.directory, trees[-1], uids, gids)
+        trees[-1] = mounts.mapped(prepared.directory, trees[-1].resolve(), uids, gids)
     prepared.size = size or DEFAULT_SIZE
     writable, _ = mounts.limited(prepared.directory, prepared.size)
     upper, work = writable / "upper", writable / "work"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, StateError
 from ringfence.spec import Repository
+from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.failures import missing, shown
 from ringfence.workspace.isolated import git
 
@@ -31,6 +32,13 @@ class Source:
     root: Path
     original: Path | None
     cloned: bool = False
+
+    def open(self) -> int:
+        """A descriptor of the root. OSError when somebody else's was moved behind a link since it
+        was checked."""
+        if self.root == self.original:
+            return open_resolved(self.root)
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def is_url(path: str) -> bool:

@@ -85,3 +85,22 @@ def test_a_size_is_short(count: int | None, text: str) -> None:
 def test_a_sparkline_has_a_bar_a_value() -> None:
     assert watch.sparkline([0.0, 0.5, 1.0]) == "▁▄█"
     assert watch.sparkline([0.0, 2.0, 4.0])[-1] == "█"
+
+
+def test_a_control_character_that_comes_in_two_pieces_is_shown_too() -> None:
+    class Stream(io.StringIO):
+        buffer: io.BytesIO
+
+        def isatty(self) -> bool:
+            return True
+
+    stream = Stream()
+    stream.buffer = io.BytesIO()
+    relay = output.Relay(stream)
+    for piece in (b"a\xc2", b"", b"\x9b2J\xc2", b"\xa9"):
+        relay.write(piece)
+    assert stream.buffer.getvalue() == b"a\xc2\\x9b2J\xc2\xa9"
+
+
+def test_a_name_stays_on_its_line() -> None:
+    assert output.escape_name("a\nb\tc\x1b") == "a\\x0ab\\x09c\\x1b"

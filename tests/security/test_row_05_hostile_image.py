@@ -1,0 +1,67 @@
+"""Row 5, CVE-2025-31133 and its like: an image's links turn no mount and no mask elsewhere."""
+
+import io
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence.errors import SandboxError
+
+from .conftest import keywords
+
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
+
+LINKS = {
+    "dev/null": "/proc/sysrq-trigger",
+    "dev/console": "/proc/sysrq-trigger",
+    "etc": "../../../../../etc",
+    "workspace": "/proc/self/fd/7",
+    "run": "../../../../run",
+    "tmp": "/proc/1/root/tmp",
+    ".ringfence": "../../../../var/tmp",
+    "sys": "/proc",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[str]:
+    """An image of links alone, made for this file."""
+    keywords("docker")
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, target in LINKS.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+    name = f"ringfence-test/hostile-{uuid.uuid4().hex[:8]}"
+    imported = ["docker", "import", "-", name]
+    subprocess.run(imported, input=data.getvalue(), check=True, capture_output=True, timeout=60)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+
+
+async def test_an_image_of_links_writes_nothing_on_the_host(
+    hostile: str, state: Path, mountable: Path
+) -> None:
+    """It opens with every mount where it was asked for, or not at all."""
+    places = [Path(p) for p in ("/etc", "/run", "/var/tmp")]
+    before = [sorted(p.name for p in place.iterdir() if "guest" in p.name) for place in places]
+    (mountable / "mark").write_text("x")
+    mounts = [{"source": str(mountable), "destination": "/workspace/in"}]
+    try:
+        async with ringfence.open(
+            image=hostile, backend="docker", mounts=mounts, user="1000:1000"
+        ) as sandbox:
+            assert sandbox.receipt.gaps == ()
+            assert await sandbox.files.read("/workspace/in/mark") == b"x"
+            with pytest.raises(SandboxError):
+                await sandbox.files.read("/etc/hostname", user=0)
+    except SandboxError:
+        pass
+    after = [sorted(p.name for p in place.iterdir() if "guest" in p.name) for place in places]
+    assert after == before
