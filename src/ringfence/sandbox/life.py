@@ -101,6 +101,20 @@ class Life:
         """Something was done with it: it is not idle."""
         self._touched = time.monotonic()
 
+    def use(self) -> Callable[[], None]:
+        """Something goes on in it until what is returned is called: it is not idle meanwhile."""
+        self.running += 1
+        over = False
+
+        def release() -> None:
+            nonlocal over
+            if not over:
+                over = True
+                self.running -= 1
+                self.touch()
+
+        return release
+
     def lost(self, op: str) -> SandboxLostError:
         """The error for an operation after the sandbox ended by itself."""
         why = f"its {self.reason} has passed" if self.reason in (LIFETIME, IDLE, CPU_TIME) else None

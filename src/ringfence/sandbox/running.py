@@ -1,6 +1,6 @@
 """Commands of one sandbox: execute, spawn, list, attach, forget."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -53,7 +53,7 @@ class Running:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._held: dict[int, Exec] = {}
+        self._held: dict[int, tuple[Exec, Callable[[], None]]] = {}
 
     async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
         """Run a command to its end; see `Sandbox.exec`."""
@@ -120,14 +120,12 @@ class Running:
             return self._taken(started, prepared, held=hold)
 
     def _taken(self, started: Exec, prepared: Prepared, *, held: bool) -> Process:
-        life = self._context.life
-        life.running += 1
+        release = self._context.life.use()
         if held:
-            self._held[started.id] = started
+            self._held[started.id] = (started, release)
 
         def ended(_: object) -> None:
-            life.running -= 1
-            life.touch()
+            release()
             if started.over and started.ended.done() and not started.ended.cancelled():
                 ending = started.ended.result()
                 if isinstance(ending, Exit):
@@ -180,9 +178,10 @@ class Running:
                 sandbox_id=context.id,
             )
         with context.operation("attach"):
-            before = self._held.pop(process_id, None)
-            if before is not None:
+            before, release = self._held.pop(process_id, (None, None))
+            if before is not None and release is not None:
                 context.session.drop(before)
+                release()
             exec_ = await context.session.attach(process_id, stdout_offset, stderr_offset)
             request = ExecRequest(args=found[0].args)
             user = context.default_user.name
@@ -192,7 +191,7 @@ class Running:
     async def forget(self, process_id: int) -> None:
         """Release a held command, killed first when it runs."""
         with self._context.operation("forget"):
-            before = self._held.pop(process_id, None)
+            before, _ = self._held.pop(process_id, (None, None))
             if before is not None and not before.over:
                 await before.abandon()
             await self._context.session.forget(process_id)

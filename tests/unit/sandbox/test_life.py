@@ -127,3 +127,18 @@ async def test_idleness_does_not_count_while_a_command_runs(mock: MockBackend) -
         while sandbox.info.state is State.RUNNING:
             await asyncio.sleep(0.02)
         assert sandbox.info.reason == "idle_timeout"
+
+
+async def test_attaching_again_counts_once(mock: MockBackend) -> None:
+    """A held command that was attached to twice and ended leaves the sandbox idle."""
+    async with ringfence.open(backend=mock, idle_timeout=0.2) as sandbox:
+        async with sandbox.spawn(["cat"], hold=True) as process:
+            await process.write(b"x")
+        for _ in range(2):
+            again = await sandbox.attach(process.id)
+            again.detach()
+        assert sandbox._context.life.running == 1
+        await sandbox.forget(process.id)
+        while sandbox.info.state is State.RUNNING:
+            await asyncio.sleep(0.02)
+        assert sandbox.info.reason == "idle_timeout"

@@ -88,7 +88,7 @@ async def test_what_is_no_interval(mock: MockBackend) -> None:
 
 async def test_processor_time_that_is_used_up(seen: list[Usage]) -> None:
     """The command is CPU_TIME, the sandbox ends for it."""
-    async with ringfence.open(backend=Measured(), limits={"cpu_time": 5}) as sandbox:
+    async with ringfence.open(backend=Measured(), limits={"cpu_time": 1}) as sandbox:
         command = asyncio.ensure_future(sandbox.exec(["sleep", "300"]))
         await asyncio.sleep(0)
         seen.append(Usage(cpu_seconds=5.5))
