@@ -124,6 +124,22 @@ def test_many_threads_and_sandboxes() -> None:
     assert problems == []
 
 
+def test_a_monitor() -> None:
+    """It looks while the block lasts."""
+    with sync.open(backend=MockBackend()) as sandbox, sandbox.monitor(0.01) as monitor:
+        while monitor.looks < 2:
+            threading.Event().wait(0.01)
+        assert monitor.health is not None
+        assert monitor.health.ok
+
+
+def test_lists_of_sandboxes_are_blocking_too() -> None:
+    """As `fork` gives them."""
+    with sync.open(backend=MockBackend()) as sandbox:
+        (wrapped,) = sync._wrap([sandbox._inner])
+        assert wrapped.exec(["true"]).ok
+
+
 def test_a_pool() -> None:
     """Members are acquired in a with."""
     with sync.pool(ringfence.SandboxSpec(), size=1, backend=MockBackend()) as members:
