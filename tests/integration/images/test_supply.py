@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.backends.docker import DockerBackend
 from ringfence.backends.docker.supply import Progress, Supply
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError, SandboxError
 from ringfence.images import Lock, Reference
+from ringfence.spec import SandboxSpec
 
-from ...conftest import missing
+from ...conftest import missing, require_docker
+from ...images import BUSYBOX
 from .conftest import Liar, push, tar_of
 
 pytestmark = pytest.mark.docker
@@ -47,6 +50,7 @@ async def test_a_tag_is_pulled_pinned_and_found_changed(
     assert stored.id == first.id
     assert str(tag) in stored.tags
     assert pinned.digest in stored.manifests(tag)
+    assert (await supply.inspect(str(pinned))).id == first.id
     assert seen
     lock = Lock().locked(tag, stored.pin(pinned))
     lock.check(tag, stored.manifests(tag), stored.id)
@@ -61,6 +65,15 @@ async def test_a_tag_is_pulled_pinned_and_found_changed(
     await supply.remove(str(tag))
     again, exact = await supply.pull(lock.resolve(tag))
     assert (again.id, exact.digest) == (first.id, pinned.digest)
+    backend = DockerBackend()
+    try:
+        facts = await backend.facts(SandboxSpec.parse({"image": str(exact)}))
+        assert facts.image is not None
+        assert facts.image.digest == first.id
+        with pytest.raises(ImageNotFoundError):
+            await backend.facts(SandboxSpec.parse({"image": f"{tag}@sha256:{'1' * 64}"}))
+    finally:
+        await backend.aclose()
 
 
 async def test_a_wrong_digest_a_missing_tag_and_a_missing_registry_are_errors(
@@ -198,6 +211,7 @@ async def test_archives_and_directories_are_imported_for_what_they_are(
 async def test_a_build_names_its_result_and_has_no_network(
     supply: Supply, name: str, tmp_path: Path
 ) -> None:
+    require_docker(BUSYBOX)
     (tmp_path / "Dockerfile").write_text(
         "FROM ringfence-test/busybox\nARG WHO=nobody\nCOPY . /context\n"
         "RUN test ! -e /context/secret && test ! -d /sys/class/net/eth0 && echo built for $WHO\n"
