@@ -20,6 +20,8 @@ from tests.conformance import test_mock
 from tests.integration.process.conftest import UNLIMITED
 from tests.integration.process.ordinary import LOADED, become
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class TestMockFirst(test_mock.TestMock):
     pass
@@ -53,9 +55,12 @@ class Ordinary:
 def main() -> int:
     assert LOADED
     directory = Path(sys.argv[2])
+    sys.path.insert(0, str(ROOT))
+    os.chdir(directory)  # pytest goes back to where it began, and the clone may be root's alone
     plugins = ["cacheprovider", "hypothesispytest", "xdist"]
     off = [word for name in plugins for word in ("-p", f"no:{name}")]
-    args = ["-q", "-x", *off, f"--basetemp={directory}/tmp", __file__]
+    where = [f"--rootdir={ROOT}", "-c", f"{ROOT}/pyproject.toml", f"--basetemp={directory}/tmp"]
+    args = ["-q", "-x", *off, *where, str(Path(__file__).resolve())]
     return int(pytest.main(args, plugins=[Ordinary(int(sys.argv[1]), directory)]))
 
 
