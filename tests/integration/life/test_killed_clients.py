@@ -26,9 +26,9 @@ import ringfence
 
 async def main():
     spec = {"image": sys.argv[2]} if sys.argv[1] == "docker" else {"backend": "process"}
-    print("begin", flush=True)
     while True:
         async with ringfence.open(labels={"client": sys.argv[3]}, **spec) as sandbox:
+            print("begin", flush=True)
             await sandbox.exec(["sleep", "0.05"])
             await sandbox.files.write("/tmp/x", b"x" * 100000)
             async with sandbox.spawn(["sleep", "1000"]):
