@@ -1,0 +1,71 @@
+"""The connection that a ledger keeps, since opening one costs more than what is done with it."""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+_BUSY_SECONDS = 10.0
+_of_parents: list["Kept"] = []
+
+
+class Kept:
+    """One connection of this process, opened when it is needed and used by one thread at a time.
+
+    pid: the process that it belongs to; a forked one must not touch it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.pid = os.getpid()
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    def after_fork(self) -> "Kept":
+        """A new one for a forked process. The old one is never closed there: it is its parent's."""
+        _of_parents.append(self)
+        return Kept(self._path)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, rolled back by what raises. sqlite3.OperationalError, and then the next
+        one opens the file again."""
+        with self._lock:
+            connection = self._open()
+            try:
+                with connection:
+                    yield connection
+            except sqlite3.OperationalError:
+                self._close()
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection, a new one when the file is another by now."""
+        if self._connection is not None and self._file == self._identity():
+            return self._connection
+        self._close()
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._file = connection, self._identity()
+        return connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - once a transaction
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
