@@ -150,10 +150,11 @@ class Cgroup:
     def evidence(self) -> dict[str, str]:
         """Limits as the kernel has them, by file name; what is not there is left out."""
         found = {}
-        for directory in self.directories.values():
+        for controller, directory in self.directories.items():
             for name in cgroup_files.EVIDENCE:
-                with contextlib.suppress(OSError):
-                    found[name] = Path(directory, name).read_text().strip()
+                if controller in ("unified", name.partition(".")[0]):
+                    with contextlib.suppress(OSError):
+                        found[name] = Path(directory, name).read_text().strip()
         return found
 
     def freeze(self) -> None:

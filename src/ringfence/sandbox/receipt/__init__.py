@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from ringfence.sandbox.receipt.identity import identity_rows
 from ringfence.sandbox.receipt.places import place_rows, sysctl_path
 from ringfence.sandbox.receipt.resources import resource_rows
 from ringfence.sandbox.receipt.view import GuestView, MountLine, PathView, parse_view, show_args
-from ringfence.spec import Receipt, SandboxSpec
+from ringfence.spec import Receipt, SandboxSpec, Security
 
 __all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
 
@@ -110,7 +111,17 @@ async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
 
 
 def _profile(spec: SandboxSpec, arch: str) -> Mapping[str, Any]:
-    return seccomp.granted(spec.security, spec.profile, arch)
+    security = spec.security
+    if security.seccomp is not None and "/" in security.seccomp:
+        return seccomp.granted(security, spec.profile, arch)
+    return _builtin(spec.profile, security.seccomp, security.seccomp_allow, arch)
+
+
+@functools.lru_cache(maxsize=16)
+def _builtin(
+    profile: str, chosen: str | None, allowed: tuple[str, ...], arch: str
+) -> Mapping[str, Any]:
+    return seccomp.granted(Security(seccomp=chosen, seccomp_allow=allowed), profile, arch)
 
 
 def _own_namespaces() -> dict[str, str]:
