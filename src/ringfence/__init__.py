@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
     from ringfence.sandbox.life import DeleteReport as DeleteReport
+    from ringfence.sandbox.members import delete_sandbox as delete_sandbox
+    from ringfence.sandbox.members import list_sandboxes as list_sandboxes
+    from ringfence.sandbox.members import pause_sandbox as pause_sandbox
+    from ringfence.sandbox.members import resume_sandbox as resume_sandbox
+    from ringfence.sandbox.members import usages as usages
     from ringfence.sandbox.monitor import Monitor as Monitor
     from ringfence.sandbox.pool import Pool as Pool
     from ringfence.sandbox.pool import PoolStatistics as PoolStatistics
@@ -142,9 +147,14 @@ __all__ = [
     "UnsafeArchiveError",
     "UnsupportedError",
     "Usage",
+    "delete_sandbox",
+    "list_sandboxes",
     "open",
+    "pause_sandbox",
     "pool",
+    "resume_sandbox",
     "run",
+    "usages",
 ]
 
 _HOMES = {
@@ -194,6 +204,13 @@ _HOMES = {
     ),
     "ringfence.sandbox.extract": ("Caps",),
     "ringfence.sandbox.life": ("DeleteReport",),
+    "ringfence.sandbox.members": (
+        "delete_sandbox",
+        "list_sandboxes",
+        "pause_sandbox",
+        "resume_sandbox",
+        "usages",
+    ),
     "ringfence.sandbox.monitor": ("Monitor",),
     "ringfence.sandbox.pool": (
         "Pool",

@@ -29,6 +29,7 @@ from ringfence.errors import StateError
 from ringfence.events import EventStream as _EventStream
 from ringfence.guest.transfers import Reader as _Reader
 from ringfence.sandbox import entry as _entry
+from ringfence.sandbox import members as _members
 from ringfence.sandbox import pool as _pool
 from ringfence.sandbox.files import Files as _Files
 from ringfence.sandbox.process import Process as _Process
@@ -45,9 +46,14 @@ __all__ = [
     "Sandbox",
     "Stream",
     "Workspace",
+    "delete_sandbox",
+    "list_sandboxes",
     "open",
+    "pause_sandbox",
     "pool",
+    "resume_sandbox",
     "run",
+    "usages",
 ]
 
 
@@ -267,3 +273,8 @@ _PAIRS: dict[type, type] = {
 open = _function(_entry.open)  # noqa: A001 - as in ringfence
 run = _function(_entry.run)
 pool = _function(_pool.pool)
+list_sandboxes = _function(_members.list_sandboxes)
+delete_sandbox = _function(_members.delete_sandbox)
+pause_sandbox = _function(_members.pause_sandbox)
+resume_sandbox = _function(_members.resume_sandbox)
+usages = _function(_members.usages)

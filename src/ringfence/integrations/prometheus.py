@@ -1,10 +1,13 @@
 """Prometheus metrics of all sandboxes of a process (`pip install 'ringfence[prometheus]'`).
 
-monitor = PrometheusMonitor()
-async with ringfence.open(..., events=monitor.bus) as sandbox:
-    with monitor.watching(sandbox):
-        ...
-await monitor.serve(9464)
+    monitor = PrometheusMonitor()
+    monitor.serve(9464)
+    async with ringfence.open(..., events=monitor.bus) as sandbox:
+        with monitor.watching(sandbox):
+            ...
+            await monitor.sample()     # reads the usage of all that are watched, once
+
+Use it from the event loop that its sandboxes run in; the endpoint has a thread of its own.
 """
 
 import contextlib

@@ -14,7 +14,7 @@ from ringfence import sync
 from ringfence.backends.mock import MockBackend
 from ringfence.events import EventStream
 from ringfence.guest.transfers import Reader
-from ringfence.sandbox import entry, pool
+from ringfence.sandbox import pool
 from ringfence.sandbox.files import Files
 from ringfence.sandbox.process import Process, Stream
 from ringfence.sandbox.sandbox import Sandbox
@@ -49,13 +49,13 @@ def test_classes_have_the_same_members(cls: type) -> None:
 
 
 def test_functions_have_the_same_parameters() -> None:
-    """open, run and pool."""
-    for blocking, asynchronous in (
-        (sync.open, entry.open),
-        (sync.run, entry.run),
-        (sync.pool, pool.pool),
-    ):
+    """Every function that the package exports is there, blocking."""
+    functions = [name for name in ringfence.__all__ if name.islower()]
+    assert {"open", "run", "pool", "list_sandboxes"} <= set(functions)
+    for name in functions:
+        blocking, asynchronous = getattr(sync, name), getattr(ringfence, name)
         assert inspect.signature(blocking) == inspect.signature(asynchronous)
+        assert not inspect.iscoroutinefunction(blocking)
 
 
 def test_its_types_are_up_to_date() -> None:
