@@ -249,6 +249,7 @@ class Connection(asyncio.BufferedProtocol):
         """Forget `operation`; what the guest still sends for it is ignored."""
         if self._operations.get(operation.id) is operation:
             del self._operations[operation.id]
+            operation.dropped()
 
     def send(self, op: int, operation_id: int, payload: bytes | memoryview = b"") -> None:
         """Write one frame; nothing happens when the session has ended.

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ringfence.errors import InvalidSpecError, SandboxError, SandboxLostError
@@ -42,6 +42,7 @@ class Exec(Operation):
 
     __slots__ = (
         "_connection",
+        "_leave",
         "again",
         "ended",
         "over",
@@ -55,6 +56,7 @@ class Exec(Operation):
     def __init__(self, connection: "Connection", stdout: Output, stderr: Output) -> None:
         super().__init__()
         self._connection = connection
+        self._leave: Callable[[], None] | None = None
         self.pid = 0
         self.again = False
         self.over = False
@@ -117,6 +119,7 @@ class Exec(Operation):
 
     def _finish(self, ending: Exit | NotStarted) -> None:
         self.over = True
+        self.dropped()
         if self.started is not None and not self.started.done():
             self.started.set_result(ending if isinstance(ending, NotStarted) else None)
         if not self.ended.done():
@@ -125,6 +128,16 @@ class Exec(Operation):
             self.stdin.end()
         self.stdout.wake()
         self.stderr.wake()
+
+    def occupy(self, leave: Callable[[], None]) -> None:
+        """`leave` is called once, at its end or when the session forgets it."""
+        self._leave = leave
+
+    def dropped(self) -> None:
+        """Give its place among those under way to the next."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
     def lose(self, error: SandboxError) -> None:
         """End as SANDBOX_LOST, with the output so far."""

@@ -43,6 +43,9 @@ class Operation:
         """The deadline passed: end and return None, or return why the session is lost."""
         raise NotImplementedError
 
+    def dropped(self) -> None:
+        """The session was told to forget it; nothing more comes."""
+
 
 def lost(reason: SandboxError, op: str) -> SandboxLostError:
     """The error of an operation `op` that was under way when the session ended."""

@@ -48,6 +48,8 @@ from ringfence.guest.tcp import Stream
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[asyncio.Transport]]
 
 _SHUTDOWN_SECONDS = 2.0
+EXECS_AT_ONCE = 1000
+"""Commands of one session under way at once; each takes four of the guest's descriptors."""
 
 
 class Session(Connection):
@@ -59,6 +61,7 @@ class Session(Connection):
         super().__init__(lease)
         self.files = Files(self)
         self.forward = Forward(self)
+        self._places = asyncio.Semaphore(EXECS_AT_ONCE)
 
     @classmethod
     async def start(
@@ -123,12 +126,14 @@ class Session(Connection):
     async def run(self, request: ExecRequest) -> Exit | NotStarted:
         """Run one command to its end and collect its output (up to the request's caps).
 
+        Beyond EXECS_AT_ONCE it waits, first come first served, until another has ended; that time
+        does not count towards its timeout.
         A lost sandbox is an Exit with reason SANDBOX_LOST and what was received; a command that
         cannot be started is a NotStarted. Raises InvalidSpecError before anything is sent, and
         what an iterable of stdin raises, after a kill. Cancellation kills the command's family and
         waits until it is gone, at most 5 s.
         """
-        exec_ = execs.begin(self, request, collect=True)
+        exec_ = await self._begin(request, collect=True)
         if not isinstance(request.stdin, bytes):
             return await execs.feed(exec_, request.stdin)
         try:
@@ -140,10 +145,11 @@ class Session(Connection):
     async def spawn(self, request: ExecRequest) -> Exec | NotStarted:
         """Start one command and return it running, its output under flow control.
 
-        With STDIN_OPEN among the flags its stdin is `write`'s, else it is the request's bytes.
+        It waits for its turn as `run` does. With STDIN_OPEN among the flags its stdin is `write`'s,
+        else it is the request's bytes.
         Cancellation kills what was started and waits until it is gone, at most 5 s.
         """
-        exec_ = execs.begin(self, request, collect=False)
+        exec_ = await self._begin(request, collect=False)
         exec_.started = self._loop.create_future()
         try:
             refused = await exec_.started
@@ -151,6 +157,16 @@ class Session(Connection):
             await exec_.abandon()
             raise
         return exec_ if refused is None else refused
+
+    async def _begin(self, request: ExecRequest, *, collect: bool) -> Exec:
+        await self._places.acquire()
+        try:
+            exec_ = execs.begin(self, request, collect=collect)
+        except BaseException:
+            self._places.release()
+            raise
+        exec_.occupy(self._places.release)
+        return exec_
 
     async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
         """Take up a held exec again, its output from these offsets or the oldest bytes still held.

@@ -2,12 +2,16 @@
 
 import errno
 import resource
+import shutil
 import signal
 import struct
+from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import Ask
+from ringfence.guest import build
+from ringfence.guest.protocol import Answer, Ask
+from tests.conftest import missing
 
 from .raw import Guest
 
@@ -193,3 +197,28 @@ def test_an_id_in_use_is_refused(guest: Guest) -> None:
     with pytest.raises(OSError, match="stage") as caught:
         guest.raw.ask(Ask.EXEC, exec_payload("true"), operation_id)
     assert caught.value.errno == errno.EEXIST
+
+
+def test_the_guest_opens_more_files_than_it_was_given_and_its_commands_do_not(
+    guest: Guest,  # for its conditions
+) -> None:
+    if shutil.which("prlimit") is None:
+        missing("prlimit is not installed: apt-get install util-linux")
+    few = Guest(Path("prlimit"), "--nofile=40:4096", str(build.target()), "--stream")
+    try:
+        few.raw.hello()
+        many = [few.raw.start("sh", "-c", "read x; ulimit -n", flags=33) for _ in range(60)]
+        for operation_id in many:
+            few.raw.send(Ask.STDIN, operation_id, b"x\n")
+        endings = {}
+        output = dict.fromkeys(many, b"")
+        while len(endings) < len(many):
+            op, operation_id, payload = few.raw.frame()
+            assert op != Answer.FAIL, payload
+            if op == Answer.OUT:
+                output[operation_id] += payload[8:]
+            if op == Answer.EXIT:
+                endings[operation_id] = payload
+        assert set(output.values()) == {b"40\n"}
+    finally:
+        few.close()

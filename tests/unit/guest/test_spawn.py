@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import InvalidSpecError, NotFoundError
+from ringfence.errors import InvalidSpecError, NotFoundError, SandboxLostError
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import (
     OUTPUT_WINDOW,
@@ -23,7 +23,7 @@ from ringfence.guest.session import Session
 from ringfence.spec import Reason, SandboxSpec
 
 from .conftest import Place
-from .puppets import PID, exit_payload
+from .puppets import PID, Puppet, exit_payload
 from .test_run import command
 
 OPEN = ExecFlag.SEARCH_PATH | ExecFlag.STDIN_OPEN
@@ -234,3 +234,32 @@ async def test_cancelling_a_spawn_kills_what_was_started(puppet: tuple) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not session.lost.done()
+
+
+async def test_what_is_above_the_number_of_execs_waits_for_an_end_or_a_drop(
+    puppet: tuple[Session, Puppet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, guest = puppet
+    monkeypatch.setattr(session, "_places", asyncio.Semaphore(2))
+    tasks = [asyncio.create_task(spawn(session, "true")) for _ in range(4)]
+
+    async def asked(number: int) -> list[int]:
+        async with asyncio.timeout(20):
+            while len(found := [one for op, one, _ in guest.frames if op == Ask.EXEC]) < number:
+                await asyncio.sleep(0.01)
+        assert len(found) == number
+        return found
+
+    first, second = await asked(2)
+    for one in (first, second):
+        guest.send(Answer.STARTED, one, PID)
+    await tasks[0]
+    held = await tasks[1]
+    await asked(2)
+    guest.send(Answer.EXIT, first, exit_payload())
+    await asked(3)
+    session.drop(held)
+    assert len(set(await asked(4))) == 4
+    session.lose(SandboxLostError("the end of the test", op="exec"))
+    await asyncio.wait(tasks)
+    assert isinstance(tasks[3].exception(), SandboxLostError)

@@ -18,7 +18,7 @@ GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 """What the guest needs to become each command's user and to end its processes."""
 GVISOR_PIDS_HEADROOM = 512
 """Threads of gVisor's kernel, which its cgroup counts too."""
-GUEST_NOFILE = 4096
+GUEST_NOFILE = 8192
 """Open files that the guest may need; commands have the user's limit."""
 
 MASKED = ("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",

@@ -13,8 +13,20 @@
 
 enum { STACK_BYTES = 64 * 1024, PATH_BYTES = 4096 };
 
+static struct rlimit files_given;
+
+void open_files_raise(void)
+{
+	if (getrlimit(RLIMIT_NOFILE, &files_given))
+		return;
+	struct rlimit most = {files_given.rlim_max, files_given.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &most);
+}
+
 static int set_limits(const struct job *job)
 {
+	if (files_given.rlim_max && setrlimit(RLIMIT_NOFILE, &files_given))
+		return errno;
 	for (u32 i = 0; i < job->limit_count; i++) {
 		const struct limit *limit = &job->limits[i];
 		u64 values[2] = {limit->soft, limit->hard};

@@ -70,6 +70,9 @@ int make_as(u32 uid, u32 gid);  /* like as_user for pipes, ptys and memfds: no g
 /* As PID 1: signal every process whose user is `uid`, no other. False where that is not possible. */
 bool signal_uid(u32 uid, int number);
 
+/* command.c */
+void open_files_raise(void);  /* for the agent alone: commands start with what it was given */
+
 /* oom.c */
 void oom_start(void);
 u64 oom_kills(void);  /* UINT64_MAX: unknown */

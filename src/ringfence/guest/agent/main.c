@@ -140,6 +140,7 @@ int main(int count, char **args)
 		return EXIT_USAGE;
 	}
 	umask(022);
+	open_files_raise();
 	dispatch_start();
 	oom_start();
 	if (loop_start() || (filter_start && filter_start()) || (forward_start && forward_start()))

@@ -123,7 +123,7 @@ def test_limits_that_would_hit_the_guest_are_left_to_each_command() -> None:
     ulimits = {"nofile": 64, "core": 0, "nproc": 10, "cpu": 5, "fsize": 100}
     made = body(limits={"ulimits": ulimits})["HostConfig"]["Ulimits"]
     assert made == [
-        {"Name": "nofile", "Soft": 4096, "Hard": 4096},
+        {"Name": "nofile", "Soft": 8192, "Hard": 8192},
         {"Name": "core", "Soft": 0, "Hard": 0},
     ]
 
