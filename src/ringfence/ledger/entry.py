@@ -2,17 +2,18 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Record
-from ringfence.ledger.owner import Owner
+from ringfence.ledger.owner import Owner, boot_id
 from ringfence.spec import SandboxSpec
 
 COLUMNS = (
     "id, backend, endpoint, native, transport, spec, created, ends, marker, image_digest,"
-    " owner_pid, owner_start, owner_boot, workspace, ended, reason"
+    " owner_pid, owner_start, owner_boot, workspace, ended, reason, due, due_boot"
 )
 
 
@@ -22,7 +23,8 @@ class Entry:
 
     record.native is "" while the backend is still making it. owner: the process whose end ends
     it, None for a detached one. workspace: what must be undone on this host when it ends.
-    ended: seconds since the epoch, None while it lives; reason: how and why it ended.
+    ended: seconds since the epoch, None while it lives; reason: how and why it ended. due: its end
+    on the clock of the boot `due_boot`, which nobody sets.
     """
 
     record: Record
@@ -30,11 +32,29 @@ class Entry:
     workspace: Mapping[str, Any] | None = None
     ended: float | None = None
     reason: str | None = None
+    due: float | None = None
+    due_boot: str | None = None
+
+    def expired(self, now: float | None = None) -> bool:
+        """Whether its lifetime is over. now: seconds since the epoch; None asks the clock since
+        boot, so that a clock that is set ends nothing early and keeps nothing."""
+        if self.record.ends is None:
+            return False
+        if now is None and self.due is not None and self.due_boot == boot_id():
+            return self.due <= time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self.record.ends <= (time.time() if now is None else now)
 
     @property
     def live(self) -> bool:
         """Whether nobody has said that it ended."""
         return self.ended is None
+
+
+def due_of(ends: float | None) -> tuple[float | None, str | None]:
+    """`due` and `due_boot` of an end in seconds since the epoch, as both clocks are now."""
+    if ends is None:
+        return None, None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) + ends - time.time(), boot_id()
 
 
 def to_row(entry: Entry) -> tuple[Any, ...]:
@@ -57,6 +77,7 @@ def to_row(entry: Entry) -> tuple[Any, ...]:
         None if entry.workspace is None else json.dumps(dict(entry.workspace)),
         entry.ended,
         entry.reason,
+        *due_of(record.ends),
     )
 
 
@@ -76,4 +97,12 @@ def from_row(row: sqlite3.Row) -> Entry:
     )
     owner = row["owner_pid"] and Owner(row["owner_pid"], row["owner_start"], row["owner_boot"])
     workspace = row["workspace"] and json.loads(row["workspace"])
-    return Entry(record, owner or None, workspace or None, row["ended"], row["reason"])
+    return Entry(
+        record,
+        owner or None,
+        workspace or None,
+        row["ended"],
+        row["reason"],
+        row["due"],
+        row["due_boot"],
+    )

@@ -20,11 +20,11 @@ class Owner:
     @classmethod
     def me(cls) -> Self:
         """The process that asks."""
-        return cls(os.getpid(), _start_of(os.getpid()) or 0, _boot_id())
+        return cls(os.getpid(), _start_of(os.getpid()) or 0, boot_id())
 
     def alive(self) -> bool:
         """Whether that very process runs; a zombie does not."""
-        return self.boot == _boot_id() and _start_of(self.pid) == self.start
+        return self.boot == boot_id() and _start_of(self.pid) == self.start
 
 
 def _start_of(pid: int) -> int | None:
@@ -37,5 +37,6 @@ def _start_of(pid: int) -> int | None:
 
 
 @functools.cache
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Which boot of this machine this is, in the kernel's word."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

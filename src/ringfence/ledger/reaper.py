@@ -34,15 +34,15 @@ async def reap(
     """Delete every sandbox whose client or lifetime ended and close the entries of those that are
     gone. probe: ask the backends for those that should be alive, too.
 
-    now: seconds since the epoch, for tests. One sandbox's failure does not stop the others.
-    Cancellation stops between two sandboxes; what was begun is found by the next sweep.
+    now: seconds since the epoch, for tests; None goes by the clock since boot. One sandbox's
+    failure does not stop the others. Cancellation stops between two sandboxes; what was begun is
+    found by the next sweep.
     """
-    moment = time.time() if now is None else now
     backends: dict[tuple[str, str], Backend] = {}
     done = []
     try:
         for entry in ledger.live():
-            reason = _due(entry, moment)
+            reason = _due(entry, now)
             if reason is None and not probe:
                 continue
             key = (entry.record.backend, entry.record.endpoint)
@@ -53,12 +53,12 @@ async def reap(
     finally:
         for backend in backends.values():
             await backend.aclose()
-    ledger.forget(moment - KEPT_SECONDS)
+    ledger.forget((time.time() if now is None else now) - KEPT_SECONDS)
     return done
 
 
-def _due(entry: Entry, now: float) -> str | None:
-    if entry.record.ends is not None and entry.record.ends <= now:
+def _due(entry: Entry, now: float | None) -> str | None:
+    if entry.expired(now):
         return EXPIRED
     if entry.owner is not None and not entry.owner.alive():
         return LOST

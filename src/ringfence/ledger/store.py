@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ringfence.backends.base import Record
 from ringfence.backends.state import state_directory
@@ -16,22 +18,26 @@ from ringfence.errors import (
     ResourceExhaustedError,
     StateError,
 )
-from ringfence.ledger.entry import COLUMNS, Entry, from_row, to_row
+from ringfence.ledger.connection import Kept
+from ringfence.ledger.entry import COLUMNS, Entry, due_of, from_row, to_row
 from ringfence.ledger.owner import Owner
 
-VERSION = 1
+VERSION = 2
 KEPT_SECONDS = 7 * 86400.0
-_BUSY_SECONDS = 10.0
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes (
     id TEXT PRIMARY KEY, backend TEXT NOT NULL, endpoint TEXT NOT NULL, native TEXT NOT NULL,
     transport TEXT NOT NULL, spec TEXT NOT NULL, created REAL NOT NULL, ends REAL,
     marker BLOB NOT NULL, image_digest TEXT, owner_pid INTEGER, owner_start INTEGER,
-    owner_boot TEXT, workspace TEXT, ended REAL, reason TEXT
+    owner_boot TEXT, workspace TEXT, ended REAL, reason TEXT,
+    due REAL, due_boot TEXT
 );
 CREATE INDEX IF NOT EXISTS live ON sandboxes (ended) WHERE ended IS NULL;
 PRAGMA user_version = {VERSION};
 """
+
+
+_shared: "weakref.WeakValueDictionary[Path, Ledger]" = weakref.WeakValueDictionary()
 
 
 class Ledger:
@@ -39,11 +45,13 @@ class Ledger:
     gone, so that whoever comes later can finish what a killed process left.
 
     Every method is one short transaction (well under a millisecond) and may be called from any
-    thread or process. ResourceExhaustedError when the disk is full or the file cannot be written.
+    thread or process, a forked one too. The file stays open as long as the object is there.
+    ResourceExhaustedError when the disk is full or the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept = Kept(path)
         with self._transaction() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
@@ -52,13 +60,24 @@ class Ledger:
                     " upgrade this one",
                     op="ledger",
                 )
-            if found < VERSION:
+            if found == 1:
+                self._upgrade(connection)
+            elif found < VERSION:
                 connection.executescript(_SCHEMA)
 
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """From version 1, which knew the ends by the clock that can be set only."""
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+            connection.execute("ALTER TABLE sandboxes ADD COLUMN due REAL")
+            connection.execute("ALTER TABLE sandboxes ADD COLUMN due_boot TEXT")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
     @classmethod
-    def default(cls) -> Self:
-        """The ledger of this user's state directory."""
-        return cls(state_directory() / "ledger.sqlite")
+    def default(cls) -> "Ledger":
+        """The ledger of this user's state directory, one object for all who hold it."""
+        path = state_directory() / "ledger.sqlite"
+        return _shared.get(path) or _shared.setdefault(path, cls(path))
 
     def add(
         self, record: Record, *, owner: Owner | None, workspace: Mapping[str, Any] | None = None
@@ -81,7 +100,7 @@ class Ledger:
         self._change(
             record.id,
             "endpoint = ?, native = ?, transport = ?, marker = ?, image_digest = ?, created = ?,"
-            " ends = ?",
+            " ends = ?, due = ?, due_boot = ?",
             record.endpoint,
             record.native,
             record.transport,
@@ -89,12 +108,13 @@ class Ledger:
             record.image_digest,
             record.created,
             record.ends,
+            *due_of(record.ends),
         )
 
     def extend(self, sandbox_id: str, ends: float | None) -> None:
         """Let it end at `ends` (seconds since the epoch). StateError when it ended already, so
         that an extension and an expiry at the same moment have one winner."""
-        self._change(sandbox_id, "ends = ?", ends)
+        self._change(sandbox_id, "ends = ?, due = ?, due_boot = ?", ends, *due_of(ends))
 
     def keep_workspace(self, sandbox_id: str, workspace: Mapping[str, Any] | None) -> None:
         """What must be undone on this host when the sandbox ends."""
@@ -161,20 +181,13 @@ class Ledger:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._kept.pid != os.getpid():
+            self._kept = self._kept.after_fork()
         try:
-            connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
-        except sqlite3.OperationalError as error:
-            raise self._full(error) from None
-        try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA journal_mode = WAL")
-            with connection:
+            with self._kept.transaction() as connection:
                 yield connection
         except sqlite3.OperationalError as error:
             raise self._full(error) from None
-        finally:
-            connection.close()
 
     def _full(self, error: sqlite3.Error) -> ResourceExhaustedError:
         return ResourceExhaustedError(

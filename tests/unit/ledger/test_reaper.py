@@ -59,6 +59,26 @@ async def test_a_lifetime_ends_by_the_clock_that_is_given(place: Place) -> None:
     assert reaped.reason == "its lifetime ended"
 
 
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+async def test_a_clock_that_is_set_ends_nothing_early_and_keeps_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """What counts is the time since boot, for an end that was extended too."""
+    wall, boot = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    passed = shift = 0.0
+    monkeypatch.setattr(time, "time", lambda: wall + passed + shift)
+    monkeypatch.setattr(time, "clock_gettime", lambda _: boot + passed)
+    await place.sandbox("short", None, ends=wall + 60)
+    await place.sandbox("extended", None, ends=wall + 60)
+    shift = jump
+    place.ledger.extend("extended", time.time() + 120)
+    assert await reap(place.ledger, load=place.load) == []
+    passed = 61.0
+    assert [one.id for one in await reap(place.ledger, load=place.load)] == ["short"]
+    passed = 121.0
+    assert [one.id for one in await reap(place.ledger, load=place.load)] == ["extended"]
+
+
 async def test_one_removed_by_hand_is_closed_in_the_ledger(place: Place) -> None:
     instance = await place.sandbox("gone", Owner.me())
     await instance.delete()

@@ -116,3 +116,17 @@ def test_an_owner_is_a_process_not_a_number() -> None:
     assert not Owner(me.pid, me.start + 1, me.boot).alive()
     assert not Owner(me.pid, me.start, "another boot").alive()
     assert not Owner(2**22 + 1, me.start, me.boot).alive()
+
+
+def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).add(a_record(ends=time.time() - 1), owner=None)
+    with sqlite3.connect(path) as connection:
+        for column in ("due", "due_boot"):
+            connection.execute(f"ALTER TABLE sandboxes DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    [entry] = Ledger(path).live()
+    assert entry.due is None
+    assert entry.expired()
+    assert Ledger(path).get("rf-one").record.id == "rf-one"
