@@ -8,7 +8,7 @@ raises is reported to the event loop's exception handler, never to whoever publi
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -110,10 +110,13 @@ class ExecEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitHit(Event):
-    """A limit took effect. limit: "timeout", "memory", "cpu_time", "output", "pids", "disk" ..."""
+    """A limit took effect. limit: "timeout", "memory", "cpu_time", "output", "pids", "disk",
+    "lifetime", "idle_timeout". detail: the program, or what else is known. counters: what was
+    counted, by name, such as oom_kills or forks_refused; bytes and seconds."""
 
     limit: str
     detail: str = ""
+    counters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,11 @@ def oom_control(data: bytes) -> Values:
     return {"oom_kills": pairs(data).get(b"oom_kill")}
 
 
+def pids_events(data: bytes) -> Values:
+    """pids.events of both versions."""
+    return {"forks_refused": pairs(data).get(b"max")}
+
+
 def cpu_stat(data: bytes) -> Values:
     """cpu.stat of version 1: only throttling."""
     throttled = pairs(data).get(b"throttled_time")
@@ -148,6 +153,7 @@ V1: Mapping[str, tuple[tuple[str, Parse], ...]] = {
     "cpu": (("cpu.stat", cpu_stat),),
     "pids": (
         ("pids.current", number("pids")),
+        ("pids.events", pids_events),
         ("cgroup.procs", lines("processes")),
         ("tasks", lines("threads")),
     ),
@@ -166,6 +172,7 @@ V2: Mapping[str, tuple[tuple[str, Parse], ...]] = {
     "cpu": (("cpu.stat", cpu_stat_v2),),
     "pids": (
         ("pids.current", number("pids")),
+        ("pids.events", pids_events),
         ("cgroup.procs", lines("processes")),
         ("cgroup.threads", lines("threads")),
     ),

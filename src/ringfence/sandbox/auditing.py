@@ -8,22 +8,35 @@ from ringfence.events import Event, EventBus
 from ringfence.ledger.audit import AuditLog
 from ringfence.spec import SandboxSpec
 
+_LAST = ("Deleted", "Detached")
+"""After these nothing more is said of a sandbox, or not to this holder."""
+
 
 def audited(
-    bus: EventBus, path: str | os.PathLike[str], spec: SandboxSpec | None = None
+    bus: EventBus,
+    path: str | os.PathLike[str],
+    sandbox_id: str,
+    spec: SandboxSpec | None = None,
 ) -> Callable[[], None]:
-    """Write every event of `bus` to the log at `path`; what is returned ends that.
+    """Write the events of a sandbox to the log at `path`, to the last of them; what is returned
+    ends that earlier.
 
-    The values of the spec's secrets are never written. Opening fails with ResourceExhaustedError
-    when the log cannot be written; a failure later is reported by the bus.
+    sandbox_id: the beginning of it is enough. The values of the spec's secrets are never written.
+    Opening fails with ResourceExhaustedError when the log cannot be written; a failure later is
+    reported by the bus.
     """
     secrets = [] if spec is None else [one.value.get_secret_value() for one in spec.network.secrets]
     log = AuditLog(path, secrets=secrets)
     log.append("Opened", None, spec=None if spec is None else spec.model_dump(mode="json"))
 
     def write(event: Event) -> None:
+        if not (event.sandbox_id or "").startswith(sandbox_id):
+            return
+        if event.name in _LAST:
+            end()
         fields = asdict(event)
         del fields["sandbox_id"], fields["at"]
         log.append(event.name, event.sandbox_id, at=event.at, **fields)
 
-    return bus.subscribe(write)
+    end = bus.subscribe(write)
+    return end

@@ -1,11 +1,13 @@
 """What the parts of one sandbox share: its life, its session, its users and its settings."""
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ringfence.backends.base import Features, Instance
 from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, UnsupportedError
-from ringfence.events import EventBus
+from ringfence.events import EventBus, LimitHit
 from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
@@ -15,10 +17,18 @@ from ringfence.spec import SandboxSpec
 from ringfence.spec.sandbox import check_user
 
 WORKSPACE = "/workspace"
+_LIMITS = {
+    ("files", errno.ENOSPC): "disk",
+    ("files", errno.EDQUOT): "disk",
+    ("exec", errno.EAGAIN): "pids",
+    ("spawn", errno.EAGAIN): "pids",
+}
+"""Which limit an operation met, by its kind and the kernel's word."""
 
 
 class Context:
-    """Shared by Sandbox, its commands and its files. spec: the granted one."""
+    """Shared by Sandbox, its commands and its files. spec: the granted one. room: how full its own
+    disk is, None when it has none of a size."""
 
     def __init__(self, life: Life, spec: SandboxSpec, features: Features, default: User) -> None:
         self.life = life
@@ -26,6 +36,7 @@ class Context:
         self.features = features
         self.default_user = default
         self.env = Environment(spec.env)
+        self.room: Callable[[], os.statvfs_result | None] = lambda: None
         self.cwd = spec.cwd or (spec.repository.mount_point if spec.repository else "/")
 
     @property
@@ -58,11 +69,18 @@ class Context:
             yield
         except SandboxError as error:
             self.life.blame(error)
+            self._say_limit(op, error)
             raise
         finally:
             self.life.running -= uses
             if uses:
                 self.life.touch()
+
+    def _say_limit(self, op: str, error: SandboxError) -> None:
+        """An operation that a full disk or the limit of processes kept from being done."""
+        limit = _LIMITS.get((op.partition(".")[0], error.context.get("errno") or 0))
+        if limit is not None:
+            self.bus.publish(LimitHit(sandbox_id=self.id, limit=limit, detail=op))
 
     async def user(self, name: str | int | None) -> User:
         """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.

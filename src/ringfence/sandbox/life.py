@@ -74,6 +74,17 @@ class Life:
         if idle_timeout is not None:
             self._watching.append(asyncio.create_task(self._watch_idle(idle_timeout)))
 
+    @property
+    def ends(self) -> float | None:
+        """When its lifetime is over, in seconds since the epoch."""
+        return self._ends
+
+    @ends.setter
+    def ends(self, ends: float | None) -> None:
+        # Whoever sets the machine's clock changes when it ends on the wall, not when it ends.
+        self._ends = ends
+        self._due = None if ends is None else _since_boot() + ends - time.time()
+
     # Before and after every operation.
 
     def check(self, op: str) -> None:
@@ -134,7 +145,9 @@ class Life:
         if self._ending is not None or self.state is State.EXITED:
             return
         reason = LIFETIME if self._expired() else LOST
-        if reason == LOST:
+        if reason == LIFETIME:
+            self._hit(LIFETIME, "")
+        else:
             self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
         if self.instance.record.spec.detached and await self._goes_on():
             return
@@ -147,7 +160,7 @@ class Life:
             return True
 
     def _expired(self) -> bool:
-        return self.ends is not None and time.time() >= self.ends - _NEAR_SECONDS
+        return self._due is not None and _since_boot() >= self._due - _NEAR_SECONDS
 
     async def _watch_idle(self, timeout: float) -> None:
         while True:
@@ -155,6 +168,7 @@ class Life:
             if self.running:
                 self._touched = time.monotonic()
             elif left <= 0 and self.state is State.RUNNING:
+                self._hit(IDLE, f"{timeout:g} s without a command or a file operation")
                 self._begin_end(IDLE, 0.0)
                 return
             await asyncio.sleep(max(left, 0.05) if not self.running else timeout)
@@ -174,11 +188,13 @@ class Life:
                 break
             await asyncio.sleep(min(max(left / cores, _SHORTEST_LOOK), _LONGEST_LOOK))
         self.reason = CPU_TIME
-        detail = f"{limit:g} s of processor time"
-        self.bus.publish(LimitHit(sandbox_id=self.id, limit=CPU_TIME, detail=detail))
+        self._hit(CPU_TIME, f"{limit:g} s of processor time")
         with contextlib.suppress(SandboxError):
             await self.session.kill_all()
         self._begin_end(CPU_TIME, 0.0)
+
+    def _hit(self, limit: str, detail: str) -> None:
+        self.bus.publish(LimitHit(sandbox_id=self.id, limit=limit, detail=detail))
 
     def watch(self, step: Coroutine[Any, Any, None]) -> None:
         """Run `step` beside the sandbox, until it ends."""
@@ -246,6 +262,10 @@ class Life:
         for task in self._watching:
             if task is not asyncio.current_task():
                 task.cancel()
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _result(ending: asyncio.Task[DeleteReport]) -> DeleteReport:

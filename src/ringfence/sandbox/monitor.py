@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from ringfence.errors import InvalidSpecError, SandboxError
@@ -51,15 +51,23 @@ class Monitor:
     def _say_limits(self, before: Usage | None, now: Usage) -> None:
         kills = (now.oom_kills or 0) - ((before.oom_kills or 0) if before is not None else 0)
         if kills > 0:
-            self._hit("memory", f"{kills} processes were killed for want of memory")
+            self._hit(
+                "memory",
+                f"{kills} processes were killed for want of memory",
+                {"oom_kills": kills},
+            )
         most = self._context.spec.limits.pids
         full = most is not None and now.pids is not None and now.pids >= most
         if full and not self._full:
-            self._hit("pids", f"{now.pids} of {most} processes")
+            counters = {"pids": now.pids or 0, "forks_refused": now.forks_refused or 0}
+            self._hit("pids", f"{now.pids} of {most} processes", counters)
         self._full = full
 
-    def _hit(self, limit: str, detail: str) -> None:
-        self._context.bus.publish(LimitHit(sandbox_id=self._context.id, limit=limit, detail=detail))
+    def _hit(self, limit: str, detail: str, counters: Mapping[str, float]) -> None:
+        context = self._context
+        context.bus.publish(
+            LimitHit(sandbox_id=context.id, limit=limit, detail=detail, counters=counters)
+        )
 
 
 @asynccontextmanager

@@ -94,8 +94,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     bus = where.bus or EventBus()
     steps = Steps()
     begin = time.monotonic()
-    if where.audit is not None:
-        steps.rest.callback(audited(bus, where.audit, spec))
+    end_audit = _audit(where, bus, sandbox_id, spec)
     try:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
     except BaseException as error:
@@ -103,6 +102,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
             bus.publish(_failure(error, sandbox_id, spec))
+        end_audit()
         raise
     info = sandbox.info
     bus.publish(
@@ -117,6 +117,14 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     return sandbox
 
 
+def _audit(
+    where: Where, bus: EventBus, sandbox_id: str, spec: SandboxSpec | None = None
+) -> Callable[[], None]:
+    if where.audit is None:
+        return lambda: None
+    return audited(bus, where.audit, sandbox_id, spec)
+
+
 def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateFailed:
     return CreateFailed(
         sandbox_id=sandbox_id,
@@ -129,7 +137,8 @@ def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateF
 async def _open_new(
     spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
 ) -> Sandbox:
-    spec = await asyncio.to_thread(binds.with_repository, spec)
+    if spec.snapshot is not None:
+        spec = await asyncio.to_thread(binds.with_repository, spec)
     request, backend = _choose(spec, where, steps)
     features = await backend.features()
     needs.check(request, features)
@@ -178,14 +187,14 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
     or it is no detached one). Cancellation leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
-    if where.audit is not None:
-        steps.rest.callback(audited(bus, where.audit))
+    end_audit = _audit(where, bus, sandbox_id)
     try:
         sandbox = await _open_existing(sandbox_id, where, bus, steps)
     except BaseException as error:
         await finish(steps.aclose())
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
+        end_audit()
         raise
     bus.publish(Attached(sandbox_id=sandbox.id))
     return sandbox

@@ -6,23 +6,17 @@ from types import TracebackType
 from typing import Any
 
 from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
-from ringfence.events import ExecEnded, ExecStarted, LimitHit
+from ringfence.events import ExecEnded, ExecStarted
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
+from ringfence.sandbox.hits import Hits
 from ringfence.sandbox.life import CPU_TIME
 from ringfence.sandbox.process import Process, signal_number
 from ringfence.spec import ExecResult, Reason
-
-_LIMIT_OF = {
-    Reason.TIMEOUT: "timeout",
-    Reason.OOM_KILLED: "memory",
-    Reason.CPU_TIME: "cpu_time",
-    Reason.OUTPUT_LIMIT: "output",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +47,7 @@ class Running:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._hits = Hits(context)
         self._held: dict[int, tuple[Exec, Callable[[], None]]] = {}
 
     async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
@@ -66,6 +61,7 @@ class Running:
                 ending = await self._follow(prepared, command, sinks)
             outcome = self._outcome(prepared, ending)
             self._say_ended(outcome)
+            await self._hits.look(outcome)
             return outcome
 
     async def _follow(
@@ -240,10 +236,7 @@ class Running:
                 stderr_total=outcome.stderr_total,
             )
         )
-        if (limit := _LIMIT_OF.get(outcome.reason)) is not None:
-            context.bus.publish(
-                LimitHit(sandbox_id=context.id, limit=limit, detail=outcome.args[0])
-            )
+        self._hits.ended(outcome)
 
 
 def _did_not_start(outcome: ExecResult) -> ProcessError:

@@ -64,6 +64,16 @@ class Workspace:
     def join(self, context: Context, again: Again) -> None:
         """Belong to this sandbox from now on. again: opens one like it on another workspace."""
         self._context, self._again = context, again
+        context.room = self._room
+
+    def _room(self) -> os.statvfs_result | None:
+        prepared = self.prepared
+        if prepared.size is None or prepared.upper is None:
+            return None
+        try:
+            return os.statvfs(prepared.upper)
+        except OSError:
+            return None
 
     @property
     def mount_point(self) -> str:

@@ -135,7 +135,8 @@ class Usage:
 
     cpu_*, uptime: seconds. memory*, disk_*, network_*: bytes; memory includes memory_cache, the
     file cache. page_faults includes major_page_faults. pids: what the limit counts; processes and
-    threads: what lives now. source: "cgroup", "engine" or "guest".
+    threads: what lives now. forks_refused: at the limit of pids. source: "cgroup", "engine" or
+    "guest".
     """
 
     cpu_user_seconds: float | None = None
@@ -158,6 +159,7 @@ class Usage:
     processes: int | None = None
     threads: int | None = None
     uptime: float | None = None
+    forks_refused: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""Limits that a command met, told as events with the kernel's counters."""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from ringfence.errors import SandboxError
+from ringfence.events import LimitHit
+from ringfence.sandbox.context import Context
+from ringfence.spec import ExecResult, Reason
+
+_LIMIT_OF = {
+    Reason.TIMEOUT: "timeout",
+    Reason.CPU_TIME: "cpu_time",
+}
+
+
+@runtime_checkable
+class Near(Protocol):
+    """An instance whose usage takes no time. pid: of its first process here, 0 when elsewhere."""
+
+    pid: int
+
+
+class Hits:
+    """Publishes LimitHit for the commands of one sandbox."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._refused = 0
+
+    def ended(self, outcome: ExecResult) -> None:
+        """What the result itself tells: timeout, cpu_time, memory, output; and a full disk."""
+        usage, name = outcome.usage, outcome.args[0]
+        if (limit := _LIMIT_OF.get(outcome.reason)) is not None:
+            spent = usage.user_seconds + usage.system_seconds
+            self._hit(limit, name, {"duration": outcome.duration, "cpu_seconds": spent})
+        if outcome.reason is Reason.OOM_KILLED or usage.oom_kills:
+            self._hit("memory", name, {"oom_kills": usage.oom_kills or 0, "max_rss": usage.max_rss})
+        cut = outcome.stdout_truncated or outcome.stderr_truncated
+        if cut or outcome.reason is Reason.OUTPUT_LIMIT:
+            totals = {"stdout_total": outcome.stdout_total, "stderr_total": outcome.stderr_total}
+            self._hit("output", name, totals)
+        if not outcome.ok and (room := self._context.room()) is not None and not room.f_bavail:
+            size = room.f_blocks * room.f_frsize
+            self._hit("disk", name, {"size": size, "free": room.f_bfree * room.f_frsize})
+
+    async def look(self, outcome: ExecResult) -> None:
+        """Whether forks were refused: asked of the kernel when a command failed."""
+        instance = self._context.instance
+        if outcome.ok or not isinstance(instance, Near) or not instance.pid:
+            return
+        try:
+            usage = await instance.usage()
+        except SandboxError:
+            return
+        refused = 0 if usage is None else usage.forks_refused or 0
+        if refused > self._refused:
+            counters = {"forks_refused": refused - self._refused}
+            self._hit("pids", outcome.args[0], counters)
+        self._refused = max(self._refused, refused)
+
+    def _hit(self, limit: str, detail: str, counters: Mapping[str, float]) -> None:
+        context = self._context
+        context.bus.publish(
+            LimitHit(sandbox_id=context.id, limit=limit, detail=detail, counters=counters)
+        )

@@ -1,0 +1,109 @@
+"""Limits that are met are events with counters, on the stream and in the audit log."""
+
+import asyncio
+import errno
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import SandboxLostError
+from ringfence.ledger import audit
+
+
+def hits(sandbox: ringfence.Sandbox) -> list[dict[str, Any]]:
+    return [event.to_dict() for event in sandbox.history if event.name == "LimitHit"]
+
+
+async def gone(sandbox: ringfence.Sandbox) -> None:
+    while sandbox.history[-1].name != "Deleted":
+        await asyncio.sleep(0.01)
+
+
+async def test_output_that_was_cut_is_counted(mock: MockBackend) -> None:
+    """The command goes on, and its event says how much there was."""
+    mock.on(["much"], stdout="x" * 5000)
+    async with ringfence.open(backend=mock) as sandbox:
+        await sandbox.exec(["much"], output=1000)
+        await sandbox.exec(["much"])
+        assert [hit["limit"] for hit in hits(sandbox)] == ["output"]
+        assert hits(sandbox)[0]["counters"] == {"stdout_total": 5000, "stderr_total": 0}
+
+
+async def test_a_timeout_tells_how_long_it_was(mock: MockBackend) -> None:
+    """Seconds, and the program's name."""
+    async with ringfence.open(backend=mock) as sandbox:
+        await sandbox.exec(["sleep", "300"], timeout=0.1)
+        [hit] = hits(sandbox)
+        assert (hit["limit"], hit["detail"]) == ("timeout", "sleep")
+        assert hit["counters"]["duration"] >= 0.1
+
+
+async def test_a_full_disk_and_no_more_processes(mock: MockBackend) -> None:
+    """What the kernel says to file operations and to starts."""
+    async with ringfence.open(backend=mock) as sandbox:
+        mock.fail("write", errno=errno.ENOSPC)
+        with pytest.raises(ringfence.FileError):
+            await sandbox.files.write("/tmp/x", b"x")
+        mock.fail("exec", errno=errno.EAGAIN, stage=1)
+        with pytest.raises(ringfence.ResourceExhaustedError):
+            await sandbox.exec(["true"])
+        assert [(hit["limit"], hit["detail"]) for hit in hits(sandbox)] == [
+            ("disk", "files.write"),
+            ("pids", "exec"),
+        ]
+
+
+async def test_idleness_is_one_too_and_the_audit_log_has_all(
+    mock: MockBackend, tmp_path: Path
+) -> None:
+    """To the last event; what other sandboxes on the bus do is theirs."""
+    log, bus = tmp_path / "log", ringfence.EventBus()
+    async with (
+        ringfence.open(backend=mock, events=bus) as other,
+        ringfence.open(backend=mock, idle_timeout=0.1, audit=log, events=bus) as sandbox,
+    ):
+        await gone(sandbox)
+        await other.exec(["true"])
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    kinds = [entry["kind"] for entry in entries]
+    assert kinds == ["Opened", "Created", "LimitHit", "Deleted"]
+    assert entries[2]["limit"] == "idle_timeout"
+    assert audit.verify(log).ok
+
+
+async def test_a_failure_to_open_is_in_the_audit_log(mock: MockBackend, tmp_path: Path) -> None:
+    """And the log is closed then."""
+    log = tmp_path / "log"
+    mock.fail("create", error=ringfence.ResourceExhaustedError("full"))
+    with pytest.raises(ringfence.ResourceExhaustedError):
+        await ringfence.open(backend=mock, audit=log)
+    kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
+    assert kinds == ["Opened", "CreateFailed"]
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+async def test_a_clock_that_is_set_changes_no_reason(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """A guest that is lost within its lifetime is lost; one that is lost after it has expired."""
+    wall, boot, ages = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), [0.0]
+    for after, reason in ((0.0, "lost"), (3600.0, "lifetime")):
+        async with ringfence.open(backend=mock, lifetime=60, idle_timeout=3600) as sandbox:
+            monkeypatch.setattr(time, "time", lambda: wall + jump)
+            monkeypatch.setattr(time, "clock_gettime", lambda _: boot + ages[-1])
+            await asyncio.sleep(0.01)
+            assert sandbox.info.state == "running"
+            ages.append(after)
+            mock._instances[sandbox.id].guest.die()
+            await gone(sandbox)
+            assert sandbox.info.reason == reason
+            with pytest.raises(SandboxLostError):
+                await sandbox.exec(["true"])
+        monkeypatch.undo()
+        ages.append(0.0)
+    assert [hit["limit"] for hit in hits(sandbox)] == ["lifetime"]
