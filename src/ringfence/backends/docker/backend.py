@@ -63,7 +63,7 @@ class DockerBackend:
             runtimes=machine.runtimes,
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
-            usage=machine.daemon > 0,
+            usage=True,
         )
 
     async def info(self) -> Mapping[str, Any]:

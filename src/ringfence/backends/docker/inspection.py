@@ -53,6 +53,11 @@ class Inspection:
         return int(self.data["State"].get("Pid") or 0)
 
     @property
+    def started(self) -> str:
+        """When it was started, by the daemon's clock, as RFC 3339 has it."""
+        return str(self.data["State"].get("StartedAt", ""))
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """Its labels."""
         return self.data["Config"].get("Labels") or {}

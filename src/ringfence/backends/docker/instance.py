@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
-from ringfence.backends.docker import door, removal, streams
+from ringfence.backends.docker import door, removal, statistics, streams
 from ringfence.backends.docker.config import limits_body
 from ringfence.backends.docker.door import Door
 from ringfence.backends.docker.engine import Engine
@@ -52,6 +52,7 @@ class DockerInstance:
         self.pid = seen.pid_here
         self._engine = engine
         self._machine = machine
+        self._started = seen.started
         self._directory = seen.run_directory
         self._waiting = waiting
         self._reader: Reader | None = None
@@ -111,12 +112,16 @@ class DockerInstance:
         return Evidence(seen.data, guest_status(pid), cgroup_files(pid))
 
     async def usage(self) -> Usage | None:
-        """Read from its cgroups on kept descriptors; None when it is on another machine.
+        """Read from its cgroups on kept descriptors; asked of the Engine, which takes up to two
+        seconds, when it is on another machine.
 
         SandboxLostError when it is gone.
         """
         if not self.pid:
-            return None
+            found = await statistics.ask(self._engine, self.record.native, self._started)
+            if found is None:
+                raise self._lost("usage")
+            return found
         try:
             if self._reader is None:
                 self._reader = reader_for(self.pid)
