@@ -1,12 +1,13 @@
 """`ringfence create`: a sandbox that goes on after this command."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import describes_a_sandbox
+from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
 
@@ -14,6 +15,7 @@ from ringfence.spec import SandboxSpec
 @describes_a_sandbox
 def create(
     spec: SandboxSpec,
+    audit: Audit = None,
     json: Annotated[bool, typer.Option("--json", help="Its info as a JSON document.")] = False,
 ) -> int:
     """Make a sandbox that lives until its lifetime ends, and print its id.
@@ -26,13 +28,13 @@ def create(
         raise InvalidSpecError(
             "create: say how long it may live, such as --lifetime 1h", op="usage"
         )
-    return asyncio.run(_create(spec.model_copy(update={"detached": True}), json))
+    return asyncio.run(_create(spec.model_copy(update={"detached": True}), audit, json))
 
 
-async def _create(spec: SandboxSpec, json: bool) -> int:
+async def _create(spec: SandboxSpec, audit: Path | None, json: bool) -> int:
     import ringfence
 
-    async with ringfence.open(spec) as sandbox:
+    async with ringfence.open(spec, audit=audit) as sandbox:
         info = sandbox.info
     if json:
         output.document(info.to_dict())

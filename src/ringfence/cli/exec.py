@@ -1,11 +1,13 @@
 """`ringfence exec`: one command in a sandbox that is there."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ringfence.cli import output, shape
+from ringfence.cli.options import Audit, pair
 
 
 def exec(  # noqa: A001 - the verb's name
@@ -22,13 +24,14 @@ def exec(  # noqa: A001 - the verb's name
     ] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
     timeout: Annotated[str | None, typer.Option("--timeout", "-t", help="Such as 30s.")] = None,
+    audit: Audit = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
     """Run one command in a sandbox made by `ringfence create`.
 
     Output streams, piped input goes in, Ctrl-C is passed on; the exit code is the command's.
     """
-    return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, json))
+    return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, audit, json))
 
 
 async def _exec(
@@ -38,15 +41,15 @@ async def _exec(
     cwd: str | None,
     user: str | None,
     timeout: str | None,
+    audit: Path | None,
     json: bool,
 ) -> int:
     import ringfence
-    from ringfence.cli.options import pair
     from ringfence.cli.relay import relay
     from ringfence.cli.run import explain
 
     variables = dict(pair(text, "--env", inherit=True) for text in env or [])
-    async with ringfence.open(id=name) as sandbox:
+    async with ringfence.open(id=name, audit=audit) as sandbox:
         result = await relay(
             sandbox, command, show=not json, env=variables, cwd=cwd, user=user, timeout=timeout
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.options import Audit
 from ringfence.errors import InvalidSpecError
 
 _LETTERS = {
@@ -76,6 +77,7 @@ def cp(
         str | None, typer.Option("--user", "-u", help="With whose permissions.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    audit: Audit = None,
 ) -> int:
     """Copy a file or a tree into a sandbox or out of it.
 
@@ -92,10 +94,10 @@ def cp(
         )
     with _progress(quiet) as progress:
         if inward is not None:
-            asyncio.run(_in(Path(source), *inward, user, progress))
+            asyncio.run(_in(Path(source), *inward, user, progress, audit))
         else:
             assert outward is not None  # noqa: S101 - checked above
-            asyncio.run(_out(*outward, Path(destination), user, progress))
+            asyncio.run(_out(*outward, Path(destination), user, progress, audit))
     return 0
 
 
@@ -106,21 +108,25 @@ def _inside(text: str) -> tuple[str, str] | None:
     return name, path or "/"
 
 
-async def _in(source: Path, name: str, path: str, user: str | None, progress: Any) -> None:
+async def _in(
+    source: Path, name: str, path: str, user: str | None, progress: Any, audit: Path | None
+) -> None:
     import ringfence
 
     if path.endswith("/"):
         path += source.name
-    async with ringfence.open(id=name) as sandbox:
+    async with ringfence.open(id=name, audit=audit) as sandbox:
         await sandbox.files.upload(source, path, user=user, progress=progress)
 
 
-async def _out(name: str, path: str, target: Path, user: str | None, progress: Any) -> None:
+async def _out(
+    name: str, path: str, target: Path, user: str | None, progress: Any, audit: Path | None
+) -> None:
     import ringfence
 
     if await asyncio.to_thread(target.is_dir):
         target /= Path(path).name
-    async with ringfence.open(id=name) as sandbox:
+    async with ringfence.open(id=name, audit=audit) as sandbox:
         await sandbox.files.download(path, target, user=user, progress=progress)
 
 

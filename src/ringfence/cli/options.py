@@ -135,8 +135,19 @@ def _describe(
     memory: Annotated[
         str | None, typer.Option("--memory", "-m", rich_help_panel=_LIMITS, help="Such as 512MiB.")
     ] = None,
+    swap: Annotated[
+        str | None, typer.Option(rich_help_panel=_LIMITS, help="Swap on top of --memory.")
+    ] = None,
     cpus: Annotated[
         float | None, typer.Option(rich_help_panel=_LIMITS, help="Cores' worth of time.")
+    ] = None,
+    cpuset: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_LIMITS, help="Cores it may run on, such as 0-1,3."),
+    ] = None,
+    cpu_shares: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_LIMITS, help="Weight when cores are short; 1024 is usual."),
     ] = None,
     pids: Annotated[
         int | None, typer.Option(rich_help_panel=_LIMITS, help="Processes and threads.")
@@ -147,6 +158,19 @@ def _describe(
     tmp: Annotated[str | None, typer.Option(rich_help_panel=_LIMITS, help="Size of /tmp.")] = None,
     shm: Annotated[
         str | None, typer.Option(rich_help_panel=_LIMITS, help="Size of /dev/shm.")
+    ] = None,
+    run_size: Annotated[
+        str | None, typer.Option("--run", rich_help_panel=_LIMITS, help="Size of /run.")
+    ] = None,
+    read_rate: Annotated[
+        str | None, typer.Option(rich_help_panel=_LIMITS, help="Bytes a second read from disks.")
+    ] = None,
+    write_rate: Annotated[
+        str | None, typer.Option(rich_help_panel=_LIMITS, help="Bytes a second written to disks.")
+    ] = None,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_LIMITS, help="Bytes a second through the proxy."),
     ] = None,
     cpu_time: Annotated[
         str | None, typer.Option(rich_help_panel=_LIMITS, help="Processor time of the sandbox.")
@@ -196,7 +220,18 @@ _REPOSITORY = {
     "exclude": "exclude",
     "history": "history",
 }
+_LIMIT_NAMES = ("memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "disk", "tmp", "shm",
+                "read_rate", "write_rate", "network_rate", "cpu_time")  # fmt: skip
 _NAMES = [parameter.name for parameter in PARAMETERS]
+Audit = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit",
+        metavar="FILE",
+        help="Append what happens to this log; see `ringfence audit verify`.",
+    ),
+]
+"""The option of every verb that opens a sandbox to do something in it."""
 
 
 def describes_a_sandbox(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -251,8 +286,9 @@ def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = {}
     for name in ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout"):
         _put(spec, given, name, name)
-    for name in ("memory", "cpus", "pids", "disk", "tmp", "shm", "cpu_time"):
+    for name in _LIMIT_NAMES:
         _put(spec, given, name, "limits", name)
+    _put(spec, given, "run_size", "limits", "run")
     _put(spec, given, "output_limit", "limits", "output")
     _put(spec, given, "runtime", "security", "runtime")
     _put(spec, given, "network", "network", "mode")

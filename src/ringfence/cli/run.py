@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output, shape
-from ringfence.cli.options import describes_a_sandbox
+from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
 
@@ -33,6 +33,7 @@ def run(
     receipt: Annotated[
         bool, typer.Option("--receipt", help="Print what was really enforced, on stderr.")
     ] = False,
+    audit: Audit = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON document with result, usage and receipt.")
     ] = False,
@@ -51,7 +52,7 @@ def run(
     """
     if (patch or apply) and (spec.repository is None or spec.repository.mode != "copy"):
         raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
-    return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, json))
+    return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, audit, json))
 
 
 async def _run(
@@ -61,12 +62,13 @@ async def _run(
     patch: Path | None,
     apply: bool,
     receipt: bool,
+    audit: Path | None,
     json: bool,
 ) -> int:
     import ringfence
     from ringfence.cli.relay import relay
 
-    async with ringfence.open(spec) as sandbox:
+    async with ringfence.open(spec, audit=audit) as sandbox:
         result = await relay(sandbox, command, show=not json, timeout=timeout)
         out: dict[str, Any] = {}
         repository = spec.repository

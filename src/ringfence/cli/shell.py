@@ -10,10 +10,12 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ringfence.cli.options import Audit
 from ringfence.errors import InvalidSpecError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def shell(
     cwd: Annotated[
         str | None, typer.Option("--cwd", "-w", help="Working directory inside.")
     ] = None,
+    audit: Audit = None,
 ) -> int:
     """Open a shell (or COMMAND) on a terminal of its own in a sandbox: resize, colours, Ctrl-C.
 
@@ -41,13 +44,15 @@ def shell(
             "shell: stdin and stdout must be a terminal; for scripts use `ringfence exec`",
             op="usage",
         )
-    return asyncio.run(_shell(sandbox, command, user, cwd))
+    return asyncio.run(_shell(sandbox, command, user, cwd, audit))
 
 
-async def _shell(name: str, command: list[str] | None, user: str | None, cwd: str | None) -> int:
+async def _shell(
+    name: str, command: list[str] | None, user: str | None, cwd: str | None, audit: Path | None
+) -> int:
     import ringfence
 
-    async with ringfence.open(id=name) as sandbox:
+    async with ringfence.open(id=name, audit=audit) as sandbox:
         args = command or [await _first_shell(sandbox)]
         columns, rows = shutil.get_terminal_size()
         spawning = sandbox.spawn(

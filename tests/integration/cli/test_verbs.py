@@ -224,3 +224,14 @@ def test_help_teaches_each_verb(verb: str) -> None:
     done = ringfence(verb, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 300
+
+
+def test_what_verbs_do_is_in_the_audit_log(created: str, tmp_path: Path) -> None:
+    log, source = tmp_path / "audit", tmp_path / "source"
+    source.write_text("data")
+    audit = ("--audit", str(log))
+    assert ringfence("cp", *audit, str(source), f"{created}:/tmp/").returncode == 0
+    assert ringfence("exec", *audit, created, "--", "cat", "/tmp/source").stdout == b"data"
+    kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
+    assert {"Attached", "FilesMoved", "ExecStarted", "ExecEnded", "Detached"} <= set(kinds)
+    assert ringfence("audit", "verify", str(log)).returncode == 0

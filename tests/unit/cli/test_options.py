@@ -9,7 +9,7 @@ import pytest
 
 from ringfence.cli.options import PARAMETERS, make_spec
 from ringfence.errors import InvalidSpecError
-from ringfence.spec import SandboxSpec
+from ringfence.spec import Limits, SandboxSpec
 
 
 def spec_of(**given: Any) -> SandboxSpec:
@@ -98,3 +98,13 @@ def test_a_broken_spec_file_is_named_with_the_place(tmp_path: Path) -> None:
     path.write_text("image = \n")
     with pytest.raises(InvalidSpecError, match="line 1"):
         spec_of(spec=path)
+
+
+def test_every_limit_has_an_option() -> None:
+    given = {"memory": "64m", "swap": "1m", "cpus": 0.5, "cpuset": "0", "cpu_shares": 512, "pids": 9,
+             "disk": "8m", "tmp": "1m", "shm": "2m", "read_rate": "3m", "write_rate": "4m",
+             "network_rate": "5m", "cpu_time": "1m"}  # fmt: skip
+    limits = spec_of(**given, run_size="6m", output_limit="1k", ulimit=["core=0"]).limits
+    assert limits == Limits.parse({**given, "run": "6m", "output": "1k", "ulimits": {"core": 0}})
+    named = {*Limits.model_fields} - {"timeout", "ulimits", "run", "output"}
+    assert named == set(given), "a new limit needs its option"
