@@ -12,6 +12,8 @@ _LIMIT_OF = {
     Reason.TIMEOUT: "timeout",
     Reason.CPU_TIME: "cpu_time",
 }
+_FULL = 0.02
+"""What may be left of a full disk: file systems keep some for themselves."""
 
 
 @runtime_checkable
@@ -40,9 +42,10 @@ class Hits:
         if cut or outcome.reason is Reason.OUTPUT_LIMIT:
             totals = {"stdout_total": outcome.stdout_total, "stderr_total": outcome.stderr_total}
             self._hit("output", name, totals)
-        if not outcome.ok and (room := self._context.room()) is not None and not room.f_bavail:
-            size = room.f_blocks * room.f_frsize
-            self._hit("disk", name, {"size": size, "free": room.f_bfree * room.f_frsize})
+        room = None if outcome.ok else self._context.room()
+        if room is not None and room.f_bavail < room.f_blocks * _FULL:
+            size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+            self._hit("disk", name, {"size": size, "free": free})
 
     async def look(self, outcome: ExecResult) -> None:
         """Whether forks were refused: asked of the kernel when a command failed."""

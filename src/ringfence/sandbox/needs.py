@@ -25,6 +25,8 @@ def _limits(request: SandboxSpec, features: Features) -> list[str]:
     ours = {"network_rate"} if request.network.mode == "proxy" else set()
     if features.usage:
         ours.add("cpu_time")
+    if features.mounts and request.repository is not None and request.repository.mode == "copy":
+        ours.add("disk")
     asked = {
         name
         for name in Limits.model_fields

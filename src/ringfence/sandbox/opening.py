@@ -17,6 +17,7 @@ from typing import Any
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Filtered, Instance, Record
+from ringfence.backends.sized import with_size
 from ringfence.errors import NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, Created, CreateFailed, EventBus
 from ringfence.guest.control import User
@@ -147,7 +148,7 @@ async def _open_new(
     granted = _with_variables(resolve(request, facts, ceiling=ceiling), facts)
     needs.check_granted(granted, features)
     authority = networking.authority_for(granted.network, sandbox_id)
-    granted = binds.with_git(granted)
+    granted = binds.with_git(with_size(granted))
     records = await Records.of(backend, where.ledger)
     steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
     await records.add(_reserved(granted, sandbox_id, backend), binds.undo_of(granted, sandbox_id))

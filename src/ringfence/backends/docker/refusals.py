@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
 from ringfence.errors import UnsupportedError
 from ringfence.spec import SandboxSpec
 
@@ -60,5 +61,5 @@ def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
             yield name, "the daemon does not limit it (no cgroup driver, or no such controller)"
     if spec.limits.swap and "swap" not in machine.limits:
         yield "swap", "the daemon's kernel does not account swap"
-    if spec.limits.disk is not None and not machine.sized_root:
-        yield "disk", "its storage driver has no sizes: use a sized workspace"
+    if spec.limits.disk is not None and not machine.sized_root and not in_workspace(spec):
+        yield "disk", f"its storage driver has no sizes: {ONLY_A_WORKSPACE}"

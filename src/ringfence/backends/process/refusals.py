@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
 from ringfence.errors import UnsupportedError
 from ringfence.spec import SandboxSpec
 
@@ -57,5 +58,5 @@ def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
         if value is None or name in machine.tree.limits or (name == "swap" and value == 0):
             continue
         yield name, why
-    if limits.disk is not None:
-        yield "disk", "use a sized workspace"
+    if limits.disk is not None and not in_workspace(spec):
+        yield "disk", ONLY_A_WORKSPACE

@@ -4,6 +4,7 @@
 `read` gathers the evidence of a running sandbox, before its first command.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -75,10 +76,16 @@ async def read(
     of the image, for the seccomp profile. Raises PolicyDeniedError when nothing can be run in it,
     GuestError for a view that makes no sense. Cancellation ends the one command that it runs.
     """
-    view = await gather(spec, session, user)
+    asking = asyncio.ensure_future(instance.evidence())
+    try:
+        view = await gather(spec, session, user)
+        outside = await asking
+    finally:
+        asking.cancel()
+        await asyncio.wait([asking])
     found = Findings(
         spec=spec if features.users else spec.model_copy(update={"user": str(user.uid)}),
-        outside=await instance.evidence(),
+        outside=outside,
         view=view,
         here=_own_namespaces(),
         profile=_profile(spec, arch),
@@ -92,6 +99,8 @@ async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
     security = spec.security
     paths = (*(security.masked_paths or ()), *(security.read_only_paths or ()), *security.devices)
     tmpfs = ("/tmp", "/run", "/dev/shm", *security.tmpfs)  # noqa: S108 - names inside the sandbox
+    if spec.limits.disk is not None and spec.repository is not None:
+        tmpfs = (*tmpfs, spec.repository.mount_point)
     args = show_args(
         list(dict.fromkeys((*paths, *tmpfs))), [sysctl_path(name) for name in security.sysctls]
     )

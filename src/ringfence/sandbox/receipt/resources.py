@@ -11,6 +11,9 @@ HEADROOM = 32
 """Processes of the guest's own that the cgroup's limit may leave above the user's."""
 GVISOR_HEADROOM = 512
 
+_DISK_OVERHEAD = 2 << 20
+"""What a file system of that size may need for itself, beside a sixteenth of it."""
+
 _RLIMITS = {
     "nofile": "Max open files",
     "nproc": "Max processes",
@@ -138,10 +141,24 @@ def _rate(found: Findings, name: str, asked: int) -> Control:
 
 
 def _disk(found: Findings, asked: int) -> Control:
-    """Whether the storage driver has the size: a command sees that of the whole disk only."""
+    """The size that the storage driver has, of which a command sees that of the whole disk only;
+    and that of the workspace, as a command sees it."""
     options = found.host_config.get("StorageOpt")
     size = options.get("size") if isinstance(options, dict) else None
-    return control("disk", asked, size, "the engine: StorageOpt", ok=number(size) == asked)
+    repository = found.spec.repository
+    if repository is None or repository.mode != "copy":
+        return control("disk", asked, size, "the engine: StorageOpt", ok=number(size) == asked)
+    seen = found.view.paths.get(repository.mount_point)
+    has = 0 if seen is None else seen.bytes
+    ok = 0 < has <= asked + asked // 16 + _DISK_OVERHEAD
+    rest = "a read-only root" if size is None else f"{size} of StorageOpt"
+    if size is None:
+        ok = ok and found.spec.security.read_only_root is True
+    else:
+        ok = ok and number(size) == asked
+    shown = f"{has} bytes of workspace, {rest}"
+    where = f"a command's statfs: {repository.mount_point}; the engine: StorageOpt"
+    return control("disk", asked, shown, where, ok=ok)
 
 
 def _ulimits(found: Findings) -> Iterator[Control]:
