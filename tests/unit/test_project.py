@@ -1,0 +1,117 @@
+"""The project's own files say what its targets do, and its public names have types."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+USE = '''
+"""A client of the public interface, as a user would type it."""
+
+import ringfence
+from ringfence import ExecResult, Repository, SandboxSpec, Usage, sync
+
+
+async def main(spec: SandboxSpec) -> bytes:
+    async with ringfence.open(spec, limits={"memory": "1GiB"}, lifetime="1h") as sandbox:
+        result: ExecResult = await sandbox.exec(["true"], timeout="5m", env={"A": None})
+        async with sandbox.spawn(["cat"], pty=True) as process:
+            await process.write(b"x")
+            async for chunk in process.stdout:
+                print(chunk.decode())
+        await sandbox.files.write("/tmp/x", "text")
+        usage: Usage = await sandbox.usage()
+        print(result.check().usage.max_rss, usage.memory, sandbox.receipt.gaps)
+        return await sandbox.workspace.patch()
+
+
+async def others() -> None:
+    found = await ringfence.run(["true"], repository=Repository(path="."))
+    print(found.result.ok, found.receipt["seccomp"].enforced)
+    async with ringfence.pool(SandboxSpec(), size=2) as pool, pool.acquire() as member:
+        await member.exec(shell="true")
+    for info in await ringfence.list_sandboxes(labels={"a": "b"}):
+        await ringfence.delete_sandbox(info.id)
+    async for name, usage in ringfence.usages():
+        print(name, usage.memory)
+
+
+def blocking() -> str:
+    with sync.open(image="busybox") as sandbox:
+        code: int | None = sandbox.exec(["true"]).exit_code
+        data: bytes = sandbox.files.read("/etc/passwd")
+        return f"{code}{data!r}{[info.id for info in sync.list_sandboxes()]}"
+'''
+WRONG = """
+import ringfence
+
+
+async def main() -> None:
+    async with ringfence.open() as sandbox:
+        sandbox.exce(["true"])
+        await sandbox.exec(["true"], timeout=[1])
+"""
+
+
+def mypy(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def test_the_public_interface_has_types_for_strict_users(tmp_path: Path) -> None:
+    """mypy --strict accepts a client, and finds a wrong name and a wrong type."""
+    (tmp_path / "use.py").write_text(USE)
+    done = mypy(tmp_path / "use.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "wrong.py").write_text(WRONG)
+    done = mypy(tmp_path / "wrong.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert '"exce"' in done.stdout
+    assert "arg-type" in done.stdout
+
+
+def test_the_package_says_that_it_is_typed_and_what_it_needs() -> None:
+    assert (ROOT / "src" / "ringfence" / "py.typed").exists()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+    assert project["license"] == "Apache-2.0"
+    assert set(project["entry-points"]["ringfence.backends"]) == {"docker", "process", "mock"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "Makefile"],
+)
+def test_a_project_has_its_papers(name: str) -> None:
+    assert (ROOT / name).stat().st_size > 200
+
+
+def test_every_target_runs_programs_that_exist() -> None:
+    """What a target of the Makefile names below scripts/ is there and can be executed."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+    assert {"demo", "check", "test", "test-short", "soak", "bench"} <= set(targets)
+    programs = set(re.findall(r"\bscripts/[\w.]+", makefile))
+    assert programs
+    for program in programs:
+        assert (ROOT / program).is_file(), program
+        assert program.endswith(".py") or os.access(ROOT / program, os.X_OK), program
+
+
+def test_ci_runs_check_and_test() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["check", "test"]
+    assert "CI=" in script
