@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _BUSY_SECONDS = 10.0
@@ -14,12 +14,14 @@ _of_parents: list["Kept"] = []
 class Kept:
     """One connection of this process, opened when it is needed and used by one thread at a time.
 
-    pid: the process that it belongs to; a forked one must not touch it.
+    prepare: called with each connection that was opened, and the path. pid: the process that it
+    belongs to; a forked one must not touch it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection, Path], None]) -> None:
         self.pid = os.getpid()
         self._path = path
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -27,7 +29,7 @@ class Kept:
     def after_fork(self) -> "Kept":
         """A new one for a forked process. The old one is never closed there: it is its parent's."""
         _of_parents.append(self)
-        return Kept(self._path)
+        return Kept(self._path, self._prepare)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -52,6 +54,7 @@ class Kept:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_mode = WAL")
+            self._prepare(connection, self._path)
         except BaseException:
             connection.close()
             raise

@@ -1,11 +1,11 @@
 """The ledger's file: SQLite in the state directory, safe between processes and after a crash."""
 
 import contextlib
+import functools
 import json
 import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,29 @@ PRAGMA user_version = {VERSION};
 """
 
 
-_shared: "weakref.WeakValueDictionary[Path, Ledger]" = weakref.WeakValueDictionary()
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make or upgrade the tables of a file that was just opened."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > VERSION:
+        raise StateError(
+            f"{path} was written by a newer Ringfence (version {found} of the ledger):"
+            " upgrade this one",
+            op="ledger",
+        )
+    if found == 1:
+        _upgrade(connection)
+    elif found < VERSION:
+        connection.executescript(_SCHEMA)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """From version 1, which knew the ends by the clock that can be set only."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+            connection.execute("ALTER TABLE sandboxes ADD COLUMN due REAL")
+            connection.execute("ALTER TABLE sandboxes ADD COLUMN due_boot TEXT")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 class Ledger:
@@ -51,33 +73,14 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kept = Kept(path)
-        with self._transaction() as connection:
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found > VERSION:
-                raise StateError(
-                    f"{path} was written by a newer Ringfence (version {found} of the ledger):"
-                    " upgrade this one",
-                    op="ledger",
-                )
-            if found == 1:
-                self._upgrade(connection)
-            elif found < VERSION:
-                connection.executescript(_SCHEMA)
-
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
-        """From version 1, which knew the ends by the clock that can be set only."""
-        connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-            connection.execute("ALTER TABLE sandboxes ADD COLUMN due REAL")
-            connection.execute("ALTER TABLE sandboxes ADD COLUMN due_boot TEXT")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        self._kept = Kept(path, _prepare)
+        with self._transaction():
+            pass
 
     @classmethod
     def default(cls) -> "Ledger":
         """The ledger of this user's state directory, one object for all who hold it."""
-        path = state_directory() / "ledger.sqlite"
-        return _shared.get(path) or _shared.setdefault(path, cls(path))
+        return _at(state_directory() / "ledger.sqlite")
 
     def add(
         self, record: Record, *, owner: Owner | None, workspace: Mapping[str, Any] | None = None
@@ -195,3 +198,8 @@ class Ledger:
             " RINGFENCE_STATE_DIR",
             op="ledger",
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _at(path: Path) -> Ledger:
+    return Ledger(path)

@@ -4,6 +4,7 @@ A **hierarchy** is one mounted cgroup file system: one per controller (or a few)
 for all in version 2; a hybrid machine has both. A **place** is a process's directory in one.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Place:
     directory: str
 
 
+@functools.lru_cache(maxsize=4)
 def hierarchies(mountinfo: str) -> tuple[Hierarchy, ...]:
     """The cgroup file systems in the text of /proc/self/mountinfo."""
     found = []

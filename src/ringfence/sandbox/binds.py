@@ -88,7 +88,7 @@ async def prepare(
         Bind(str(check_source(mount.source)), mount.destination, mount.read_only)
         for mount in granted.mounts
     ]
-    checked = await asyncio.to_thread(_identities, mounts)
+    checked = await asyncio.to_thread(_identities, mounts) if mounts else {}
     if granted.repository is None:
         return Prepared(tuple(mounts), checked=checked)
     made = given

@@ -1,8 +1,10 @@
 """The ledger keeps what must be found again, and lets one of two racing words win."""
 
+import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,37 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert entry.due is None
     assert entry.expired()
     assert Ledger(path).get("rf-one").record.id == "rf-one"
+
+
+def test_a_ledger_goes_on_when_its_file_was_removed(ledger: Ledger) -> None:
+    ledger.add(a_record("before"), owner=None)
+    for path in ledger.path.parent.glob("ledger.sqlite*"):
+        path.unlink()
+    assert ledger.live() == []
+    ledger.add(a_record("after"), owner=None)
+    assert [entry.record.id for entry in Ledger(ledger.path).live()] == ["after"]
+
+
+def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger) -> None:
+    ledger.add(a_record("parents"), owner=None)
+    child = os.fork()
+    if child == 0:
+        try:
+            ledger.add(a_record("childs"), owner=None)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    ledger.end("parents", "deleted")
+    assert [entry.record.id for entry in ledger.live()] == ["childs"]
+
+
+def test_threads_take_turns_at_one_connection(ledger: Ledger) -> None:
+    def work(number: int) -> None:
+        ledger.add(a_record(f"rf-{number}"), owner=None)
+        ledger.end(f"rf-{number}", "deleted")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert ledger.live() == []
+    assert len(ledger.all()) == 40

@@ -88,14 +88,15 @@ def selection(root: Path, user: User, source: Path = Path("/etc")) -> Path:
 
 
 def _name(files: dict[str, str], source: Path) -> str:
-    told = hashlib.sha256(repr(sorted(files.items())).encode())
+    told = [repr(sorted(files.items()))]
+    top = str(source)
     for name in COPIED:
         try:
-            status = os.lstat(source / name)
+            status = os.lstat(f"{top}/{name}")
         except OSError:
             continue
-        told.update(f"{name}:{status.st_mtime_ns}:{status.st_size}:{status.st_ino};".encode())
-    return told.hexdigest()[:24]
+        told.append(f"{name}:{status.st_mtime_ns}:{status.st_size}:{status.st_ino};")
+    return hashlib.sha256("".join(told).encode()).hexdigest()[:24]
 
 
 def _make(path: Path, files: dict[str, str], source: Path) -> None:
