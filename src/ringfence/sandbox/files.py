@@ -163,6 +163,7 @@ class Files:
         user: User,
         progress: Progress | None,
     ) -> int:
+        _check_mode(op, mode)
         with self._context.operation(op):
             who = await self._context.cred(user)
             sent = data if progress is None else counted(data, progress)
@@ -295,6 +296,7 @@ class Files:
         self, path: Path, *, mode: int = 0o755, parents: bool = False, user: User = None
     ) -> None:
         """Make a directory; with `parents` also those above it, and one that exists is fine."""
+        _check_mode("files.mkdir", mode)
         with self._context.operation("files.mkdir"):
             who = await self._context.cred(user)
             await self._context.session.files.mkdir(path, who, mode=mode, parents=parents)
@@ -322,7 +324,8 @@ class Files:
             return await self._context.session.files.copy(path, to, who, recursive=recursive)
 
     async def chmod(self, path: Path, mode: int, *, user: User = None) -> None:
-        """Set the permission bits."""
+        """Set the permission bits. InvalidSpecError for set-id bits, which nothing gets."""
+        _check_mode("files.chmod", mode)
         with self._context.operation("files.chmod"):
             await self._context.session.files.chmod(path, await self._context.cred(user), mode)
 
@@ -389,6 +392,16 @@ class Files:
 
 def _text(path: Path) -> str:
     return path if isinstance(path, str) else os.fsdecode(path)
+
+
+def _check_mode(op: str, mode: int) -> None:
+    if mode & ~0o1777:
+        raise InvalidSpecError(
+            f"mode: {mode:#o} is more than permission bits: set-user-id and set-group-id are not"
+            " given",
+            op=op,
+            context={"fields": ["mode"]},
+        )
 
 
 def _check_size(op: str, path: Path, size: int, limit: int | None) -> None:

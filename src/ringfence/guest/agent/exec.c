@@ -187,6 +187,8 @@ static void main_ended(struct exec *exec, const struct report *report)
 	input_end(exec);
 	if (exec->reason == REASON_TIMEOUT && !report->empty)
 		exec_kill(exec, REASON_TIMEOUT);
+	else if (exec->reason == REASON_TIMEOUT && !(features() & FEATURE_SUBREAPER))
+		exec->killing = true;  /* what it left is nobody's child: hunted once its supervisor has ended */
 }
 
 static void started(struct exec *exec, u32 pid)
