@@ -1,0 +1,137 @@
+"""A Docker Engine of the tests' own, whose data is on btrfs: sizes that hold, and ends that come.
+
+Beside the machine's daemon, in a network namespace of its own: a daemon without a bridge removes
+the one that it finds.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .conftest import missing, require_docker, require_root
+from .images import BUSYBOX
+
+TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SECONDS = 60.0
+
+
+class Daemon:
+    """A dockerd whose files are all in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.url = f"unix://{directory}/e.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        here = self.directory
+        for name in ("pid", "e.sock"):
+            (here / name).unlink(missing_ok=True)
+        (here / "daemon.json").write_text("{}")
+        args = ["--config-file", "daemon.json", "--data-root", "data", "--exec-root", "exec"]
+        args = [str(here / arg) if not arg.startswith("--") else arg for arg in args]
+        with (here / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--net", "dockerd", *args, "--pidfile", str(here / "pid"), "-H", self.url,
+                 "--bridge=none", "--iptables=false"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "PATH": TOOLS},
+            )  # fmt: skip
+        end = time.monotonic() + SECONDS
+        while not self._answers():
+            assert self.process.poll() is None, (here / "log").read_text()[-2000:]
+            assert time.monotonic() < end, "dockerd did not answer"
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            self.docker("version")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def docker(self, *args: str) -> str:
+        """What Docker's own command prints when it asks this daemon."""
+        return subprocess.run(
+            ["docker", "-H", self.url, *args],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        ).stdout.strip()
+
+    def end(self) -> None:
+        """End it and wait until it is gone. Idempotent."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(SECONDS)
+            self.process = None
+
+    def kill(self) -> None:
+        """End it as a crash does: what it started runs on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(SECONDS)
+            self.process = None
+
+
+@contextmanager
+def private_daemon() -> Iterator[Daemon]:
+    """One that runs and has the image BUSYBOX; nothing of it is left afterwards. Skips (CI: fails)
+    where it cannot be."""
+    require_docker(BUSYBOX)
+    require_root()
+    for tool in ("dockerd", "mkfs.btrfs"):
+        if shutil.which(tool, path=TOOLS) is None:
+            missing(f"there is no {tool}")
+    directory = Path(tempfile.mkdtemp(prefix="rfd"))
+    disk, data = directory / "disk", directory / "data"
+    data.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(2**29)
+    started = Daemon(directory)
+    try:
+        run("mkfs.btrfs", "-q", str(disk))
+        run("mount", "-o", "loop", str(disk), str(data))
+        started.start()
+        saved = directory / "image.tar"
+        run("docker", "save", "-o", str(saved), BUSYBOX)
+        started.docker("load", "-i", str(saved))
+        yield started
+    finally:
+        started.end()
+        end_all_of(directory)
+        subprocess.run(
+            ["umount", "-R", str(data)], check=False, env={"PATH": TOOLS}, capture_output=True
+        )
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def run(*args: str) -> None:
+    subprocess.run(args, check=True, env={"PATH": TOOLS}, capture_output=True, timeout=60)
+
+
+def end_all_of(directory: Path) -> None:
+    """Kill what a daemon left running, known by `directory` in its arguments; wait for its end."""
+    end = time.monotonic() + SECONDS
+    while left := list(processes_of(directory)):
+        assert time.monotonic() < end, f"{left} do not end"
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def processes_of(directory: Path) -> Iterator[int]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(directory).encode() in path.read_bytes():
+                yield int(path.parent.name)
