@@ -62,6 +62,16 @@ class GitDirectory:
             return text
         return text if _ID.fullmatch(text) else None
 
+    def state(self) -> tuple[object, ...]:
+        """All that decides what a repository made of it holds: two looks that give the same saw
+        the same history and the same index."""
+        index = self.own / "index"
+        status = index.lstat() if index.exists() else None
+        seen = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        objects = str(self.common.resolve())
+        references = sorted(self.references().items())
+        return (objects, self.sha256, self.head(), references, seen, _text(self.common / "shallow"))
+
 
 def find(root: Path) -> tuple[GitDirectory | None, str | None]:
     """The repository whose work tree is `root`; else None, with the reason when one is in sight.

@@ -13,7 +13,7 @@ from ringfence.errors import (
 )
 from ringfence.spec import Repository
 from ringfence.workspace import history, manifest, mounts, shared, sources
-from ringfence.workspace.entries import Entry, entry_of
+from ringfence.workspace.entries import FILE, Entry, entry_of
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.plan import Plan, build_history, look
 from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
@@ -172,20 +172,53 @@ class _Work:
         return mount(prepared, (layer.path,), self.whom, self.repository.size, owners)
 
     def farm(self) -> shared.Layer:
-        """Stage the selected files and the repository made for them into a frozen layer."""
-        layer = shared.create(self.directory)
+        """The selected files and the repository made for them as a frozen layer: the one that was
+        kept when nothing differs, else staged anew."""
         ownership = self.ownership() if self.masks_modes else Ownership()
-        root, target = self.found.source.open(), open_root(layer.tree)
+        root = self.found.source.open()
+        try:
+            if not self._keeps(ownership):
+                return self._staged(root, ownership)[0]
+            before = self._around(root)
+            stamp = manifest.stamp(self.found.selection.entries, before)
+            if (kept := shared.take(self.directory, stamp)) is not None:
+                return kept
+            layer, linked = self._staged(root, ownership)
+            if not linked or self._around(root) != before:
+                return layer
+            return shared.keep(layer, stamp, self.found.source.root)
+        finally:
+            os.close(root)
+
+    def _staged(self, root: int, ownership: Ownership) -> tuple[shared.Layer, bool]:
+        layer = shared.create(self.directory)
+        target = open_root(layer.tree)
         try:
             staged = stage(root, self.found.selection.entries, target, ownership=ownership)
             if build_history(self.repository, self.found, layer.tree / ".git"):
                 own(layer.tree / ".git", ownership.owner or self.stored, self.whom.privileged)
             dress(target, root_entry(root), ownership)
         finally:
-            os.close(root)
             os.close(target)
-        manifest.write(layer.entries, staged)
-        return layer
+        manifest.write(layer.entries, staged.entries)
+        return layer, staged.linked
+
+    def _keeps(self, ownership: Ownership) -> bool:
+        """Whether the layer may be kept: not that of a clone, which goes with its workspace, nor
+        one with copies, which do not follow their originals."""
+        if self.found.source.cloned or not ownership.keeps:
+            return False
+        return not any(e.mode & 0o7000 and e.kind == FILE for e in self.found.selection.entries)
+
+    def _around(self, root: int) -> list[object]:
+        """What decides, besides the entries, how the layer comes out."""
+        found, spec, status = self.found, self.repository, os.fstat(root)
+        facts: list[object] = [str(found.source.root), self.stored, self.whom.privileged]
+        facts += [status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns]
+        if found.repository is not None:
+            facts += [found.history, found.repository.state(), sorted(found.hidden)]
+            facts += [spec.include, spec.exclude, spec.secrets_excluded, spec.subpath]
+        return facts
 
     def restored(self, start: Path) -> shared.Layer:
         """A frozen layer of a snapshot's files, which have the owners that commands see."""
@@ -195,7 +228,7 @@ class _Work:
         with Layers([start]) as kept:
             target = open_root(layer.tree)
             try:
-                staged = stage(kept.bottom, list(_everything(kept)), target)
+                staged = stage(kept.bottom, list(_everything(kept)), target).entries
                 dress(target, root_entry(kept.bottom), Ownership())
             finally:
                 os.close(target)
@@ -340,7 +373,7 @@ def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: boo
         target = open_root(tree)
         try:
             ownership = owners.ownership if owners.maps else Ownership()
-            staged = stage(top.bottom, entries, target, ownership=ownership, links=False)
+            staged = stage(top.bottom, entries, target, ownership=ownership, links=False).entries
             dress(target, root_entry(top.bottom), ownership)
         finally:
             os.close(target)

@@ -1,12 +1,15 @@
 """Frozen trees that several workspaces stand on: each lives while one of them uses it.
 
 A layer is a directory `TOKEN` of the store: `tree` (the files), `entries` (their record) and
-`users` (one empty file per workspace). The last one to let go removes it.
+`users` (one empty file per workspace). The last one to let go removes it, unless it is kept for the
+next workspace of the same repository: then it is named by a digest of all that was chosen, and
+`origin` links to the repository. One is kept for each repository, `_KEPT` in all, for a day.
 """
 
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from pathlib import Path
 from ringfence.workspace.mounts import clear
 
 STORE = ".layers"
+_KEPT = 4
+_KEPT_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +62,65 @@ def use(layer: Layer, directory: Path) -> None:
         (layer.path / "users" / directory.name).touch()
 
 
+def keep(layer: Layer, stamp: str, origin: Path) -> Layer:
+    """Keep a finished layer for `take`; where it is from now on.
+
+    origin: the repository. When another one was kept under that stamp meanwhile, it stays as it is.
+    """
+    with _locked(layer.path.parent):
+        target = layer.path.with_name(stamp)
+        if target.exists():
+            return layer
+        (layer.path / "origin").symlink_to(origin)
+        layer.path.rename(target)
+    return Layer(target)
+
+
+def take(directory: Path, stamp: str) -> Layer | None:
+    """The layer that was kept under that stamp, used by the workspace `directory` from now on."""
+    layer = Layer(store_of(directory) / stamp)
+    if not layer.path.is_dir():
+        return None
+    with _locked(store_of(directory)):
+        if not layer.path.is_dir():
+            return None
+        (layer.path / "users" / directory.name).touch(exist_ok=False)
+        os.utime(layer.path)
+    return layer
+
+
 def release(directory: Path) -> None:
     """Let go of every layer that the workspace `directory` uses; remove those nobody uses."""
     store = store_of(directory)
     if not store.is_dir():
         return
     with _locked(store):
+        unused = []
         for path in store.iterdir():
-            user = path / "users" / directory.name
-            if not user.exists():
-                continue
-            user.unlink()
+            (path / "users" / directory.name).unlink(missing_ok=True)
             if not any((path / "users").iterdir()):
-                clear(path)
+                unused.append(path)
+        for path in _superfluous(unused):
+            clear(path)
+
+
+def _superfluous(unused: list[Path]) -> Iterator[Path]:
+    """Those that are not kept any more."""
+    seen: set[Path] = set()
+    oldest = time.time() - _KEPT_SECONDS
+    for path in sorted(unused, key=lambda path: path.stat().st_mtime, reverse=True):
+        link = path / "origin"
+        origin = link.readlink() if link.is_symlink() else None
+        if (
+            origin is None
+            or origin in seen
+            or len(seen) == _KEPT
+            or path.stat().st_mtime < oldest
+            or not origin.is_dir()
+        ):
+            yield path
+        else:
+            seen.add(origin)
 
 
 @contextmanager

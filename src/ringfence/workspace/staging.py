@@ -11,9 +11,11 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ringfence.errors import StateError
 from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_directory, open_regular
@@ -29,6 +31,8 @@ from ringfence.workspace.failures import failed, shown
 DEEPEST = 4000
 """Bytes of the longest path that a layer may hold to be copied."""
 _FICLONE = 0x40049409
+_THREADS = 4
+_FEW = 1000
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -68,6 +72,7 @@ class _Stage:
         self.links = links and ownership.keeps
         self.reflinks = True
         self.root_user = os.geteuid() == 0
+        self.path = "."
         self._open: tuple[str, int, int] | None = None
 
     @contextmanager
@@ -89,60 +94,87 @@ class _Stage:
             os.close(self._open[2])
             self._open = None
 
+    def group(self, directory: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Put the files and links of one directory, which is there, into the copy."""
+        self.path = directory or "."
+        staged: list[Entry] = []
+        linked: dict[str, Entry] = {}
+        with self.parents(directory) as (source, target):
+            for entry in entries:
+                self.path = entry.path
+                name = entry.path.rpartition("/")[2]
+                if self._links(entry) and self._link(name, source, target):
+                    linked[name] = entry
+                else:
+                    staged.append(self.add(entry))
+            if linked:
+                self._verify(linked, target)
+        return [*linked.values(), *staged]
+
+    def _links(self, entry: Entry) -> bool:
+        return self.links and entry.kind == FILE and entry.mode & 0o7000 == 0
+
+    def _link(self, name: str, source: int, target: int) -> bool:
+        try:
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            self.links = False
+        return self.links
+
+    def _verify(self, linked: dict[str, Entry], target: int) -> None:
+        """Whether the names that were linked are the files that were chosen: one listing tells it
+        of all, since a link never leaves its file system."""
+        with os.scandir(target) as found:
+            inodes = {there.name: there.inode() for there in found}
+        for name, entry in linked.items():
+            if inodes.get(name) != entry.inode:
+                self.path = entry.path
+                raise OSError(errno.ESTALE, "it was replaced meanwhile")
+
     def add(self, entry: Entry) -> Entry:
+        """Put one entry into the copy, never as a hard link."""
         directory, _, name = entry.path.rpartition("/")
         with self.parents(directory) as (source, target):
             if entry.kind == DIRECTORY:
                 os.mkdir(name, 0o700, dir_fd=target)
                 return entry
             if entry.kind == FILE:
-                self._file(entry, name, source, target)
+                status = self._copy(entry, name, source, target)
             else:
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
                 self._own(entry, name, target)
-            status = os.stat(name, dir_fd=target, follow_symlinks=False)
+                status = os.stat(name, dir_fd=target, follow_symlinks=False)
         staged = entry_of(entry.path, status)
         if staged is None or staged.kind != entry.kind:
             raise OSError(errno.ESTALE, "it became another kind of file")
         return staged
 
-    def _file(self, entry: Entry, name: str, source: int, target: int) -> None:
-        plain = entry.mode & 0o7000 == 0
-        if self.links and plain:
-            try:
-                os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                self.links = False
-            else:
-                status = os.stat(name, dir_fd=target, follow_symlinks=False)
-                if (status.st_dev, status.st_ino) != (entry.device, entry.inode):
-                    raise OSError(errno.ESTALE, "it was replaced meanwhile")
-                return
-        self._copy(entry, name, source, target)
-
-    def _copy(self, entry: Entry, name: str, source: int, target: int) -> None:
+    def _copy(self, entry: Entry, name: str, source: int, target: int) -> os.stat_result:
         reader = open_regular(source, name)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             writer = os.open(name, flags, 0o600, dir_fd=target)
             try:
-                self._fill(reader, writer)
+                self._fill(reader, writer, entry.size)
                 if self.root_user:
                     os.fchown(writer, *self.ownership.of(entry))
                 os.fchmod(writer, self.ownership.mode(entry))
                 os.utime(writer, ns=(entry.mtime, entry.mtime))
+                written = os.fstat(writer)
             finally:
                 os.close(writer)
             after = entry_of(entry.path, os.fstat(reader))
-            if after is None or not same_content(entry, after):
+            if after is None or not same_content(entry, after) or written.st_size != entry.size:
                 raise OSError(errno.ESTALE, "it changed while it was copied")
         finally:
             os.close(reader)
+        return written
 
-    def _fill(self, reader: int, writer: int) -> None:
-        if self.reflinks:
+    def _fill(self, reader: int, writer: int, size: int) -> None:
+        """Write so many bytes of one file into another, fewer when there are fewer."""
+        if self.reflinks and size:
             try:
                 fcntl.ioctl(writer, _FICLONE, reader)
             except OSError as error:
@@ -152,8 +184,8 @@ class _Stage:
             else:
                 return
         try:
-            while os.copy_file_range(reader, writer, 1 << 30):
-                pass
+            while size > 0 and (done := os.copy_file_range(reader, writer, size)):
+                size -= done
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
@@ -182,6 +214,14 @@ class _Stage:
         return staged
 
 
+class Staged(NamedTuple):
+    """entries: as they are in the copy, each directory before what it holds. linked: whether every
+    file is a hard link of its original, and so the same file."""
+
+    entries: list[Entry]
+    linked: bool
+
+
 def stage(
     root: int,
     entries: Sequence[Entry],
@@ -189,31 +229,84 @@ def stage(
     *,
     ownership: Ownership | None = None,
     links: bool = True,
-) -> list[Entry]:
+) -> Staged:
     """Put `entries` of the tree `root` into the empty directory `target` (both descriptors).
 
-    links: hard links where they are possible. Gives the entries as they are there. Errors:
-    StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is full,
-    InvalidSpecError for what cannot be read; each names the path. What was made stays: the caller
-    removes the directory. It blocks.
+    links: hard links where they are possible; each is recorded as it was chosen, so that what was
+    edited since then is told by `check_unchanged`. Large trees are copied by several threads.
+    Errors: StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is
+    full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
+    caller removes the directory. It blocks.
     """
-    work = _Stage(root, target, ownership or Ownership(), links)
-    staged: dict[str, Entry] = {}
-    path = "."
+    wanted = ownership or Ownership()
+    groups: dict[str, list[Entry]] = {}
+    directories: list[Entry] = []
+    for entry in entries:
+        if entry.kind == DIRECTORY:
+            directories.append(entry)
+        else:
+            groups.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+    directories.sort(key=lambda entry: entry.path)
+    _worked(_Stage(root, target, wanted, links), lambda work: _made(work, directories))
+    staged, linked = _filled(root, target, wanted, links, list(groups.items()))
+    done = _worked(_Stage(root, target, wanted, links), lambda work: _finished(work, directories))
+    return Staged([*done, *staged], linked)
+
+
+_Group = tuple[str, list[Entry]]
+
+
+def _filled(
+    root: int, target: int, ownership: Ownership, links: bool, groups: list[_Group]
+) -> tuple[list[Entry], bool]:
+    """Stage the files of all directories. Links are made by one thread: the file system's journal
+    takes them one after the other anyhow."""
+    many = sum(len(entries) for _, entries in groups) > _FEW
+    threads = _THREADS if many and not (links and ownership.keeps) else 1
+    works = [_Stage(root, target, ownership, links) for _ in range(threads)]
+    waiting = iter(groups)
+
+    def run(work: _Stage) -> list[Entry]:
+        staged: list[Entry] = []
+        try:
+            for directory, entries in waiting:
+                staged += work.group(directory, entries)
+        except BaseException:
+            for _ in waiting:  # the other threads find nothing more
+                pass
+            raise
+        return staged
+
+    if threads == 1:
+        found = [_worked(works[0], run)]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(lambda work: _worked(work, run), works))
+    return [entry for part in found for entry in part], all(work.links for work in works)
+
+
+def _worked(work: _Stage, run: Callable[[_Stage], list[Entry]]) -> list[Entry]:
     try:
-        by_directory = sorted(entries, key=lambda entry: entry.path.rpartition("/")[0])
-        for entry in by_directory:
-            path = entry.path
-            staged[path] = work.add(entry)
-        for entry in reversed(by_directory):
-            if entry.kind == DIRECTORY:
-                path = entry.path
-                staged[path] = work.finish(entry)
+        return run(work)
     except OSError as error:
-        raise failed(error, path, "staging the repository") from None
+        raise failed(error, work.path, "staging the repository") from None
     finally:
         work.close()
-    return list(staged.values())
+
+
+def _made(work: _Stage, directories: Sequence[Entry]) -> list[Entry]:
+    for entry in directories:
+        work.path = entry.path
+        work.add(entry)
+    return []
+
+
+def _finished(work: _Stage, directories: Sequence[Entry]) -> list[Entry]:
+    staged = []
+    for entry in reversed(directories):
+        work.path = entry.path
+        staged.append(work.finish(entry))
+    return staged[::-1]
 
 
 def root_entry(root: int) -> Entry:

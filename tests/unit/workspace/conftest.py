@@ -101,3 +101,12 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def inside(prepared: Prepared) -> Path:
     """Where the host sees what the sandbox sees."""
     return Path(prepared.binds[0].source)
+
+
+def only_kept(store: Path) -> bool:
+    """Whether no workspace uses a layer of the store, and at most one is kept for the next."""
+    layers = list(store.iterdir())
+    return len(layers) < 2 and all(
+        (layer / "origin").is_symlink() and not list((layer / "users").iterdir())
+        for layer in layers
+    )
