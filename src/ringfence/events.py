@@ -190,15 +190,17 @@ class EventBus:
             except Exception as error:
                 _report(error, event)
 
-    def stream(self) -> "EventStream":
-        """All events from now on, as an async iterator; `aclose()` it when done."""
-        return EventStream(self)
+    def stream(self, until: str | None = None) -> "EventStream":
+        """All events from now on, as an async iterator; `aclose()` it when done. until: the id of
+        the sandbox with whose Deleted or Detached it ends."""
+        return EventStream(self, until)
 
 
 class EventStream(AsyncIterator[Event]):
     """Events as they come. Holds the newest `KEPT`; `dropped` counts those that had to go."""
 
-    def __init__(self, bus: EventBus) -> None:
+    def __init__(self, bus: EventBus, until: str | None = None) -> None:
+        self._until = until
         self._events: deque[Event] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
@@ -211,6 +213,8 @@ class EventStream(AsyncIterator[Event]):
             self.dropped += 1
         self._events.append(event)
         self._arrived.set()
+        if event.sandbox_id == self._until and isinstance(event, Deleted | Detached):
+            self.close()
 
     def __aiter__(self) -> "EventStream":
         return self

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
-from ringfence.events import Detached, Extended, LimitsUpdated, Paused, Resumed
+from ringfence.events import Extended, LimitsUpdated, Paused, Resumed
 from ringfence.guest.failures import file_error
 from ringfence.guest.protocol import Failure
 from ringfence.sandbox.context import Context
@@ -234,4 +234,3 @@ async def detach(context: Context) -> None:
             sandbox_id=context.id,
         )
     await context.life.detach()
-    context.bus.publish(Detached(sandbox_id=context.id))

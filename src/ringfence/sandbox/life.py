@@ -15,7 +15,7 @@ from typing import Any
 
 from ringfence.backends.base import Instance
 from ringfence.errors import SandboxError, SandboxLostError, StateError
-from ringfence.events import Deleted, EventBus, LimitHit, Lost
+from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.records import Records
@@ -248,6 +248,7 @@ class Life:
         self.stop_watching()
         await self.session.close()
         await self._rest.aclose()
+        self.bus.publish(Detached(sandbox_id=self.id))
 
     async def extend(self, seconds: float) -> float:
         """End `seconds` from now; the end in seconds since the epoch."""

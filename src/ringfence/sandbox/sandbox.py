@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ringfence.events import Detached, Event, EventStream
+from ringfence.events import Event, EventStream
 from ringfence.sandbox import control
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, Command, OnOutputLimit, Sink
 from ringfence.sandbox.context import Context
@@ -254,9 +254,12 @@ class Sandbox:
     def events(self) -> EventStream:
         """Events from now on, as an async iterator, also of other sandboxes on the same bus.
 
-        Close it when done; it ends with the sandbox's own Deleted event.
+        Close it when done; it ends with the sandbox's own Deleted or Detached.
         """
-        return self._context.bus.stream()
+        stream = self._context.bus.stream(until=self.id)
+        if self._context.life.ended:
+            stream.close()
+        return stream
 
     async def health(self) -> Health:
         """Whether it answers, how fast, and its state. Never raises a SandboxError."""
@@ -288,10 +291,11 @@ class Sandbox:
         ended already."""
         return await control.extend(self._context, lifetime)
 
-    async def update(self, limits: Limits) -> Limits:
+    async def update(self, limits: Limits | Mapping[str, Any]) -> Limits:
         """Change limits of the running sandbox; what is None stays. All limits now in force.
-        UnsupportedError, naming what cannot be changed, before anything is."""
-        return await control.update(self._context, limits)
+        UnsupportedError, naming what cannot be changed, before anything is; InvalidSpecError."""
+        given = limits if isinstance(limits, Limits) else Limits.parse(limits)
+        return await control.update(self._context, given)
 
     async def snapshot(self) -> Snapshot:
         """Keep the present state of its workspace; `open(snapshot=digest)` starts from it.
@@ -323,7 +327,6 @@ class Sandbox:
         """What leaving its `async with` does: detach a detached sandbox, delete another one."""
         if self.spec.detached:
             await self._context.life.detach()
-            self._context.bus.publish(Detached(sandbox_id=self.id))
         else:
             await self._context.life.delete(grace)
 

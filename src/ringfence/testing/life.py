@@ -323,6 +323,7 @@ class LifeChecks(Checks):
             limits = await sandbox.update(Limits(timeout=0.2))
             assert limits.timeout == 0.2
             assert (await sandbox.exec(["sleep", "300"])).reason is Reason.TIMEOUT
+            assert (await sandbox.update({"timeout": "5m"})).timeout == 300
             if "disk" not in features.limits:
                 with pytest.raises(ringfence.UnsupportedError, match="disk"):
                     await sandbox.update(Limits(disk=2**24))
@@ -338,8 +339,8 @@ class LifeChecks(Checks):
         assert [n for n in names if n.startswith("Exec")] == ["ExecStarted", "ExecEnded"]
         (ended,) = [event for event in sandbox.history if event.name == "ExecEnded"]
         assert ended.to_dict()["exit_code"] == 4
-        assert (await anext(stream)).name == "ExecStarted"
-        await stream.aclose()
+        told = [event.name async for event in stream]
+        assert (told[0], told[-1]) == ("ExecStarted", "Deleted")
 
     async def test_a_limit_that_was_hit_is_an_event(self, sandbox: ringfence.Sandbox) -> None:
         """A timeout is told as LimitHit."""

@@ -2,6 +2,10 @@
 
 import asyncio
 
+import pytest
+
+import ringfence
+from ringfence.backends.mock import MockBackend
 from ringfence.events import KEPT, Deleted, EventBus, Lost
 
 
@@ -47,3 +51,30 @@ def test_an_event_is_data() -> None:
     """Its dictionary holds its name."""
     event = Deleted(sandbox_id="x", at=1.0, reason="idle")
     assert event.to_dict() == {"event": "Deleted", "sandbox_id": "x", "at": 1.0, "reason": "idle"}
+
+
+async def test_the_stream_of_a_sandbox_ends_with_it() -> None:
+    """Its Deleted is the last event, whatever comes on the same bus; afterwards there is none."""
+    bus = ringfence.EventBus()
+    async with ringfence.open(backend=MockBackend(), events=bus) as other:
+        async with ringfence.open(backend=MockBackend(), events=bus) as sandbox:
+            stream = sandbox.events()
+        await other.exec(["true"])
+        names = [event.name async for event in stream]
+        assert names == ["Deleted"]
+        assert [event async for event in sandbox.events()] == []
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_leaving_a_detached_sandbox_is_told_once(by_name: bool) -> None:
+    """And it ends the stream of whoever held it; one that was deleted was not left."""
+    mock = MockBackend()
+    async with ringfence.open(backend=mock, detached=True, lifetime=60) as sandbox:
+        stream = sandbox.events()
+        if by_name:
+            await sandbox.detach()
+    assert [event.name async for event in stream] == ["Detached"]
+    assert [event.name for event in sandbox.history].count("Detached") == 1
+    async with ringfence.open(id=sandbox.id, backend=mock) as again:
+        await again.delete()
+    assert again.history[-1].name == "Deleted"
