@@ -76,11 +76,23 @@ class Daemon:
             self.process = None
 
     def kill(self) -> None:
-        """End it as a crash does: what it started runs on."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(SECONDS)
-            self.process = None
+        """End it and its containerd as a crash does: what they started runs on."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait(SECONDS)
+        self.process = None
+        supervisors = [pid for pid in processes_of(self.directory) if name_of(pid) == "containerd"]
+        for pid in supervisors:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + SECONDS
+        while any(name_of(pid) == "containerd" for pid in supervisors):
+            assert time.monotonic() < end, "containerd does not end"
+            time.sleep(0.05)
+        for path in (self.directory / "exec" / "containerd").glob("containerd.*"):
+            if path.suffix in (".pid", ".sock"):
+                path.unlink()
 
 
 @contextmanager
@@ -135,3 +147,11 @@ def processes_of(directory: Path) -> Iterator[int]:
         with contextlib.suppress(OSError):
             if str(directory).encode() in path.read_bytes():
                 yield int(path.parent.name)
+
+
+def name_of(pid: int) -> str:
+    """The kernel's name of a process, "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
