@@ -1,5 +1,11 @@
-"""Build hook: compile the guest agent into the wheel, or beside the sources for an editable one."""
+"""Build hook: compile the guest agent into the wheel, or beside the sources for an editable one.
 
+RINGFENCE_WHEEL_MACHINE=aarch64 makes the wheel for that machine; with RINGFENCE_WHEEL_PLATFORM it
+has that platform in its tag (scripts/wheels), else this system's own.
+"""
+
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +18,14 @@ class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs src/ringfence/guest/build.py and adds what it made."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
-        """Compile, and mark the wheel as one for this machine."""
+        """Compile, and mark the wheel as one for this machine and any Python 3."""
         if self.target_name != "wheel":
             return
+        machine = os.environ.get("RINGFENCE_WHEEL_MACHINE", platform.machine())
+        system = os.environ.get("RINGFENCE_WHEEL_PLATFORM", f"linux_{machine}")
         script = Path(self.root, "src/ringfence/guest/build.py")
-        subprocess.run([sys.executable, str(script), "--quiet"], check=True)
+        command = [sys.executable, str(script), "--quiet", "--machine", machine]
+        subprocess.run(command, check=True)
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
-        build_data["artifacts"].append("src/ringfence/guest/bin/*")
+        build_data["tag"] = f"py3-none-{system}"
+        build_data["artifacts"].append(f"src/ringfence/guest/bin/ringfence-guest-{machine}")

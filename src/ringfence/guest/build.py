@@ -1,7 +1,8 @@
-"""Compile the guest agent: `python -m ringfence.guest.build [--check] [--quiet]`.
+"""Compile the guest agent: `python -m ringfence.guest.build [--check] [--quiet] [--machine M]`.
 
 It needs nothing but the standard library, so that the wheel's build hook can run it as a script.
-The compiler is the first that works of musl-gcc, cc (both -static) and the `ziglang` package.
+The compiler is the first that works of musl-gcc, cc (both -static) and the `ziglang` package; for
+another machine than this one it is ziglang.
 """
 
 import argparse
@@ -35,16 +36,17 @@ class BuildError(Exception):
     """No compiler, or the sources do not compile."""
 
 
-def target() -> Path:
-    """Where the binary for this machine goes."""
-    return HERE / "bin" / f"ringfence-guest-{platform.machine()}"
+def target(machine: str = platform.machine()) -> Path:
+    """Where the binary for `machine` goes, a name of uname(2); this one's unless given."""
+    return HERE / "bin" / f"ringfence-guest-{machine}"
 
 
-def compilers() -> list[list[str]]:
+def compilers(machine: str = platform.machine()) -> list[list[str]]:
     """The compilers that are here, best first, as the beginning of their command lines."""
-    found = [[path] for name in ("musl-gcc", "cc") if (path := shutil.which(name))]
+    native = ("musl-gcc", "cc") if machine == platform.machine() else ()
+    found = [[path] for name in native if (path := shutil.which(name))]
     if find_spec("ziglang") is not None:
-        triple = f"{platform.machine()}-linux-musl"
+        triple = f"{machine}-linux-musl"
         found.append([sys.executable, "-m", "ziglang", "cc", "-target", triple])
     return found
 
@@ -54,35 +56,44 @@ def sources() -> list[Path]:
     return sorted(SOURCES.glob("*.c"))
 
 
-def is_fresh() -> bool:
+def is_fresh(binary: Path) -> bool:
     """Whether the binary is there and newer than all it is made of."""
-    binary = target()
     parts = [*SOURCES.glob("*.[ch]"), Path(__file__)]
     return binary.exists() and all(part.stat().st_mtime <= binary.stat().st_mtime for part in parts)
 
 
-def compile_with(compiler: Sequence[str], output: Path, extra: Sequence[str] = ()) -> str:
+def compile_with(
+    compiler: Sequence[str],
+    output: Path,
+    extra: Sequence[str] = (),
+    machine: str = platform.machine(),
+) -> str:
     """Compile to `output`; what the compiler said when it failed, else ""."""
-    build = f'-DBUILD="{platform.machine()}"'
+    build = f'-DBUILD="{machine}"'
     command = [*compiler, *_FLAGS, *extra, build, *map(str, sources()), "-o", str(output), *_LINK]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"{' '.join(compiler)}: {done.stderr.strip()}"
 
 
-def build(extra: Sequence[str] = ()) -> Path:
-    """Compile for this machine and return the binary's path. BuildError."""
-    binary = target()
+def build(extra: Sequence[str] = (), machine: str = platform.machine()) -> Path:
+    """Compile for `machine` and return the binary's path. BuildError."""
+    binary = target(machine)
     binary.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    for compiler in compilers():
+    for compiler in compilers(machine):
         with tempfile.TemporaryDirectory(dir=binary.parent, prefix=".build-") as directory:
             output = Path(directory, binary.name)
-            failure = compile_with(compiler, output, extra)
+            failure = compile_with(compiler, output, extra, machine)
             if not failure:
                 output.chmod(MODE)
                 output.replace(binary)
                 return binary
             failures.append(failure)
+    if machine != platform.machine():
+        raise BuildError(
+            f"the guest agent cannot be compiled for {machine} here: `pip install ziglang`\n"
+            + "\n".join(failures)
+        )
     raise BuildError(
         "the guest agent cannot be compiled: install musl-gcc (package musl-tools), a cc that can "
         "link static (gcc and libc6-dev), or `pip install ziglang`\n" + "\n".join(failures)
@@ -94,10 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ringfence.guest.build", description="Compile the guest.")
     parser.add_argument("--check", action="store_true", help="compile anew, warnings are errors")
     parser.add_argument("--quiet", action="store_true", help="say nothing when it went well")
+    parser.add_argument("--machine", default=platform.machine(), help="as uname -m names it")
     options = parser.parse_args(arguments)
+    binary = target(options.machine)
     try:
-        fresh = not options.check and is_fresh()
-        binary = target() if fresh else build(_STRICT if options.check else ())
+        if options.check or not is_fresh(binary):
+            build(_STRICT if options.check else (), options.machine)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -70,3 +70,13 @@ def test_a_warning_fails_the_check(copy: Path) -> None:
     done = run(copy, "--check", PATH=os.environ["PATH"])
     assert done.returncode == 1
     assert "unused" in done.stderr
+
+
+def test_for_another_machine_without_ziglang_it_names_it(copy: Path) -> None:
+    """The system's compilers are not asked for what they cannot make."""
+    done = run(copy, "--machine", "riscv64", PATH=os.environ["PATH"])
+    assert done.returncode == 1
+    assert "riscv64" in done.stderr
+    assert "ziglang" in done.stderr
+    assert "musl-gcc" not in done.stderr
+    assert not any((copy.parent / "bin").glob("ringfence-guest-*"))
