@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import ringfence
+from ringfence import Repository
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, SandboxError
+from ringfence.workspace import sources
 
 from .conftest import BOTH, DOCKER, PROCESS, keywords
 
@@ -61,6 +63,24 @@ async def test_ringfences_own_state_is_not_bound(state: Path, kind: str) -> None
     await refused(kind, state)
     (state / "sandboxes").mkdir(exist_ok=True)
     await refused(kind, state / "sandboxes", read_only=False)
+
+
+@pytest.mark.parametrize("mode", ["copy", "ro", "rw"])
+@pytest.mark.parametrize("place", ["~/.ssh", "~/.config/gh", "~/.aws/sso", "~", "/home/other"])
+async def test_a_repository_is_no_way_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, place: str
+) -> None:
+    """Credentials and whole homes are not shown as a repository either."""
+    home = tmp_path / "home"
+    for name in (".ssh", ".config/gh", ".aws/sso", "project"):
+        (home / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    if place.startswith("/home/"):
+        assert sources._forbidden(Path(place), ()) is not None
+        return
+    with pytest.raises(PolicyDeniedError):
+        sources.find(Repository(path=place, mode=mode), tmp_path / "scratch")
+    assert sources.check_root("~/project") == home / "project"
 
 
 @WHERE

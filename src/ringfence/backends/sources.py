@@ -16,15 +16,13 @@ from pathlib import Path
 
 from ringfence.backends.state import state_directory
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
+from ringfence.workspace.secrets import CREDENTIALS
 
 VARIABLE = "RINGFENCE_MOUNT_ROOTS"
 
 _KERNEL = ("/proc", "/sys", "/dev")
 _SYSTEM = ("/etc", "/run", "/boot", "/var/run", "/var/lib/docker", "/var/lib/containerd",
            "/var/lib/containers", "/var/spool/cron")  # fmt: skip
-_CREDENTIALS = (".ssh", ".gnupg", ".aws", ".azure", ".docker", ".kube", ".netrc", ".npmrc",
-                ".pypirc", ".git-credentials", ".config/gcloud", ".config/gh", ".config/git",
-                ".local/share/keyrings", ".password-store")  # fmt: skip
 
 
 def check_source(source: str | os.PathLike[str], *, daemon_root: str | None = None) -> Path:
@@ -74,7 +72,7 @@ def _refused(path: Path, daemon_root: str | None) -> str | None:
     home = Path.home()
     if path == home or path == Path("/root") or path.parent == Path("/home"):
         return "it is a whole home directory: bind the project's directory only"
-    secret = [base / name for base in {home, Path("/root")} for name in _CREDENTIALS]
+    secret = [base / name for base in {home, Path("/root")} for name in CREDENTIALS]
     return (
         _touches(path, [state_directory()], "Ringfence's own state in")
         or _touches(path, system, "the system's directory")

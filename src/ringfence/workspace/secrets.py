@@ -49,3 +49,22 @@ SECRETS: tuple[str, ...] = (
     ".vault-token",
 )
 """Patterns as in .gitignore. `exclude=["!.env"]` lets one of them in again."""
+
+CREDENTIALS: tuple[str, ...] = (
+    ".ssh",
+    ".gnupg",
+    ".aws",
+    ".azure",
+    ".docker",
+    ".kube",
+    ".netrc",
+    ".npmrc",
+    ".pypirc",
+    ".git-credentials",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/git",
+    ".local/share/keyrings",
+    ".password-store",
+)
+"""What of a home directory is never shown to a sandbox, nor anything in it."""

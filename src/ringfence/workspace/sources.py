@@ -12,6 +12,7 @@ from ringfence.spec import Repository
 from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.failures import missing, shown
 from ringfence.workspace.isolated import git
+from ringfence.workspace.secrets import CREDENTIALS
 
 _URL = re.compile(r"(?i)(file|https?|ssh)://(.+)")
 _SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:].*")
@@ -102,11 +103,14 @@ def _forbidden(place: Path, more: tuple[Path, ...]) -> str | None:
         return "choose a directory below it"
     if place == home or place in home.parents:
         return "it is, or holds, your home directory"
-    for denied in (*map(Path, _SYSTEM), *more):
+    if place.parent == Path("/home"):
+        return "it is a whole home directory"
+    credentials = [base / name for base in (home, Path("/root")) for name in CREDENTIALS]
+    for denied in (*map(Path, _SYSTEM), *more, *credentials):
         inside = place == denied or denied in place.parents
         if inside and not any(Path(ok) in (place, *place.parents) for ok in _ALLOWED):
             return f"it is in {denied}"
-        if place in denied.parents:
+        if place in denied.parents and denied not in credentials:
             return f"it holds {denied}"
     return None
 
