@@ -6,6 +6,7 @@ opening is cancelled.
 """
 
 import asyncio
+import errno
 import os
 import platform
 import secrets
@@ -18,7 +19,7 @@ from typing import Any
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Filtered, Instance, Record
 from ringfence.backends.sized import with_size
-from ringfence.errors import NotFoundError, SandboxError, StateError
+from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, StateError
 from ringfence.events import Attached, Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
@@ -98,13 +99,16 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     end_audit = _audit(where, bus, sandbox_id, spec)
     try:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
-    except BaseException as error:
+    except BaseException as raised:
         await finish(steps.aclose())
+        error = _named(raised)
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
             bus.publish(_failure(error, sandbox_id, spec))
         end_audit()
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     info = sandbox.info
     bus.publish(
         Created(
@@ -116,6 +120,19 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         )
     )
     return sandbox
+
+
+def _named(error: BaseException) -> BaseException:
+    """A full disk that a step met is ResourceExhaustedError; all else is what it is."""
+    if isinstance(error, SandboxError) or not isinstance(error, OSError):
+        return error
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return ResourceExhaustedError(
+        f"open: {error.strerror} ({error.filename}): free space there or set RINGFENCE_STATE_DIR",
+        op="open",
+        context={"errno": error.errno},
+    )
 
 
 def _audit(

@@ -223,8 +223,12 @@ class ProcessBackend:
             copy = self._directory() / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
             if not copy.exists():
                 new = copy.with_name(f".{copy.name}.{os.getpid()}")
-                shutil.copy(source, new)
-                new.rename(copy)
+                try:
+                    shutil.copy(source, new)
+                    new.rename(copy)
+                except BaseException:
+                    new.unlink(missing_ok=True)
+                    raise
         except (FileNotFoundError, PermissionError):
             return source
         return copy
