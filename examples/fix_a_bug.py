@@ -21,6 +21,7 @@ import ringfence
 from ringfence import Repository
 
 LIBRARY = "packaging==24.1"
+ARCHIVE = Path(__file__).resolve().parent.parent / ".cache/demo/packaging-24.1.tar.gz"
 BREAK = r"""--- a/src/packaging/utils.py
 +++ b/src/packaging/utils.py
 @@ -39,1 +39,1 @@
@@ -33,12 +34,15 @@ TESTS = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/
 
 
 def fetch(directory: Path) -> Path:
-    """The library's unpacked source distribution."""
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-binary", ":all:", "-d", str(directory), LIBRARY], check=True
-    )
-    with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
+    """The library's unpacked source distribution; what was downloaded is kept for the next time."""
+    if not ARCHIVE.exists():
+        ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as name:
+            pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download"]
+            command = [*pip, "--no-deps", "--no-binary", ":all:", "-d", name, LIBRARY]
+            subprocess.run(command, check=True)
+            (Path(name) / ARCHIVE.name).replace(ARCHIVE)
+    with tarfile.open(ARCHIVE) as archive:
         archive.extractall(directory, filter="data")
     return directory / LIBRARY.replace("==", "-")
 

@@ -24,6 +24,7 @@ class Facts:
     """image: None for a backend without images. memory: bytes of the machine. cpus: its cores.
     nofile: the highest hard limit of open files it can give. repository_uid, repository_gid: owner
     of the repository's directory, None without one. local: whether the daemon shares our files.
+    data_root: where a daemon keeps its data, "" for none: nothing of it is shown to a sandbox.
     """
 
     memory: int
@@ -33,3 +34,4 @@ class Facts:
     repository_uid: int | None = None
     repository_gid: int | None = None
     local: bool = True
+    data_root: str = ""

@@ -85,7 +85,11 @@ async def prepare(
     leaves nothing.
     """
     mounts = [
-        Bind(str(check_source(mount.source)), mount.destination, mount.read_only)
+        Bind(
+            str(check_source(mount.source, daemon_root=facts.data_root or None)),
+            mount.destination,
+            mount.read_only,
+        )
         for mount in granted.mounts
     ]
     checked = await asyncio.to_thread(_identities, mounts) if mounts else {}
@@ -168,6 +172,7 @@ async def _made(
         gid=whom.gid,
         privileged=whom.privileged,
         volumes=whom.volumes,
+        forbidden=(Path(facts.data_root),) if facts.data_root else (),
         start=start,
     )
 

@@ -26,7 +26,7 @@ from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
 from ringfence.sandbox.stdin import Stdin
-from ringfence.sandbox.workspace import Workspace, absent
+from ringfence.sandbox.workspace import Workspace, absent, check_whole
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -300,16 +300,19 @@ class Sandbox:
     async def snapshot(self) -> Snapshot:
         """Keep the present state of its workspace; `open(snapshot=digest)` starts from it.
 
-        StateError without a repository in mode copy, ResourceExhaustedError when the disk is full.
+        StateError without a repository in mode copy, ResourceExhaustedError when the disk is full,
+        UnsupportedError where the root file system may be written, which is not kept.
         """
+        check_whole(self._context.spec, "snapshot")
         return await self.workspace.snapshot()
 
     async def fork(self, number: int) -> "list[Sandbox]":
         """So many sandboxes like this one, whose workspaces start from its present state.
 
         Commands and what is outside the workspace are not copied. They are the caller's to end.
-        An error or a cancellation leaves none of them.
+        An error or a cancellation leaves none of them. UnsupportedError as for `snapshot`.
         """
+        check_whole(self._context.spec, "fork")
         return await self.workspace.fork(number)
 
     async def detach(self) -> None:

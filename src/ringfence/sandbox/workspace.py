@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.backends.state import state_directory
-from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.finish import finish
 from ringfence.sandbox.life import DETACHED
-from ringfence.spec import State
+from ringfence.spec import SandboxSpec, State
 from ringfence.workspace import (
     Changes,
     For,
@@ -210,6 +210,18 @@ async def _ended(tasks: "list[asyncio.Task[Sandbox]]") -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(result, BaseException):
             await result.delete(grace=0.0)
+
+
+def check_whole(spec: SandboxSpec, op: str) -> None:
+    """UnsupportedError for a root file system that may be written: it is not kept, and a part must
+    not pass for the whole."""
+    if spec.security.read_only_root is False:
+        raise UnsupportedError(
+            f"{op} keeps the workspace alone, and this sandbox may write its root file system as"
+            f" well: use sandbox.workspace.{op}() where that is enough",
+            op=op,
+            context={"fields": ["security.read_only_root"]},
+        )
 
 
 def absent() -> StateError:

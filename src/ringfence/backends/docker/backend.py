@@ -92,6 +92,7 @@ class DockerBackend:
             repository_uid=owner and owner[0],
             repository_gid=owner and owner[1],
             local=local,
+            data_root=machine.root if local else "",
         )
 
     async def create(
