@@ -182,6 +182,11 @@ class EventBus:
 
         return unsubscribe
 
+    @property
+    def heard(self) -> bool:
+        """Whether anybody subscribed."""
+        return bool(self._subscribers)
+
     def publish(self, event: Event) -> None:
         """Hand `event` to all subscribers. Never raises."""
         for subscriber in tuple(self._subscribers):

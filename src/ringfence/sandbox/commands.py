@@ -86,7 +86,9 @@ def prepare(
     """The guest's request for `command`. InvalidSpecError names the field that is wrong."""
     args = _args(command)
     kept = _output(command.output, setting.limits)
-    ulimits = {**_ulimits(setting.limits.ulimits), **_ulimits(command.ulimits or Ulimits())}
+    ulimits = _ulimits(setting.limits.ulimits)
+    if command.ulimits is not None:
+        ulimits.update(_ulimits(command.ulimits))
     user = setting.user
     request = ExecRequest(
         args=args,

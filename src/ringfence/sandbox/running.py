@@ -213,6 +213,8 @@ class Running:
 
     def _say_started(self, prepared: Prepared) -> None:
         context = self._context
+        if not context.bus.heard:
+            return
         context.bus.publish(
             ExecStarted(
                 sandbox_id=context.id,
@@ -224,18 +226,19 @@ class Running:
 
     def _say_ended(self, outcome: ExecResult) -> None:
         context = self._context
-        context.bus.publish(
-            ExecEnded(
-                sandbox_id=context.id,
-                args=outcome.args,
-                reason=str(outcome.reason),
-                exit_code=outcome.exit_code,
-                signal=outcome.signal,
-                duration=outcome.duration,
-                stdout_total=outcome.stdout_total,
-                stderr_total=outcome.stderr_total,
+        if context.bus.heard:
+            context.bus.publish(
+                ExecEnded(
+                    sandbox_id=context.id,
+                    args=outcome.args,
+                    reason=str(outcome.reason),
+                    exit_code=outcome.exit_code,
+                    signal=outcome.signal,
+                    duration=outcome.duration,
+                    stdout_total=outcome.stdout_total,
+                    stderr_total=outcome.stderr_total,
+                )
             )
-        )
         self._hits.ended(outcome)
 
 
