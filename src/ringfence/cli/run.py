@@ -8,7 +8,7 @@ import typer
 
 from ringfence.cli import output, shape
 from ringfence.cli.options import Audit, describes_a_sandbox
-from ringfence.errors import InvalidSpecError
+from ringfence.errors import InvalidSpecError, SandboxError
 from ringfence.spec import SandboxSpec
 
 
@@ -75,7 +75,7 @@ async def _run(
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
             out = await _changes(sandbox, patch, apply)
         if json:
-            usage = None if result.reason == "sandbox_lost" else await sandbox.usage()
+            usage = await _usage(sandbox)
             shown = sandbox.receipt.to_dict() if sandbox.receipt else None
             output.document(
                 {"result": shape.result(result), "usage": shape.usage(usage), "receipt": shown,
@@ -97,7 +97,15 @@ async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, A
         output.note(f"changes\n{output.escape_text(summary)}")
     if apply:
         await sandbox.workspace.apply()
-    return {"patch": found.decode("utf-8", "replace"), "applied": apply}
+    return {**shape.text("patch", found), "applied": apply}
+
+
+async def _usage(sandbox: Any) -> Any:
+    """Its usage; None where it cannot be had, or not any more."""
+    try:
+        return await sandbox.usage()
+    except SandboxError:
+        return None
 
 
 def explain(result: Any, json: bool) -> None:

@@ -14,7 +14,7 @@ def result(value: "ExecResult") -> dict[str, Any]:
     data["reason"] = str(value.reason)
     data["args"] = list(value.args)
     for name in ("stdout", "stderr"):
-        data.update(_text(name, getattr(value, name)))
+        data.update(text(name, getattr(value, name)))
         data[f"{name}_truncated"] = getattr(value, f"{name}_truncated")
     return data
 
@@ -24,7 +24,8 @@ def usage(value: "Usage | None") -> dict[str, Any] | None:
     return None if value is None else asdict(value)
 
 
-def _text(name: str, data: bytes) -> dict[str, Any]:
+def text(name: str, data: bytes) -> dict[str, Any]:
+    """Bytes under a name; what is not UTF-8 comes as base64 besides."""
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:
