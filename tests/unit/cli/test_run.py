@@ -29,7 +29,7 @@ def test_json_is_one_document_even_where_nothing_is_measured(
         (["--memory", "1parsec", "--", "true"], 125, "limits.memory"),
         (["--profile", "strikt", "--", "true"], 125, "strict"),
         (["--patch", "x", "--", "true"], 2, "--repo"),
-        (["--imag", "x", "--", "true"], 2, "--image"),
+        (["--imag", "x", "--", "true"], 2, "imag"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_starts(
