@@ -1,6 +1,7 @@
 """What is asked of a sandbox as a whole."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
 from ringfence.events import Extended, LimitsUpdated, Paused, Resumed
 from ringfence.guest.failures import file_error
-from ringfence.guest.protocol import Failure
+from ringfence.guest.protocol import Cred, Failure
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.finish import finish
 from ringfence.spec import Limits, SandboxInfo, State, Usage
@@ -18,6 +19,7 @@ from ringfence.spec.quantity import parse_duration
 _LONG_LEASE = 86400.0 * 40
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
 _ENOTDIR = 20
+_TMP = "/tmp"  # noqa: S108 - inside the sandbox, where every profile has a tmpfs
 
 
 @runtime_checkable
@@ -34,6 +36,15 @@ class Pausable(Protocol):
 
 
 @runtime_checkable
+class Countable(Protocol):
+    """An instance whose open files can be counted."""
+
+    async def open_files(self) -> int | None:
+        """How many descriptors its processes hold; None without the right to look."""
+        ...
+
+
+@runtime_checkable
 class Updatable(Protocol):
     """An instance whose limits can change while it runs."""
 
@@ -44,13 +55,17 @@ class Updatable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ok: the guest answered. latency: seconds it took, None without an answer. message: what is
-    wrong, else None."""
+    """ok: its first process lives, the guest answered, and there is room to write. state: the
+    runtime's word. latency: seconds the guest took, None without an answer. message: what is wrong,
+    else None. disk_writable: None when it was not tried. idle: seconds since the last command or
+    file operation, 0 while one goes on."""
 
     ok: bool
     state: State
     latency: float | None = None
     message: str | None = None
+    disk_writable: bool | None = None
+    idle: float | None = None
 
 
 def info(context: Context) -> SandboxInfo:
@@ -112,6 +127,17 @@ async def measure(context: Context) -> Usage:
     return found
 
 
+async def open_files(context: Context) -> int | None:
+    """See `Sandbox.open_files`."""
+    instance = context.instance
+    if not isinstance(instance, Countable):
+        raise UnsupportedError(
+            f"open_files: the {context.spec.backend} backend cannot count them", op="open_files"
+        )
+    with context.operation("open_files", uses=False):
+        return await instance.open_files()
+
+
 async def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
     """See `Sandbox.stats`."""
     while not context.life.ended:
@@ -129,13 +155,44 @@ async def health(context: Context) -> Health:
     """See `Sandbox.health`."""
     life = context.life
     if life.state is State.PAUSED:
-        return Health(False, State.PAUSED, None, "it is paused")
+        return Health(False, State.PAUSED, None, "it is paused", idle=life.idle)
     try:
         life.check("health")
+        found = await context.instance.state()
+        if found is not State.RUNNING:
+            return Health(False, found, None, f"its runtime says that it is {found}")
         latency = await context.session.ping()
     except SandboxError as error:
-        return Health(False, life.state, None, error.message)
-    return Health(True, State.RUNNING, latency)
+        return Health(False, life.state, None, error.message, idle=life.idle)
+    full = await _full(context)
+    return Health(full is None, found, latency, full, full is None, life.idle)
+
+
+async def answers(context: Context) -> bool:
+    """Whether the guest answers; nothing else is asked, so that it takes no time."""
+    try:
+        context.life.check("health")
+        await context.session.ping()
+    except SandboxError:
+        return False
+    return True
+
+
+async def _full(context: Context) -> str | None:
+    """Why nothing can be written, None when it can: tried in /tmp, asked of a workspace's disk."""
+    room = context.room()
+    if room is not None and not room.f_bavail:
+        return "no space is left in the workspace"
+    user = context.default_user
+    cred = Cred(user.uid, user.gid, user.groups)
+    path = f"{_TMP}/.ringfence-{secrets.token_hex(8)}"
+    files = context.session.files
+    try:
+        await files.write(path, cred, b"x")
+        await files.remove(path, cred)
+    except SandboxError as error:
+        return error.message
+    return None
 
 
 async def pause(context: Context) -> None:

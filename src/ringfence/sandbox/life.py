@@ -108,6 +108,11 @@ class Life:
         """Whether it is over, at least for this holder."""
         return self.state is State.EXITED
 
+    @property
+    def idle(self) -> float:
+        """Seconds since the last command or file operation; 0 while one goes on."""
+        return 0.0 if self.running else time.monotonic() - self._touched
+
     def touch(self) -> None:
         """Something was done with it: it is not idle."""
         self._touched = time.monotonic()

@@ -107,7 +107,7 @@ class Pool:
 
     async def _healthy(self, sandbox: Sandbox) -> bool:
         try:
-            if (await sandbox.health()).ok:
+            if await sandbox.answers():
                 return True
         except asyncio.CancelledError:
             self._ready.append(sandbox)

@@ -262,8 +262,19 @@ class Sandbox:
         return stream
 
     async def health(self) -> Health:
-        """Whether it answers, how fast, and its state. Never raises a SandboxError."""
+        """Whether it lives, answers, and has room to write; how fast, and how long it has been
+        idle. Never raises a SandboxError."""
         return await control.health(self._context)
+
+    async def answers(self) -> bool:
+        """Whether its guest answers, which takes a twentieth of a millisecond. Never raises a
+        SandboxError."""
+        return await control.answers(self._context)
+
+    async def open_files(self) -> int | None:
+        """How many descriptors its processes hold open, counted in /proc; None where that is not
+        to be seen. UnsupportedError where it runs on another machine."""
+        return await control.open_files(self._context)
 
     def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager[Monitor]:
         """Look at its health and usage every `interval` seconds, as long as the block:

@@ -173,6 +173,8 @@ async def test_a_container_that_is_paused_by_hand(state_directory: Path) -> None
         container = Ledger.default().get(sandbox.id).record.native
         assert await asyncio.to_thread(docker, "pause", container)
         assert await sandbox.state() is State.PAUSED
+        health = await sandbox.health()
+        assert (health.ok, health.state) == (False, State.PAUSED)
         assert await asyncio.to_thread(docker, "unpause", container)
         assert await sandbox.state() is State.RUNNING
         assert (await sandbox.exec(["true"])).ok
@@ -184,3 +186,37 @@ async def test_a_container_that_is_paused_by_hand(state_directory: Path) -> None
 def docker(*args: str) -> bool:
     done = subprocess.run(["docker", *args], check=False, capture_output=True, timeout=60)
     return done.returncode == 0
+
+
+async def test_health_is_bad_while_the_disk_is_full(name: str) -> None:
+    """And an event of the monitor says when it turned, and turned back."""
+    async with (
+        ringfence.open(limits={"tmp": "1m"}, **keywords(name)) as sandbox,
+        sandbox.monitor(0.05) as monitor,
+    ):
+
+        async def told(ok: bool) -> bool:
+            return monitor.health is not None and monitor.health.ok is ok
+
+        await until(lambda: told(True))
+        await sandbox.exec(shell="cat /dev/zero > /tmp/full")
+        await until(lambda: told(False))
+        await sandbox.files.remove("/tmp/full")
+        await until(lambda: told(True))
+    changes = [one.to_dict()["ok"] for one in sandbox.history if one.name == "HealthChanged"]
+    assert changes[:3] == [True, False, True]
+
+
+async def test_open_files_are_counted_on_demand(name: str) -> None:
+    """Those of commands that run count; a sandbox that ended has none to tell of."""
+    script = "exec 3</bin/sh 4</bin/sh 5</bin/sh; echo; read word"
+    async with ringfence.open(**keywords(name)) as sandbox:
+        before = await sandbox.open_files()
+        async with sandbox.spawn(shell=script) as process:
+            await process.stdout.readline()
+            during = await sandbox.open_files()
+        assert before is not None
+        assert during is not None
+        assert during >= before + 6
+    with pytest.raises(ringfence.StateError):
+        await sandbox.open_files()

@@ -96,3 +96,21 @@ async def test_processor_time_that_is_used_up(seen: list[Usage]) -> None:
         while sandbox.history[-1].name != "Deleted":
             await asyncio.sleep(0.01)
     assert sandbox.info.reason == "cpu_time"
+
+
+async def test_health_tells_of_disk_and_idleness(mock: MockBackend) -> None:
+    """A disk that takes nothing is not well; what asks does not count as use."""
+    async with ringfence.open(backend=mock) as sandbox:
+        await sandbox.exec(["true"])
+        await asyncio.sleep(0.05)
+        well = await sandbox.health()
+        assert (well.ok, well.disk_writable) == (True, True)
+        assert well.idle is not None
+        assert well.idle >= 0.05
+        assert await sandbox.files.list("/tmp") is not None
+        mock.fail("write", errno=28)
+        full = await sandbox.health()
+        assert (full.ok, full.disk_writable) == (False, False)
+        assert "space" in (full.message or "")
+        async with sandbox.spawn(["sleep", "300"]):
+            assert (await sandbox.health()).idle == 0

@@ -24,6 +24,7 @@ from ringfence.errors import (
     NotFoundError,
     SandboxLostError,
     StateError,
+    UnsupportedError,
 )
 from ringfence.metrics import Reader, reader_for
 from ringfence.spec import Limits, State, Usage
@@ -123,11 +124,26 @@ class DockerInstance:
                 raise self._lost("usage")
             return found
         try:
-            if self._reader is None:
-                self._reader = reader_for(self.pid)
-            return self._reader.read()
+            return self._measured().read()
         except NotFoundError:
             raise self._lost("usage") from None
+
+    async def open_files(self) -> int | None:
+        """How many descriptors its processes hold, the guest's too; None where /proc may not be
+        read. UnsupportedError when it is on another machine, SandboxLostError when it is gone."""
+        if not self.pid:
+            raise UnsupportedError(
+                "open_files: its processes are on another machine", op="open_files"
+            )
+        try:
+            return await asyncio.to_thread(self._measured().open_files)
+        except NotFoundError:
+            raise self._lost("open_files") from None
+
+    def _measured(self) -> Reader:
+        if self._reader is None:
+            self._reader = reader_for(self.pid)
+        return self._reader
 
     async def pause(self) -> None:
         """Freeze everything in it; through its cgroup where that is possible, else the Engine.

@@ -104,13 +104,28 @@ class ProcessInstance:
         if self._cgroup is None:
             return None
         try:
-            if self._reader is None:
-                if not self._keeper.alive():
-                    raise self._lost("usage")
-                self._reader = reader_of(self._cgroup.places, self.pid)
-            return self._reader.read()
+            return self._measured(self._cgroup).read()
         except NotFoundError:
             raise self._lost("usage") from None
+
+    async def open_files(self) -> int | None:
+        """How many descriptors its processes hold, the guest's too; None without a cgroup.
+
+        SandboxLostError when it is gone.
+        """
+        if self._cgroup is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._measured(self._cgroup).open_files)
+        except NotFoundError:
+            raise self._lost("open_files") from None
+
+    def _measured(self, cgroup: Cgroup) -> Reader:
+        if self._reader is None:
+            if not self._keeper.alive():
+                raise self._lost("usage")
+            self._reader = reader_of(cgroup.places, self.pid)
+        return self._reader
 
     async def pause(self) -> None:
         """Freeze everything in it. Idempotent.
