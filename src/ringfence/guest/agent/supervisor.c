@@ -17,7 +17,7 @@ enum {
 	NAP_NS = 100000,
 	NAPS_IN_A_ROUND = 10,
 	GENTLE_ROUNDS = 3,          /* before the whole user is stopped meanwhile */
-	USER_KILL_US = 100 * 1000,  /* before the whole user is killed */
+	USER_KILL_US = 2000 * 1000, /* before the whole user is killed: long, since on a busy machine the dying need it */
 };
 
 static int host;    /* the agent's end: reports go there */
