@@ -82,6 +82,8 @@ def leaves(path: str, target: str) -> bool:
 
 def is_git_name(name: str) -> bool:
     """Whether git takes `name` for its own directory on any system, and refuses it in a tree."""
+    if "git" not in name.lower():
+        return False
     for part in name.split("\\"):
         plain = part.split(":")[0].rstrip(" .").lower()
         if plain in (".git", "git~1"):
