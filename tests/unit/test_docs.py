@@ -21,6 +21,7 @@ _LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"`(ringfence [^`\n]+)`")
 _LINE = re.compile(r"^(?:    |\$ )(ringfence .+)$", re.MULTILINE)
+_TEST = re.compile(r"\b((?:\w+/)+test_\w+\.py)(?:::(test_\w+))?")
 _VERB = re.compile(r"[a-z]+")
 _OPTION = re.compile(r"--[a-z][a-z-]+")
 
@@ -115,6 +116,18 @@ def test_every_verb_and_option_that_is_shown_exists(page: Path) -> None:
         if not shown <= options | {"--help"}:
             wrong.append([*words, *sorted(shown - options)])
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    """As a path from the root, or from tests/; of a function as well."""
+    missing = []
+    for name, function in _TEST.findall(page.read_text()):
+        places = [ROOT / name, ROOT / "tests" / name]
+        files = [place for place in places if place.is_file()]
+        if not files or (function and f"def {function}(" not in files[0].read_text()):
+            missing.append(f"{name}::{function}")
+    assert missing == []
 
 
 def test_every_verb_is_in_the_reference() -> None:
