@@ -1,0 +1,120 @@
+"""Staging notices what changes underneath, by one thread or by several."""
+
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.errors import ResourceExhaustedError, StateError
+from ringfence.spec import Repository
+from ringfence.workspace import plan, staging
+from tests.unit.workspace.conftest import Make, digest_of_tree, inside
+from tests.unit.workspace.test_patch import snapshot
+
+
+@pytest.fixture(autouse=True)
+def plain_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system has no reflinks, whatever is below the tests."""
+
+    def refused(*args: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "ioctl", refused)
+
+
+@pytest.fixture
+def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of 40 directories, which several threads copy."""
+    monkeypatch.setattr(staging, "_FEW", 10)
+    root = tmp_path / "wide"
+    for number in range(40):
+        place = root / f"d{number % 4}" / f"e{number}"
+        place.mkdir(parents=True)
+        for file in range(3):
+            (place / f"f{file}").write_bytes(os.urandom(number * 100))
+        (place / "link").symlink_to("f0")
+    return root
+
+
+def test_several_threads_copy_all(wide: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, threads = os.copy_file_range, set()
+
+    def copied(*args: Any) -> int:
+        threads.add(threading.get_ident())
+        return real(*args)
+
+    monkeypatch.setattr(os, "copy_file_range", copied)
+    prepared = make(wide)
+    assert threads
+    assert threading.get_ident() not in threads
+    assert snapshot(inside(prepared)) == snapshot(wide)
+    assert len(prepared.changes()) == 0
+
+
+def test_one_thread_that_fails_ends_all(
+    wide: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest_of_tree(wide)
+    real, calls = os.copy_file_range, []
+
+    def full(*args: Any) -> int:
+        calls.append(args)
+        if len(calls) == 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        make(wide)
+    assert (wide / caught.value.context["path"]).is_file()
+    assert not list((wide.parent / "state").glob("workspace-*"))
+    assert digest_of_tree(wide) == before
+
+
+def test_a_file_replaced_before_it_is_linked_is_found_out(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def swapped(name: str, *args: Any, **options: Any) -> None:
+        if name == "code.py":
+            (repository / "src/new").write_text("another file\n")
+            (repository / "src/new").replace(repository / "src/code.py")
+        real(name, *args, **options)
+
+    monkeypatch.setattr(os, "link", swapped)
+    with pytest.raises(StateError, match=r"src/code\.py.*replaced"):
+        make(repository)
+    assert not list((repository.parent / "state/.layers").iterdir())
+
+
+def test_a_file_that_grows_while_it_is_copied_is_found_out(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.copy_file_range
+
+    def grown(*args: Any) -> int:
+        with (repository / "src/data.bin").open("ab") as file:
+            file.write(b"more")
+        return real(*args)
+
+    monkeypatch.setattr(os, "copy_file_range", grown)
+    with pytest.raises(StateError, match="changed while it was copied"):
+        make(repository, include=("data.bin",), file_mode=0o600)
+
+
+@pytest.mark.soak
+def test_a_million_files_and_one_more(tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for directory in range(1001):
+        place = root / f"d{directory}"
+        place.mkdir(parents=True)
+        for file in range(1000):
+            os.close(os.open(place / f"f{file}", os.O_CREAT | os.O_WRONLY))
+    with pytest.raises(ResourceExhaustedError, match="over 1000000 entries") as caught:
+        plan(Repository(path=str(root)))
+    assert caught.value.context["path"].startswith("d")
