@@ -59,7 +59,8 @@ def _find_v1(own: Mapping[str, Place]) -> Tree:
 
 
 def _make_v1(controller: str, directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(exist_ok=True)
     if controller == "cpuset":
         for name in ("cpuset.mems", "cpuset.cpus"):
             if not (directory / name).read_text().strip():

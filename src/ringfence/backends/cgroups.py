@@ -73,7 +73,7 @@ class Tree:
     def _counts_swap(self) -> bool:
         if self.version == 2:
             return True
-        return Path(self.directories["memory"], "memory.memsw.limit_in_bytes").exists()
+        return os.access(f"{self.directories['memory']}/memory.memsw.limit_in_bytes", os.F_OK)
 
     def cgroup(self, name: str, limits: Limits | None = None) -> "Cgroup":
         """The cgroup called `name`, made or not; without a cpuset where `limits` has none."""
