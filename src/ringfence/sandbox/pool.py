@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Self
 
 from ringfence.backends.base import Backend
+from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import SandboxSpec
 
@@ -97,8 +97,12 @@ class Pool:
                     self._statistics.created += 1
                     return sandbox
                 sandbox = self._ready.popleft()
-                self._refill()
-                if await self._healthy(sandbox):
+                try:
+                    healthy = await self._healthy(sandbox)
+                finally:
+                    # Not before: making the next one would hold up the answer of this one.
+                    self._refill()
+                if healthy:
                     self._statistics.hits += 1
                     return sandbox
                 self._statistics.unhealthy += 1
