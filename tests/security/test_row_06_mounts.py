@@ -1,5 +1,6 @@
 """Row 6: what gives the host away is never bound, whatever name it goes by and whenever it changes."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ from ringfence import Repository
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, SandboxError
 from ringfence.workspace import sources
 
-from .conftest import BOTH, DOCKER, PROCESS, keywords
+from .conftest import BOTH, DOCKER, GVISOR, PROCESS, keywords
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -83,7 +84,7 @@ async def test_a_repository_is_no_way_around_it(
     assert sources.check_root("~/project") == home / "project"
 
 
-@WHERE
+@pytest.mark.parametrize("kind", [DOCKER, PROCESS, GVISOR])
 @pytest.mark.parametrize("back", [False, True], ids=["stays", "and-back"])
 async def test_a_source_swapped_after_the_check_does_not_open(
     state: Path, kind: str, mountable: Path, monkeypatch: pytest.MonkeyPatch, back: bool
@@ -95,6 +96,7 @@ async def test_a_source_swapped_after_the_check_does_not_open(
     data.mkdir()
     other.mkdir()
     (other / "secret").write_text("x")
+    os.utime(other, (1, 1))
     create = opening._create
 
     async def swapped(*args: Any) -> Any:
@@ -112,6 +114,48 @@ async def test_a_source_swapped_after_the_check_does_not_open(
     with pytest.raises(SandboxError):
         async with ringfence.open(**keywords(kind), mounts=[mount]):
             pass
+
+
+@pytest.mark.parametrize("kind", [DOCKER, PROCESS, GVISOR])
+async def test_a_source_that_is_in_use_is_mounted(state: Path, kind: str, mountable: Path) -> None:
+    """So that the test above does not pass by refusing every one: files come while it opens."""
+    written = asyncio.ensure_future(_write(mountable))
+    try:
+        mount = ringfence.Mount(source=str(mountable), destination="/data")
+        async with ringfence.open(**keywords(kind), mounts=[mount]) as sandbox:
+            assert (await sandbox.exec(["test", "-r", "/data/0"])).ok
+    finally:
+        written.cancel()
+        await asyncio.gather(written, return_exceptions=True)
+
+
+@WHERE
+@pytest.mark.parametrize("mode", ["copy", "ro", "rw"])
+async def test_links_of_the_operators_own_are_fine(
+    tmp_path: Path, kind: str, mountable: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """To the state directory and to a repository: both are resolved once, when they are checked."""
+    (tmp_path / "real").mkdir(mode=0o711)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path / "link"))
+    (mountable / "tree").mkdir()
+    (mountable / "tree" / "f").write_text("x")
+    for place in (mountable / "tree", mountable / "tree" / "f"):
+        os.chown(place, 1000, 1000)
+    (mountable / "alias").symlink_to("tree")
+    repository = Repository(path=str(mountable / "alias"), mode=mode)
+    async with ringfence.open(**keywords(kind), repository=repository) as sandbox:
+        assert (await sandbox.exec(["cat", "/workspace/f"])).stdout == b"x"
+        await sandbox.exec(shell="echo y > /workspace/f")
+        if mode == "copy":
+            await sandbox.workspace.apply()
+    assert (mountable / "tree" / "f").read_text() == ("x" if mode == "ro" else "y\n")
+
+
+async def _write(directory: Path) -> None:
+    for number in range(100_000):
+        (directory / str(number)).touch()
+        await asyncio.sleep(0.02)
 
 
 @BOTH

@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ringfence import workspace
 from ringfence.backends.base import Bind
+from ringfence.backends.finish import finish
 from ringfence.backends.sources import check_source
 from ringfence.backends.state import state_directory
 from ringfence.errors import NotFoundError, PathDeniedError, PolicyDeniedError
@@ -16,7 +18,6 @@ from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.workspace import Workspace, snapshots
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace.beneath import open_resolved
@@ -24,6 +25,7 @@ from ringfence.workspace.prepare import environment
 from ringfence.workspace.snapshot import find
 
 WORKSPACES = "workspaces"
+_LOOKS = 20
 
 
 async def _nothing() -> None:
@@ -105,8 +107,9 @@ async def prepare(
             raise
     binds = [Bind(b.source, b.destination, b.read_only, b.volume) for b in made.binds]
     held = Workspace(made)
+    others = [bind for bind in binds if not Path(bind.source).is_relative_to(made.directory)]
     if made.strategy == "bind":
-        checked |= await asyncio.to_thread(_identities, binds)
+        checked |= await asyncio.to_thread(_identities, others)
     return Prepared((*binds, *mounts), held, checked, held.aclose)
 
 
@@ -139,7 +142,8 @@ async def verify(prepared: Prepared, session: Session, user: User, *, inodes: bo
     """Whether what was mounted is what was checked: engines follow links, and whoever may write
     above a source can put one in its place meanwhile. PolicyDeniedError.
 
-    inodes: whether the sandbox sees the host's inode numbers (not under gVisor).
+    inodes: whether the sandbox sees the host's inode numbers; without (gVisor), the time of the
+    last change tells one source from another.
     """
     who = Cred(user.uid, user.gid, user.groups)
     for bind in prepared.binds:
@@ -148,14 +152,21 @@ async def verify(prepared: Prepared, session: Session, user: User, *, inodes: bo
             continue
         if await asyncio.to_thread(_identity, bind.source) != before:
             raise _swapped(bind.source, "it is something else by now")
-        if not inodes:
-            continue
-        try:
-            found = await session.files.stat(bind.destination, who)
-        except PathDeniedError:
-            continue
-        if found.inode != before[1]:
-            raise _swapped(bind.source, "something else was mounted")
+        with suppress(PathDeniedError):
+            if not await _is_mounted(bind, before[1] if inodes else None, session, who):
+                raise _swapped(bind.source, "something else was mounted")
+
+
+async def _is_mounted(bind: Bind, inode: int | None, session: Session, who: Cred) -> bool:
+    """Whether the destination is the source; several looks at one that changes meanwhile."""
+    for _ in range(_LOOKS):
+        found = await session.files.stat(bind.destination, who)
+        if inode is not None:
+            return found.inode == inode
+        status = await asyncio.to_thread(os.stat, bind.source)
+        if found.mtime_ns == status.st_mtime_ns:
+            return True
+    return False
 
 
 async def _made(
