@@ -102,3 +102,12 @@ def _above(path: Path, places: Iterable[Path]) -> str | None:
         if place.resolve().is_relative_to(path):
             return f"it holds the home directory {place}: bind the project's directory only"
     return None
+
+
+def owner_of(path: str) -> tuple[int, int] | None:
+    """The uid and gid of what is at `path`; None when it cannot be told."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_uid, status.st_gid

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
 from ringfence.events import Extended, LimitsUpdated, Paused, Resumed
 from ringfence.guest.failures import file_error
 from ringfence.guest.protocol import Cred, Failure
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.finish import finish
 from ringfence.spec import Limits, SandboxInfo, State, Usage
 from ringfence.spec.model import check_inside_path
 from ringfence.spec.quantity import parse_duration

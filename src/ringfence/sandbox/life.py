@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Instance
+from ringfence.backends.finish import finish
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.records import Records
 from ringfence.spec import State
 

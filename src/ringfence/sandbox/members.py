@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Instance
+from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Entry, Ledger
 from ringfence.sandbox.control import Pausable
-from ringfence.sandbox.finish import finish
 from ringfence.spec import SandboxInfo, State, Usage
 
 GONE = "it ended or was removed outside Ringfence"

@@ -18,6 +18,7 @@ from typing import Any
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Filtered, Instance, Record
+from ringfence.backends.finish import finish
 from ringfence.backends.sized import with_size
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, StateError
 from ringfence.events import Attached, Created, CreateFailed, EventBus
@@ -31,7 +32,6 @@ from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audited
 from ringfence.sandbox.binds import Prepared
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.life import LOST, Life
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox

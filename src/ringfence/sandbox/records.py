@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ringfence.backends.base import Backend, Record
+from ringfence.backends.finish import finish
 from ringfence.ledger import Ledger, Owner
-from ringfence.sandbox.finish import finish
 
 
 @runtime_checkable

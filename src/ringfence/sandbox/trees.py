@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from ringfence.backends.finish import finish
 from ringfence.errors import FileError, InvalidSpecError, PathExistsError, PathNotFoundError
 from ringfence.events import FilesMoved
 from ringfence.guest.files import Files as GuestFiles
@@ -16,7 +17,6 @@ from ringfence.guest.protocol import Cred, Stat
 from ringfence.guest.transfers import Entry
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.extract import Caps, Extractor, beside, relative
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.progress import Progress
 
 DOWNLOAD_CAPS = Caps()

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.finish import finish
 from ringfence.sandbox.life import DETACHED
 from ringfence.spec import SandboxSpec, State
 from ringfence.workspace import (

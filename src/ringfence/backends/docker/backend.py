@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Bind, Features, Found, Record
@@ -20,6 +19,7 @@ from ringfence.backends.docker.instance import DockerInstance
 from ringfence.backends.docker.known import Known, known
 from ringfence.backends.docker.machine import Machine, sees_our_files
 from ringfence.backends.docker.refusals import refuse
+from ringfence.backends.sources import owner_of
 from ringfence.errors import DeadlineExceededError, InvalidSpecError, NotFoundError
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, State
@@ -83,7 +83,7 @@ class DockerBackend:
         local = await self._is_local(machine, image)
         owner = None
         if spec.repository is not None and local:
-            owner = _owner(spec.repository.path)
+            owner = owner_of(spec.repository.path)
         return Facts(
             memory=machine.memory,
             cpus=float(machine.cpus),
@@ -217,14 +217,6 @@ class DockerBackend:
 
 def _runs_gvisor(spec: SandboxSpec, machine: Machine) -> bool:
     return is_gvisor(spec.security.runtime or machine.default_runtime)
-
-
-def _owner(path: str) -> tuple[int, int] | None:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_uid, status.st_gid
 
 
 def _found(row: Mapping[str, Any]) -> Found:

@@ -18,7 +18,7 @@ from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.inspection import Inspection, inspect, interfaces
 from ringfence.backends.docker.instance import DockerInstance, dialled
 from ringfence.backends.docker.machine import Machine
-from ringfence.backends.docker.unbroken import unbroken
+from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
 from ringfence.spec import SandboxSpec
@@ -84,7 +84,7 @@ class Creation:
             await asyncio.sleep(0)
             return made
         except BaseException:
-            await unbroken(self._undo())
+            await finish(self._undo())
             raise
 
     async def _make(self, transport: str, *, local: bool) -> DockerInstance:
@@ -98,7 +98,7 @@ class Creation:
         await self._create(placement, labels)
         if placement.stream:
             self._attached = await streams.attach(self._engine, self._container)
-        await unbroken(self._engine.post("start", "containers", self._container, "start"))
+        await finish(self._engine.post("start", "containers", self._container, "start"))
         seen = await self._started()
         if self._door is not None:
             self._guest_came = await dialled(self._door, self._engine, seen, GUEST_SECONDS)
@@ -148,7 +148,7 @@ class Creation:
         name = container_name(self._id)
         self._asked = True
         try:
-            made = await unbroken(
+            made = await finish(
                 self._engine.post("create", "containers", "create", body=body, name=name)
             )
         except SandboxError as error:

@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.door import peer_pid
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.unbroken import unbroken
+from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import SandboxError
 
@@ -167,7 +167,7 @@ async def sees_our_files(engine: Engine, image: str) -> bool:
     }
     name = f"ringfence-{directory.name}"
     try:
-        await unbroken(engine.post("probe", "containers", "create", body=body, name=name))
+        await finish(engine.post("probe", "containers", "create", body=body, name=name))
     except SandboxError as error:
         if "status" not in error.context:
             raise
@@ -176,7 +176,7 @@ async def sees_our_files(engine: Engine, image: str) -> bool:
         return True
     finally:
         await asyncio.to_thread(directory.rmdir)
-        await unbroken(_forget(engine, name))
+        await finish(_forget(engine, name))
 
 
 async def _forget(engine: Engine, name: str) -> None:

@@ -12,7 +12,7 @@ import ringfence.guest
 from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.unbroken import unbroken
+from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
 
@@ -96,13 +96,13 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
     )
     container = f"{volume}-{secrets.token_hex(6)}"
     try:
-        await unbroken(engine.post("create", "containers", "create", body=body, name=container))
+        await finish(engine.post("create", "containers", "create", body=body, name=container))
         if not await _is_filled(engine, container):
             await engine.request(
                 "fill", "PUT", ("containers", container, "archive"), {"path": INSIDE}, _tar(binary)
             )
     finally:
-        await unbroken(_remove(engine, container))
+        await finish(_remove(engine, container))
     return volume
 
 

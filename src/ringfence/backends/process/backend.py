@@ -22,6 +22,7 @@ from ringfence.backends.process.instance import ProcessInstance, sweep
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.refusals import ALWAYS, refuse
+from ringfence.backends.sources import owner_of
 from ringfence.backends.state import state_directory
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError
 from ringfence.guest import build
@@ -80,7 +81,7 @@ class ProcessBackend:
             image = await self._images().look_up(spec.image)
         owner = None
         if spec.repository is not None:
-            owner = _owner(spec.repository.path)
+            owner = owner_of(spec.repository.path)
         return Facts(
             memory=machines.memory(),
             cpus=float(len(os.sched_getaffinity(0))),
@@ -265,11 +266,3 @@ def _compiled(profile: str, chosen: str | None, allowed: tuple[str, ...]) -> byt
     arch = platform.machine()
     security = Security(seccomp=chosen, seccomp_allow=allowed)
     return seccomp.bpf(seccomp.granted(security, profile, arch), arch)
-
-
-def _owner(path: str) -> tuple[int, int] | None:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_uid, status.st_gid

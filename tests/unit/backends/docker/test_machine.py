@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from ringfence.backends.docker.machine import Machine, describe
-from ringfence.backends.docker.unbroken import unbroken
+from ringfence.backends.finish import finish
 
 from .fakes import engine_that
 
@@ -76,7 +76,7 @@ async def test_a_step_that_must_not_break_ends_before_the_cancellation_is_raised
         await asyncio.sleep(0.05)
         done.append(True)
 
-    task = asyncio.create_task(unbroken(step()))
+    task = asyncio.create_task(finish(step()))
     await asyncio.sleep(0)
     for _ in range(3):
         task.cancel()

@@ -1,4 +1,4 @@
-"""Steps that must run to their end because half of them cannot be undone."""
+"""Steps that must be carried to their end, because half of them cannot be undone."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def unbroken(step: Coroutine[Any, Any, T]) -> T:
-    """Run `step` to its end, however often the caller is cancelled meanwhile.
+async def finish(step: Coroutine[Any, Any, T]) -> T:
+    """The result of `step`, which is not cancelled, however often the caller is meanwhile.
 
-    Then its result is returned or its error raised; a cancellation that came meanwhile is raised
-    instead of the result. The step must end by itself within a known time.
+    A cancellation that came is raised after its end, and goes before an error of the step. The
+    step must end by itself within a known time.
     """
     task = asyncio.ensure_future(step)
     cancelled: asyncio.CancelledError | None = None
