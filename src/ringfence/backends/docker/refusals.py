@@ -14,6 +14,8 @@ from ringfence.spec import SandboxSpec
 
 _CGROUP_LIMITS = ("memory", "cpus", "cpuset", "cpu_shares", "pids", "read_rate", "write_rate")
 
+_NOT_IN_GVISOR = ("msgqueue", "rtprio")
+
 
 def refuse(spec: SandboxSpec, machine: Machine) -> None:
     """UnsupportedError that names every control of `spec` which the daemon cannot enforce.
@@ -56,6 +58,10 @@ def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str
 
 
 def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    if is_gvisor(spec.security.runtime or machine.default_runtime):
+        for name in _NOT_IN_GVISOR:
+            if getattr(spec.limits.ulimits, name) is not None:
+                yield f"ulimits.{name}", "gVisor's kernel does not take it"
     for name in _CGROUP_LIMITS:
         if getattr(spec.limits, name) is not None and name not in machine.limits:
             yield name, "the daemon does not limit it (no cgroup driver, or no such controller)"

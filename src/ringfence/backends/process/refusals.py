@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
 from ringfence.errors import UnsupportedError
@@ -52,11 +53,15 @@ def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str
 
 def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
     limits = spec.limits
+    held = machine.tree.limits
     why = machine.tree.missing or "this kernel has no cgroup controller for it"
     for name in _CGROUP_LIMITS:
         value = getattr(limits, name)
-        if value is None or name in machine.tree.limits or (name == "swap" and value == 0):
+        if value is None or name in held or (name == "swap" and value == 0):
             continue
         yield name, why
+    rated = [name for name in ("read_rate", "write_rate") if getattr(limits, name) is not None]
+    if rated and machine.tree.version and not block_devices(["/usr"]):
+        yield from ((name, "what is here is on no disk that could be limited") for name in rated)
     if limits.disk is not None and not in_workspace(spec):
         yield "disk", ONLY_A_WORKSPACE
