@@ -1,6 +1,7 @@
-"""A thousand commands at once in one sandbox: all end, each with its own output."""
+"""A thousand commands at once, and a gibibyte of output: all arrives, each to whom it belongs."""
 
 import asyncio
+import resource
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ def place(request: pytest.FixtureRequest, state_directory: Path) -> dict[str, An
     else:
         require_bwrap()
     return {**request.param, "limits": LIMITS}
+
+
+def most_resident() -> int:
+    """The most bytes that this process ever had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 async def test_a_thousand_execs_and_spawns_all_finish(place: dict[str, Any]) -> None:
@@ -56,3 +62,14 @@ async def test_more_than_fit_wait_their_turn(place: dict[str, Any]) -> None:
     async with ringfence.open(**place) as sandbox:
         results = await asyncio.gather(*(sandbox.exec(["true"]) for _ in range(MANY + 300)))
         assert {one.exit_code for one in results} == {0}
+
+
+async def test_a_gibibyte_of_output_is_counted_and_not_held(place: dict[str, Any]) -> None:
+    async with ringfence.open(**place) as sandbox:
+        await sandbox.exec(["true"])
+        before = most_resident()
+        result = await sandbox.exec(["head", "-c", str(2**30), "/dev/zero"], timeout=150)
+        assert (result.exit_code, result.stdout_total) == (0, 2**30)
+        assert result.stdout_truncated
+        assert len(result.stdout) == 2**20
+        assert most_resident() - before < 64 * 2**20
