@@ -4,6 +4,7 @@ docs/limits.md points here.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ringfence.backends.mock import MockBackend
 from ringfence.spec import SandboxSpec
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
 from tests.images import DEBIAN
+from tests.integration.network.internet import site
 
 MIB = 2**20
 ULIMITS = {"nofile": 200, "nproc": 100, "core": 0, "fsize": 3 * MIB, "memlock": 65536,
@@ -174,14 +176,39 @@ async def test_rates_hold_or_are_refused(name: str, tmp_path: Path) -> None:
         assert time.monotonic() - begin > 2.0
 
 
+FETCH = "import urllib.request; print(len(urllib.request.urlopen('http://big.test/x').read()))"
+
+
+async def test_network_rate_through_the_proxy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six times the rate's bytes, after a burst, take four seconds."""
+    directory = tmp_path / "public"
+    directory.mkdir()
+    (directory / "x").write_bytes(b"x" * 600_000)
+    with site(directory) as public:
+
+        async def resolve(host: str, port: int) -> Sequence[str]:
+            return [public.address]
+
+        monkeypatch.setattr("ringfence.network.proxy.resolve", resolve)
+        network = {"mode": "proxy", "allow": ["big.test"]}
+        limits = {"network_rate": 100_000}
+        async with ringfence.open(network=network, limits=limits, **keywords(name)) as sandbox:
+            begin = time.monotonic()
+            fetched = await sandbox.exec(["python3", "-c", FETCH], timeout=120)
+            assert fetched.stdout == b"600000\n"
+            assert time.monotonic() - begin > 4.0
+
+
 async def test_network_rate_needs_the_proxy(name: str) -> None:
     """Without a network there is nothing to limit."""
     with pytest.raises(ringfence.UnsupportedError, match="network_rate"):
         await ringfence.open(limits={"network_rate": "1m"}, **keywords(name))
 
 
-async def test_the_mock_refuses_what_needs_a_kernel(tmp_path: Path) -> None:
-    """Each by its name; timeout and output it has."""
+async def test_the_mock_refuses_what_needs_a_kernel() -> None:
+    """Each by its name."""
     wanted: dict[str, Any] = {"memory": "256m", "swap": 1, "cpus": 1, "cpuset": "0", "disk": "1m",
                               "cpu_shares": 512, "pids": 64, "tmp": "1m", "shm": "1m", "run": "1m",
                               "read_rate": "1m", "write_rate": "1m", "network_rate": "1m",
@@ -190,5 +217,12 @@ async def test_the_mock_refuses_what_needs_a_kernel(tmp_path: Path) -> None:
     for limit, value in wanted.items():
         with pytest.raises(ringfence.UnsupportedError, match=limit):
             await ringfence.open(backend=MockBackend(), limits={limit: value})
-    async with ringfence.open(backend=MockBackend(), limits={"timeout": 0.1}) as sandbox:
+
+
+async def test_the_mock_has_timeout_and_output() -> None:
+    """As defaults of each exec."""
+    mock = MockBackend()
+    mock.on(["much"], stdout="x" * 5000)
+    async with ringfence.open(backend=mock, limits={"timeout": 0.1, "output": 1000}) as sandbox:
+        assert len((await sandbox.exec(["much"], timeout=60)).stdout) == 1000
         assert (await sandbox.exec(["sleep", "300"])).reason is Reason.TIMEOUT
