@@ -26,4 +26,6 @@ class TestGvisor(CommandChecks, FileChecks, TreeChecks, ConfinementChecks):
     @classmethod
     def spec_kwargs(cls) -> dict[str, Any]:
         require_gvisor()
-        return {"image": DEBIAN, "security": {"runtime": "runsc"}}
+        # Its kernel is a process of the sandbox, with threads that count.
+        limits = {"pids": 4096, "memory": "1GiB"}
+        return {"image": DEBIAN, "security": {"runtime": "runsc"}, "limits": limits}

@@ -251,7 +251,7 @@ async def test_what_a_failed_start_of_gvisor_leaves_running_is_reaped(
     place = await make(security={"runtime": "runsc"})
     container = place.instance.record.native
     assert processes_of(container)
-    assert await asyncio.to_thread(removal.reap, container) >= 2
+    assert await asyncio.to_thread(removal.reap, container) >= 1
     for _ in range(200):
         if not processes_of(container):
             return
