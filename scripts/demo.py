@@ -75,8 +75,10 @@ def fetch() -> tuple[Path, Path]:
             str(CACHE),
             LIBRARY,
         ]
-        subprocess.run(download, check=True)
-        with tarfile.open(CACHE / f"{name}-{version}.tar.gz") as archive:
+        archived = CACHE / f"{name}-{version}.tar.gz"
+        if not archived.exists():
+            subprocess.run(download, check=True)
+        with tarfile.open(archived) as archive:
             archive.extractall(CACHE, filter="data")
     if not (dependencies / "pretend.py").exists():
         only = ["--only-binary", ":all:", "--target", str(dependencies)]

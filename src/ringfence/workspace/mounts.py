@@ -53,7 +53,7 @@ def unmount(target: Path) -> None:
 
 def mounted_below(directory: Path) -> list[Path]:
     """Mount points at or below `directory`, the innermost first."""
-    wanted = os.fsencode(directory)
+    wanted = os.fsencode(directory.resolve())
     found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         place = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")

@@ -31,7 +31,7 @@ from ringfence.workspace.failures import failed, shown
 DEEPEST = 4000
 """Bytes of the longest path that a layer may hold to be copied."""
 _FICLONE = 0x40049409
-_THREADS = 4
+_THREADS = min(4, os.cpu_count() or 1)
 _FEW = 1000
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -233,7 +233,7 @@ def stage(
     """Put `entries` of the tree `root` into the empty directory `target` (both descriptors).
 
     links: hard links where they are possible; each is recorded as it was chosen, so that what was
-    edited since then is told by `check_unchanged`. Large trees are copied by several threads.
+    edited since then is told by `check_unchanged`. Large trees take several threads.
     Errors: StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is
     full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
     caller removes the directory. It blocks.
@@ -259,10 +259,9 @@ _Group = tuple[str, list[Entry]]
 def _filled(
     root: int, target: int, ownership: Ownership, links: bool, groups: list[_Group]
 ) -> tuple[list[Entry], bool]:
-    """Stage the files of all directories. Links are made by one thread: the file system's journal
-    takes them one after the other anyhow."""
+    """Stage the files of all directories; whether every file is linked."""
     many = sum(len(entries) for _, entries in groups) > _FEW
-    threads = _THREADS if many and not (links and ownership.keeps) else 1
+    threads = _THREADS if many else 1
     works = [_Stage(root, target, ownership, links) for _ in range(threads)]
     waiting = iter(groups)
 

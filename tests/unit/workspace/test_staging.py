@@ -30,6 +30,7 @@ def plain_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tree of 40 directories, which several threads copy."""
     monkeypatch.setattr(staging, "_FEW", 10)
+    monkeypatch.setattr(staging, "_THREADS", 4)
     root = tmp_path / "wide"
     for number in range(40):
         place = root / f"d{number % 4}" / f"e{number}"
@@ -108,6 +109,7 @@ def test_a_file_that_grows_while_it_is_copied_is_found_out(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_million_files_and_one_more(tmp_path: Path) -> None:
     root = tmp_path / "many"
     for directory in range(1001):
