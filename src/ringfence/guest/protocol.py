@@ -177,11 +177,6 @@ def head(op: int, operation_id: int, size: int) -> bytes:
     return HEADER.pack(length, op, operation_id)
 
 
-def frame(op: int, operation_id: int, payload: bytes = b"") -> bytes:
-    """One frame. Raises InvalidSpecError when the payload is over the guest's cap."""
-    return head(op, operation_id, len(payload)) + payload
-
-
 def string(data: bytes) -> bytes:
     """A `str` of the protocol."""
     return U32.pack(len(data)) + data

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import sqlite3
 import time
@@ -118,11 +117,6 @@ class Ledger:
         """Let it end at `ends` (seconds since the epoch). StateError when it ended already, so
         that an extension and an expiry at the same moment have one winner."""
         self._change(sandbox_id, "ends = ?, due = ?, due_boot = ?", ends, *due_of(ends))
-
-    def keep_workspace(self, sandbox_id: str, workspace: Mapping[str, Any] | None) -> None:
-        """What must be undone on this host when the sandbox ends."""
-        text = None if workspace is None else json.dumps(dict(workspace))
-        self._change(sandbox_id, "workspace = ?", text)
 
     def end(self, sandbox_id: str, reason: str) -> bool:
         """Say that it is gone, and why; the first word stays. Whether this was the first."""

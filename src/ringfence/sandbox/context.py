@@ -16,7 +16,6 @@ from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
 from ringfence.spec.sandbox import check_user
 
-WORKSPACE = "/workspace"
 _LIMITS = {
     ("files", errno.ENOSPC): "disk",
     ("files", errno.EDQUOT): "disk",

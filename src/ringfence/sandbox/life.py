@@ -67,7 +67,6 @@ class Life:
         self.running = 0
         self._records = records
         self._rest = rest
-        self._idle_timeout = idle_timeout
         self._touched = time.monotonic()
         self._ending: asyncio.Task[DeleteReport] | None = None
         self._watching = [asyncio.create_task(self._watch())]
