@@ -150,6 +150,8 @@ async def test_links_of_the_operators_own_are_fine(
         if mode == "copy":
             await sandbox.workspace.apply()
     assert (mountable / "tree" / "f").read_text() == ("x" if mode == "ro" else "y\n")
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert list((tmp_path / "real" / "workspaces").glob("[!.]*")) == []
 
 
 async def _write(directory: Path) -> None:
