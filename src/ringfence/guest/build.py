@@ -6,9 +6,11 @@ another machine than this one it is ziglang.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -39,6 +41,13 @@ class BuildError(Exception):
 def target(machine: str = platform.machine()) -> Path:
     """Where the binary for `machine` goes, a name of uname(2); this one's unless given."""
     return HERE / "bin" / f"ringfence-guest-{machine}"
+
+
+def keep_private(binary: Path) -> None:
+    """Give it MODE where that is ours to do: installers make programs readable for all."""
+    with contextlib.suppress(OSError):
+        if stat.S_IMODE(binary.stat().st_mode) != MODE:
+            binary.chmod(MODE)
 
 
 def compilers(machine: str = platform.machine()) -> list[list[str]]:

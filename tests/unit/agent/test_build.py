@@ -80,3 +80,12 @@ def test_for_another_machine_without_ziglang_it_names_it(copy: Path) -> None:
     assert "ziglang" in done.stderr
     assert "musl-gcc" not in done.stderr
     assert not any((copy.parent / "bin").glob("ringfence-guest-*"))
+
+
+def test_what_an_installer_made_readable_is_made_private(tmp_path: Path) -> None:
+    binary = tmp_path / "guest"
+    binary.write_bytes(b"x")
+    binary.chmod(0o755)
+    build.keep_private(binary)
+    assert binary.stat().st_mode & 0o777 == build.MODE
+    build.keep_private(tmp_path / "missing")

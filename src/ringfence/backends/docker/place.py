@@ -8,13 +8,13 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import ringfence.guest
 from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
+from ringfence.guest import build
 
 INSIDE = "/.ringfence"
 _GUEST = "guest"
@@ -26,13 +26,14 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 def guest_binary(architecture: str) -> Path:
     """The guest for an image's architecture (Go's name). BackendUnavailableError without one."""
     machine = _MACHINES.get(architecture, architecture)
-    path = Path(ringfence.guest.__file__).parent / "bin" / f"ringfence-guest-{machine}"
+    path = build.target(machine)
     if not path.exists():
         raise BackendUnavailableError(
             f"there is no guest for {machine}: build it with python -m ringfence.guest.build",
             op="create",
             context={"architecture": architecture},
         )
+    build.keep_private(path)
     return path
 
 

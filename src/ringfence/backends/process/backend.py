@@ -226,6 +226,7 @@ class ProcessBackend:
                 new = copy.with_name(f".{copy.name}.{os.getpid()}")
                 try:
                     shutil.copy(source, new)
+                    new.chmod(build.MODE)  # installers make programs readable
                     new.rename(copy)
                 except BaseException:
                     new.unlink(missing_ok=True)
