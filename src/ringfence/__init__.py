@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ringfence.errors import UnsupportedError as UnsupportedError
     from ringfence.events import Event as Event
     from ringfence.events import EventBus as EventBus
+    from ringfence.events import EventStream as EventStream
     from ringfence.ledger import Ledger as Ledger
     from ringfence.policy import Ceiling as Ceiling
     from ringfence.sandbox.control import Health as Health
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entry import open as open  # noqa: A004 - the library's own word
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
+    from ringfence.sandbox.files import Files as Files
     from ringfence.sandbox.life import DeleteReport as DeleteReport
     from ringfence.sandbox.members import delete_sandbox as delete_sandbox
     from ringfence.sandbox.members import list_sandboxes as list_sandboxes
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from ringfence.sandbox.running import Terminal as Terminal
     from ringfence.sandbox.sandbox import Sandbox as Sandbox
     from ringfence.sandbox.trees import Moved as Moved
+    from ringfence.sandbox.workspace import Workspace as Workspace
     from ringfence.spec import Control as Control
     from ringfence.spec import ExecResult as ExecResult
     from ringfence.spec import ExecUsage as ExecUsage
@@ -80,6 +83,8 @@ if TYPE_CHECKING:
     from ringfence.spec import Ulimit as Ulimit
     from ringfence.spec import Ulimits as Ulimits
     from ringfence.spec import Usage as Usage
+    from ringfence.workspace import Changes as Changes
+    from ringfence.workspace import Snapshot as Snapshot
 
 __all__ = [
     "AlreadyExistsError",
@@ -87,18 +92,21 @@ __all__ = [
     "Caps",
     "Category",
     "Ceiling",
+    "Changes",
     "Control",
     "DeadlineExceededError",
     "DeleteReport",
     "ErrorCode",
     "Event",
     "EventBus",
+    "EventStream",
     "ExecResult",
     "ExecUsage",
     "FileError",
     "FileEvent",
     "FileInfo",
     "FileTooLargeError",
+    "Files",
     "GitIdentity",
     "GuestError",
     "Health",
@@ -139,6 +147,7 @@ __all__ = [
     "SandboxSpec",
     "Secret",
     "Security",
+    "Snapshot",
     "State",
     "StateError",
     "Terminal",
@@ -147,6 +156,7 @@ __all__ = [
     "UnsafeArchiveError",
     "UnsupportedError",
     "Usage",
+    "Workspace",
     "delete_sandbox",
     "list_sandboxes",
     "open",
@@ -188,6 +198,7 @@ _HOMES = {
     "ringfence.events": (
         "Event",
         "EventBus",
+        "EventStream",
     ),
     "ringfence.ledger": ("Ledger",),
     "ringfence.policy": ("Ceiling",),
@@ -203,6 +214,7 @@ _HOMES = {
         "run",
     ),
     "ringfence.sandbox.extract": ("Caps",),
+    "ringfence.sandbox.files": ("Files",),
     "ringfence.sandbox.life": ("DeleteReport",),
     "ringfence.sandbox.members": (
         "delete_sandbox",
@@ -224,6 +236,7 @@ _HOMES = {
     ),
     "ringfence.sandbox.sandbox": ("Sandbox",),
     "ringfence.sandbox.trees": ("Moved",),
+    "ringfence.sandbox.workspace": ("Workspace",),
     "ringfence.spec": (
         "Control",
         "ExecResult",
@@ -246,6 +259,10 @@ _HOMES = {
         "Ulimit",
         "Ulimits",
         "Usage",
+    ),
+    "ringfence.workspace": (
+        "Changes",
+        "Snapshot",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

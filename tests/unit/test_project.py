@@ -25,7 +25,10 @@ async def main(spec: SandboxSpec) -> bytes:
             await process.write(b"x")
             async for chunk in process.stdout:
                 print(chunk.decode())
-        await sandbox.files.write("/tmp/x", "text")
+        files: ringfence.Files = sandbox.files
+        await files.write("/tmp/x", "text")
+        changes: ringfence.Changes = await sandbox.workspace.changes()
+        print([change.path for change in changes])
         usage: Usage = await sandbox.usage()
         print(result.check().usage.max_rss, usage.memory, sandbox.receipt.gaps)
         return await sandbox.workspace.patch()
