@@ -4,12 +4,14 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ringfence.errors import GuestError, SandboxError
 from ringfence.guest.failures import file_error, too_large
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
 from ringfence.guest.protocol import (
+    OUTPUT_WINDOW,
     STDOUT,
     U64,
     Answer,
@@ -18,7 +20,7 @@ from ringfence.guest.protocol import (
     Stat,
     malformed,
 )
-from ringfence.guest.streams import CHUNK_BYTES, Inflow, Input, Output
+from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, Inflow, Input, Output
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection
@@ -123,13 +125,14 @@ class Transfer(Operation):
 class Whole(Transfer):
     """READ of a file into memory, at most `limit` bytes of it (FileTooLargeError above)."""
 
-    __slots__ = ("_data", "_limit", "_offset", "future")
+    __slots__ = ("_acked", "_data", "_end", "_limit", "_offset", "future")
 
     def __init__(
         self, connection: "Connection", path: bytes, offset: int, limit: int | None
     ) -> None:
         super().__init__(connection, "files.read", path)
-        self._data = Output(None, collect=True)
+        self._data = BytesIO()  # gives its bytes away without copying them
+        self._end = self._acked = 0
         self._offset = offset
         self._limit = math.inf if limit is None else limit
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -140,8 +143,19 @@ class Whole(Transfer):
         offset = U64.unpack_from(payload)[0] - self._offset
         if offset + len(payload) - 8 > self._limit:
             self.cancel(too_large(self.name, self._path, int(self._limit)))
-        elif self._data.add(offset, payload[8:]):
-            self._connection.send(Ask.ACK, self.id, self._data.ack(STDOUT))
+        else:
+            self._add(offset, payload[8:])
+
+    def _add(self, offset: int, chunk: memoryview) -> None:
+        if offset != self._end:
+            raise malformed("a READ out of order")
+        self._end += len(chunk)
+        if self._end - self._acked > OUTPUT_WINDOW:
+            raise malformed("more of a READ than its window allows")
+        self._data.write(chunk)
+        if self._end - self._acked >= ACK_BYTES:
+            self._acked = self._end
+            self._connection.send(Ask.ACK, self.id, bytes((STDOUT,)) + U64.pack(self._end))
 
     def _receive_done(self, fields: Payload) -> None:
         fields.u64()
@@ -151,7 +165,7 @@ class Whole(Transfer):
         super()._finish(error)
         if not self.future.done():
             if self.error is None:
-                self.future.set_result(bytes(self._data.data))
+                self.future.set_result(self._data.getvalue())
             else:
                 self.future.set_exception(self.error)
 
