@@ -86,9 +86,8 @@ def _docker() -> Iterator[Finding]:
     yield _quota(info)
 
 
-_GVISOR = """apt-get install runsc, and in /etc/docker/daemon.json
-  {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}
-then kill -HUP the daemon."""
+_GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json, then kill -HUP the daemon:
+  {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}"""
 
 
 def _quota(info: dict[str, Any]) -> Finding:

@@ -1,0 +1,39 @@
+"""What `doctor` makes of an Engine's description of itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ringfence.cli import doctor
+from ringfence.cli.doctor import Finding
+
+
+def findings(monkeypatch: pytest.MonkeyPatch, **info: Any) -> Iterator[Finding]:
+    async def engine() -> dict[str, Any]:
+        return {"ServerVersion": "99.0", "Driver": "overlay2", **info}
+
+    monkeypatch.setattr(doctor, "_engine", engine)
+    monkeypatch.setattr(doctor, "_version", lambda args: "99.0")
+    return doctor._docker()
+
+
+def test_gvisor_is_explained_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {one.name: one for one in findings(monkeypatch, Runtimes={"runc": {}})}
+    assert found["gvisor"].status == "missing"
+    for words in ("apt-get install runsc", "/etc/docker/daemon.json", '"path": "/usr/bin/runsc"'):
+        assert words in found["gvisor"].remedy
+    assert len(found["gvisor"].remedy.splitlines()) == 2
+
+
+def test_gvisor_is_offered_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {one.name: one for one in findings(monkeypatch, Runtimes={"runc": {}, "runsc": {}})}
+    assert found["gvisor"].status == "ok"
+    assert "--runtime runsc" in found["gvisor"].detail
+
+
+def test_what_the_daemon_enforces_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["name=seccomp,profile=default", "name=apparmor"]
+    found = {one.name: one.status for one in findings(monkeypatch, SecurityOptions=options)}
+    assert found["daemon: seccomp"] == found["daemon: apparmor"] == "ok"
+    assert found["daemon: selinux"] == "note"
