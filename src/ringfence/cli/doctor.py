@@ -86,7 +86,7 @@ def _docker() -> Iterator[Finding]:
     yield _quota(info)
 
 
-_GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json, then kill -HUP the daemon:
+_GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json and kill -HUP the daemon:
   {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}"""
 
 
