@@ -65,9 +65,12 @@ class GitDirectory:
     def state(self) -> tuple[object, ...]:
         """All that decides what a repository made of it holds: two looks that give the same saw
         the same history and the same index."""
-        index = self.own / "index"
-        status = index.lstat() if index.exists() else None
-        seen = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        try:
+            status = (self.own / "index").lstat()
+        except OSError:
+            seen = None
+        else:
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         objects = str(self.common.resolve())
         references = sorted(self.references().items())
         return (objects, self.sha256, self.head(), references, seen, _text(self.common / "shallow"))

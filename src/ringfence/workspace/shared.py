@@ -116,11 +116,18 @@ def _superfluous(unused: list[Path]) -> Iterator[Path]:
             or origin in seen
             or len(seen) == _KEPT
             or path.stat().st_mtime < oldest
-            or not origin.is_dir()
+            or not _is_there(origin)
         ):
             yield path
         else:
             seen.add(origin)
+
+
+def _is_there(origin: Path) -> bool:
+    try:
+        return origin.is_dir()
+    except OSError:
+        return False
 
 
 @contextmanager
