@@ -45,7 +45,7 @@ class DeleteReport:
 
 class Life:
     """See the module. ends: seconds since the epoch, None for no lifetime. rest: what belongs to
-    the sandbox besides its instance; closed last."""
+    the sandbox besides its instance; closed last. left: whether it goes on without this holder."""
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Life:
         self.state = State.RUNNING
         self.reason: str | None = None
         self.running = 0
+        self.left = False
         self._records = records
         self._rest = rest
         self._touched = time.monotonic()
@@ -154,6 +155,7 @@ class Life:
         else:
             self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
         if self.instance.record.spec.detached and await self._goes_on():
+            self._leave()
             return
         self._begin_end(reason, 0.0)
 
@@ -252,7 +254,13 @@ class Life:
         self.stop_watching()
         await self.session.close()
         await self._rest.aclose()
-        self.bus.publish(Detached(sandbox_id=self.id))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Say that it goes on without this holder, once."""
+        if not self.left:
+            self.left = True
+            self.bus.publish(Detached(sandbox_id=self.id))
 
     async def extend(self, seconds: float) -> float:
         """End `seconds` from now; the end in seconds since the epoch."""

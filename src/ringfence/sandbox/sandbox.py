@@ -257,7 +257,7 @@ class Sandbox:
         Close it when done; it ends with the sandbox's own Deleted or Detached.
         """
         stream = self._context.bus.stream(until=self.id)
-        if self._context.life.ended:
+        if self._context.life.ended or self._context.life.left:
             stream.close()
         return stream
 

@@ -78,3 +78,17 @@ async def test_leaving_a_detached_sandbox_is_told_once(by_name: bool) -> None:
     async with ringfence.open(id=sandbox.id, backend=mock) as again:
         await again.delete()
     assert again.history[-1].name == "Deleted"
+
+
+async def test_the_loss_of_a_session_ends_the_stream_of_its_holder() -> None:
+    """A detached sandbox goes on, and nothing more is told here."""
+    mock = MockBackend()
+    sandbox = await ringfence.open(backend=mock, detached=True, lifetime=60)
+    stream = sandbox.events()
+    sandbox._context.session.lose(ringfence.SandboxLostError("the wire was cut"))
+    assert [event.name async for event in stream] == ["Lost", "Detached"]
+    assert [event async for event in sandbox.events()] == []
+    await sandbox.aclose()
+    assert [event.name for event in sandbox.history].count("Detached") == 1
+    async with ringfence.open(id=sandbox.id, backend=mock) as again:
+        await again.delete()
