@@ -13,14 +13,16 @@ import pytest
 
 import ringfence
 from ringfence.ledger import Ledger
-from tests.conftest import require_bwrap, require_root
+from tests.conftest import require_bwrap, require_docker, require_root
+from tests.images import BUSYBOX
 
 from .test_killed_clients import CLIENT, found, wait_for
 
-pytestmark = [pytest.mark.soak, pytest.mark.process, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
 IDLE = int(os.environ.get("SOAK_IDLE", "500"))
 HELD_SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
+CONTAINERS = int(os.environ.get("SOAK_CONTAINERS", "200"))
 KILLS = int(os.environ.get("SOAK_KILLS", "1000"))
 AT_ONCE = 5
 AFTER_OPENING = 0.8
@@ -34,6 +36,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.process
 async def test_idle_sandboxes_cost_their_client_nothing(state_directory: Path) -> None:
     """Its memory is flat while it holds them, and each still answers at the end."""
     require_bwrap()
@@ -58,6 +61,24 @@ async def test_idle_sandboxes_cost_their_client_nothing(state_directory: Path) -
     assert Ledger.default().live() == []
 
 
+@pytest.mark.docker
+async def test_two_hundred_containers_live_at_once(state_directory: Path) -> None:
+    """All from one process, asked for together; each works, and nothing is left."""
+    require_docker(BUSYBOX)
+    opened = await asyncio.gather(
+        *(ringfence.open(image=BUSYBOX, limits={"memory": "64m", "tmp": "8m"})
+          for _ in range(CONTAINERS))
+    )  # fmt: skip
+    try:
+        results = await asyncio.gather(*(sandbox.exec(["true"]) for sandbox in opened))
+        assert all(result.ok for result in results)
+    finally:
+        reports = await asyncio.gather(*(sandbox.delete(grace=0) for sandbox in opened))
+    assert {report.error for report in reports} == {None}
+    assert Ledger.default().live() == []
+
+
+@pytest.mark.process
 def test_a_thousand_killed_clients_leave_nothing(state_directory: Path) -> None:
     """At points as chance has it: while they open, execute, write and delete."""
     require_bwrap()
