@@ -15,21 +15,21 @@ IMAGE = "ringfence-test/debian"
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
 INSTALL = """
 set -e
-mkdir -p /work/p/DEBIAN /work/p/usr/share/hello /work/p/usr/bin
-cat > /work/p/DEBIAN/control <<'END'
+mkdir -p /scratch/p/DEBIAN /scratch/p/usr/share/hello /scratch/p/usr/bin
+cat > /scratch/p/DEBIAN/control <<'END'
 Package: hello-ringfence
 Version: 1
 Architecture: all
 Maintainer: a <a@example.com>
 Description: a package
 END
-printf '#!/bin/sh\\nchown 33:33 /usr/share/hello/x\\n' > /work/p/DEBIAN/postinst
-printf '#!/bin/sh\\necho installed\\n' > /work/p/usr/bin/hello-ringfence
-chmod 755 /work/p/DEBIAN/postinst /work/p/usr/bin/hello-ringfence
-echo x > /work/p/usr/share/hello/x
-dpkg-deb -b /work/p /work/hello.deb >/dev/null
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends /work/hello.deb >/work/log 2>&1 \
-    || { cat /work/log; exit 1; }
+printf '#!/bin/sh\\nchown 33:33 /usr/share/hello/x\\n' > /scratch/p/DEBIAN/postinst
+printf '#!/bin/sh\\necho installed\\n' > /scratch/p/usr/bin/hello-ringfence
+chmod 755 /scratch/p/DEBIAN/postinst /scratch/p/usr/bin/hello-ringfence
+echo x > /scratch/p/usr/share/hello/x
+dpkg-deb -b /scratch/p /scratch/hello.deb >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends /scratch/hello.deb >/scratch/log 2>&1 \
+    || { cat /scratch/log; exit 1; }
 stat -c '%u' /usr/share/hello/x
 hello-ringfence
 """
@@ -46,7 +46,7 @@ async def sandbox(state_directory: Path) -> AsyncIterator[Sandbox]:
         security={
             "read_only_root": False,
             "capabilities": CAPABILITIES,
-            "tmpfs": {"/work": "64m"},
+            "tmpfs": {"/scratch": "64m"},
         },
     ) as sandbox:
         yield sandbox
@@ -74,7 +74,7 @@ async def test_it_stands_out_in_the_receipt(sandbox: Sandbox) -> None:
 
 async def test_what_is_not_given_is_still_denied(sandbox: Sandbox) -> None:
     """Root there is not the host's: nothing can be mounted, no module loaded, no device made."""
-    for command in ("mount -t tmpfs x /mnt", "mknod /work/sda b 8 0", "chroot / true",
+    for command in ("mount -t tmpfs x /mnt", "mknod /scratch/sda b 8 0", "chroot / true",
                     "hostname other", "unshare -n true"):  # fmt: skip
         result = await sandbox.exec(shell=command)
         assert not result.ok, command

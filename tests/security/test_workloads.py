@@ -108,9 +108,9 @@ TESTS = "def test_it(tmp_path):\n    (tmp_path / 'x').write_text('1')\n"
 async def sandbox(state_directory: Path) -> AsyncIterator[Sandbox]:
     """Strict but for a place where programs that were just built can be run."""
     require_docker(IMAGE)
-    security = {"tmpfs": {"/work": "256m"}, "tmp_exec": True}
+    security = {"tmpfs": {"/scratch": "256m"}, "tmp_exec": True}
     async with ringfence.open(
-        image=IMAGE, backend="docker", cwd="/work", security=security, limits={"timeout": 120}
+        image=IMAGE, backend="docker", cwd="/scratch", security=security, limits={"timeout": 120}
     ) as sandbox:
         assert sandbox.receipt["seccomp"].requested == "strict"
         yield sandbox
@@ -123,12 +123,12 @@ async def shell(sandbox: Sandbox, script: str) -> str:
 
 
 async def test_python_processes_threads_sockets_and_databases(sandbox: Sandbox) -> None:
-    await sandbox.files.write("/work/all.py", PYTHON.encode())
+    await sandbox.files.write("/scratch/all.py", PYTHON.encode())
     assert "all of it" in await shell(sandbox, "python3 all.py")
 
 
 async def test_a_virtual_environment_and_a_local_wheel(sandbox: Sandbox) -> None:
-    await sandbox.files.write("/work/make_wheel.py", WHEEL.encode())
+    await sandbox.files.write("/scratch/make_wheel.py", WHEEL.encode())
     assert "hello from a wheel" in await shell(sandbox, VENV)
 
 
@@ -141,18 +141,18 @@ async def test_make_gcc_threads_and_tar(sandbox: Sandbox) -> None:
 
 
 async def test_pytest(sandbox: Sandbox) -> None:
-    await sandbox.files.write("/work/test_it.py", TESTS.encode())
+    await sandbox.files.write("/scratch/test_it.py", TESTS.encode())
     assert "1 passed" in await shell(sandbox, "python3 -m pytest -q -p no:cacheprovider")
 
 
 @pytest.mark.parametrize("script", [
-    "chmod u+s /work/x",
+    "chmod u+s /scratch/x",
     "setarch x86_64 -R true",
     "unshare -U true",
     "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'",
-    "python3 -c 'import os; os.mknod(\"/work/null\", 0o20666, os.makedev(1, 3))'",
+    "python3 -c 'import os; os.mknod(\"/scratch/null\", 0o20666, os.makedev(1, 3))'",
 ])  # fmt: skip
 async def test_what_is_refused_by_design(sandbox: Sandbox, script: str) -> None:
-    result = await sandbox.exec(shell=f"touch /work/x; {script}")
+    result = await sandbox.exec(shell=f"touch /scratch/x; {script}")
     assert not result.ok
     assert b"not permitted" in result.stderr.lower()
