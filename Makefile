@@ -26,6 +26,7 @@ soak: ## fuzz, leaks, floods: hours
 
 bench: ## the speed of every hot path, as ratios in one run
 	scripts/setup tests
+	scripts/bench_peers
 	.venv/bin/python -m tests.bench
 
 format: ## mend the format

@@ -11,6 +11,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.measure import Line, show
@@ -29,7 +30,18 @@ TABLES = (
     "pool",
     "workspace",
     "digest",
+    "peers",
 )
+
+
+def parts(name: str, lines: list[Line]) -> dict[str, list[Line]]:
+    """A table's lines by what stands before the colon of their names, each for a picture."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        title, colon, rest = line.name.partition(": ")
+        key, label = (title, rest) if colon else (name, line.name)
+        found.setdefault(key, []).append(replace(line, name=label))
+    return found
 
 
 def main() -> int:
@@ -50,7 +62,9 @@ def main() -> int:
         lines = asyncio.run(table.measure(options.rounds))
         show(lines)
         found[name] = lines
-        (options.into / f"{name}.svg").write_text(picture(name, lines))
+        for title, part in parts(name, lines).items():
+            path = options.into / f"{title.replace(' ', '-')}.svg"
+            path.write_text(picture(title, part))
     document = {
         "time": time.time(),
         "machine": f"{platform.release()} {platform.machine()}",

@@ -63,7 +63,7 @@ def show(lines: list[Line]) -> None:
     width = max(len(line.name) for line in lines)
     for line in lines:
         ratio = "" if line.ratio is None else f"{line.ratio:8.2f}x {line.peer}"
-        mark = {None: "", True: "  reached", False: "  MISSED"}[line.good]
+        mark = {None: "", True: "  reached", False: "  MISSED"}[line.good] if line.goal else ""
         goal = f"  ({line.goal})" if line.goal else ""
         print(
             f"  {line.name:<{width}} {line.value:10.3f} {line.unit:<6}{ratio}{goal}{mark}",
