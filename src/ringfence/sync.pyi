@@ -13,6 +13,7 @@ from contextlib import (
 from typing import Any, Self
 
 from ringfence.backends.base import Backend
+from ringfence.digest.store import Store
 from ringfence.events import (
     Event,
     EventBus,
@@ -232,8 +233,9 @@ class Files:
     def download(
         self,
         source: Path,
-        destination: str | os.PathLike[str],
+        destination: str | os.PathLike[str] | None = ...,
         *,
+        store: Store | None = ...,
         caps: Caps = ...,
         user: User = ...,
         progress: Progress | None = ...,

@@ -14,10 +14,11 @@ import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
+from ringfence.digest.store import Store
 from ringfence.errors import InvalidSpecError, PathNotFoundError, UnsupportedError
 from ringfence.guest.protocol import Feature, WriteFlag
 from ringfence.guest.transfers import Reader
-from ringfence.sandbox import trees
+from ringfence.sandbox import keeping, trees
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event, file_info
 from ringfence.sandbox.extract import Caps
@@ -365,8 +366,9 @@ class Files:
     async def download(
         self,
         source: Path,
-        destination: str | os.PathLike[str],
+        destination: str | os.PathLike[str] | None = None,
         *,
+        store: Store | None = None,
         caps: Caps = DOWNLOAD_CAPS,
         user: User = None,
         progress: Progress | None = None,
@@ -377,9 +379,23 @@ class Files:
         beneath `destination` are made, with mode & 0755; everything else is left out and named in
         the answer. UnsafeArchiveError for names that cannot be and above `caps`. It appears
         whole or, when anything is raised or cancelled, not at all. PathExistsError.
+
+        store: instead of a destination, a content store (`ringfence.digest.store`) that a regular
+        file goes into as a blob; the answer has its digest. The store's own errors are raised.
         """
+        if (destination is None) == (store is None):
+            raise InvalidSpecError(
+                "download: name either a destination or a store",
+                op="files.download",
+                context={"fields": ["destination", "store"]},
+            )
         with self._context.operation("files.download"):
             who = await self._context.cred(user)
+            if store is not None:
+                return await keeping.keep(
+                    self._context, _text(source), store, who, most=caps.bytes, progress=progress
+                )
+            assert destination is not None  # noqa: S101 - one of the two is there
             return await trees.download(
                 self._context,
                 _text(source),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from ringfence.backends.finish import finish
+from ringfence.digest import Digest
 from ringfence.errors import FileError, InvalidSpecError, PathExistsError, PathNotFoundError
 from ringfence.events import FilesMoved
 from ringfence.guest.files import Files as GuestFiles
@@ -30,12 +31,14 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class Moved:
     """What a transfer moved. members: directories, files and links. skipped: paths that were left
-    out, the first 1000 of them, and why; skipped_total: how many."""
+    out, the first 1000 of them, and why; skipped_total: how many. digest: of the blob that a
+    download into a store made."""
 
     members: int = 0
     bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_total: int = 0
+    digest: Digest | None = None
 
     def skip(self, path: str, why: str) -> None:
         """`path` was left out."""
