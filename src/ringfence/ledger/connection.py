@@ -1,6 +1,7 @@
 """The connection that a ledger keeps, since opening one costs more than what is done with it."""
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import threading
@@ -49,17 +50,32 @@ class Kept:
         if self._connection is not None and self._file == self._identity():
             return self._connection
         self._close()
-        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
-        try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._prepare(connection, self._path)
-        except BaseException:
-            connection.close()
-            raise
+        with self._alone():
+            connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
+            try:
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute("PRAGMA journal_mode = WAL")
+                self._prepare(connection, self._path)
+            except BaseException:
+                connection.close()
+                raise
         self._connection, self._file = connection, self._identity()
         return connection
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time: while the journal's mode is set, SQLite does not wait for others,
+        it says at once that the file is locked."""
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -1,10 +1,8 @@
 """A create that fails or is cancelled leaves nothing; a daemon elsewhere or absent is no surprise."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +187,6 @@ async def test_a_daemon_that_does_not_share_our_files_gets_the_guest_by_a_volume
     with pytest.raises(InvalidSpecError, match="share"):
         await backend.create(record.spec, new_id(), facts, binds=(Bind(str(tmp_path), "/w"),))
     await place.instance.delete()
-    with contextlib.suppress(subprocess.CalledProcessError):  # others may use it, too
-        docker("volume", "rm", volume)
 
 
 async def test_whether_the_daemon_shares_our_files_is_found_by_trying(

@@ -1,5 +1,7 @@
 """The ledger keeps what must be found again, and lets one of two racing words win."""
 
+import multiprocessing
+import multiprocessing.synchronize
 import os
 import sqlite3
 import threading
@@ -166,3 +168,24 @@ def test_threads_take_turns_at_one_connection(ledger: Ledger) -> None:
         list(pool.map(work, range(40)))
     assert ledger.live() == []
     assert len(ledger.all()) == 40
+
+
+def test_processes_that_make_it_at_the_same_moment_wait_for_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(10):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        start = context.Event()
+        makers = [context.Process(target=_make, args=(directory, start)) for _ in range(6)]
+        for maker in makers:
+            maker.start()
+        start.set()
+        for maker in makers:
+            maker.join()
+        assert [maker.exitcode for maker in makers] == [0] * 6
+        assert len(Ledger(directory / "ledger.sqlite").live()) == 6
+
+
+def _make(directory: Path, start: "multiprocessing.synchronize.Event") -> None:
+    start.wait()
+    Ledger(directory / "ledger.sqlite").add(a_record(f"rf-{os.getpid()}"), owner=None)
