@@ -12,11 +12,10 @@ from ringfence.backends.base import Backend, Instance
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Entry, Ledger
+from ringfence.ledger.reaper import GONE
 from ringfence.sandbox.control import Pausable
+from ringfence.sandbox.life import DELETED
 from ringfence.spec import SandboxInfo, State, Usage
-
-GONE = "it ended or was removed outside Ringfence"
-DELETED = "deleted"
 
 
 class Backends:
