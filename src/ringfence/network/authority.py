@@ -89,6 +89,7 @@ def _sign(public: Any, subject: str, issuer: str, key: Any, *, ca: bool) -> Any:
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=_DAYS))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(_usage(ca), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
@@ -98,3 +99,20 @@ def _sign(public: Any, subject: str, issuer: str, key: Any, *, ca: bool) -> Any:
         name = x509.SubjectAlternativeName([x509.DNSName(subject)])
         builder = builder.add_extension(name, critical=False)
     return builder.sign(key, hashes.SHA256())
+
+
+def _usage(ca: bool) -> Any:
+    """What a key may be used for; strict clients refuse an authority that does not say it."""
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -10,6 +10,8 @@ from ringfence.network.rules import Refused, canonical
 HEAD_BYTES = 64 * 1024
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_FRAMING = {b"content-length", b"transfer-encoding"}
 _HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization",
         b"proxy-authenticate", b"te", b"trailer", b"upgrade"}  # fmt: skip
 
@@ -45,6 +47,8 @@ async def read_request(stream: Buffered, origin: tuple[str, int] | None = None) 
     method, target, _ = parts
     if not _TOKEN.fullmatch(method):
         raise ValueError("not a method")
+    if not _TARGET.fullmatch(target):
+        raise ValueError("not a target")
     headers = [_header(text) for text in rest]
     if origin is not None:
         if not target.startswith(b"/"):
@@ -118,7 +122,7 @@ def head_for_origin(request: Request, added: Headers) -> bytes:
         for name, value in request.headers
         if name.lower() == b"connection"
         for token in value.split(b",")
-    }
+    } - _FRAMING
     replaced = {name.lower() for name, _ in added}
     kept = [
         (name, value)
@@ -133,28 +137,42 @@ def head_for_origin(request: Request, added: Headers) -> bytes:
 
 
 async def copy_body(source: Buffered, target: Duplex, size: int | None, count: Count) -> None:
-    """Copy one body and not a byte more: what follows could be a request for somebody else."""
+    """Copy one body and not a byte more: what follows could be a request for somebody else.
+
+    size: as `length` has it. EOFError; ValueError for what is no body, of which nothing that could
+    be read in two ways went out.
+    """
     if size is not None:
         await _copy(source, target, size, count)
         return
     while True:
-        line = await source.until(b"\r\n", 1024)
-        chunk = int(_chunk_size(line), 16)
-        target.write(line)
-        await _copy(source, target, chunk, count)
+        chunk = _chunk_size(await source.until(b"\r\n", 1024))
         if chunk == 0:
-            while (trailer := await source.until(b"\r\n", HEAD_BYTES)) != b"\r\n":
-                target.write(trailer)
-            target.write(b"\r\n")
+            target.write(b"0\r\n" + await _trailers(source))
             return
-        target.write(await source.exactly(2))
+        target.write(b"%x\r\n" % chunk)
+        await _copy(source, target, chunk, count)
+        if await source.exactly(2) != b"\r\n":
+            raise ValueError("not a chunk")
+        target.write(b"\r\n")
 
 
-def _chunk_size(line: bytes) -> bytes:
+def _chunk_size(line: bytes) -> int:
     size = line[:-2].partition(b";")[0].strip()
     if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size):
         raise ValueError("not a chunk")
-    return size
+    return int(size, 16)
+
+
+async def _trailers(source: Buffered) -> bytes:
+    """What stands between the last chunk and the end, that included."""
+    lines = b""
+    while (line := await source.until(b"\r\n", HEAD_BYTES)) != b"\r\n":
+        _header(line[:-2])
+        lines += line
+        if len(lines) > HEAD_BYTES:
+            raise ValueError(f"no end within {HEAD_BYTES} bytes")
+    return lines + b"\r\n"
 
 
 async def _copy(source: Buffered, target: Duplex, size: int, count: Count) -> None:

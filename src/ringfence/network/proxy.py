@@ -4,9 +4,11 @@ The sandbox has no interface but its loopback, so what the proxy refuses cannot 
 HTTP_PROXY and its like are a convenience, never the enforcement.
 """
 
+import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ringfence.network import http, socks
 from ringfence.network.authority import Authority
@@ -90,6 +92,7 @@ class EgressProxy:
             if request.connect and self._inside_tls(request.host):
                 await self._terminate(stream, request)
                 return
+            added = self._added(request, tls=False)
             outside = await self._reach(request.host, request.port)
         except Refused as error:
             stream.inner.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
@@ -102,7 +105,7 @@ class EgressProxy:
                 stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await self._tunnel(stream, outside, request.host, request.port)
             else:
-                await self._forward(stream, outside, request)
+                await self._forward(stream, outside, request, added)
         finally:
             outside.close()
 
@@ -120,26 +123,42 @@ class EgressProxy:
             stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             inside = TlsDuplex(stream, self._authority.context(request.host))
             await inside.handshake()
-            plain = Buffered(inside)
-            inner = await http.read_request(plain, origin=(request.host, request.port))
-            await self._forward(plain, outside, inner)
+            try:
+                await self._forward_inside(Buffered(inside), outside, request)
+            except Refused as error:
+                inside.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
+            except ValueError as error:
+                inside.write(http.answer(400, "Bad Request", str(error)))
             inside.write_eof()
         finally:
             outside.close()
 
-    async def _forward(
-        self, stream: Buffered, outside: SocketDuplex, request: http.Request
+    async def _forward_inside(
+        self, plain: Buffered, outside: SocketDuplex, tunnel: http.Request
     ) -> None:
+        request = await http.read_request(plain, origin=(tunnel.host, tunnel.port))
+        await self._forward(plain, outside, request, self._added(request, tls=True))
+
+    def _added(self, request: http.Request, *, tls: bool) -> http.Headers:
+        """The secrets that go with a request. Refused for one that would be answered with them."""
         added = [
             (secret.header.encode(), secret.value.get_secret_value().encode())
             for secret in self._secrets
-            if _belongs(secret, request.host)
+            if secret.tls is tls and _belongs(secret, request.host)
         ]
+        if added and request.method.upper() == b"TRACE":
+            raise Refused("TRACE answers with what was sent, the secret too")
+        return added
+
+    async def _forward(
+        self, stream: Buffered, outside: SocketDuplex, request: http.Request, added: http.Headers
+    ) -> None:
         size = http.length(request.headers)
         outside.write(http.head_for_origin(request, added))
-        await http.copy_body(stream, outside, size, self._count_sent)
-        await outside.drain()
-        await pump(outside, stream.inner, self._count_received)
+        await _exchange(
+            http.copy_body(stream, outside, size, self._count_sent),
+            pump(outside, stream.inner, self._count_received),
+        )
 
     async def _socks(self, stream: Buffered) -> None:
         try:
@@ -192,3 +211,20 @@ def _belongs(secret: Secret, host: str) -> bool:
     if secret.host.startswith("."):
         return host.endswith(secret.host)
     return host == secret.host
+
+
+async def _exchange(body: Coroutine[Any, Any, None], answer: Coroutine[Any, Any, None]) -> None:
+    """Send a body and bring the answer back, which may come before all of the body went out.
+
+    ConnectionResetError when the body is none, or ends early; the origin then gets no end of it.
+    """
+    sending, receiving = asyncio.ensure_future(body), asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and isinstance(sending.exception(), EOFError | ValueError):
+            raise ConnectionResetError(f"the request's body: {sending.exception()}")
+        await receiving
+    finally:
+        sending.cancel()
+        receiving.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)

@@ -75,8 +75,8 @@ class Rule(Model):
 class Secret(Model):
     """A header that the proxy adds to requests for `host`; the sandbox never holds its value.
 
-    value: masked wherever a spec is shown. tls: also inside TLS, which the proxy then ends with a
-    certificate authority of that sandbox alone.
+    value: masked wherever a spec is shown. tls: inside TLS alone, which the proxy then ends with a
+    certificate authority of that sandbox alone; False: in plain HTTP alone, in the clear.
     """
 
     host: str

@@ -77,7 +77,22 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         for line in head.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
                 size = int(line.split(b":")[1])
-        outside.seen.append(head + (await reader.readexactly(size) if size else b""))
+        if head.startswith(b"POST /no "):
+            writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+            return
+        if head.startswith(b"POST /continue "):
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await reader.readexactly(size) if size else b""
+        if b"chunked" in head.lower():
+            try:
+                body = await reader.readuntil(b"0\r\n")
+                while not body.endswith(b"\r\n\r\n"):
+                    body += await reader.readuntil(b"\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                writer.close()
+                return
+        outside.seen.append(head + body)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
@@ -261,7 +276,7 @@ async def test_a_host_without_an_address_is_a_bad_gateway(make: Make) -> None:
 
 
 async def test_a_secret_is_added_on_the_way_out_for_its_host_alone(make: Make) -> None:
-    secrets = [{"host": "good.test", "value": "Bearer hidden"}]
+    secrets = [{"host": "good.test", "value": "Bearer hidden", "tls": False}]
     place = await make(allow=["good.test"], secrets=secrets)
     await place.ask(
         b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\nAuthorization: mine\r\n\r\n"
@@ -326,6 +341,7 @@ async def test_a_secret_goes_inside_tls_and_both_ends_are_verified(make: Make) -
     writer.write(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 200 Connection established\r\n\r\n"
     trust = ssl.create_default_context(cadata=place.authority.pem.decode())
+    trust.verify_flags |= ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on
     await writer.start_tls(trust, server_hostname="good.test")
     writer.write(b"GET /x HTTP/1.1\r\nHost: good.test\r\n\r\n")
     assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
@@ -334,16 +350,153 @@ async def test_a_secret_goes_inside_tls_and_both_ends_are_verified(make: Make) -
     assert b"Authorization: Bearer hidden" in head
 
 
-async def test_inside_tls_another_host_is_not_asked_for_the_secrets_sake(make: Make) -> None:
-    secrets = [{"host": "good.test", "value": "Bearer hidden"}]
-    place = await make(allow=["good.test"], secrets=secrets)
+@pytest.mark.parametrize("odd", [b"\n", b"\x0b", b"\t", b"\x00", b"\x7f", b"\r"])
+async def test_a_target_is_printable_or_nothing_is_sent(make: Make, odd: bytes) -> None:
+    """A lenient origin would take what follows for headers, or for a request of its own."""
+    place = await make(allow=["good.test"])
+    line = b"GET http://good.test/a" + odd + b"X: HTTP/1.1\r\nHost: good.test\r\n\r\n"
+    assert (await place.ask(line)).startswith(b"HTTP/1.1 400 ")
+    assert place.outside.seen == []
+
+
+async def inside_tls(place: Place, request: bytes) -> bytes:
+    """What is answered to a request inside TLS that the proxy ends."""
     reader, writer = await _local(place.port)
     writer.write(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
-    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 200 Connection established\r\n\r\n"
     trust = ssl.create_default_context(cadata=place.authority.pem.decode())
     await writer.start_tls(trust, server_hostname="good.test")
-    writer.write(b"GET /x HTTP/1.1\r\nHost: bad.test\r\n\r\n")
-    with contextlib.suppress(ConnectionError, ssl.SSLError):
-        await asyncio.wait_for(reader.read(), 20)
-    writer.close()
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+
+
+SECRET = {"host": "good.test", "value": "Bearer hidden"}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST /mine\nContent-Length:\t999\n\n HTTP/1.1\r\nHost: good.test\r\n\r\n", b"400"),
+        (b"TRACE / HTTP/1.1\r\nHost: good.test\r\n\r\n", b"403"),
+        (b"GET /x HTTP/1.1\r\nHost: bad.test\r\n\r\n", b"403"),
+        (b"nonsense\r\n\r\n", b"400"),
+    ],
+)
+async def test_inside_tls_nothing_makes_an_origin_show_the_secret(
+    make: Make, request_bytes: bytes, status: bytes
+) -> None:
+    """Neither as the body of a request of the sandbox's, nor as an echo; the answer says why."""
+    place = await make(allow=["good.test"], secrets=[SECRET])
+    assert (await inside_tls(place, request_bytes)).startswith(b"HTTP/1.1 " + status)
     assert place.outside.seen == []
+
+
+async def test_a_secret_for_tls_is_never_sent_in_the_clear(make: Make) -> None:
+    """Whatever the sandbox asks for: plain HTTP goes without it, at the port of TLS too."""
+    place = await make(allow=["good.test"], secrets=[SECRET])
+    await place.ask(b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    await place.ask(b"GET http://good.test:443/ HTTP/1.1\r\nHost: good.test:443\r\n\r\n")
+    assert len(place.outside.seen) == 2
+    assert b"hidden" not in b"".join(place.outside.seen)
+
+
+async def test_a_body_keeps_its_length_whatever_connection_names(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    await place.ask(
+        b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nContent-Length: 3\r\n"
+        b"Connection: content-length, transfer-encoding\r\n\r\nabc"
+    )
+    [seen] = place.outside.seen
+    assert b"Content-Length: 3\r\n" in seen
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"3\r\nabcXX0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nX: 1\n\nGET / HTTP/1.1\r\n\r\n",
+        b"0\r\n" + b"X: 1\r\n" * 20_000 + b"\r\n",
+        b"-3\r\nabc\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_body_that_can_be_read_in_two_ways_does_not_end(make: Make, body: bytes) -> None:
+    """The origin gets no end of it, so it does nothing."""
+    place = await make(allow=["good.test"])
+    head = (
+        b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with contextlib.suppress(ConnectionError):
+        assert b" 200 " not in await place.ask(head + body)
+    assert place.outside.seen == []
+
+
+async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    head = (
+        b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    body = b"003;a=\nb\r\nabc\r\n0;c\r\nX-Sum: 1\r\n\r\n"
+    assert b" 200 " in await place.ask(head + body)
+    [seen] = place.outside.seen
+    assert seen.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+
+
+async def test_an_answer_comes_back_before_the_body_went_out(make: Make) -> None:
+    """A client that waits for 100 Continue gets it; one whose body is not wanted hears so."""
+    place = await make(allow=["good.test"])
+    for path, first in ((b"/continue", b"HTTP/1.1 100 Continue"), (b"/no", b"HTTP/1.1 413 No")):
+        reader, writer = await _local(place.port)
+        writer.write(
+            b"POST http://good.test" + path + b" HTTP/1.1\r\nHost: good.test\r\n"
+            b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        assert answer.startswith(first)
+        if path == b"/continue":
+            writer.write(b"abc")
+            answer = await asyncio.wait_for(reader.read(), 20)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+    assert place.outside.seen[0].endswith(b"\r\n\r\nabc")
+
+
+def split_hello(name: str, pieces: int) -> bytes:
+    """A ClientHello for `name`, in that many TLS records."""
+    out = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = out.read()[5:]
+    size = -(-len(hello) // pieces)
+    parts = [hello[at : at + size] for at in range(0, len(hello), size)]
+    return b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in parts)
+
+
+@pytest.mark.parametrize("pieces", [2, 10])
+async def test_a_hello_in_pieces_is_read_like_another(make: Make, pieces: int) -> None:
+    place = await make(allow=["good.test"])
+    with contextlib.suppress(ConnectionError):
+        await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + split_hello("bad.test", pieces))
+    assert place.decisions[-1] == Decision("good.test", 443, False, "TLS inside names 'bad.test'")
+    assert place.outside.seen == []
+    asked = b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + split_hello("good.test", pieces)
+    await place.ask(asked, eof=True)
+    assert place.decisions[-1].allowed
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+        b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
+        b"\x16\x03\x01\x00\x00" * 2000,
+    ],
+)
+async def test_a_hello_that_says_nothing_clear_is_cut_off(make: Make, hello: bytes) -> None:
+    place = await make(allow=["good.test"])
+    with contextlib.suppress(ConnectionError):
+        await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + hello, eof=True)
+    assert place.decisions[-1] == Decision("good.test", 443, False, "TLS inside names ''")
