@@ -15,6 +15,28 @@ COLUMNS = (
     "id, backend, endpoint, native, transport, spec, created, ends, marker, image_digest,"
     " owner_pid, owner_start, owner_boot, workspace, ended, reason, due, due_boot"
 )
+CLAIM_COLUMNS = "id, ends, due, due_boot, owner_pid, owner_start, owner_boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose a live sandbox is and when it ends: the part of its entry that a sweep reads every
+    second. The fields are those of `Entry` and its record."""
+
+    id: str
+    owner: Owner | None
+    ends: float | None
+    due: float | None
+    due_boot: str | None
+
+    def expired(self, now: float | None = None) -> bool:
+        """Whether its lifetime is over. now: seconds since the epoch; None asks the clock since
+        boot, so that a clock that is set ends nothing early and keeps nothing."""
+        if self.ends is None:
+            return False
+        if now is None and self.due is not None and self.due_boot == boot_id():
+            return self.due <= time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self.ends <= (time.time() if now is None else now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +57,14 @@ class Entry:
     due: float | None = None
     due_boot: str | None = None
 
+    @property
+    def claim(self) -> Claim:
+        """Whose it is and when it ends."""
+        return Claim(self.record.id, self.owner, self.record.ends, self.due, self.due_boot)
+
     def expired(self, now: float | None = None) -> bool:
-        """Whether its lifetime is over. now: seconds since the epoch; None asks the clock since
-        boot, so that a clock that is set ends nothing early and keeps nothing."""
-        if self.record.ends is None:
-            return False
-        if now is None and self.due is not None and self.due_boot == boot_id():
-            return self.due <= time.clock_gettime(time.CLOCK_BOOTTIME)
-        return self.record.ends <= (time.time() if now is None else now)
+        """Whether its lifetime is over, as `Claim.expired` has it."""
+        return self.claim.expired(now)
 
     @property
     def live(self) -> bool:
@@ -81,6 +103,16 @@ def to_row(entry: Entry) -> tuple[Any, ...]:
     )
 
 
+def claim_of(row: sqlite3.Row) -> Claim:
+    """The claim in a row that has CLAIM_COLUMNS."""
+    return Claim(row["id"], _owner(row), row["ends"], row["due"], row["due_boot"])
+
+
+def _owner(row: sqlite3.Row) -> Owner | None:
+    pid = row["owner_pid"]
+    return Owner(pid, row["owner_start"], row["owner_boot"]) if pid else None
+
+
 def from_row(row: sqlite3.Row) -> Entry:
     """The entry that `to_row` wrote."""
     record = Record(
@@ -95,11 +127,10 @@ def from_row(row: sqlite3.Row) -> Entry:
         marker=row["marker"],
         image_digest=row["image_digest"],
     )
-    owner = row["owner_pid"] and Owner(row["owner_pid"], row["owner_start"], row["owner_boot"])
     workspace = row["workspace"] and json.loads(row["workspace"])
     return Entry(
         record,
-        owner or None,
+        _owner(row),
         workspace or None,
         row["ended"],
         row["reason"],

@@ -16,22 +16,34 @@ LOCK = "guard.lock"
 _TICK_SECONDS = 1.0
 _PROBE_SECONDS = 30.0
 _QUIET_SECONDS = 10.0
+_LOCK_FD = 3
 
 
 def ensure(directory: Path) -> None:
     """Start the guard of a state directory unless one is there. Takes about a millisecond."""
-    if _held(directory / LOCK):
+    lock = _lock(directory / LOCK)
+    if lock is None:
         return
-    arguments = [sys.executable, "-m", "ringfence.ledger.guard", str(directory)]
+    # The lock goes to the new process with its descriptor, so that whoever asks next, before that
+    # process has even begun to read its program, starts no other.
+    try:
+        pid = _start(directory, lock)
+    finally:
+        os.close(lock)
+    threading.Thread(target=_wait, args=(pid,), name="ringfence-guard", daemon=True).start()
+
+
+def _start(directory: Path, lock: int) -> int:
+    arguments = [sys.executable, "-m", "ringfence.ledger.guard", str(directory), str(_LOCK_FD)]
     null = os.open(os.devnull, os.O_RDWR)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
-        pid = os.posix_spawn(
+        actions.append((os.POSIX_SPAWN_DUP2, lock, _LOCK_FD))
+        return os.posix_spawn(
             sys.executable, arguments, os.environ, file_actions=actions, setsid=True
         )
     finally:
         os.close(null)
-    threading.Thread(target=_wait, args=(pid,), name="ringfence-guard", daemon=True).start()
 
 
 def _wait(pid: int) -> None:
@@ -68,18 +80,29 @@ async def watch(directory: Path) -> None:
         probe = time.monotonic() - probed >= _PROBE_SECONDS
         probed = time.monotonic() if probe else probed
         await reap(ledger, probe=probe)
-        if ledger.live():
+        if ledger.claims():
             quiet_since = time.monotonic()
         await asyncio.sleep(_TICK_SECONDS)
 
 
+def _left(directory: Path) -> bool:
+    """Whether there is something to watch: who came at the last moment saw the lock held."""
+    from ringfence.ledger.store import Ledger
+
+    path = directory / "ledger.sqlite"
+    return os.access(path, os.W_OK) and bool(Ledger(path).claims())
+
+
 def main() -> None:
-    """`python -m ringfence.ledger.guard DIRECTORY`."""
+    """`python -m ringfence.ledger.guard DIRECTORY [LOCK]`. LOCK: a descriptor that holds it."""
     directory = Path(sys.argv[1])
     os.chdir("/")
-    lock = _lock(directory / LOCK)
-    if lock is not None:
+    lock = int(sys.argv[2]) if len(sys.argv) > 2 else _lock(directory / LOCK)
+    while lock is not None:
+        os.set_inheritable(lock, False)
         asyncio.run(watch(directory))
+        os.close(lock)
+        lock = _lock(directory / LOCK) if _left(directory) else None
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ringfence.backends import registry
-from ringfence.backends.base import Backend, Instance
+from ringfence.backends.base import Instance, Record
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
-from ringfence.ledger.entry import Entry
+from ringfence.ledger.backends import Backends, Load
+from ringfence.ledger.entry import Claim, Entry
+from ringfence.ledger.owner import Owner
 from ringfence.ledger.store import KEPT_SECONDS, Ledger
 from ringfence.spec import State
 
 LOST = "its client ended"
 EXPIRED = "its lifetime ended"
 GONE = "it ended or was removed outside Ringfence"
-
-Load = Callable[[str, str | None], Backend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,47 +28,50 @@ class Reaped:
 
 
 async def reap(
-    ledger: Ledger, *, load: Load = registry.load, now: float | None = None, probe: bool = True
+    ledger: Ledger, *, load: Load | None = None, now: float | None = None, probe: bool = True
 ) -> list[Reaped]:
     """Delete every sandbox whose client or lifetime ended and close the entries of those that are
-    gone. probe: ask the backends for those that should be alive, too.
+    gone. probe: ask the backends for those that should be alive, too, and forget what ended a week
+    ago.
 
     now: seconds since the epoch, for tests; None goes by the clock since boot. One sandbox's
     failure does not stop the others. Cancellation stops between two sandboxes; what was begun is
     found by the next sweep.
     """
-    backends: dict[tuple[str, str], Backend] = {}
+    due = _due(ledger.claims(), now)
+    entries = ledger.live() if probe or due else ()
     done = []
-    try:
-        for entry in ledger.live():
-            reason = _due(entry, now)
+    async with Backends(load) as backends:
+        for entry in entries:
+            reason = due.get(entry.record.id)
             if reason is None and not probe:
                 continue
-            key = (entry.record.backend, entry.record.endpoint)
-            if key not in backends:
-                backends[key] = load(key[0], key[1] or None)
-            outcome = await _settle(ledger, entry, backends[key], reason)
+            outcome = await _settle(ledger, entry, backends, reason)
             done += [outcome] if outcome else []
-    finally:
-        for backend in backends.values():
-            await backend.aclose()
-    ledger.forget((time.time() if now is None else now) - KEPT_SECONDS)
+    if probe:
+        ledger.forget((time.time() if now is None else now) - KEPT_SECONDS)
     return done
 
 
-def _due(entry: Entry, now: float | None) -> str | None:
-    if entry.expired(now):
-        return EXPIRED
-    if entry.owner is not None and not entry.owner.alive():
-        return LOST
-    return None
+def _due(claims: Iterable[Claim], now: float | None) -> dict[str, str]:
+    """Why each sandbox is to end now, by id; owners are looked at once each."""
+    alive: dict[Owner | None, bool] = {None: True}
+    due = {}
+    for claim in claims:
+        if claim.owner not in alive:
+            alive[claim.owner] = claim.owner is not None and claim.owner.alive()
+        if claim.expired(now):
+            due[claim.id] = EXPIRED
+        elif not alive[claim.owner]:
+            due[claim.id] = LOST
+    return due
 
 
 async def _settle(
-    ledger: Ledger, entry: Entry, backend: Backend, reason: str | None
+    ledger: Ledger, entry: Entry, backends: Backends, reason: str | None
 ) -> Reaped | None:
     try:
-        instance = await _find(backend, entry)
+        instance = await _find(backends, entry.record)
         if instance is None and reason is None and not entry.record.native:
             return None
         if instance is not None and reason is None and await instance.state() is not State.EXITED:
@@ -88,15 +90,14 @@ async def _settle(
     return Reaped(entry.record.id, reason or GONE)
 
 
-async def _find(backend: Backend, entry: Entry) -> Instance | None:
+async def _find(backends: Backends, record: Record) -> Instance | None:
     """Its instance; one whose creator died before it could write down the name is looked for."""
-    record = entry.record
     if not record.native:
-        found = [one for one in await backend.found({}) if one.id == record.id]
+        found = [one for one in await backends.of(record).found({}) if one.id == record.id]
         if not found:
             return None
         record = replace(record, native=found[0].native)
     try:
-        return await backend.attach(record)
+        return await backends.instance(record)
     except NotFoundError:
         return None

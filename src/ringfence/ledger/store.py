@@ -18,7 +18,16 @@ from ringfence.errors import (
     StateError,
 )
 from ringfence.ledger.connection import Kept
-from ringfence.ledger.entry import COLUMNS, Entry, due_of, from_row, to_row
+from ringfence.ledger.entry import (
+    CLAIM_COLUMNS,
+    COLUMNS,
+    Claim,
+    Entry,
+    claim_of,
+    due_of,
+    from_row,
+    to_row,
+)
 from ringfence.ledger.owner import Owner
 
 VERSION = 2
@@ -145,6 +154,15 @@ class Ledger:
     def live(self) -> list[Entry]:
         """Everything that has not ended, the oldest first."""
         return self._select("ended IS NULL")
+
+    def claims(self) -> list[Claim]:
+        """Who holds what has not ended, and until when: a fraction of what `live` costs."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                f"SELECT {CLAIM_COLUMNS} FROM sandboxes WHERE ended IS NULL"  # noqa: S608
+                " ORDER BY created"
+            ).fetchall()
+        return [claim_of(row) for row in rows]
 
     def all(self) -> list[Entry]:
         """Everything that is on record, the oldest first; ended ones are kept for a week."""

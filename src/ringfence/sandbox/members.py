@@ -5,48 +5,14 @@ None of it takes a session, so that the process that holds a sandbox is not dist
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 
-from ringfence.backends import registry
-from ringfence.backends.base import Backend, Instance
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
-from ringfence.ledger import Entry, Ledger
+from ringfence.ledger import Backends, Entry, Ledger
 from ringfence.ledger.reaper import GONE
 from ringfence.sandbox.control import Pausable
 from ringfence.sandbox.life import DELETED
 from ringfence.spec import SandboxInfo, State, Usage
-
-
-class Backends:
-    """The backends that a walk over the ledger needs, each opened once."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[str, str], Backend] = {}
-
-    async def instance(self, entry: Entry) -> Instance:
-        """Its instance; NotFoundError when it is gone or not made yet."""
-        record = entry.record
-        if not record.native:
-            raise NotFoundError(f"sandbox {record.id} is being created", sandbox_id=record.id)
-        key = (record.backend, record.endpoint)
-        if key not in self._open:
-            self._open[key] = registry.load(record.backend, record.endpoint or None)
-        return await self._open[key].attach(record)
-
-    async def aclose(self) -> None:
-        """Close them all."""
-        for backend in self._open.values():
-            await backend.aclose()
-
-
-@asynccontextmanager
-async def _backends() -> AsyncIterator[Backends]:
-    backends = Backends()
-    try:
-        yield backends
-    finally:
-        await backends.aclose()
 
 
 async def _book(ledger: Ledger | None) -> Ledger:
@@ -65,7 +31,7 @@ async def list_sandboxes(
     book = await _book(ledger)
     wanted = (labels or {}).items()
     infos = []
-    async with _backends() as backends:
+    async with Backends() as backends:
         for entry in await asyncio.to_thread(book.all if ended else book.live):
             if not wanted <= entry.record.spec.labels.items():
                 continue
@@ -81,7 +47,7 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     if not entry.record.native:
         return _info(entry, State.CREATING, None)
     try:
-        state = await (await backends.instance(entry)).state()
+        state = await (await backends.instance(entry.record)).state()
     except NotFoundError:
         state = State.EXITED
     except SandboxError as error:
@@ -122,9 +88,9 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
 
 
 async def _delete(book: Ledger, entry: Entry) -> None:
-    async with _backends() as backends:
+    async with Backends() as backends:
         try:
-            instance = await backends.instance(entry)
+            instance = await backends.instance(entry.record)
         except NotFoundError:
             pass
         else:
@@ -138,13 +104,13 @@ async def _delete(book: Ledger, entry: Entry) -> None:
 
 async def pause_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
     """Freeze a detached sandbox without a session. NotFoundError, StateError, UnsupportedError."""
-    async with _backends() as backends:
+    async with Backends() as backends:
         await (await _freezable(backends, name, ledger, "pause")).pause()
 
 
 async def resume_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
     """Let a paused sandbox go on. NotFoundError, StateError, UnsupportedError."""
-    async with _backends() as backends:
+    async with Backends() as backends:
         await (await _freezable(backends, name, ledger, "resume")).resume()
 
 
@@ -156,7 +122,7 @@ async def _freezable(backends: Backends, name: str, ledger: Ledger | None, op: s
             op=op,
             sandbox_id=entry.record.id,
         )
-    instance = await backends.instance(entry)
+    instance = await backends.instance(entry.record)
     if not isinstance(instance, Pausable):
         raise UnsupportedError(
             f"{op}: the {entry.record.backend} backend cannot freeze a sandbox", op=op
@@ -177,10 +143,10 @@ async def usages(
         entries = [await asyncio.to_thread(book.get, name) for name in names]
     else:
         entries = await asyncio.to_thread(book.live)
-    async with _backends() as backends:
+    async with Backends() as backends:
         for entry in entries:
             try:
-                usage = await (await backends.instance(entry)).usage()
+                usage = await (await backends.instance(entry.record)).usage()
             except SandboxError:
                 continue
             if usage is not None:

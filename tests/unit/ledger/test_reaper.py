@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.backends.base import Backend, Instance
+from ringfence.backends.base import Backend, Instance, Record
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import BackendUnavailableError
-from ringfence.ledger import Ledger, Owner, reap
+from ringfence.ledger import Ledger, Owner, guard, reap
 from ringfence.ledger.guard import LOCK, _held, ensure
 from ringfence.spec import SandboxSpec, State
 
@@ -149,20 +149,54 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
+    """Nor while the first has yet to read its program: the lock is taken before it is started."""
     Ledger(tmp_path / "ledger.sqlite")
-    ensure(tmp_path)
-    deadline = time.monotonic() + 60
-    while not _held(tmp_path / LOCK) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert len(_guards(tmp_path)) == 1
-    for _ in range(3):
+    for _ in range(20):
         ensure(tmp_path)
+        assert _held(tmp_path / LOCK)
     assert len(_guards(tmp_path)) == 1
+    deadline = time.monotonic() + 60
     (tmp_path / "ledger.sqlite").unlink()
     while _guards(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert _guards(tmp_path) == []
     assert (tmp_path / LOCK).exists()
+
+
+def test_a_guard_that_is_about_to_end_sees_who_came_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    watched = []
+
+    async def watch(directory: Path) -> None:
+        if not watched:
+            record = Record("rf-x", "mock", "", "n", "socket", SandboxSpec(), time.time())
+            ledger.add(record, owner=None)
+            ensure(tmp_path)  # starts none: this one holds the lock still
+        else:
+            ledger.end("rf-x", "test")
+        watched.append(directory)
+
+    monkeypatch.setattr(guard, "watch", watch)
+    monkeypatch.setattr(guard.os, "chdir", lambda directory: None)
+    monkeypatch.setattr(sys, "argv", ["guard", str(tmp_path)])
+    guard.main()
+    assert watched == [tmp_path, tmp_path]
+    assert not _held(tmp_path / LOCK)
+
+
+async def test_a_sweep_reads_whole_entries_only_when_one_is_due(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.sandbox("kept", Owner.me())
+    read = place.ledger.live
+    monkeypatch.setattr(place.ledger, "live", lambda: pytest.fail("nothing is due"))
+    assert await reap(place.ledger, load=place.load, probe=False) == []
+    monkeypatch.setattr(place.ledger, "live", read)
+    await place.sandbox("orphan", DEAD)
+    [reaped] = await reap(place.ledger, load=place.load, probe=False)
+    assert reaped.id == "orphan"
 
 
 def _guards(directory: Path) -> list[int]:

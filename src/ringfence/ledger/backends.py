@@ -1,0 +1,46 @@
+"""The backends of what is on record, each opened once."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from ringfence.backends import registry
+from ringfence.backends.base import Backend, Instance, Record
+from ringfence.errors import NotFoundError
+
+Load = Callable[[str, str | None], Backend]
+
+
+class Backends:
+    """The backends that one walk over the ledger needs. Use it in an `async with`: leaving it
+    closes them; instances go on. load: gives a backend by name and endpoint; the registry's when
+    left out."""
+
+    def __init__(self, load: Load | None = None) -> None:
+        self._load = load or registry.load
+        self._open: dict[tuple[str, str], Backend] = {}
+
+    def of(self, record: Record) -> Backend:
+        """The backend that `record` names, opened when it is the first to."""
+        key = (record.backend, record.endpoint)
+        if key not in self._open:
+            self._open[key] = self._load(record.backend, record.endpoint or None)
+        return self._open[key]
+
+    async def instance(self, record: Record) -> Instance:
+        """The instance of `record`; NotFoundError when it is gone or not made yet."""
+        if not record.native:
+            raise NotFoundError(f"sandbox {record.id} is being created", sandbox_id=record.id)
+        return await self.of(record).attach(record)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for backend in self._open.values():
+            await backend.aclose()
