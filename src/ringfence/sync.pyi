@@ -64,7 +64,6 @@ from ringfence.workspace import (
     Snapshot,
 )
 from ringfence.workspace.prepared import Since
-from ringfence.workspace.snapshot import Snapshot
 
 class Sandbox:
     files: Files
@@ -363,8 +362,10 @@ def run(
     shell: str | None = ...,
     stdin: Stdin | None | Iterator[bytes] = ...,
     timeout: float | str | None = ...,
+    grace: float = ...,
     output: int | str | None = ...,
     on_output_limit: OnOutputLimit = ...,
+    merge_stderr: bool = ...,
     on_stdout: Sink | None = ...,
     on_stderr: Sink | None = ...,
     image: str | None = ...,
@@ -379,6 +380,9 @@ def run(
     security: Security | Mapping[str, Any] | None = ...,
     network: Network | Mapping[str, Any] | None = ...,
     labels: Mapping[str, str] | None = ...,
+    lifetime: float | str | None = ...,
+    idle_timeout: float | str | None = ...,
+    snapshot: str | None = ...,
     endpoint: str | None = ...,
     ceiling: Ceiling | None = ...,
     ledger: Ledger | None = ...,

@@ -10,7 +10,7 @@ from ringfence.errors import InvalidSpecError, SandboxError
 from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
-from ringfence.sandbox.commands import Args, OnOutputLimit, Sink
+from ringfence.sandbox.commands import GRACE_SECONDS, Args, OnOutputLimit, Sink
 from ringfence.sandbox.opening import Where, open_existing, open_new
 from ringfence.sandbox.sandbox import GRACEFUL_SECONDS, Sandbox
 from ringfence.sandbox.stdin import Stdin
@@ -165,8 +165,10 @@ async def run(
     shell: str | None = None,
     stdin: Stdin | None = None,
     timeout: float | str | None = None,
+    grace: float = GRACE_SECONDS,
     output: int | str | None = None,
     on_output_limit: OnOutputLimit = "truncate",
+    merge_stderr: bool = False,
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
     image: str | None = None,
@@ -181,6 +183,9 @@ async def run(
     security: Security | Mapping[str, Any] | None = None,
     network: Network | Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    lifetime: float | str | None = None,
+    idle_timeout: float | str | None = None,
+    snapshot: str | None = None,
     endpoint: str | None = None,
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
@@ -190,7 +195,8 @@ async def run(
     """Open a sandbox, run one command in it and delete it: the result and all that is known.
 
     The command's fields are those of `Sandbox.exec`, the others those of `open`; what both raise
-    is raised. `patch` is what the command changed in a repository in mode copy, else None.
+    is raised. The sandbox is deleted even where the spec says detached. `patch` is what the command
+    changed in a repository in mode copy, else None.
     Cancellation leaves nothing behind.
     """
     opening = open(
@@ -207,6 +213,10 @@ async def run(
         security=security,
         network=network,
         labels=labels,
+        lifetime=lifetime,
+        idle_timeout=idle_timeout,
+        snapshot=snapshot,
+        detached=False if spec is not None and spec.detached else None,
         endpoint=endpoint,
         ceiling=ceiling,
         ledger=ledger,
@@ -219,8 +229,10 @@ async def run(
             shell=shell,
             stdin=stdin,
             timeout=timeout,
+            grace=grace,
             output=output,
             on_output_limit=on_output_limit,
+            merge_stderr=merge_stderr,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )

@@ -79,7 +79,7 @@ class Process:
     async def stdout(self, data: bytes) -> None:
         """Write to stdout, waiting like a process on a full pipe."""
         await self.out.write(data)
-        self._check_cap(self.out)
+        await self._check_cap(self.out)
 
     async def stderr(self, data: bytes) -> None:
         """Write to stderr, likewise."""
@@ -87,11 +87,13 @@ class Process:
             await self.stdout(data)
         else:
             await self.err.write(data)
-            self._check_cap(self.err)
+            await self._check_cap(self.err)
 
-    def _check_cap(self, sender: Sender) -> None:
+    async def _check_cap(self, sender: Sender) -> None:
+        """End the command, right here, when it wrote more than it may."""
         if sender.over_cap and self.asked.flags & ExecFlag.KILL_ON_CAP:
             self.end(OUTPUT_CAP, signal.SIGKILL)
+            await asyncio.sleep(0)
 
     def place(self, path: str) -> bytes:
         """`path` as absolute bytes, seen from the working directory."""
@@ -162,7 +164,7 @@ class Process:
         except asyncio.CancelledError:
             if not self._signal:
                 raise
-            status = self._signal
+        status = self._signal or status
         self._executing = False
         for timer in self._timers:
             timer.cancel()
