@@ -13,7 +13,7 @@ from ringfence.guest import build
 from ringfence.guest.protocol import Answer, Ask
 from tests.conftest import missing
 
-from .raw import Guest
+from .raw import Guest, until
 
 PTY, JOIN, SEARCH, OPEN = 2, 4, 32, 1
 STATUS = [
@@ -142,11 +142,15 @@ def test_output_of_children_that_hold_the_pipes_does_not_delay_the_end(guest: Gu
 
 def test_a_kill_with_a_full_window_ends_within_its_rest(guest: Guest) -> None:
     operation_id = guest.raw.start("yes")
-    guest.raw.started(operation_id)
+    pid = guest.raw.started(operation_id)
     seen = 0
     while seen < 1024 * 1024:
         seen += len(guest.raw.frame()[2]) - 8
     assert seen == 1024 * 1024
+    state = Path(f"/proc/{guest.host_pid(pid)}/stat")
+    until(
+        lambda: state.read_text().rpartition(")")[2].split()[0] == "S", "its pipe is full as well"
+    )
     guest.raw.send(Ask.KILL, operation_id)
     ending = guest.raw.ending(operation_id)
     assert ending.stdout == b""
