@@ -91,6 +91,7 @@ def gc(
     """Remove blobs that no tag, label or --keep needs, and ingests a day old."""
     with _opened(root) as store:
         collected = store.gc(keep or (), grace=grace, dry_run=dry_run)
+        _sweep(store)
     if json:
         output.document(collected._asdict())
         return 0
@@ -100,6 +101,38 @@ def gc(
     output.note(f"{len(collected.removed)} blobs, {collected.size} bytes, {verb};"
                 f" {collected.ingests} ingests")  # fmt: skip
     return 0
+
+
+@group.command()
+@exits
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="TAG|DIGEST...")],
+    root: Root = None,
+) -> int:
+    """Remove snapshots and images by tag or digest, and what only they needed."""
+    from ringfence.digest.store import BlobNotFound
+
+    with _opened(root) as store:
+        for name in names:
+            tags = store.tags()
+            found = [tag for tag, entry in tags.items() if name in (tag, entry.digest)]
+            if not found:
+                raise BlobNotFound(f"nothing in the store is called {name}")
+            freed = sum(store.release(tag).size for tag in found)
+            output.note(f"{name}: {freed} bytes freed")
+        _sweep(store)
+    return 0
+
+
+def _sweep(store: "Store") -> None:
+    """Remove what was unpacked of snapshots that are gone."""
+    from ringfence.backends.state import state_directory
+    from ringfence.workspace import Snapshots
+    from ringfence.workspace.snapshot import sweep
+
+    state = state_directory()
+    if store.root == state / "store":
+        sweep(Snapshots(store, state / "snapshots"))
 
 
 @contextmanager

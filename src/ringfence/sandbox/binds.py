@@ -22,7 +22,6 @@ from ringfence.sandbox.workspace import Workspace, snapshots
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.prepare import environment
-from ringfence.workspace.snapshot import find
 
 WORKSPACES = "workspaces"
 _LOOKS = 20
@@ -60,7 +59,7 @@ def with_repository(request: SandboxSpec) -> SandboxSpec:
     """The request; a snapshot that is opened without its repository stands for one."""
     if request.snapshot is None or request.repository is not None:
         return request
-    tree = find(request.snapshot, snapshots()).path / "tree"
+    tree = snapshots().tree(request.snapshot)
     return request.model_copy(update={"repository": Repository(path=str(tree))})
 
 
@@ -174,7 +173,9 @@ async def _made(
 ) -> workspace.Prepared:
     assert granted.repository is not None  # noqa: S101 - asked for by the caller alone
     whom = whom_for(granted, facts, volumes=volumes)
-    start = None if granted.snapshot is None else find(granted.snapshot, snapshots()).path / "tree"
+    start = None
+    if granted.snapshot is not None:
+        start = await asyncio.to_thread(lambda digest: snapshots().tree(digest), granted.snapshot)
     return await asyncio.to_thread(
         workspace.prepare,
         granted.repository,

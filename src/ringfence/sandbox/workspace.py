@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
+from ringfence.digest.store import Store, StoreError
 from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
@@ -24,6 +25,8 @@ from ringfence.workspace import (
     For,
     Patch,
     Prepared,
+    Snapshot,
+    Snapshots,
     apply,
     clean,
     discard,
@@ -32,7 +35,6 @@ from ringfence.workspace import (
     snapshot,
 )
 from ringfence.workspace.prepared import MAX_BYTES, Since
-from ringfence.workspace.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from ringfence.sandbox.sandbox import Sandbox
@@ -42,9 +44,14 @@ Again = Callable[[Prepared], Coroutine[Any, Any, "Sandbox"]]
 _ID_BYTES = 6
 
 
-def snapshots() -> pathlib.Path:
-    """Where snapshots are kept."""
-    return state_directory() / "snapshots"
+def snapshots() -> Snapshots:
+    """This user's snapshots: in the content store of the state directory. StateError when that
+    cannot be used. It blocks."""
+    state = state_directory()
+    try:
+        return Snapshots(Store(state / "store"), state / "snapshots")
+    except StoreError as error:
+        raise StateError(f"snapshot: {error}", op="snapshot") from None
 
 
 class Workspace:

@@ -4,12 +4,13 @@ from ringfence.workspace.apply import apply
 from ringfence.workspace.changes import Change, Changes, Side
 from ringfence.workspace.discard import discard
 from ringfence.workspace.download import download
+from ringfence.workspace.fork import fork
 from ringfence.workspace.patch import Patch
 from ringfence.workspace.plan import Plan, plan
 from ringfence.workspace.prepare import For, prepare
 from ringfence.workspace.prepared import Binding, Prepared, attach, clean
 from ringfence.workspace.secrets import SECRETS
-from ringfence.workspace.snapshot import Snapshot, fork, snapshot
+from ringfence.workspace.snapshot import Snapshot, Snapshots, snapshot
 from ringfence.workspace.sources import check_root, is_url
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Prepared",
     "Side",
     "Snapshot",
+    "Snapshots",
     "apply",
     "attach",
     "check_root",

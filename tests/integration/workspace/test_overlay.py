@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.digest.store import Store
 from ringfence.errors import PolicyDeniedError, StateError
-from ringfence.workspace import For, apply, attach, clean, discard, fork, mounts
+from ringfence.workspace import For, Snapshots, apply, attach, clean, discard, fork, mounts
 from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import verify
 from tests.integration.workspace.conftest import Mount
@@ -117,9 +118,14 @@ def test_discard_snapshot_and_fork_on_an_overlay(
     change_all(inside(prepared))
     shutil.rmtree(inside(prepared) / "src")
     (inside(prepared) / "src").mkdir()
-    kept = keep(prepared, tmp_path / "snapshots")
-    verify(kept)
-    assert snapshot(kept.path / "tree") == snapshot(inside(prepared))
+    place = Snapshots(Store(tmp_path / "store"), tmp_path / "farms")
+    kept = keep(prepared, place)
+    verify(kept.digest, place)
+    tree = place.tree(kept.digest)
+    assert snapshot(tree) == snapshot(inside(prepared))
+    for path in inside(prepared).rglob("*"):
+        assert (tree / path.relative_to(inside(prepared))).lstat().st_uid == path.lstat().st_uid
+    assert (tree / "README.md").stat().st_uid == 1000
     directories = [tmp_path / "state" / f"fork-{number}" for number in range(2)]
     one, other = fork(prepared, directories, For(1000, 1000, privileged=True))
     assert snapshot(inside(one)) == snapshot(inside(prepared))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.cli.app import run
-from ringfence.digest import Digest
+from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
+from ringfence.digest.store.manifest import LAYER, put_image
 
 SUM = "sha256:" + hashlib.sha256(b"content").hexdigest()
 
@@ -107,3 +108,23 @@ def test_the_store_is_listed_verified_and_collected(
     (here / "other" / "x").touch()
     assert run(["store", "ls", "--root", str(here / "other")]) == 125
     assert "neither empty" in capsys.readouterr().err
+
+
+def test_an_image_is_removed_with_what_only_it_needed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(here / "store")
+    shared = Descriptor(LAYER, store.put(b"shared"), 6)
+    for name in ("one", "two"):
+        own = Descriptor(LAYER, store.put(name.encode()), 3)
+        store.tag(name, put_image(store, {"os": name}, [shared, own]))
+    root = ["--root", str(store.root)]
+    assert run(["store", "gc", "--grace", "0", *root]) == 0
+    assert len(list(store.walk())) == 7
+    assert run(["store", "rm", "one", *root]) == 0
+    assert len(list(store.walk())) == 4
+    assert shared.digest in store
+    assert run(["store", "rm", "one", *root]) == 125
+    assert "one" in capsys.readouterr().err
+    assert run(["store", "rm", str(store.tags()["two"].digest), *root]) == 0
+    assert list(store.walk()) == []

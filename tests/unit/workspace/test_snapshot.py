@@ -1,19 +1,38 @@
 """A snapshot is named by its content; a fork starts where its parent was."""
 
+import json
+import os
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from ringfence.errors import InvalidSpecError, NotFoundError, StateError
-from ringfence.workspace import For, clean, fork
+from ringfence.digest import Digest
+from ringfence.digest.store import Store
+from ringfence.digest.store.manifest import put_image
+from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError, StateError
+from ringfence.workspace import For, Snapshots, clean, fork
 from ringfence.workspace import snapshot as keep
-from ringfence.workspace.snapshot import delete, find, verify
-from tests.unit.workspace.conftest import Make, git, inside, only_kept
+from ringfence.workspace.snapshot import KIND, delete, find, sweep, verify
+from ringfence.workspace.snapshot_layer import unpack
+from tests.conftest import missing
+from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside, only_kept
 from tests.unit.workspace.test_patch import snapshot
 
 
-def test_the_same_state_has_the_same_digest(repository: Path, make: Make, tmp_path: Path) -> None:
-    place = tmp_path / "snapshots"
+@pytest.fixture
+def place(tmp_path: Path) -> Snapshots:
+    return Snapshots(Store(tmp_path / "store"), tmp_path / "farms")
+
+
+def layer_of(place: Snapshots, digest: str) -> Digest:
+    manifest = json.loads(place.store.read(digest))
+    return Digest(manifest["layers"][0]["digest"])
+
+
+def test_the_same_state_has_the_same_digest(repository: Path, make: Make, place: Snapshots) -> None:
     one, other = make(repository, history="head"), make(repository, history="head")
     first = keep(one, place)
     assert first.digest.startswith("sha256:")
@@ -22,40 +41,200 @@ def test_the_same_state_has_the_same_digest(repository: Path, make: Make, tmp_pa
     assert second.digest != first.digest
     (inside(one) / "README.md").write_text("A project.\n")
     assert keep(one, place).digest == first.digest
-    assert len(list(place.iterdir())) == 2
-    assert find(second.digest, place).size == second.size
+    assert len(place.store.tags()) == 2
+    assert find(second.digest, place) == second
     assert other is not one
 
 
-def test_a_snapshot_can_be_opened(repository: Path, make: Make, tmp_path: Path) -> None:
-    place = tmp_path / "snapshots"
+def test_a_snapshot_can_be_opened(repository: Path, make: Make, place: Snapshots) -> None:
     prepared = make(repository)
     (inside(prepared) / "README.md").write_text("kept\n")
     git(inside(prepared), "commit", "-q", "-a", "-m", "inside")
     kept = keep(prepared, place)
     prepared.close()
-    opened = make(repository, start=kept.path / "tree")
+    opened = make(repository, start=place.tree(kept.digest))
     assert (inside(opened) / "README.md").read_text() == "kept\n"
     assert git(inside(opened), "log", "-1", "--format=%s").strip() == "inside"
     assert len(opened.changes()) == 0
     (inside(opened) / "README.md").write_text("more\n")
     assert opened.changes().of("modified") == ("README.md",)
-    verify(kept)
+    verify(kept.digest, place)
     delete(kept.digest, place)
     with pytest.raises(NotFoundError):
         find(kept.digest, place)
 
 
-def test_a_changed_snapshot_is_found_out(repository: Path, make: Make, tmp_path: Path) -> None:
-    kept = keep(make(repository), tmp_path / "snapshots")
-    (kept.path / "tree/README.md").write_text("forged\n")
-    with pytest.raises(StateError, match="README"):
-        verify(kept)
-    (kept.path / "manifest.json").write_text("{}")
+def test_names_modes_times_and_links_come_back(
+    repository: Path, make: Make, place: Snapshots
+) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    (work / "odd \n name").write_text("x")
+    Path(os.fsdecode(os.fsencode(work) + b"/\xff\xfe")).write_bytes(b"\0" * 3000)
+    (work / ("n" * 255)).touch()
+    deep = work / "/".join(["d" * 100] * 5)
+    deep.mkdir(parents=True)
+    (deep / "empty").mkdir(mode=0o750)
+    (deep / "loop").symlink_to("../" * 9 + "etc/passwd")
+    (deep / "private").write_text("p")
+    (deep / "private").chmod(0o400)
+    os.utime(deep / "private", ns=(1, 1_234_567_890_123_456_789))
+    kept = keep(prepared, place)
+    tree = place.tree(kept.digest)
+    assert snapshot(tree) == snapshot(work)
+    for path in (work, *work.rglob("*")):
+        there = tree / path.relative_to(work)
+        before, after = path.lstat(), there.lstat()
+        assert (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
+    before_again = digest_of_tree(tree)
+    shutil.rmtree(tree.parent)
+    assert digest_of_tree(place.tree(kept.digest)) == before_again
+
+
+def test_a_changed_snapshot_is_found_out(repository: Path, make: Make, place: Snapshots) -> None:
+    kept = keep(make(repository), place)
+    blob = place.store.blob_path(layer_of(place, kept.digest))
+    whole = blob.read_bytes()
+    blob.chmod(0o600)
+    blob.write_bytes(whole.replace(b"A project.", b"A forgery."))
+    with pytest.raises(StateError, match="damaged"):
+        verify(kept.digest, place)
+    with pytest.raises(StateError, match="damaged"):
+        place.tree(kept.digest)
+    assert not any(place.farms.iterdir())
+    blob.write_bytes(whole)
+    assert (place.tree(kept.digest) / "README.md").read_text() == "A project.\n"
+    blob.unlink()
+    with pytest.raises(StateError, match="lacks"):
+        verify(kept.digest, place)
+    manifest = place.store.blob_path(kept.digest)
+    manifest.chmod(0o600)
+    manifest.write_bytes(b"{}")
     with pytest.raises(StateError, match="manifest"):
-        find(kept.digest, tmp_path / "snapshots")
+        find(kept.digest, place)
     with pytest.raises(InvalidSpecError):
-        find("sha256:../../x", tmp_path / "snapshots")
+        find("sha256:../../x", place)
+
+
+def test_what_is_no_snapshot_is_not_opened(place: Snapshots) -> None:
+    image = put_image(place.store, {}, [])
+    with pytest.raises(NotFoundError, match="no snapshot"):
+        place.tree(image.digest)
+    claims = put_image(place.store, {}, [], {KIND: "workspace"})
+    with pytest.raises(StateError):
+        place.tree(claims.digest)
+    with pytest.raises(NotFoundError):
+        find(Digest.from_bytes(b"nothing"), place)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../out", tarfile.REGTYPE, ""),
+        ("/etc/out", tarfile.REGTYPE, ""),
+        ("link/out", tarfile.REGTYPE, ""),
+        ("device", tarfile.CHRTYPE, ""),
+        ("hard", tarfile.LNKTYPE, "/etc/passwd"),
+    ],
+)
+def test_a_hostile_layer_writes_nothing_outside(
+    name: str, kind: bytes, target: str, tmp_path: Path
+) -> None:
+    place, outside = tmp_path / "place", tmp_path / "outside"
+    place.mkdir()
+    outside.mkdir()
+    hostile = tmp_path / "layer.tar"
+    with tarfile.open(hostile, "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        archive.addfile(link)
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        archive.addfile(info)
+    root = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with hostile.open("rb") as stream, pytest.raises((ValueError, OSError)):
+            unpack(stream, root, {})
+    finally:
+        os.close(root)
+    assert not any(outside.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"place", "outside", "layer.tar"}
+
+
+def test_removing_a_snapshot_frees_its_blobs_and_no_other_s(
+    repository: Path, make: Make, place: Snapshots
+) -> None:
+    prepared = make(repository)
+    first = keep(prepared, place)
+    (inside(prepared) / "README.md").write_text("changed\n")
+    second = keep(prepared, place)
+    place.tree(first.digest)
+    place.tree(second.digest)
+    assert place.store.gc(grace=0).removed == ()
+    assert delete(first.digest, place) > first.size
+    assert first.digest not in place.store
+    assert [path.name for path in place.farms.iterdir()] == [second.digest.partition(":")[2]]
+    verify(second.digest, place)
+    with pytest.raises(NotFoundError):
+        delete(first.digest, place)
+    delete(second.digest, place)
+    assert list(place.store.walk()) == []
+    assert place.store.tags() == {}
+
+
+def test_a_farm_without_its_snapshot_is_swept(
+    repository: Path, make: Make, place: Snapshots
+) -> None:
+    kept = keep(make(repository), place)
+    place.tree(kept.digest)
+    sweep(place)
+    assert any(place.farms.iterdir())
+    for name in place.store.tags():
+        place.store.untag(name)
+    place.store.gc(grace=0)
+    sweep(place)
+    assert not any(place.farms.iterdir())
+
+
+def test_a_snapshot_that_has_no_room_leaves_nothing(
+    repository: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Snapshots(Store(tmp_path / "store", quota=4096), tmp_path / "farms")
+    prepared = make(repository)
+    with pytest.raises(ResourceExhaustedError, match="quota"):
+        keep(prepared, place)
+    place = Snapshots(Store(tmp_path / "store"), tmp_path / "farms")
+    with (inside(prepared) / "sparse").open("wb") as sparse:
+        sparse.truncate(2**33)
+    full = os.statvfs_result((4096, 4096, 9, 9, 9, 9, 9, 9, 0, 255))
+    monkeypatch.setattr("os.statvfs", lambda _: full)
+    with pytest.raises(ResourceExhaustedError, match="room"):
+        keep(prepared, place)
+    assert list(place.store.walk()) == []
+    assert place.store.ingests() == {}
+
+
+def test_other_programs_read_a_snapshot(
+    repository: Path, make: Make, place: Snapshots, tmp_path: Path
+) -> None:
+    for tool in ("skopeo", "umoci"):
+        if shutil.which(tool) is None:
+            missing(f"{tool} is not installed: apt-get install {tool}")
+    kept = keep(make(repository), place)
+    (name,) = place.store.tags()
+    said = subprocess.run(
+        ["skopeo", "inspect", f"oci:{place.store.root}:{name}"],
+        check=True, capture_output=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert json.loads(said)["Digest"] == kept.digest
+    assert json.loads(said)["Labels"] == {KIND: "workspace"}
+    bundle = tmp_path / "bundle"
+    rootless = [] if os.geteuid() == 0 else ["--rootless"]
+    subprocess.run(
+        ["umoci", "unpack", *rootless, "--image", f"{place.store.root}:{name}", str(bundle)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert snapshot(bundle / "rootfs") == snapshot(place.tree(kept.digest))
 
 
 def test_forks_share_a_start_and_nothing_else(repository: Path, make: Make, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def collect(
     removed: list[Digest] = []
     size = 0
     newest = time.time() - grace
-    with locks.exclusive(layout.lock):
+    with locks.exclusive(layout.composing), locks.exclusive(layout.lock):
         needed = reachable(layout, roots)
         for path in sorted(layout.blobs.glob("*/*")):
             digest = digest_at(path)
@@ -60,13 +60,33 @@ def collect(
     return Collected(tuple(removed), size, _ingests(layout, stale, dry_run))
 
 
+def release(layout: Layout, digest: Digest) -> Collected:
+    """Remove `digest`, which no name stands for any more, and all that only it needed, at once.
+
+    Nothing is removed while something else needs it. StoreInvalid as for `collect`.
+    """
+    removed: list[Digest] = []
+    size = 0
+    with locks.exclusive(layout.composing), locks.exclusive(layout.lock):
+        for each in sorted(closure(layout, [digest]) - reachable(layout)):
+            path = layout.blob(each)
+            if path.is_file():
+                removed.append(each)
+                size += path.stat().st_size
+                path.unlink()
+                layout.label(each).unlink(missing_ok=True)
+    return Collected(tuple(removed), size, 0)
+
+
 def reachable(layout: Layout, roots: Iterable[str] = ()) -> set[Digest]:
-    """Every digest that the roots need, present or not."""
-    waiting: list[tuple[Digest, bool]] = [
-        (Digest.parse(root, strict=False), True) for root in roots
-    ]
-    waiting += [(entry.digest, True) for entry in entries(read_json(layout.index))]
-    waiting += [(digest, True) for digest in _kept(layout)]
+    """Every digest that the roots need, present or not: these and those the store has."""
+    named = [entry.digest for entry in entries(read_json(layout.index))]
+    return closure(layout, [*roots, *named, *_kept(layout)])
+
+
+def closure(layout: Layout, roots: Iterable[str]) -> set[Digest]:
+    """Every digest that these need, themselves too, present or not."""
+    waiting = [(Digest.parse(root, strict=False), True) for root in roots]
     needed: set[Digest] = set()
     read: set[Digest] = set()
     while waiting:

@@ -4,7 +4,7 @@ oci-layout, index.json, blobs/<algorithm>/<encoded>   the OCI image layout
 .ringfence/ingests/<sha256 of the ref>/{data,about,checkpoint,reserved}, and <same>.lock
 .ringfence/labels/<algorithm>/<encoded>               JSON
 .ringfence/damaged/<algorithm>:<encoded>              what scrub took out
-.ringfence/lock                                       see `locks`
+.ringfence/lock, .ringfence/composing                 see `locks`
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Layout:
         self.labels = self.ours / "labels"
         self.damaged = self.ours / "damaged"
         self.lock = self.ours / "lock"
+        self.composing = self.ours / "composing"
 
     def establish(self) -> None:
         """Make what is missing. StoreInvalid for a directory that holds something else, and for

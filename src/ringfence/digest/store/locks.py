@@ -1,8 +1,10 @@
 """Locks between processes and threads: flock on a file, opened anew each time.
 
 The store's lock is shared by whoever adds a blob and exclusive for whoever removes some, changes
-index.json, or counts for the quota. An ingest's lock is exclusive to its writer. Order: an ingest's
-lock first, then the store's. The kernel drops the locks of a process that dies.
+index.json, or counts for the quota. An ingest's lock is exclusive to its writer. The lock
+"composing" is shared by whoever puts blobs that no manifest names yet, and exclusive for whoever
+removes what is not needed. Order: composing, then an ingest's lock, then the store's. The kernel
+drops the locks of a process that dies.
 """
 
 from __future__ import annotations

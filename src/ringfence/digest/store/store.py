@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -202,6 +203,21 @@ class Store:
     def untag(self, name: str) -> None:
         """Forget a name. One that is not there changes nothing."""
         self._rename(name, [])
+
+    def release(self, name: str) -> Collected:
+        """Forget a name and remove at once what only that needed. BlobNotFound without it."""
+        found = self.tags().get(name)
+        if found is None:
+            raise BlobNotFound(f"nothing in the store is called {name}")
+        self.untag(name)
+        return garbage.release(self._layout, found.digest)
+
+    @contextmanager
+    def composing(self) -> Iterator[None]:
+        """While the parts of an image are put, until it has its name: none of them is collected.
+        Others may compose meanwhile. Waits for a collection to end."""
+        with locks.shared(self._layout.composing):
+            yield
 
     def _rename(self, name: str, added: list[dict[str, object]]) -> None:
         with locks.exclusive(self._layout.lock):

@@ -1,0 +1,184 @@
+"""The files of a workspace as one layer of an image, and back.
+
+A layer is a tar whose bytes depend on nothing but names, kinds, modes, owners and content: sorted,
+without times, so that the same state has the same digest. Times are kept beside it.
+"""
+
+import errno
+import os
+import stat
+import tarfile
+from collections.abc import Mapping
+from typing import Protocol
+
+from ringfence.workspace.beneath import chmod, parent_of, split
+from ringfence.workspace.entries import FILE, LINK, kind_of
+from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.layers import Found, Layers, too_long
+from ringfence.workspace.prepared import Prepared
+
+TOP = "."
+"""The name of the workspace's own directory."""
+_BLOCK = 1 << 20
+
+
+class Sink(Protocol):
+    """Where a layer is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take bytes, all of them."""
+
+
+class Source(Protocol):
+    """Where a layer is read from."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """At most `size` bytes; none at the end."""
+
+
+class Packing:
+    """The present state of a workspace, with the owners that commands see.
+
+    size: bytes of its files. times: of the last change of each path, in nanoseconds.
+    """
+
+    def __init__(self, prepared: Prepared, now: Layers) -> None:
+        self._now, self._owners = now, prepared.owners
+        self._bottom = len(prepared.layers)
+        self._paths: list[tuple[bytes, str]] = []
+        self.size = 0
+        self.times: dict[str, int] = {}
+        for path, status in now.walk():
+            if kind_of(status.st_mode) is None:
+                continue
+            if too_long(path):
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+            self._paths.append((os.fsencode(path), path))
+            if stat.S_ISREG(status.st_mode):
+                self.size += status.st_size
+        self._paths.sort()
+
+    def write(self, sink: Sink) -> None:
+        """Write the tar. SandboxError names the path that changed or cannot be read."""
+        path = TOP
+        try:
+            with tarfile.open(
+                fileobj=sink,  # type: ignore[call-overload]
+                mode="w|",
+                bufsize=_BLOCK,
+                format=tarfile.GNU_FORMAT,
+                encoding="utf-8",
+                errors="surrogateescape",
+            ) as archive:
+                top = self._now.find("")
+                if top is not None:
+                    self._add(archive, TOP, top)
+                for _, path in self._paths:
+                    found = self._now.find(path)
+                    if found is None:
+                        raise OSError(errno.ESTALE, "it went away")
+                    self._add(archive, path, found)
+        except OSError as error:
+            raise failed(error, path, "keeping a snapshot") from None
+
+    def _add(self, archive: tarfile.TarFile, path: str, found: Found) -> None:
+        status = found.status
+        kind = kind_of(status.st_mode)
+        info = tarfile.TarInfo(path)
+        info.uid, info.gid = self._owner(found)
+        info.mode = status.st_mode & 0o777
+        self.times[path] = status.st_mtime_ns
+        if kind == LINK:
+            info.type, info.mode = tarfile.SYMTYPE, 0o777
+            info.linkname = self._now.target(path, found)
+            archive.addfile(info)
+            return
+        if kind == FILE:
+            self._add_file(archive, info, path, found)
+            return
+        info.type = tarfile.DIRTYPE
+        archive.addfile(info)
+
+    def _add_file(
+        self, archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, found: Found
+    ) -> None:
+        with os.fdopen(self._now.open(path, found), "rb", buffering=0) as file:
+            info.size = os.fstat(file.fileno()).st_size
+            archive.addfile(info, file)
+            after = os.fstat(file.fileno())
+        if (after.st_size, after.st_mtime_ns) != (info.size, found.status.st_mtime_ns):
+            raise OSError(errno.ESTALE, "it changed while it was read")
+
+    def _owner(self, found: Found) -> tuple[int, int]:
+        uid, gid = found.status.st_uid, found.status.st_gid
+        if self._owners is None or found.layer != self._bottom:
+            return uid, gid
+        stored_uid, stored_gid, seen_uid, seen_gid = self._owners
+        return seen_uid if uid == stored_uid else uid, seen_gid if gid == stored_gid else gid
+
+
+def unpack(reader: Source, root: int, times: Mapping[str, int]) -> None:
+    """Make the files of a layer in the empty directory `root`, a descriptor.
+
+    Nothing but files, directories and symbolic links is made, none of them outside, no link is
+    followed. ValueError for a layer that holds anything else, OSError. The caller must have
+    `reader` verified to its end before it uses what was made.
+    """
+    directories: list[tuple[str, tarfile.TarInfo]] = []
+    with tarfile.open(
+        fileobj=reader,  # type: ignore[call-overload]
+        mode="r|",
+        bufsize=_BLOCK,
+        encoding="utf-8",
+        errors="surrogateescape",
+    ) as archive:
+        for info in archive:
+            path = info.name.rstrip("/")
+            if info.isdir():
+                directories.append((path, info))
+            if path != TOP:
+                _make(archive, info, path, root, times)
+    for path, info in reversed(directories):
+        when = times.get(path, 0)
+        if path == TOP:
+            os.fchmod(root, info.mode & 0o777)
+            _own(".", info, root)
+            os.utime(root, ns=(when, when))
+            continue
+        with parent_of(root, path) as (directory, name):
+            chmod(directory, name, info.mode & 0o777)
+            os.utime(name, ns=(when, when), dir_fd=directory, follow_symlinks=False)
+
+
+def _make(
+    archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, root: int, times: Mapping[str, int]
+) -> None:
+    split(path)
+    with parent_of(root, path) as (directory, name):
+        if info.isdir():
+            os.mkdir(name, 0o700, dir_fd=directory)
+        elif info.issym():
+            os.symlink(info.linkname, name, dir_fd=directory)
+        elif info.isreg():
+            _write(archive, info, directory, name)
+        else:
+            raise ValueError(f"{shown(path)} is neither a file, a directory nor a link")
+        _own(name, info, directory)
+        if info.isreg():
+            chmod(directory, name, info.mode & 0o777)
+        if not info.isdir():
+            when = times.get(path, 0)
+            os.utime(name, ns=(when, when), dir_fd=directory, follow_symlinks=False)
+
+
+def _write(archive: tarfile.TarFile, info: tarfile.TarInfo, directory: int, name: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    source = archive.extractfile(info)
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+        while source is not None and (data := source.read(_BLOCK)):
+            file.write(data)
+
+
+def _own(name: str, info: tarfile.TarInfo, directory: int) -> None:
+    if os.geteuid() == 0:
+        os.chown(name, info.uid, info.gid, dir_fd=directory, follow_symlinks=False)
