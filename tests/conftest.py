@@ -7,6 +7,7 @@ environment variable CI is set: there nothing may be left out in silence.
 import functools
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("soak", deadline=None, database=None, max_examples=2000)
 settings.load_profile(os.environ.get("RINGFENCE_HYPOTHESIS", "repeatable"))
+
+# A shell ignores it for what it runs in the background, and the children of the tests would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(reason: str) -> None:

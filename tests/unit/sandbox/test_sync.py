@@ -160,7 +160,6 @@ def test_an_interrupt_ends_the_operation() -> None:
 import signal, threading, os
 from ringfence import sync
 from ringfence.backends.mock import MockBackend
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 with sync.open(backend=MockBackend()) as sandbox:
     def soon():
         while not any(p.running for p in sandbox.processes()): pass
