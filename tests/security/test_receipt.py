@@ -81,7 +81,11 @@ STRIPPED: dict[str, tuple[Callable[[Config], Any], str]] = {
     "unsized /run": (tmpfs("/run", "rw,nosuid,nodev,noexec"), "tmpfs /run"),
     "executable /tmp": (tmpfs("/tmp", "rw,nosuid,nodev,exec,size=67108864"), "tmpfs /tmp"),
     "no own tmpfs": (without_tmpfs("/cache"), "tmpfs /cache"),
-    "other /dev/shm": (host(ShmSize=2**30), "tmpfs /dev/shm"),
+    "the engine's /dev/shm": (without_tmpfs("/dev/shm"), "tmpfs /dev/shm"),
+    "files without a limit": (
+        tmpfs("/tmp", "rw,nosuid,nodev,noexec,size=67108864,mode=1777"),
+        "tmpfs /tmp",
+    ),
     "nothing masked": (host(MaskedPaths=[]), "masked_paths"),
     "nothing read-only": (host(ReadonlyPaths=[]), "read_only_paths"),
     "host's ipc": (host(IpcMode="host"), "namespace ipc"),

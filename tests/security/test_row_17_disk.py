@@ -41,6 +41,22 @@ print(sorted(seen))
     assert {"/tmp"} <= places <= allowed
 
 
+async def test_files_have_a_number_that_they_do_not_exceed(box: ringfence.Sandbox) -> None:
+    """Empty ones cost the kernel's memory: each memory file system takes so many, and no more."""
+    script = """
+import os
+places = ("/tmp", "/run", "/dev/shm")
+print(max(os.statvfs(place).f_files for place in places) <= 65536)
+left = os.statvfs("/run").f_ffree
+try:
+    for number in range(left + 1):
+        open(f"/run/x{number}", "w").close()
+except OSError as error:
+    print(error.errno == 28, number <= left)
+"""
+    assert await python(box, script, timeout=120) == "True\nTrue True\n"
+
+
 async def test_a_file_has_a_size_that_it_does_not_exceed(box: ringfence.Sandbox) -> None:
     """Not as a hole either."""
     assert not (await box.exec(shell="truncate -s 2G /tmp/y")).ok

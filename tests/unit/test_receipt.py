@@ -32,10 +32,10 @@ GUEST_STATUS = "Uid:\t65501\t65501\t65501\t65501\nCapPrm:\t00000000000000e0\nNoN
 TMPFS = "rw,nosuid,nodev,noexec,relatime"
 MOUNTINFO = f"""1 0 0:50 / / ro,relatime - overlay overlay rw,lowerdir=x
 2 1 0:51 / /tmp {TMPFS} - tmpfs tmpfs rw,size=65536k,nr_inodes=65536
-3 1 0:52 / /run {TMPFS} - tmpfs tmpfs rw,size=8192k
-4 1 0:53 / /dev/shm {TMPFS} - tmpfs shm rw,size=65536k
+3 1 0:52 / /run {TMPFS} - tmpfs tmpfs rw,size=8192k,nr_inodes=8192
+4 1 0:53 / /dev/shm {TMPFS} - tmpfs shm rw,size=65536k,nr_inodes=65536
 5 1 8:1 /r /workspace ro,relatime - ext4 /dev/sda1 rw
-6 1 0:54 / /cache rw,nosuid,nodev,noexec - tmpfs tmpfs rw,size=1m
+6 1 0:54 / /cache rw,nosuid,nodev,noexec - tmpfs tmpfs rw,size=1m,nr_inodes=1024
 """
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units
 Max core file size        0                    0                    bytes
@@ -89,7 +89,8 @@ def shown() -> bytes:
     security = SPEC.security
     return b"".join([
         *(record(f"file:{path}", text) for path, text in files.items()),
-        *(record(f"namespace:{kind}", f"{kind}:[4026532999]") for kind in KINDS),
+        *(record(f"namespace:{kind}", f"{kind}:[4026532999]") for kind in KINDS if kind != "user"),
+        record("namespace:user", "user:[4026531000]"),
         *(record(f"probe:{name}", str(number)) for name, number in PROBES.items()),
         *(record(f"path:{path}", "0 0 1 0") for path in security.masked_paths or ()),
         *(record(f"path:{path}", "0 1 1 0") for path in security.read_only_paths or ()),
@@ -201,6 +202,13 @@ CASES: dict[str, tuple[Callable[[], Findings], str]] = {
     "no tmp": (lambda: without_mount("/tmp"), "tmpfs /tmp"),
     "tmp size": (lambda: mount("/tmp", f"2 1 0:5 / /tmp {TMPFS} - tmpfs t rw,size=1g"),
                  "tmpfs /tmp"),
+    "tmp without a limit of files": (
+        lambda: mount("/tmp", f"2 1 0:5 / /tmp {TMPFS} - tmpfs t rw,size=64m"), "tmpfs /tmp",
+    ),
+    "tmp with more files": (
+        lambda: mount("/tmp", f"2 1 0:5 / /tmp {TMPFS} - tmpfs t rw,size=64m,nr_inodes=65537"),
+        "tmpfs /tmp",
+    ),
     "tmp exec": (lambda: mount("/tmp", "2 1 0:5 / /tmp rw,nosuid,nodev - tmpfs t rw,size=64m"),
                  "tmpfs /tmp"),
     "disk as tmp": (lambda: mount("/tmp", f"2 1 0:5 / /tmp {TMPFS} - ext4 t rw"), "tmpfs /tmp"),

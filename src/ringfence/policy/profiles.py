@@ -35,6 +35,14 @@ READ_ONLY_PATHS = (
 )
 """What of /proc no sandbox can write."""
 
+_INODE_BYTES = 1024
+_LEAST_INODES = 1024
+
+
+def tmpfs_inodes(size: int) -> int:
+    """How many files a tmpfs of `size` bytes may hold: an empty one costs memory, too."""
+    return max(_LEAST_INODES, size // _INODE_BYTES)
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

@@ -10,6 +10,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.cgroup_files import PIDS_HEADROOM
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
+from ringfence.policy.profiles import tmpfs_inodes
 from ringfence.policy.seccomp import granted
 from ringfence.spec import Limits, SandboxSpec, Ulimits
 from ringfence.spec.names import CAPABILITIES
@@ -26,8 +27,6 @@ MASKED = ("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/pro
           "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware")  # fmt: skip
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_INODE_BYTES = 1024
-_LEAST_INODES = 1024
 _VOLUME_BYTES = 64 * 2**20
 _GUEST_RAISED = {"nofile": GUEST_NOFILE}
 _OF_COMMANDS_ONLY = frozenset({"cpu", "nproc", "fsize"})
@@ -147,9 +146,10 @@ def _tmpfs(spec: SandboxSpec) -> dict[str, str]:
         found["/tmp"] = (limits.tmp, execution)  # noqa: S108 - a name inside the sandbox
     if limits.run is not None:
         found["/run"] = (limits.run, "noexec")
+    if limits.shm is not None:
+        found["/dev/shm"] = (limits.shm, "noexec")  # noqa: S108 - likewise
     return {
-        path: f"rw,nosuid,nodev,{how},size={size},mode=1777,"
-        f"nr_inodes={max(_LEAST_INODES, size // _INODE_BYTES)}"
+        path: f"rw,nosuid,nodev,{how},size={size},mode=1777,nr_inodes={tmpfs_inodes(size)}"
         for path, (size, how) in found.items()
     }
 
@@ -173,8 +173,6 @@ def _resources(spec: SandboxSpec, machine: Machine, devices: Sequence[str]) -> d
         "Ulimits": _ulimits(limits.ulimits, machine),
         **limits_body(limits, machine, spec.security.runtime),
     }
-    if limits.shm is not None:
-        found["ShmSize"] = limits.shm
     if spec.security.oom_score_adj is not None:
         found["OomScoreAdj"] = spec.security.oom_score_adj
     if limits.disk is not None and machine.sized_root:
@@ -234,7 +232,8 @@ def _confinement(spec: SandboxSpec, machine: Machine, architecture: str) -> dict
         "CapAdd": sorted({*GUEST_CAPABILITIES, *(security.capabilities or ())}),
         "SecurityOpt": options,
         "ReadonlyRootfs": security.read_only_root is not False,
-        "IpcMode": "private",
+        # A namespace of its own without the Engine's /dev/shm, which has no limit of files.
+        "IpcMode": "private" if spec.limits.shm is None else "none",
         "CgroupnsMode": "private",
         "MaskedPaths": sorted({*MASKED, *(security.masked_paths or ())}),
         "ReadonlyPaths": sorted({*READ_ONLY, *(security.read_only_paths or ())}),

@@ -10,7 +10,7 @@ from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.root import Entry
-from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS
+from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS, tmpfs_inodes
 from ringfence.spec import SandboxSpec
 from ringfence.spec.names import CAPABILITIES
 
@@ -127,7 +127,9 @@ def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     security = spec.security
     execution = bool(security.tmp_exec)
     args: list[str] = []
-    for path, _, _ in _tmpfs(spec):
+    for path, size, _ in _tmpfs(spec):
+        if place.machine.privileged:  # else the tmpfs is another user namespace's
+            args += ["--inodes", f"{tmpfs_inodes(size)}:{path}"]
         if not execution or path in ("/run", "/dev/shm"):  # noqa: S108 - names inside the sandbox
             args += ["--noexec", path]
     args += ["--seal", "/dev"]

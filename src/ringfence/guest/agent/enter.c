@@ -1,9 +1,9 @@
 /* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
  *
- *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]... [--capabilities HEX]
- *                   -- GUEST OPTIONS
+ *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]...
+ *                   [--inodes COUNT:PATH]... [--capabilities HEX] -- GUEST OPTIONS
  *
- * Mounts at these paths get noexec or (--seal) read-only; --read-only makes a mount of the path first. Masked files read as
+ * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files; --read-only makes a mount of the path first. Masked files read as
  * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
@@ -60,7 +60,7 @@ static bool own_mounts(void)
 	return unshare(CLONE_NEWNS) == 0;
 }
 
-static int add_flags(const char *path, unsigned long flags)
+static int change(const char *path, unsigned long flags, const char *data)
 {
 	struct statvfs now;
 	unsigned long old = 0;
@@ -71,7 +71,27 @@ static int add_flags(const char *path, unsigned long flags)
 	old |= now.f_flag & ST_NOSUID ? MS_NOSUID : 0;
 	old |= now.f_flag & ST_NODEV ? MS_NODEV : 0;
 	old |= now.f_flag & ST_NOEXEC ? MS_NOEXEC : 0;
-	return mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | old | flags, NULL);
+	return mount(NULL, path, NULL, MS_REMOUNT | old | flags, data);
+}
+
+static int add_flags(const char *path, unsigned long flags)
+{
+	return change(path, MS_BIND | flags, NULL);
+}
+
+/* "COUNT:PATH" */
+static int limit_inodes(const char *value)
+{
+	char data[64];
+	char *path;
+	unsigned long long count = strtoull(value, &path, 10);
+
+	if (*path != ':') {
+		errno = EINVAL;
+		return -1;
+	}
+	snprintf(data, sizeof(data), "nr_inodes=%llu", count);
+	return change(path + 1, 0, data);
 }
 
 static int cover(const char *path)
@@ -113,6 +133,8 @@ static int take_option(const char *name, const char *value)
 		act = seal;
 	else if (!strcmp(name, "--mask"))
 		act = cover;
+	else if (!strcmp(name, "--inodes"))
+		act = limit_inodes;
 	else if (!strcmp(name, "--read-only"))
 		act = read_only;
 	else if (!strcmp(name, "--capabilities"))

@@ -67,6 +67,12 @@ class Findings:
                     return text.strip(), f"{directory}/{name} inside"
         return None
 
+    @property
+    def own_user_namespace(self) -> bool:
+        """Whether a command is in another user namespace than this process."""
+        seen = self.view.namespaces.get("user")
+        return bool(self.here) and seen is not None and seen != self.here.get("user")
+
 
 def control(name: str, requested: object, enforced: object, evidence: str, *, ok: bool) -> Control:
     """One row of a receipt."""

@@ -3,7 +3,8 @@
 import errno
 from collections.abc import Iterator
 
-from ringfence.sandbox.receipt.evidence import Findings, control
+from ringfence.policy.profiles import tmpfs_inodes
+from ringfence.sandbox.receipt.evidence import Findings, control, number
 from ringfence.sandbox.receipt.view import MountLine
 from ringfence.spec import Control
 from ringfence.spec.quantity import parse_size
@@ -67,7 +68,8 @@ def _tmpfs(found: Findings) -> Iterator[Control]:
 
 def _one_tmpfs(found: Findings, path: str, size: int, options: set[str]) -> Control:
     mount = found.view.mounts.get(path)
-    requested = f"{size} bytes, {', '.join(sorted(options))}"
+    most = tmpfs_inodes(size)
+    requested = f"{size} bytes, {most} files, {', '.join(sorted(options))}"
     where = f"a command's /proc/self/mountinfo: {path}"
     if mount is None or mount.type != "tmpfs":
         shown = "no mount" if mount is None else mount.type
@@ -77,9 +79,23 @@ def _one_tmpfs(found: Findings, path: str, size: int, options: set[str]) -> Cont
         has = found.view.paths[path].bytes or None
     held = mount.options & {"nosuid", "nodev", "noexec"}
     ok = has is not None and 0 < has < size + 4096 and (options <= held or found.gvisor)
-    return control(
-        f"tmpfs {path}", requested, f"{has} bytes, {', '.join(sorted(held))}", where, ok=ok
-    )
+    inodes = _inodes(mount)
+    if inodes is None:
+        ok = ok and (found.gvisor or found.own_user_namespace)
+    else:
+        ok = ok and inodes <= most
+    files = "files as memory allows" if inodes is None else f"{inodes} files"
+    shown = f"{has} bytes, {files}, {', '.join(sorted(held))}"
+    return control(f"tmpfs {path}", requested, shown, where, ok=ok)
+
+
+def _inodes(mount: MountLine) -> int | None:
+    """How many files a tmpfs may hold, None when the mount does not say."""
+    for option in mount.super_options:
+        name, _, text = option.partition("=")
+        if name == "nr_inodes":
+            return number(text) or None
+    return None
 
 
 def size_of(mount: MountLine) -> int | None:

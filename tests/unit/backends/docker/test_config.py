@@ -106,11 +106,13 @@ def test_every_tmpfs_has_a_size_and_no_way_to_gain_privilege() -> None:
     host = body(
         limits={"tmp": 2**24, "run": 2**20, "shm": 2**25}, security={"tmpfs": {"/cache": 2**22}}
     )["HostConfig"]
-    assert host["ShmSize"] == 2**25
-    assert sorted(host["Tmpfs"]) == ["/cache", "/run", "/tmp"]
+    assert host["IpcMode"] == "none"
+    assert sorted(host["Tmpfs"]) == ["/cache", "/dev/shm", "/run", "/tmp"]
     for options in host["Tmpfs"].values():
         assert {"nosuid", "nodev", "noexec"} <= set(options.split(","))
+        assert "nr_inodes=" in options
     assert f"size={2**24}," in host["Tmpfs"]["/tmp"]
+    assert f"size={2**25}," in host["Tmpfs"]["/dev/shm"]
 
 
 def test_programs_run_from_tmp_only_when_granted() -> None:

@@ -56,6 +56,8 @@ def test_tmpfs_are_sized_and_only_tmp_may_run_programs() -> None:
     sizes = dict(zip(pairs(args, "--tmpfs"), pairs(args, "--size"), strict=True))
     assert sizes == {"/tmp": str(2**20), "/dev/shm": str(2**21), "/run": str(3 * 2**20)}
     assert pairs(args, "--noexec") == ["/run", "/dev/shm"]
+    assert pairs(args, "--inodes") == ["1024:/tmp", "3072:/run", "2048:/dev/shm"]
+    assert pairs(line(privileged=False), "--inodes") == []
     strict = SPEC.model_copy(update={"security": Security()})
     assert pairs(line(strict), "--noexec") == ["/tmp", "/run", "/dev/shm"]
 
