@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
+from ringfence.metrics.places import Place
 from ringfence.spec import Limits
 
 PIDS_HEADROOM = 32
@@ -86,6 +87,32 @@ def write(path: str, text: str) -> None:
         Path(path).write_text(text)
     except OSError as error:
         raise refused((path, text), error) from None
+
+
+def make_room(places: Mapping[str, Place], memory: int) -> None:
+    """Have a cgroup use no more than `memory` before that is made its limit.
+
+    Version 1 refuses a limit that more is used than; version 2 takes it and kills processes until
+    it holds. ResourceExhaustedError when too little can be reclaimed, NotFoundError.
+    """
+    unified = places.get("unified")
+    if unified is None or "memory" in places:
+        return
+    limit = (f"{unified.directory}/memory.max", str(memory))
+    try:
+        used = _used(unified)
+        if used > memory:
+            with contextlib.suppress(OSError):
+                Path(unified.directory, "memory.reclaim").write_text(str(used - memory))
+            used = _used(unified)
+    except OSError as error:
+        raise refused(limit, error) from None
+    if used > memory:
+        raise refused(limit, OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
+
+
+def _used(unified: Place) -> int:
+    return int(Path(unified.directory, "memory.current").read_text())
 
 
 def refused(write: Write, error: OSError) -> Exception:

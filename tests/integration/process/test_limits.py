@@ -57,7 +57,7 @@ async def test_processes_are_limited_and_the_guest_survives_a_fork_bomb(opens: O
 
 
 async def test_cores_are_limited(opens: Opened) -> None:
-    async with opens(limits={"cpus": 0.05, "cpuset": "0"}) as sandbox:
+    async with opens(limits={"cpus": 0.2, "cpuset": "0"}) as sandbox:
         spin = "python3 -c 'import time; t=time.time()+2\nwhile time.time()<t: pass'"
         cores = await sandbox.sh("nproc")
         await sandbox.sh(spin)

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
+from ringfence.backends.cgroup_files import make_room
 from ringfence.backends.docker import door, removal, statistics, streams
 from ringfence.backends.docker.config import limits_body
 from ringfence.backends.docker.door import Door
@@ -26,7 +27,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.metrics import Reader, reader_for
+from ringfence.metrics import Reader, places_of, reader_for
 from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
@@ -166,7 +167,10 @@ class DockerInstance:
 
     async def update(self, limits: Limits) -> None:
         """Change limits while it runs: memory, swap, cpus, cpuset, cpu_shares, pids; those that
-        are None stay. InvalidSpecError when the daemon refuses a value (memory below usage)."""
+        are None stay. InvalidSpecError when the daemon refuses a value, ResourceExhaustedError when
+        more memory is used and its kernel would kill for it."""
+        if limits.memory is not None and self.pid:
+            self._make_room(limits.memory)
         freezer = self._direct_freezer()
         frozen = freezer is not None and freezer.frozen()
         body = limits_body(limits, self._machine, self.record.spec.security.runtime)
@@ -179,6 +183,12 @@ class DockerInstance:
         finally:
             if freezer is not None and frozen:
                 await freezer.freeze()
+
+    def _make_room(self, memory: int) -> None:
+        try:
+            make_room(places_of(self.pid), memory)
+        except (NotFoundError, ProcessLookupError):
+            raise self._lost("update") from None
 
     async def delete(self) -> None:
         """Kill it and remove it, its anonymous volumes and its directory. Idempotent."""
