@@ -19,7 +19,8 @@ from ringfence.workspace.prepared import Prepared
 
 TOP = "."
 """The name of the workspace's own directory."""
-_BLOCK = 1 << 20
+_CHUNK = 1 << 20
+_STREAM = 1 << 16
 
 
 class Sink(Protocol):
@@ -34,6 +35,37 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes | None:
         """At most `size` bytes; none at the end."""
+
+
+class _Archive:
+    """A tar, written in large pieces: tarfile's own streams copy each small file many times."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._waiting = bytearray()
+
+    def head(self, info: tarfile.TarInfo) -> None:
+        """The header of one entry."""
+        self.content(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+
+    def content(self, data: bytes) -> None:
+        """Some of an entry's bytes."""
+        self._waiting += data
+        if len(self._waiting) >= _CHUNK:
+            self._flush()
+
+    def pad(self, size: int) -> None:
+        """What follows an entry's `size` bytes."""
+        self.content(bytes(-size % tarfile.BLOCKSIZE))
+
+    def end(self) -> None:
+        """What follows the last entry."""
+        self.content(bytes(2 * tarfile.BLOCKSIZE))
+        self._flush()
+
+    def _flush(self) -> None:
+        self._sink.write(bytes(self._waiting))
+        self._waiting.clear()
 
 
 class Packing:
@@ -61,52 +93,52 @@ class Packing:
     def write(self, sink: Sink) -> None:
         """Write the tar. SandboxError names the path that changed or cannot be read."""
         path = TOP
+        archive = _Archive(sink)
         try:
-            with tarfile.open(
-                fileobj=sink,  # type: ignore[call-overload]
-                mode="w|",
-                bufsize=_BLOCK,
-                format=tarfile.GNU_FORMAT,
-                encoding="utf-8",
-                errors="surrogateescape",
-            ) as archive:
-                top = self._now.find("")
-                if top is not None:
-                    self._add(archive, TOP, top)
-                for _, path in self._paths:
-                    found = self._now.find(path)
-                    if found is None:
-                        raise OSError(errno.ESTALE, "it went away")
-                    self._add(archive, path, found)
+            top = self._now.find("")
+            if top is not None:
+                self._add(archive, TOP, top)
+            for _, path in self._paths:
+                found = self._now.find(path)
+                if found is None:
+                    raise OSError(errno.ESTALE, "it went away")
+                self._add(archive, path, found)
+            archive.end()
         except OSError as error:
             raise failed(error, path, "keeping a snapshot") from None
 
-    def _add(self, archive: tarfile.TarFile, path: str, found: Found) -> None:
+    def _add(self, archive: "_Archive", path: str, found: Found) -> None:
         status = found.status
         kind = kind_of(status.st_mode)
         info = tarfile.TarInfo(path)
         info.uid, info.gid = self._owner(found)
         info.mode = status.st_mode & 0o777
         self.times[path] = status.st_mtime_ns
-        if kind == LINK:
-            info.type, info.mode = tarfile.SYMTYPE, 0o777
-            info.linkname = self._now.target(path, found)
-            archive.addfile(info)
-            return
         if kind == FILE:
             self._add_file(archive, info, path, found)
             return
-        info.type = tarfile.DIRTYPE
-        archive.addfile(info)
+        if kind == LINK:
+            info.type, info.mode = tarfile.SYMTYPE, 0o777
+            info.linkname = self._now.target(path, found)
+        else:
+            info.type = tarfile.DIRTYPE
+        archive.head(info)
 
     def _add_file(
-        self, archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, found: Found
+        self, archive: "_Archive", info: tarfile.TarInfo, path: str, found: Found
     ) -> None:
-        with os.fdopen(self._now.open(path, found), "rb", buffering=0) as file:
-            info.size = os.fstat(file.fileno()).st_size
-            archive.addfile(info, file)
-            after = os.fstat(file.fileno())
-        if (after.st_size, after.st_mtime_ns) != (info.size, found.status.st_mtime_ns):
+        file = self._now.open(path, found)
+        try:
+            info.size = left = os.fstat(file).st_size
+            archive.head(info)
+            while left and (data := os.read(file, min(left, _CHUNK))):
+                archive.content(data)
+                left -= len(data)
+            archive.pad(info.size)
+            after = os.fstat(file)
+        finally:
+            os.close(file)
+        if left or (after.st_size, after.st_mtime_ns) != (info.size, found.status.st_mtime_ns):
             raise OSError(errno.ESTALE, "it changed while it was read")
 
     def _owner(self, found: Found) -> tuple[int, int]:
@@ -128,7 +160,7 @@ def unpack(reader: Source, root: int, times: Mapping[str, int]) -> None:
     with tarfile.open(
         fileobj=reader,  # type: ignore[call-overload]
         mode="r|",
-        bufsize=_BLOCK,
+        bufsize=_STREAM,
         encoding="utf-8",
         errors="surrogateescape",
     ) as archive:
@@ -175,7 +207,7 @@ def _write(archive: tarfile.TarFile, info: tarfile.TarInfo, directory: int, name
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     source = archive.extractfile(info)
     with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
-        while source is not None and (data := source.read(_BLOCK)):
+        while source is not None and (data := source.read(_CHUNK)):
             file.write(data)
 
 
