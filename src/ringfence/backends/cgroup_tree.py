@@ -1,16 +1,32 @@
 """Where this process may make cgroups for sandboxes."""
 
 import errno
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ringfence.backends.cgroups import Tree
-from ringfence.metrics.places import Place, places, places_of, unified_controllers
+from ringfence.metrics.places import Place, places, places_of, read_text, unified_controllers
 
 NAME = "ringfence"
 _V1 = ("memory", "pids", "cpu", "cpuacct", "freezer", "blkio", "cpuset")
 _V2 = ("memory", "pids", "cpu", "cpuset", "io")
+
+
+def known_tree() -> Tree:
+    """`find_tree`, kept for as long as it is there and this process stays in its own cgroups."""
+    at = os.geteuid(), read_text("/proc/self/cgroup")
+    tree = _known(*at)
+    if not tree.version or not all(os.access(one, os.W_OK) for one in tree.directories.values()):
+        _known.cache_clear()
+        tree = _known(*at)
+    return tree
+
+
+@functools.lru_cache(maxsize=2)
+def _known(user: int, cgroups: str) -> Tree:  # noqa: ARG001 - a tree is this process's own
+    return find_tree()
 
 
 def find_tree() -> Tree:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ringfence.backends import cgroup_files
 from ringfence.backends.cgroup_files import Write
 from ringfence.errors import NotFoundError, StateError
-from ringfence.metrics.places import Place
+from ringfence.metrics.places import Place, read_text
 from ringfence.spec import Limits
 
 _LIMITS = {
@@ -133,6 +133,8 @@ class Cgroup:
 
         ResourceExhaustedError when it uses more than that, NotFoundError when it is gone.
         """
+        if limits.memory is not None:
+            cgroup_files.make_room(self.places, limits.memory)
         writes = self.writes(limits)
         for attempt in range(2):
             failed: list[tuple[Write, OSError]] = []
@@ -154,7 +156,7 @@ class Cgroup:
             for name in cgroup_files.EVIDENCE:
                 if controller in ("unified", name.partition(".")[0]):
                     with contextlib.suppress(OSError):
-                        found[name] = Path(directory, name).read_text().strip()
+                        found[name] = read_text(f"{directory}/{name}").strip()
         return found
 
     def freeze(self) -> None:

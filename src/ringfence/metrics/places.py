@@ -5,12 +5,14 @@ for all in version 2; a hybrid machine has both. A **place** is a process's dire
 """
 
 import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_READ_BYTES = 64 * 1024
 _V1_OPTIONS = frozenset({"rw", "ro", "noprefix", "xattr", "clone_children", "cpuset_v2_mode"})
 
 
@@ -87,7 +89,7 @@ def resolve(found: Mapping[str, str], mounted: tuple[Hierarchy, ...]) -> dict[st
 def places_of(pid: int | str = "self") -> dict[str, Place]:
     """The places of process `pid`, by controller; ProcessLookupError when there is none."""
     try:
-        cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+        cgroup = read_text(f"/proc/{pid}/cgroup")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"there is no process {pid}") from None
     return resolve(memberships(cgroup), mounted_hierarchies())
@@ -102,7 +104,7 @@ def places(path: str) -> dict[str, Place]:
 
 def mounted_hierarchies() -> tuple[Hierarchy, ...]:
     """The cgroup file systems that this process sees."""
-    return hierarchies(Path("/proc/self/mountinfo").read_text())
+    return hierarchies(read_text("/proc/self/mountinfo"))
 
 
 def unified_controllers(place: Place) -> frozenset[str]:
@@ -111,6 +113,20 @@ def unified_controllers(place: Place) -> frozenset[str]:
         return frozenset(Path(place.directory, "cgroup.controllers").read_text().split())
     except OSError:
         return frozenset()
+
+
+def read_text(path: str) -> str:
+    """A file of the kernel's, for a fifth of what `Path.read_text` takes. OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.read(descriptor, _READ_BYTES)
+        parts = [found]
+        while found:
+            found = os.read(descriptor, _READ_BYTES)
+            parts.append(found)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
 def unescape(text: str) -> str:

@@ -40,3 +40,13 @@ def audited(
 
     end = bus.subscribe(write)
     return end
+
+
+def audit_of(
+    path: str | os.PathLike[str] | None,
+    bus: EventBus,
+    sandbox_id: str,
+    spec: SandboxSpec | None = None,
+) -> Callable[[], None]:
+    """`audited`, when there is a log to write."""
+    return (lambda: None) if path is None else audited(bus, path, sandbox_id, spec)

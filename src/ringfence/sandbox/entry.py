@@ -11,9 +11,11 @@ from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, OnOutputLimit, Sink
-from ringfence.sandbox.opening import Where, open_existing, open_new
+from ringfence.sandbox.opening import open_new
+from ringfence.sandbox.reopening import open_existing
 from ringfence.sandbox.sandbox import GRACEFUL_SECONDS, Sandbox
 from ringfence.sandbox.stdin import Stdin
+from ringfence.sandbox.steps import Where
 from ringfence.spec import (
     ExecResult,
     Limits,

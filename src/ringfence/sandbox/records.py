@@ -1,7 +1,7 @@
 """Where a sandbox's record is kept: the ledger, or the backend itself when that is memory."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ringfence.backends.base import Backend, Record
@@ -19,47 +19,49 @@ class Remembering(Protocol):
 
 
 class Records:
-    """The durable record of one sandbox. Every step is carried to its end when cancelled."""
+    """The durable record of one sandbox. Every step is carried to its end when cancelled.
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    ledger: a `Ledger`, or what gives one when the first step needs it; None keeps no record.
+    """
+
+    def __init__(self, ledger: Ledger | Callable[[], Ledger] | None) -> None:
         self._ledger = ledger
 
     @classmethod
-    async def of(cls, backend: Backend, ledger: Ledger | None) -> "Records":
+    def of(cls, backend: Backend, ledger: Ledger | None) -> "Records":
         """The records for sandboxes of `backend`: `ledger`, else this user's; none in memory."""
         if isinstance(backend, Remembering):
             return cls(None)
-        return cls(ledger or await asyncio.to_thread(Ledger.default))
+        return cls(ledger or Ledger.default)
 
     async def add(self, record: Record, workspace: Mapping[str, Any] | None) -> None:
         """Write down a sandbox that is about to be made, and see that somebody reaps it."""
-        if self._ledger is not None:
-            owner = None if record.spec.detached else Owner.me()
-            await finish(asyncio.to_thread(self._add, self._ledger, record, owner, workspace))
-
-    def _add(
-        self,
-        ledger: Ledger,
-        record: Record,
-        owner: Owner | None,
-        workspace: Mapping[str, Any] | None,
-    ) -> None:
-        from ringfence.ledger import guard
-
-        ledger.add(record, owner=owner, workspace=workspace)
-        guard.ensure(ledger.path.parent)
+        owner = None if record.spec.detached else Owner.me()
+        await self._step(lambda ledger: _add(ledger, record, owner, workspace))
 
     async def created(self, record: Record) -> None:
         """The backend made it."""
-        if self._ledger is not None:
-            await finish(asyncio.to_thread(self._ledger.created, record))
+        await self._step(lambda ledger: ledger.created(record))
 
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
-        if self._ledger is not None:
-            await finish(asyncio.to_thread(self._ledger.extend, sandbox_id, ends))
+        await self._step(lambda ledger: ledger.extend(sandbox_id, ends))
 
     async def end(self, sandbox_id: str, reason: str) -> None:
         """It is gone; the first reason stays."""
-        if self._ledger is not None:
-            await finish(asyncio.to_thread(self._ledger.end, sandbox_id, reason))
+        await self._step(lambda ledger: ledger.end(sandbox_id, reason))
+
+    async def _step(self, step: Callable[[Ledger], object]) -> None:
+        ledger = self._ledger
+        if ledger is not None:
+            opened = ledger if callable(ledger) else lambda: ledger
+            await finish(asyncio.to_thread(lambda: step(opened())))
+
+
+def _add(
+    ledger: Ledger, record: Record, owner: Owner | None, workspace: Mapping[str, Any] | None
+) -> None:
+    from ringfence.ledger import guard
+
+    ledger.add(record, owner=owner, workspace=workspace)
+    guard.ensure(ledger.path.parent)

@@ -16,7 +16,7 @@ from ringfence.errors import (
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
-from ringfence.sandbox import opening
+from ringfence.sandbox import granting, opening
 from ringfence.sandbox.records import Records
 
 from .conftest import Durable
@@ -25,7 +25,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "features": (MockBackend, "features"),
     "needs": (opening.needs, "check"),
     "facts": (MockBackend, "facts"),
-    "resolve": (opening, "resolve"),
+    "resolve": (granting, "resolve"),
     "prepare": (opening.binds, "prepare"),
     "records": (Records, "of"),
     "add": (Records, "add"),
@@ -195,7 +195,7 @@ async def test_the_images_environment_stands_below_the_specs(mock: MockBackend) 
     facts = await mock.facts(ringfence.SandboxSpec(image="x"))
     assert facts.image is not None
     facts.image.env.update({"PATH": "/image", "A": "image", "BAD-NAME": "x"})  # type: ignore[attr-defined]
-    granted = opening._with_variables(ringfence.SandboxSpec(image="x", env={"A": "spec"}), facts)
+    granted = granting.with_variables(ringfence.SandboxSpec(image="x", env={"A": "spec"}), facts)
     assert granted.env["PATH"] == "/image"
     assert granted.env["A"] == "spec"
     assert "BAD-NAME" not in granted.env

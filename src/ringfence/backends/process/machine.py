@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.backends.cgroup_tree import find_tree
+from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError
 
@@ -51,7 +51,7 @@ def look(guest: Path) -> Machine:
         _check_root()
     else:
         _check_user(bwrap)
-    return Machine(bwrap, version, privileged, str(guest), find_tree())
+    return Machine(bwrap, version, privileged, str(guest), known_tree())
 
 
 @functools.lru_cache(maxsize=8)

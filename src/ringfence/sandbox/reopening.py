@@ -1,0 +1,112 @@
+"""A session with a sandbox that exists already, made by whatever process."""
+
+import asyncio
+import platform
+
+from ringfence.backends import registry
+from ringfence.backends.base import Backend, Features, Record
+from ringfence.backends.finish import finish
+from ringfence.errors import NotFoundError, SandboxError, StateError
+from ringfence.events import Attached, EventBus
+from ringfence.guest.control import User
+from ringfence.ledger import Ledger
+from ringfence.sandbox import binds, networking
+from ringfence.sandbox import receipt as receipts
+from ringfence.sandbox.auditing import audit_of
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.life import LOST, Life
+from ringfence.sandbox.opening import greet, joined
+from ringfence.sandbox.records import Records, Remembering
+from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.steps import Steps, Where
+from ringfence.spec import Receipt, State
+
+
+async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
+    """A session with a sandbox that exists. NotFoundError, StateError (it is attached elsewhere,
+    or it is no detached one). Cancellation leaves it as it was."""
+    bus = where.bus or EventBus()
+    steps = Steps()
+    end_audit = audit_of(where.audit, bus, sandbox_id)
+    try:
+        sandbox = await _open_existing(sandbox_id, where, bus, steps)
+    except BaseException as error:
+        await finish(steps.aclose())
+        if isinstance(error, SandboxError):
+            error.sandbox_id = error.sandbox_id or sandbox_id
+        end_audit()
+        raise
+    bus.publish(Attached(sandbox_id=sandbox.id))
+    return sandbox
+
+
+async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: Steps) -> Sandbox:
+    record, backend, records = await _known(sandbox_id, where, steps)
+    if not record.spec.detached:
+        raise StateError(
+            f"open: sandbox {record.id} is attached to the process that opened it: only detached"
+            " ones can be opened again",
+            op="open",
+            sandbox_id=record.id,
+        )
+    try:
+        instance = await backend.attach(record)
+    except NotFoundError:
+        await records.end(record.id, LOST)
+        raise
+    if await instance.state() is State.PAUSED:
+        raise StateError(
+            f"open: sandbox {record.id} is paused: `ringfence resume` it first",
+            op="open",
+            sandbox_id=record.id,
+        )
+    session = await greet(instance, record.spec, again=True)
+    steps.undo.push_async_callback(session.close)
+    features = await backend.features()
+    user = await session.user(record.spec.user or "")
+    network = await networking.connect(session, record.spec, record.id, bus, undo=steps.rest)
+    held = await binds.held(record.id)
+    if held is not None:
+        steps.keep_after(held.aclose)
+    life = Life(
+        instance, session, records, bus, rest=steps.rest, idle_timeout=record.spec.idle_timeout
+    )
+    steps.undo.callback(life.stop_watching)
+    life.ends = record.ends
+    receipt = await _receipt(record, features, life, user)
+    context = Context(life, record.spec, features, user)
+    sandbox = joined(context, receipt, network, held, where)
+    steps.keep()
+    return sandbox
+
+
+async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
+    backend = where.backend
+    if backend is not None and isinstance(backend, Remembering):
+        return backend.record(sandbox_id), backend, Records(None)
+    ledger = where.ledger
+    if ledger is None:
+        ledger = await asyncio.to_thread(Ledger.default)
+    entry = await asyncio.to_thread(ledger.get, sandbox_id)
+    if not entry.live:
+        raise NotFoundError(
+            f"open: sandbox {entry.record.id} has ended: {entry.reason}",
+            op="open",
+            sandbox_id=entry.record.id,
+        )
+    if backend is None:
+        backend = registry.load(entry.record.backend, entry.record.endpoint or None)
+        steps.rest.push_async_callback(backend.aclose)
+    return entry.record, backend, Records(ledger)
+
+
+async def _receipt(record: Record, features: Features, life: Life, user: User) -> Receipt:
+    """As far as it can be read: the sandbox may be paused, full, or changed since its start."""
+    if not features.receipt:
+        return Receipt(())
+    try:
+        return await receipts.read(
+            record.spec, features, life.instance, life.session, user, arch=platform.machine()
+        )
+    except SandboxError:
+        return Receipt(())
