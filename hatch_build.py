@@ -6,6 +6,7 @@ has that platform in its tag (scripts/wheels), else this system's own.
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs src/ringfence/guest/build.py and adds what it made."""
+
+    def dependencies(self) -> list[str]:
+        """A compiler from the package index, where the system's cannot do it."""
+        return [] if self.target_name != "wheel" or compiles_static() else ["ziglang"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
         """Compile, and mark the wheel as one for this machine and any Python 3."""
@@ -29,3 +34,19 @@ class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{system}"
         build_data["artifacts"].append(f"src/ringfence/guest/bin/ringfence-guest-{machine}")
+
+
+def compiles_static() -> bool:
+    """Whether the system has a C compiler that links without shared libraries."""
+    if os.environ.get("RINGFENCE_WHEEL_MACHINE", platform.machine()) != platform.machine():
+        return False
+    if shutil.which("musl-gcc"):
+        return True
+    command = ["cc", "-static", "-x", "c", "-", "-o", os.devnull]
+    try:
+        done = subprocess.run(
+            command, input=b"int main(void) { return 0; }", capture_output=True, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +120,34 @@ def test_ci_runs_check_and_test() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert re.findall(r"^make (\w+)$", script, re.MULTILINE) == ["check", "test"]
     assert "CI=" in script
+
+
+def test_it_is_a_program_for_python_as_well() -> None:
+    """`python -m ringfence` is the command, where its script is not in PATH."""
+    command = [sys.executable, "-m", "ringfence", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: ringfence" in done.stdout
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """hatch_build.py's hook for a wheel; hatchling itself is only where wheels are built."""
+    interface = types.ModuleType("hatchling.builders.hooks.plugin.interface")
+    vars(interface)["BuildHookInterface"] = type("BuildHookInterface", (), {"target_name": "wheel"})
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    found: dict[str, Any] = {"__name__": "hatch_build"}
+    exec((ROOT / "hatch_build.py").read_text(), found)
+    return found["GuestBuildHook"]()
+
+
+def test_where_no_compiler_is_the_build_brings_one(
+    hook: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`pip install .` works on a machine without gcc; a fake one shows when it is left out."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hook.dependencies() == ["ziglang"]
+    (tmp_path / "musl-gcc").touch(0o755)
+    assert hook.dependencies() == []
+    monkeypatch.setenv("RINGFENCE_WHEEL_MACHINE", "another")
+    assert hook.dependencies() == ["ziglang"]
