@@ -124,6 +124,31 @@ def import_(
 
 @group.command()
 @exits
+def export(
+    name: Annotated[str, typer.Argument(metavar="IMAGE")],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="DIR", help="An OCI layout; default: the content store."),
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", "-t", metavar="NAME", help="What the store calls it.")
+    ] = None,
+) -> int:
+    """Put an image of the daemon into a content store. Prints its manifest's digest."""
+
+    async def work(supply: "Supply") -> str:
+        from ringfence.backends.state import state_directory
+        from ringfence.digest.store import Store
+
+        store = Store(root if root is not None else state_directory() / "store")
+        return str(await supply.export(name, store, tag=tag))
+
+    output.line(_with(work))
+    return 0
+
+
+@group.command()
+@exits
 def build(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The context.")] = Path(),
     tag: Tag = None,

@@ -49,14 +49,16 @@ def _first_names(archive: tarfile.TarFile) -> list[str]:
 
 
 def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") -> Manifest:
-    """The image called `name` in a layout; without a name, the only one there.
+    """The image called `name`, or whose manifest has that digest, in a layout; without a name, the
+    only one there.
 
     Everything that is read is verified. ImageError when it is missing, ambiguous or damaged.
     """
     index = _load(layout / "index.json")
     entries = _descriptors(index.get("manifests"))
     if name is not None:
-        entries = [entry for entry in entries if entry.annotations.get(_NAME) == name]
+        known = [entry for entry in entries if entry.annotations.get(_NAME) == name]
+        entries = known or [entry for entry in entries if entry.digest == name][:1]
     if len(entries) != 1:
         wanted = "one image" if name is None else f"one image called {name!r}"
         raise ImageError(f"{layout} holds {len(entries)} instead of {wanted}", op="import")

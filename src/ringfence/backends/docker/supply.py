@@ -13,7 +13,9 @@ from typing import IO, Any
 
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.export import export
 from ringfence.digest import Digest, DigestError
+from ringfence.digest.store import Store
 from ringfence.errors import ImageError, ImageNotFoundError
 from ringfence.images import Pin, Reference, layouts
 from ringfence.images import context as contexts
@@ -159,6 +161,23 @@ class Supply:
                 if kind == "rootfs":
                     return await self._import_tar(body, tag, changes, seconds)
                 return await self._load(body, tag, seconds)
+
+    async def export(
+        self, name: str, store: Store, *, tag: str | None = None, seconds: float = SECONDS
+    ) -> Digest:
+        """Put an image of the daemon into a store, an OCI layout; the digest of its manifest there.
+
+        tag: what the store calls it, else what `name` says. `import_` of that layout gives the
+        same id again. Raises ImageNotFoundError, ImageError, ResourceExhaustedError.
+        """
+        stored = await self.inspect(name)
+        if tag is None:
+            known = str(stored.id) == name or name in str(stored.id)
+            tag = str(stored.id) if known else Reference.parse_familiar(name).with_tag().familiar()
+        with store.composing():
+            made = await export(self._engine, str(stored.id), store, seconds=seconds)
+            await asyncio.to_thread(store.tag, tag, made)
+        return made.digest
 
     async def build(
         self,

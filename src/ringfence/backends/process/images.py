@@ -43,7 +43,8 @@ class Images:
     machine: Machine
 
     async def look_up(self, reference: str) -> Image:
-        """The image that a path names ("LAYOUT" or "LAYOUT:NAME" in an OCI layout).
+        """The image that a path names ("LAYOUT" or "LAYOUT:NAME" in an OCI layout, where the name
+        may be the digest of a manifest).
 
         ImageNotFoundError when nothing is there, PolicyDeniedError for a directory of the host's
         own, ImageError when it is damaged or cannot be unpacked. Cancellation leaves nothing half
@@ -133,9 +134,10 @@ def _verified(layout: Path, descriptor: Descriptor) -> Path:
 
 def _path(reference: str) -> tuple[Path, str | None]:
     """The path, and the image's name in a layout."""
-    place, _, name = reference.rpartition(":")
-    if place and not Path(reference).exists() and (Path(place) / "oci-layout").is_file():
-        return check_source(place), name
+    for colon in (at for at, letter in enumerate(reference) if letter == ":" and at):
+        place, name = reference[:colon], reference[colon + 1 :]
+        if (Path(place) / "oci-layout").is_file() and not Path(reference).exists():
+            return check_source(place), name
     if "/" not in reference and not Path(reference).exists():
         raise ImageNotFoundError(
             f"image: {reference!r} is no file: the process backend takes a directory, a tar or an"
