@@ -17,12 +17,16 @@ may_be_root() {
 apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" >/dev/null; }
 
 lists_are_new=
+update_lists() {
+    [ -n "$lists_are_new" ] || apt_get update || say "apt-get update failed; trying with the lists that are there"
+    lists_are_new=yes
+}
+
 install() {
     local wanted="please install $* (on Debian and Ubuntu, as root: apt-get install $*), then run this again"
     command -v apt-get >/dev/null && may_be_root || die "$wanted"
     say "installing $*"
-    [ -n "$lists_are_new" ] || apt_get update || say "apt-get update failed; trying with the lists that are there"
-    lists_are_new=yes
+    update_lists
     apt_get install -y --no-install-recommends "$@" && return
     as_root dpkg --configure -a || true # what an installation that was broken off left
     apt_get install -y --no-install-recommends "$@" || die "$wanted"
@@ -48,6 +52,7 @@ optional_packages() {
     local pair
     for pair in "$@"; do
         there "${pair#*:}" && continue
+        if may_be_root && command -v apt-get >/dev/null; then update_lists; fi
         if apt-cache policy "${pair%%:*}" 2>/dev/null | grep -q 'Candidate: [^(]'; then install "${pair%%:*}"
         else say "this system has no package ${pair%%:*}: the tests that need it are skipped"; fi
     done
