@@ -12,7 +12,7 @@ import pytest_asyncio
 import ringfence
 from ringfence import Repository
 from ringfence.errors import SandboxError
-from ringfence.workspace import history
+from ringfence.workspace import gitdir
 
 from .conftest import BOTH, keywords, sh
 
@@ -234,7 +234,7 @@ async def test_a_hostile_git_directory_does_not_show_another_repository(
     (victim / "file").write_text("the victim's\n")
     git(victim, "commit", "-q", "-a", "-m", "secret")
     disguise(repository(tmp_path / "hostile"), victim, how)
-    found, why = history.find((tmp_path / "hostile").resolve())
+    found, why = gitdir.find((tmp_path / "hostile").resolve())
     assert found is None
     assert why
 
@@ -243,5 +243,5 @@ async def test_a_worktree_of_the_users_own_is_still_found(tmp_path: Path) -> Non
     """So that the test above does not pass by refusing every one."""
     mine = repository(tmp_path / "mine")
     git(mine, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
-    found, why = history.find((tmp_path / "side").resolve())
+    found, why = gitdir.find((tmp_path / "side").resolve())
     assert found is not None, why

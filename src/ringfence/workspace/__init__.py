@@ -2,6 +2,7 @@
 
 from ringfence.workspace.apply import apply
 from ringfence.workspace.changes import Change, Changes, Side
+from ringfence.workspace.clone import is_url
 from ringfence.workspace.discard import discard
 from ringfence.workspace.download import download
 from ringfence.workspace.fork import fork
@@ -11,7 +12,7 @@ from ringfence.workspace.prepare import For, prepare
 from ringfence.workspace.prepared import Binding, Prepared, attach, clean
 from ringfence.workspace.secrets import SECRETS
 from ringfence.workspace.snapshot import Snapshot, Snapshots, snapshot
-from ringfence.workspace.sources import check_root, is_url
+from ringfence.workspace.sources import check_root
 
 __all__ = [
     "SECRETS",

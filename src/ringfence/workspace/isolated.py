@@ -18,11 +18,11 @@ SECONDS = 120.0
 _WORDS = 2000
 
 
-def environment(directory: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of an isolated git, whose home is the empty `directory`."""
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of an isolated git, which has no home."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(directory),
+        "HOME": "/nonexistent",
         "LC_ALL": "C",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_SYSTEM": os.devnull,
@@ -60,7 +60,7 @@ def git(
     command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
     command += ["-c", "protocol.ext.allow=never", *(os.fspath(arg) for arg in args)]
     try:
-        done = _run(command, directory, environment(directory, env), given, seconds)
+        done = _run(command, directory, environment(env), given, seconds)
     except subprocess.TimeoutExpired:
         raise DeadlineExceededError(
             f"git {args[0]} took over {seconds:.0f} s", op="workspace"

@@ -76,7 +76,7 @@ def _file(layers: Layers, path: str, side: Side | None) -> Iterator[bytes]:
     found = layers.find(path)
     if found is None:
         raise _moved(path)
-    yield b"M %s inline %s\ndata %d\n" % (side.git_mode.encode(), _quoted(path), side.size)
+    yield b"M %s inline %s\ndata %d\n" % (side.git_mode.encode(), quoted(path), side.size)
     try:
         if side.kind == LINK:
             target = os.fsencode(layers.target(path, found))
@@ -112,7 +112,7 @@ def _moved(path: str) -> StateError:
     )
 
 
-def _quoted(path: str) -> bytes:
+def quoted(path: str) -> bytes:
     """The path in quotes, as git quotes it."""
     out = bytearray(b'"')
     for byte in os.fsencode(path):

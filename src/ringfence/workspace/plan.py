@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.errors import SandboxError
+from ringfence.errors import SandboxError, StateError, UnsupportedError
 from ringfence.spec import Repository
-from ringfence.workspace import history as git
-from ringfence.workspace import sources
+from ringfence.workspace import gitdir, sources
+from ringfence.workspace.entries import DIRECTORY
 from ringfence.workspace.failures import shown
+from ringfence.workspace.history import Builder, History
 from ringfence.workspace.select import Selection, is_hidden, select
 from ringfence.workspace.sources import Source
 
@@ -23,8 +24,8 @@ class Plan:
 
     source: Source
     selection: Selection
-    history: git.History | None = None
-    repository: git.GitDirectory | None = None
+    history: History | None = None
+    repository: gitdir.GitDirectory | None = None
     committed: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
@@ -63,9 +64,10 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
     """A function that says which paths are hidden, by a pattern or because they are hidden here."""
     files = {path for path in selection.hidden if not path.endswith("/")}
     directories = {path[:-1] for path in selection.hidden if path.endswith("/")}
+    visible = {entry.path for entry in selection.entries if entry.kind != DIRECTORY}
 
     def hidden(paths: Iterable[str]) -> list[str]:
-        listed = list(paths)
+        listed = [path for path in paths if path not in visible]
         found = set(is_hidden(listed, repository))
         for path in listed:
             names = path.split("/")
@@ -78,28 +80,43 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
 
 
 def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
-    found.repository, reason = git.find(found.source.root)
+    found.repository, reason = gitdir.find(found.source.root)
     if reason is not None:
         found.warnings.append(f"git's history stays outside: {reason}")
     if found.repository is None:
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as name:
-        builder = git.Builder(
-            found.repository, Path(name) / ".git", hides(repository, found.selection)
-        )
+        builder = Builder(found.repository, Path(name) / ".git", hides(repository, found.selection))
         try:
             builder.prepare()
             if builder.born():
-                found.committed = tuple(builder.committed())
-                found.history = repository.history or ("head" if found.committed else "full")
+                _choose_depth(repository, found, builder)
+        except UnsupportedError:
+            raise
         except SandboxError as error:
             found.warnings.append(f"git's history stays outside: {error}")
             found.repository = None
 
 
+def _choose_depth(repository: Repository, found: Plan, builder: Builder) -> None:
+    """One commit or all of them. UnsupportedError when all are asked for and not there."""
+    if not builder.source.partial:
+        found.committed = tuple(builder.committed())
+        found.history = repository.history or ("head" if found.committed else "full")
+        return
+    if repository.history == "full":
+        raise UnsupportedError(
+            'the history of a partial clone is not whole: use history="head"', op="workspace"
+        )
+    if not builder.complete():
+        raise StateError("it is a partial clone in which files of HEAD are missing", op="workspace")
+    found.history = "head"
+    found.warnings.append("the repository is a partial clone: one commit goes in")
+
+
 def _warn(repository: Repository, found: Plan) -> None:
     if found.committed and found.history == "full":
-        names = ", ".join(shown(path) or "(too long to find out)" for path in found.committed[:5])
+        names = ", ".join(shown(path) or "(not found out)" for path in found.committed[:5])
         found.warnings.append(f"hidden files can be read from git's history: {names}")
     elif found.committed:
         found.warnings.append(
@@ -108,6 +125,8 @@ def _warn(repository: Repository, found: Plan) -> None:
     nested = [path for path in found.selection.git if path != ".git"]
     if nested:
         found.warnings.append(f"{len(nested)} nested git directories stay outside")
+    if found.history and repository.mode != "copy" and (found.source.root / ".git").is_file():
+        found.warnings.append(f"in mode {repository.mode} git does not work here: .git is a file")
     if repository.mode == "rw":
         found.warnings.append(
             "in mode rw only what exists now can be hidden; look at new .git directories before"
@@ -119,7 +138,7 @@ def build_history(repository: Repository, found: Plan, target: Path) -> bool:
     """Make the repository of the plan at `target`, a path called .git; False when there is none."""
     if found.repository is None or found.history is None:
         return False
-    builder = git.Builder(
+    builder = Builder(
         found.repository,
         target,
         hides(repository, found.selection),

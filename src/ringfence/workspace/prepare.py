@@ -13,6 +13,7 @@ from ringfence.errors import (
 )
 from ringfence.spec import Repository
 from ringfence.workspace import history, manifest, mounts, shared, sources
+from ringfence.workspace.clone import is_url
 from ringfence.workspace.entries import FILE, Entry, entry_of
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.plan import Plan, build_history, look
@@ -85,7 +86,7 @@ def _found(
     """What goes in. Of a snapshot everything does, and the host's git does not look at it."""
     if start is not None:
         original = None
-        if not sources.is_url(repository.path) and Path(repository.path) != start:
+        if not is_url(repository.path) and Path(repository.path) != start:
             original = sources.check_root(repository.path, forbidden=forbidden)
         return Plan(sources.Source(start, original), Selection())
     source = sources.find(repository, directory, forbidden=forbidden)

@@ -1,28 +1,23 @@
 """Where a repository comes from: a directory of the host, or a clone that is made first."""
 
 import os
-import re
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, StateError
 from ringfence.spec import Repository
+from ringfence.workspace import gitdir
 from ringfence.workspace.beneath import open_resolved
+from ringfence.workspace.clone import clone_local, clone_remote, is_url
 from ringfence.workspace.failures import missing, shown
-from ringfence.workspace.isolated import git
 from ringfence.workspace.secrets import CREDENTIALS
 
-_URL = re.compile(r"(?i)(file|https?|ssh)://(.+)")
-_SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:].*")
 _SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys",
            "/usr", "/var/run", "/var/lib/docker", "/var/lib/containerd")  # fmt: skip
 _WHOLE = ("/", "/home", "/root", "/var", "/var/lib", "/tmp", "/opt", "/srv", "/mnt", "/media")  # noqa: S108 - a list of what is refused
 _ALLOWED = ("/dev/shm",)  # noqa: S108 - a place for files in memory
-_CLONE_SECONDS = 1800.0
-
-_Run = Callable[..., bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +37,6 @@ class Source:
         return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def is_url(path: str) -> bool:
-    """Whether `path` names a remote repository."""
-    return _URL.fullmatch(path) is not None or _SCP.fullmatch(path) is not None
-
-
 def find(repository: Repository, directory: Path, *, forbidden: tuple[Path, ...] = ()) -> Source:
     """The tree that a repository names; URLs and `ref` are cloned below `directory` first.
 
@@ -60,13 +50,16 @@ def find(repository: Repository, directory: Path, *, forbidden: tuple[Path, ...]
                 "a repository that is cloned cannot be written through: use mode copy",
                 op="workspace",
             )
-        return _cloned(repository, repository.path, directory, None)
+        if repository.path.lower().startswith("file:"):
+            root = _local_path(repository.path)
+            return Source(_cloned_at_ref(repository, root, directory), None, cloned=True)
+        return Source(clone_remote(repository, directory), None, cloned=True)
     root = check_root(repository.path, forbidden=forbidden)
     if repository.ref is None:
         return Source(root, root)
     if repository.mode == "rw":
         raise InvalidSpecError("mode rw has no ref: it is the work tree", op="workspace")
-    return _cloned(repository, root.as_uri(), directory, root)
+    return Source(_cloned_at_ref(repository, root, directory), root, cloned=True)
 
 
 def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
@@ -115,87 +108,28 @@ def _forbidden(place: Path, more: tuple[Path, ...]) -> str | None:
     return None
 
 
-def _cloned(repository: Repository, url: str, directory: Path, original: Path | None) -> Source:
-    target = directory / "clone"
-    target.mkdir(mode=0o700)
-    config = directory / "clone.config"
-    config.write_text(_config(url, original), encoding="utf-8")
-    env = {"GIT_CONFIG_GLOBAL": str(config), **_ssh(url)}
-
-    def run(*args: str) -> bytes:
-        return git(args, directory=target, env=env, seconds=_CLONE_SECONDS)
-
-    try:
-        run("init", "--quiet", "--template=", "--initial-branch=main")
-        commit = _fetched(run, repository, url)
-        if repository.subpath is not None:
-            run("sparse-checkout", "set", "--no-cone", f"/{_literal(repository.subpath)}/")
-        run("checkout", "--quiet", "--force", *commit)
-        if repository.submodules:
-            run("submodule", "update", "--init", "--recursive", "--quiet")
-    finally:
-        config.unlink(missing_ok=True)
-    return Source(target, original, cloned=True)
+def _cloned_at_ref(repository: Repository, root: Path, directory: Path) -> Path:
+    """Clone the local repository `root`, a work tree or a bare one."""
+    found, reason = gitdir.find(root)
+    if found is None and reason is None:
+        found, reason = gitdir.find_bare(root)
+    if found is None:
+        raise StateError(
+            f"{shown(root)} cannot be cloned: {reason}",
+            op="workspace",
+            context={"path": shown(root)},
+        )
+    return clone_local(repository, found, directory)
 
 
-def _fetched(run: _Run, repository: Repository, url: str) -> list[str]:
-    """Fetch what is asked for; the arguments of checkout."""
-    depth = [] if repository.depth is None else [f"--depth={repository.depth}"]
-    run("remote", "add", "origin", url)
-    ref = repository.ref
-    if ref is None:
-        run("fetch", "--quiet", *depth, "origin", "HEAD")
-        return ["-B", _branch(run), "FETCH_HEAD"]
-    for wanted, into in ((f"refs/heads/{ref}", ["-B", ref]), (f"refs/tags/{ref}", ["--detach"])):
-        try:
-            run("fetch", "--quiet", *depth, "origin", wanted)
-        except StateError:
-            continue
-        return [*into, "FETCH_HEAD"]
-    return _commit(run, ref, depth)
-
-
-def _commit(run: _Run, ref: str, depth: list[str]) -> list[str]:
-    try:
-        run("fetch", "--quiet", *depth, "origin", ref)
-    except StateError:
-        run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
-    else:
-        return ["--detach", "FETCH_HEAD"]
-    return ["--detach", ref]
-
-
-def _branch(run: _Run) -> str:
-    """The name of the branch that the remote's HEAD is on."""
-    answer = run("ls-remote", "--symref", "origin", "HEAD")
-    found = re.search(rb"ref: refs/heads/(\S+)\tHEAD", answer)
-    return os.fsdecode(found[1]) if found else "main"
-
-
-def _config(url: str, original: Path | None) -> str:
-    """The only configuration: which protocols may be used, and whose repository is read."""
-    parts = _URL.fullmatch(url)
-    scheme = parts[1].lower() if parts else "ssh"
-    lines = ["[protocol]", "\tallow = never"]
-    lines += [f'[protocol "{scheme}"]', "\tallow = always"]
-    if scheme == "http":
-        lines += ['[protocol "https"]', "\tallow = always"]
-    if scheme == "file":
-        place = str(original) if original is not None else url[len("file://") :]
-        quoted = place.replace("\\", "\\\\").replace('"', '\\"')
-        lines += ["[safe]", f'\tdirectory = "{quoted}"', f'\tdirectory = "{quoted}/.git"']
-    return "\n".join(lines) + "\n"
-
-
-def _ssh(url: str) -> dict[str, str]:
-    """For ssh: the user's own agent and known hosts, but no configuration and no questions."""
-    if not url.lower().startswith("ssh://") and not _SCP.fullmatch(url):
-        return {}
-    known = Path("~/.ssh/known_hosts").expanduser()
-    command = f"ssh -F /dev/null -o BatchMode=yes -o UserKnownHostsFile={known}"
-    agent = os.environ.get("SSH_AUTH_SOCK")
-    return {"GIT_SSH_COMMAND": command, **({"SSH_AUTH_SOCK": agent} if agent else {})}
-
-
-def _literal(subpath: str) -> str:
-    return re.sub(r"([\\*?\[\]!#])", r"\\\1", subpath)
+def _local_path(url: str) -> Path:
+    """The directory that a file URL names. InvalidSpecError, NotFoundError."""
+    path = unquote(url[len("file://") :], errors="surrogateescape")
+    if not path.startswith("/"):
+        raise InvalidSpecError(
+            f"{shown(url)} is not the URL of a file of this host: file:///a/path", op="workspace"
+        )
+    place = Path(os.path.realpath(path))
+    if not place.is_dir():
+        raise missing(path)
+    return place

@@ -1,0 +1,281 @@
+"""What a `.git` says of other places of the host: nothing is read there, and nothing of it goes in."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.errors import StateError, UnsupportedError
+from ringfence.spec import Repository
+from ringfence.workspace import gitdir, plan
+from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
+
+SECRET = "the victim's own words"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """Another repository of the same user."""
+    root = tmp_path / "victim"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    (root / "words").write_text(SECRET)
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "words")
+    return root
+
+
+def objects_of(work: Path) -> str:
+    """All that its object store holds; "" for no repository."""
+    if not (work / ".git").exists():
+        return ""
+    return git(work, "cat-file", "--batch", "--batch-all-objects")
+
+
+def _alternates(own: Path, other: Path) -> None:
+    (own / "objects/info").mkdir(exist_ok=True)
+    (own / "objects/info/alternates").write_text(f"{other / 'objects'}\n")
+    _refer(own, other)
+
+
+def _fan_out(own: Path, other: Path) -> None:
+    for part in (other / "objects").glob("??"):
+        shutil.rmtree(own / "objects" / part.name, ignore_errors=True)
+        (own / "objects" / part.name).symlink_to(part)
+    _refer(own, other)
+
+
+def _loose(own: Path, other: Path) -> None:
+    for part in (other / "objects").glob("??/*"):
+        place = own / "objects" / part.parent.name
+        place.mkdir(exist_ok=True)
+        (place / part.name).symlink_to(part)
+    _refer(own, other)
+
+
+def _pack(own: Path, other: Path) -> None:
+    git(other.parent, "repack", "-q", "-a", "-d")
+    shutil.rmtree(own / "objects/pack", ignore_errors=True)
+    (own / "objects/pack").symlink_to(other / "objects/pack")
+    _refer(own, other)
+
+
+def _refer(own: Path, other: Path) -> None:
+    name = git(other.parent, "rev-parse", "HEAD").strip()
+    (own / "refs/heads/main").write_text(name + "\n")
+
+
+def _common(own: Path, other: Path) -> None:
+    (own / "commondir").write_text(f"{other}\n")
+
+
+def _file(own: Path, other: Path) -> None:
+    own.rename(own.with_name("old"))
+    own.write_text(f"gitdir: {other}\n")
+
+
+def _link(own: Path, other: Path) -> None:
+    own.rename(own.with_name("old"))
+    own.symlink_to(other)
+
+
+def _work_tree(own: Path, other: Path) -> None:
+    """A submodule's repository that names the tree, with objects that are the victim's."""
+    module = own.with_name("module")
+    own.rename(module)
+    own.write_text("gitdir: module\n")
+    with (module / "config").open("a") as file:
+        file.write("[core]\n\tworktree = ..\n")
+    _alternates(module, other)
+
+
+@pytest.mark.parametrize(
+    "disguise", [_alternates, _fan_out, _loose, _pack, _common, _file, _link, _work_tree]
+)
+@pytest.mark.parametrize("ref", [None, "main"])
+def test_no_object_of_another_repository_goes_in(
+    disguise: Callable[[Path, Path], None],
+    ref: str | None,
+    repository: Path,
+    victim: Path,
+    make: Make,
+) -> None:
+    """CVE-2022-39253 and its like: by an alternate, a link or a .git file, with a clone or not."""
+    disguise(repository / ".git", victim / ".git")
+    before = digest_of_tree(victim)
+    try:
+        prepared = make(repository, ref=ref)
+    except StateError:
+        assert ref is not None
+    else:
+        assert SECRET not in objects_of(inside(prepared))
+        assert not (inside(prepared) / "words").exists()
+        assert ref is None
+        assert any("git's history stays outside" in warning for warning in prepared.warnings)
+    assert digest_of_tree(victim) == before
+
+
+def test_nothing_in_git_is_waited_for(repository: Path, make: Make) -> None:
+    """A FIFO where git has a file would hold up whoever opens it."""
+    git(repository, "pack-refs", "--all")
+    for name in ("packed-refs", "shallow", "index", "refs/heads/pipe"):
+        (repository / ".git" / name).unlink(missing_ok=True)
+        os.mkfifo(repository / ".git" / name)
+    (repository / ".git/info").mkdir(exist_ok=True)
+    (repository / ".git/info/exclude").unlink(missing_ok=True)
+    os.mkfifo(repository / ".git/info/exclude")
+    assert inside(make(repository, gitignore=True)).is_dir()
+
+
+def test_a_secret_that_was_only_staged_stays_outside(repository: Path, make: Make) -> None:
+    git(repository, "add", "-f", ".env")
+    prepared = make(repository)
+    assert "hunter2" not in objects_of(inside(prepared))
+    assert git(inside(prepared), "ls-files", ".env") == ""
+    assert git(inside(prepared), "status", "--porcelain") == ""
+
+
+def test_the_index_tells_nothing_but_what_is_tracked(repository: Path, make: Make) -> None:
+    """Git keeps names of files that it does not track in it, too."""
+    git(repository, "update-index", "--untracked-cache")
+    git(repository, "status")
+    (repository / ".git/index").write_bytes((repository / ".git/index").read_bytes())
+    assert b".env" in (repository / ".git/index").read_bytes()
+    for history in ("head", "full"):
+        index = inside(make(repository, history=history)) / ".git/index"
+        assert b".env" not in index.read_bytes()
+
+
+def test_a_secret_in_a_directory_with_a_newline_is_found_in_the_history(
+    repository: Path, make: Make
+) -> None:
+    (repository / "a\nb").mkdir()
+    (repository / "a\nb/.env").write_text("hunter2")
+    git(repository, "add", "-f", "a\nb/.env")
+    git(repository, "commit", "-q", "-m", "oops")
+    assert plan(Repository(path=str(repository))).history == "head"
+    assert "hunter2" not in objects_of(inside(make(repository)))
+
+
+def test_a_tag_on_a_file_or_a_tree_counts_as_hidden(repository: Path, make: Make) -> None:
+    """The paths of what it holds are in no commit."""
+    blob = git(repository, "hash-object", "-w", ".env").strip()
+    git(repository, "tag", "key", blob)
+    assert plan(Repository(path=str(repository))).history == "head"
+    assert "hunter2" not in objects_of(inside(make(repository)))
+
+
+def test_one_commit_leaves_the_times_of_the_originals_objects(repository: Path, make: Make) -> None:
+    """The tree without the secret is one that the original has already: git would touch it."""
+    (repository / "secret.key").write_text("hunter2")
+    git(repository, "add", "-f", "secret.key")
+    git(repository, "commit", "-q", "-m", "oops")
+    before = digest_of_tree(repository)
+    work = inside(make(repository))
+    assert git(work, "log", "--format=%an %s").strip() == (
+        "Ringfence The repository as the sandbox sees it"
+    )
+    assert git(work, "status", "--porcelain") == ""
+    assert digest_of_tree(repository) == before
+
+
+def test_full_history_keeps_hidden_files_as_they_were_committed(
+    repository: Path, make: Make
+) -> None:
+    git(repository, "add", "-f", ".env")
+    git(repository, "commit", "-q", "-m", "oops")
+    (repository / ".env").write_text("TOKEN=staged\n")
+    git(repository, "add", "-f", ".env")
+    work = inside(make(repository, history="full"))
+    assert "staged" not in objects_of(work)
+    assert git(work, "show", ":.env") == "TOKEN=hunter2\n"
+    assert git(work, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["update-index", "--split-index"],
+        ["update-index", "--index-version", "4"],
+        ["sparse-checkout", "set", "--cone", "--sparse-index", "none"],
+    ],
+)
+def test_every_kind_of_index_is_taken_over(
+    command: list[str], repository: Path, make: Make
+) -> None:
+    (repository / "lib/deep").mkdir(parents=True)
+    (repository / "lib/deep/file").write_text("x")
+    git(repository, "add", "lib")
+    git(repository, "commit", "-q", "-m", "second")
+    git(repository, *command)
+    (repository / "README.md").write_text("staged\n")
+    git(repository, "add", "README.md")
+    if command[0] == "update-index":
+        git(repository, "rm", "-q", "--cached", "run.sh")
+    wanted = git(repository, "status", "--porcelain", "-uno")
+    work = inside(make(repository))
+    assert git(work, "status", "--porcelain", "-uno") == wanted
+    assert git(work, "ls-files") == git(repository, "ls-files")
+
+
+def test_a_submodules_own_repository_is_found(repository: Path, victim: Path, make: Make) -> None:
+    """Its .git is a file that names a place in the outer repository, which names it back."""
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q",
+        victim.as_uri(), "inner dir")  # fmt: skip
+    work = inside(make(repository / "inner dir"))
+    assert git(work, "log", "--format=%s").strip() == "words"
+    assert git(work, "status", "--porcelain") == ""
+
+
+def test_submodules_never_come_from_where_a_local_repository_says(
+    repository: Path, victim: Path, make: Make
+) -> None:
+    name = git(victim, "rev-parse", "HEAD").strip()
+    (repository / ".gitmodules").write_text(
+        f'[submodule "s"]\n\tpath = s\n\turl = {victim.as_uri()}\n'
+    )
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{name},s")
+    git(repository, "add", ".gitmodules")
+    git(repository, "commit", "-q", "-m", "evil")
+    with pytest.raises(StateError, match="submodule s is not in the repository"):
+        make(repository, ref="main", submodules=True)
+
+
+def test_objects_that_are_borrowed_stay_outside_and_it_is_said(
+    repository: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", "--shared", str(repository), "borrowed")
+    found = plan(Repository(path=str(tmp_path / "borrowed")))
+    assert found.history is None
+    assert any("borrows objects" in warning for warning in found.warnings)
+
+
+def test_of_a_partial_clone_one_commit_goes_in(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    (repository / "README.md").write_text("second\n")
+    git(repository, "commit", "-q", "-a", "-m", "second")
+    git(tmp_path, "-c", "protocol.file.allow=always", "clone", "-q", "--filter=blob:none",
+        repository.as_uri(), "partial")  # fmt: skip
+    prepared = make(tmp_path / "partial")
+    assert any("partial clone" in warning for warning in prepared.warnings)
+    assert git(inside(prepared), "rev-list", "--all", "--count").strip() == "1"
+    assert git(inside(prepared), "status", "--porcelain") == ""
+    with pytest.raises(UnsupportedError, match="not whole"):
+        make(tmp_path / "partial", history="full")
+    git(tmp_path, "-c", "protocol.file.allow=always", "clone", "-q", "--filter=blob:none",
+        "--no-checkout", repository.as_uri(), "empty")  # fmt: skip
+    assert plan(Repository(path=str(tmp_path / "empty"))).history is None
+
+
+def test_a_bare_repository_is_cloned_by_its_url(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", "--bare", str(repository), "bare one.git")
+    found, reason = gitdir.find_bare(tmp_path / "bare one.git")
+    assert (found is not None, reason) == (True, None)
+    found_plan = plan(Repository(path=(tmp_path / "bare one.git").as_uri(), ref="main"))
+    assert {entry.path for entry in found_plan.selection.entries} >= {"README.md", "src/code.py"}

@@ -1,0 +1,59 @@
+"""Git's index, read and written without git."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.workspace import index
+from tests.unit.workspace.conftest import git
+
+NAMES = ("a", "b" * 300, "c\nd", os.fsdecode(b"e\xff"), "f/g/h", "f/g/i")
+
+
+@pytest.fixture
+def tracked(repository: Path) -> Path:
+    """A repository with odd names, long ones, and one that is a side of a merge."""
+    for name in NAMES:
+        place = repository / Path(*[part[:200] for part in name.split("/")])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(name, errors="surrogateescape")
+    git(repository, "add", ".")
+    git(repository, "update-index", "--skip-worktree", "a")
+    git(repository, "update-index", "--assume-unchanged", "f/g/h")
+    return repository
+
+
+@pytest.mark.parametrize("version", ["2", "4"])
+def test_what_is_written_is_what_git_reads(tracked: Path, version: str) -> None:
+    git(tracked, "update-index", "--index-version", version)
+    place = tracked / ".git/index"
+    wanted = git(tracked, "ls-files", "-s", "-v", "-z", "--debug")
+    entries = index.read(place.read_bytes(), 20)
+    place.write_bytes(index.write(entries, 20))
+    assert git(tracked, "ls-files", "-s", "-v", "-z", "--debug") == wanted
+    assert index.read(place.read_bytes(), 20) == entries
+
+
+def test_an_entry_counts_as_checked_out(tracked: Path) -> None:
+    place = tracked / ".git/index"
+    entries = index.read(place.read_bytes(), 20)
+    place.write_bytes(index.write([entry.skipped() for entry in entries], 20))
+    (tracked / "f/g/i").unlink()
+    assert git(tracked, "status", "--porcelain", "-uno").replace("A  ", "").count("D") == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: b"",
+        lambda data: b"DIRX" + data[4:],
+        lambda data: data[:8] + b"\xff\xff\xff\xff" + data[12:],
+        lambda data: data[:60],
+        lambda data: data[:-20] + b"link\0\0\0\0" + data[-20:],
+    ],
+)
+def test_what_is_no_whole_index_is_told(tracked: Path, spoil: object) -> None:
+    data = (tracked / ".git/index").read_bytes()
+    with pytest.raises(ValueError, match="index"):
+        index.read(spoil(data), 20)  # type: ignore[operator]
