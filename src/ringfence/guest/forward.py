@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from ringfence.guest.session import Session
 
 LOOPBACK: Final = "127.0.0.1"
-_STREAMS_MOST = 1024
+STREAMS_MOST = 256
+"""Connections of one sandbox at a time, twice what a guest takes: with their windows, all that this
+process keeps for them."""
 
 OnConnection = Callable[[Stream], Awaitable[None]]
 """Serves one stream; the stream is closed when it returns and reset when it raises."""
@@ -177,7 +179,7 @@ class Forward:
         (peer_port,) = fields.take(U16)
         fields.end()
         listener = self._listeners.get(listener_id)
-        if listener is None or self._streams >= _STREAMS_MOST:
+        if listener is None or self._streams >= STREAMS_MOST:
             self._session.send(Ask.RESET, stream_id)
             return
         stream = Stream(self._session, peer_port=peer_port)

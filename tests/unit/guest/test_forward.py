@@ -15,7 +15,7 @@ from ringfence.errors import (
     SandboxLostError,
     UnsupportedError,
 )
-from ringfence.guest.forward import Forward
+from ringfence.guest.forward import STREAMS_MOST, Forward
 from ringfence.guest.protocol import (
     FORWARD_WINDOW,
     GUEST_IDS,
@@ -271,6 +271,18 @@ async def test_an_accept_that_nobody_listens_for_is_reset(able) -> None:
     assert await guest.question(Ask.RESET) == (GUEST_IDS + 1, b"")
     guest.send(Answer.RECEIVED, GUEST_IDS + 1, b"late")
     guest.send(Answer.CLOSED, GUEST_IDS + 1, U32.pack(125))
+    await session.ping()
+
+
+async def test_what_many_connections_send_is_bounded_on_the_host(able) -> None:
+    """One more than there is room for is reset; the windows of all the others are all it keeps."""
+    assert STREAMS_MOST * FORWARD_WINDOW <= 256 * 1024 * 1024
+    session, guest = able
+    guest.answers[Ask.LISTEN] = [(Answer.DONE, U16.pack(80))]
+    listener = await session.forward.listen(80, lambda _: asyncio.sleep(60))
+    for number in range(STREAMS_MOST + 1):
+        guest.send(Answer.ACCEPT, GUEST_IDS + number, U32.pack(listener.id) + U16.pack(1))
+    assert await guest.question(Ask.RESET) == (GUEST_IDS + STREAMS_MOST, b"")
     await session.ping()
 
 
