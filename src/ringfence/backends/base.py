@@ -29,7 +29,8 @@ class Features:
 
     limits: names of `Limits` fields (and "ulimits") that hold. transports: in order of preference.
     family_kill: "exec" when killing one exec spares the others of its user, else "user".
-    networks: modes of `Network`; "proxy" and published ports need the guest's forward.
+    networks: modes of `Network`; "proxy" and published ports need the guest's forward. watched:
+    limits that nothing holds, but whose use the holder can watch, where `allow_degraded` has them.
     """
 
     limits: frozenset[str] = frozenset()
@@ -44,6 +45,7 @@ class Features:
     networks: frozenset[str] = frozenset({"none"})
     receipt: bool = True
     usage: bool = True
+    watched: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

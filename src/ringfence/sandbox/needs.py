@@ -27,6 +27,8 @@ def _limits(request: SandboxSpec, features: Features) -> list[str]:
         ours.add("cpu_time")
     if features.mounts and request.repository is not None and request.repository.mode == "copy":
         ours.add("disk")
+    if not request.detached:
+        ours |= features.watched & set(request.security.allow_degraded)
     asked = {
         name
         for name in Limits.model_fields

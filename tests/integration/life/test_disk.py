@@ -9,7 +9,7 @@ import pytest
 
 import ringfence
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
-from tests.images import DEBIAN
+from tests.images import BUSYBOX, DEBIAN
 
 SIZE = 32 * 2**20
 OVERHEAD = SIZE // 16 + 2 * 2**20
@@ -96,3 +96,24 @@ async def test_what_would_get_round_it_is_refused(
     for more in ({}, {"repository": own}, {"repository": repository, "mounts": [mount]}):
         with pytest.raises(ringfence.UnsupportedError, match="disk"):
             await ringfence.open(backend="process", limits={"disk": SIZE}, **more)
+
+
+@pytest.mark.docker
+async def test_where_nothing_holds_it_writers_are_killed_if_that_was_allowed(
+    state_directory: Path,
+) -> None:
+    """The receipt says that it is only watched; what removes files is left alone."""
+    require_docker(BUSYBOX)
+    wanted: dict[str, Any] = {"image": BUSYBOX, "profile": "permissive", "limits": {"disk": "8m"}}
+    with pytest.raises(ringfence.UnsupportedError, match="disk"):
+        await ringfence.open(security={"read_only_root": False}, **wanted)
+    security = {"read_only_root": False, "allow_degraded": ["disk"]}
+    async with ringfence.open(security=security, cwd="/home/user", **wanted) as sandbox:
+        row = sandbox.receipt["disk"]
+        assert (row.ok, row.enforced.partition(":")[0]) == (False, "watched")
+        write = "while :; do head -c 1000000 /dev/zero >> big; sleep 0.05; done"
+        assert (await sandbox.exec(shell=write, timeout=100)).reason is ringfence.Reason.KILLED
+        [hit] = [event.to_dict() for event in sandbox.history if event.name == "LimitHit"]
+        assert (hit["limit"], hit["counters"]["size"]) == ("disk", 8 * 2**20)
+        assert hit["counters"]["used"] > 8 * 2**20
+        assert (await sandbox.exec(shell="rm big && echo more > small")).ok

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ringfence.backends.base import Features, Instance
+from ringfence.backends.sized import is_watched
 from ringfence.errors import PolicyDeniedError, SandboxLostError
 from ringfence.guest.control import User
 from ringfence.guest.request import Exit
@@ -90,6 +91,7 @@ async def read(
         here=_own_namespaces(),
         profile=_profile(spec, arch),
         reserved_uid=session.hello.reserved_uid,
+        disk_watched=is_watched(spec, features),
     )
     return receipt(found)
 

@@ -23,7 +23,7 @@ class Findings:
     """spec: the granted one, for what was requested and for nothing else. outside: the backend's
     evidence. view: a command's own. here: the namespaces of this process, by kind, {} when the
     sandbox is on another machine. profile: the granted seccomp profile in OCI's format.
-    reserved_uid: the guest's own.
+    reserved_uid: the guest's own. disk_watched: whether nothing but the holder watches it.
     """
 
     spec: SandboxSpec
@@ -32,6 +32,7 @@ class Findings:
     here: Mapping[str, str] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)
     reserved_uid: int = 65501
+    disk_watched: bool = False
 
     @property
     def host_config(self) -> Mapping[str, Any]:

@@ -142,7 +142,10 @@ def _rate(found: Findings, name: str, asked: int) -> Control:
 
 def _disk(found: Findings, asked: int) -> Control:
     """The size that the storage driver has, of which a command sees that of the whole disk only;
-    and that of the workspace, as a command sees it."""
+    and that of the workspace, as a command sees it. What is only watched is a gap that says so."""
+    if found.disk_watched:
+        where = "the engine: SizeRw, asked by the holder"
+        return control("disk", asked, "watched: its writers are killed", where, ok=False)
     options = found.host_config.get("StorageOpt")
     size = options.get("size") if isinstance(options, dict) else None
     repository = found.spec.repository
