@@ -1,5 +1,6 @@
 """`ringfence store`: the content store."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,10 +119,21 @@ def rm(
             found = [tag for tag, entry in tags.items() if name in (tag, entry.digest)]
             if not found:
                 raise BlobNotFound(f"nothing in the store is called {name}")
-            freed = sum(store.release(tag).size for tag in found)
+            freed = sum(_removed(store, tag, str(tags[tag].digest)) for tag in found)
             output.note(f"{name}: {freed} bytes freed")
         _sweep(store)
     return 0
+
+
+def _removed(store: "Store", tag: str, digest: str) -> int:
+    """Remove what has that tag; the bytes freed."""
+    from ringfence.backends.state import state_directory
+    from ringfence.sandbox.snapshots import delete_snapshot
+    from ringfence.workspace.snapshot import name_of
+
+    if store.root == state_directory() / "store" and tag == name_of(digest):
+        return asyncio.run(delete_snapshot(digest))
+    return store.release(tag).size
 
 
 def _sweep(store: "Store") -> None:

@@ -67,6 +67,15 @@ def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") 
     if entry.media_type in _INDEXES or "manifests" in document:
         entry = _for_machine(layout, document, architecture)
         document = document_at(layout, entry)
+    return _manifest(entry, document)
+
+
+def read(layout: Path, descriptor: Descriptor) -> Manifest:
+    """The image of a manifest in a layout, whether it has a name there or not. ImageError."""
+    return _manifest(descriptor, document_at(layout, descriptor))
+
+
+def _manifest(entry: Descriptor, document: Mapping[str, Any]) -> Manifest:
     try:
         config = Descriptor.from_dict(document["config"])
     except (KeyError, DigestError) as error:

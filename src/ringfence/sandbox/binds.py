@@ -18,8 +18,9 @@ from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
-from ringfence.sandbox.workspace import Workspace, snapshots
-from ringfence.spec import Repository, SandboxSpec
+from ringfence.sandbox.snapshots import tree_of
+from ringfence.sandbox.workspace import Workspace
+from ringfence.spec import SandboxSpec
 from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.prepare import environment
 
@@ -53,14 +54,6 @@ def undo_of(granted: SandboxSpec, sandbox_id: str) -> Mapping[str, Any] | None:
     if granted.repository is None:
         return None
     return {"directory": str(directory_of(sandbox_id))}
-
-
-def with_repository(request: SandboxSpec) -> SandboxSpec:
-    """The request; a snapshot that is opened without its repository stands for one."""
-    if request.snapshot is None or request.repository is not None:
-        return request
-    tree = snapshots().tree(request.snapshot)
-    return request.model_copy(update={"repository": Repository(path=str(tree))})
 
 
 def with_git(granted: SandboxSpec) -> SandboxSpec:
@@ -175,7 +168,7 @@ async def _made(
     whom = whom_for(granted, facts, volumes=volumes)
     start = None
     if granted.snapshot is not None:
-        start = await asyncio.to_thread(lambda digest: snapshots().tree(digest), granted.snapshot)
+        start = await asyncio.to_thread(tree_of, granted.snapshot)
     return await asyncio.to_thread(
         workspace.prepare,
         granted.repository,

@@ -22,7 +22,7 @@ from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
-from ringfence.sandbox import binds, granting, needs, networking
+from ringfence.sandbox import binds, granting, needs, networking, snapshots
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.binds import Prepared
@@ -31,7 +31,6 @@ from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
-from ringfence.sandbox.watching import watch_limits
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import Receipt, SandboxSpec
 from ringfence.workspace import Prepared as WorkspacePrepared
@@ -101,9 +100,12 @@ def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateF
 async def _open_new(
     spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
 ) -> Sandbox:
+    root = None
     if spec.snapshot is not None:
-        spec = await asyncio.to_thread(binds.with_repository, spec)
+        spec, root = await asyncio.to_thread(snapshots.started, spec)
     request, backend = granting.choose(spec, where, steps)
+    if root is not None:
+        await snapshots.load(backend, root)
     features = await backend.features()
     needs.check(request, features)
     facts = granting.with_owner(await backend.facts(request), request)
@@ -136,7 +138,9 @@ async def _open_new(
     await noted
     life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
     steps.undo.callback(life.stop_watching)
-    watch_limits(life, granted, facts, features)
+    if granted.limits.cpu_time is not None:
+        cores = granted.limits.cpus or facts.cpus
+        life.watch(life.watch_cpu_time(granted.limits.cpu_time, cores))
     context = Context(life, granted, features, user)
     sandbox = joined(context, receipt, network, prepared.workspace, where)
     steps.keep()

@@ -25,8 +25,9 @@ from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
+from ringfence.sandbox.snapshots import check_whole, keep_whole
 from ringfence.sandbox.stdin import Stdin
-from ringfence.sandbox.workspace import Workspace, absent, check_whole
+from ringfence.sandbox.workspace import Workspace, absent, frozen
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -309,13 +310,19 @@ class Sandbox:
         return await control.update(self._context, given)
 
     async def snapshot(self) -> Snapshot:
-        """Keep the present state of its workspace; `open(snapshot=digest)` starts from it.
+        """Keep the present state of its workspace, and of a root file system that may be written;
+        `open(snapshot=digest)` starts from it. What lies on a tmpfs, such as /tmp, is not kept.
 
-        StateError without a repository in mode copy, ResourceExhaustedError when the disk is full,
-        UnsupportedError where the root file system may be written, which is not kept.
+        StateError without a repository in mode copy where the root is read-only, and for another
+        mode; ResourceExhaustedError when the disk is full; UnsupportedError for a writable root on
+        another backend than docker, under gVisor, and of an image with volumes. An error or a
+        cancellation leaves no snapshot.
         """
-        check_whole(self._context.spec, "snapshot")
-        return await self.workspace.snapshot()
+        if self._context.spec.security.read_only_root is not False:
+            return await self.workspace.snapshot()
+        prepared = None if self._workspace is None else self._workspace.prepared
+        async with frozen(self._context):
+            return await keep_whole(self._context, prepared)
 
     async def fork(self, number: int) -> "list[Sandbox]":
         """So many sandboxes like this one, whose workspaces start from its present state.

@@ -13,20 +13,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.backends.finish import finish
-from ringfence.backends.state import state_directory
-from ringfence.digest.store import Store, StoreError
-from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
+from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
-from ringfence.spec import SandboxSpec, State
+from ringfence.sandbox.snapshots import snapshots
+from ringfence.spec import State
 from ringfence.workspace import (
     Changes,
     For,
     Patch,
     Prepared,
     Snapshot,
-    Snapshots,
     apply,
     clean,
     discard,
@@ -42,16 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Again = Callable[[Prepared], Coroutine[Any, Any, "Sandbox"]]
 _ID_BYTES = 6
-
-
-def snapshots() -> Snapshots:
-    """This user's snapshots: in the content store of the state directory. StateError when that
-    cannot be used. It blocks."""
-    state = state_directory()
-    try:
-        return Snapshots(Store(state / "store"), state / "snapshots")
-    except StoreError as error:
-        raise StateError(f"snapshot: {error}", op="snapshot") from None
 
 
 class Workspace:
@@ -175,26 +163,32 @@ class Workspace:
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
         """While nothing inside runs, where the backend can freeze; else as it is."""
-        context = self._context
-        if context is None or context.life.state is not State.RUNNING:
+        async with frozen(self._context):
             yield
-            return
-        paused = False
-        if context.features.pause:
-            with suppress(SandboxError):
-                await control.pause(context)
-                paused = True
-        try:
-            yield
-        finally:
-            if paused:
-                await finish(control.resume(context))
 
     async def aclose(self) -> None:
         """Remove what was made for it, unless its sandbox goes on without this holder."""
         if self._context is not None and self._context.life.reason == DETACHED:
             return
         await finish(asyncio.to_thread(self.prepared.close))
+
+
+@asynccontextmanager
+async def frozen(context: Context | None) -> AsyncIterator[None]:
+    """While nothing in a sandbox runs, where its backend can freeze; else as it is."""
+    if context is None or context.life.state is not State.RUNNING:
+        yield
+        return
+    paused = False
+    if context.features.pause:
+        with suppress(SandboxError):
+            await control.pause(context)
+            paused = True
+    try:
+        yield
+    finally:
+        if paused:
+            await finish(control.resume(context))
 
 
 async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
@@ -217,18 +211,6 @@ async def _ended(tasks: "list[asyncio.Task[Sandbox]]") -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(result, BaseException):
             await result.delete(grace=0.0)
-
-
-def check_whole(spec: SandboxSpec, op: str) -> None:
-    """UnsupportedError for a root file system that may be written: it is not kept, and a part must
-    not pass for the whole."""
-    if spec.security.read_only_root is False:
-        raise UnsupportedError(
-            f"{op} keeps the workspace alone, and this sandbox may write its root file system as"
-            f" well: use sandbox.workspace.{op}() where that is enough",
-            op=op,
-            context={"fields": ["security.read_only_root"]},
-        )
 
 
 def absent() -> StateError:

@@ -1,14 +1,16 @@
 """The backend of sandboxes that are containers of a Docker Engine."""
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.docker import door, images, place
+from ringfence.backends.docker import door, images, place, rootfs
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
@@ -19,8 +21,16 @@ from ringfence.backends.docker.instance import DockerInstance
 from ringfence.backends.docker.known import Known, known
 from ringfence.backends.docker.machine import Machine, sees_our_files
 from ringfence.backends.docker.refusals import refuse
+from ringfence.backends.docker.supply import Supply
 from ringfence.backends.sources import owner_of
-from ringfence.errors import DeadlineExceededError, InvalidSpecError, NotFoundError
+from ringfence.digest import Descriptor
+from ringfence.errors import (
+    DeadlineExceededError,
+    ImageNotFoundError,
+    InvalidSpecError,
+    NotFoundError,
+    StateError,
+)
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, State
 
@@ -64,7 +74,6 @@ class DockerBackend:
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
             usage=True,
-            watched=frozenset() if gvisor else frozenset({"disk"}),
         )
 
     async def info(self) -> Mapping[str, Any]:
@@ -163,6 +172,15 @@ class DockerBackend:
         if not labels:
             self._sweep({one.id for one in found})
         return found
+
+    async def load(self, layout: Path, manifest: Descriptor) -> str:
+        """Have an image of an OCI layout on the daemon; its id. ImageError."""
+        return await rootfs.load(self._connected(), layout, manifest)
+
+    async def unload(self, image: str) -> None:
+        """Remove an image by id, unless a container needs it. Idempotent."""
+        with contextlib.suppress(ImageNotFoundError, StateError):
+            await Supply(self._connected()).remove(image)
 
     async def aclose(self) -> None:
         """Close connections; sandboxes go on."""

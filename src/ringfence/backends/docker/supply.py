@@ -82,10 +82,13 @@ Tell = Callable[[Progress], None]
 
 
 class Supply:
-    """The images of one Docker Engine. An asynchronous context manager; one event loop."""
+    """The images of one Docker Engine. An asynchronous context manager; one event loop.
 
-    def __init__(self, endpoint: str | None = None) -> None:
-        self._engine = Engine(resolve(endpoint))
+    endpoint: as `DockerBackend` takes it, or the Engine itself, which is closed at the end.
+    """
+
+    def __init__(self, endpoint: str | Engine | None = None) -> None:
+        self._engine = endpoint if isinstance(endpoint, Engine) else Engine(resolve(endpoint))
 
     async def __aenter__(self) -> Supply:
         return self
@@ -153,7 +156,7 @@ class Supply:
                 path, kind = Path(scratch), "oci"
             with tempfile.TemporaryFile() as body:
                 if kind == "oci":
-                    return await self._load_layout(path, name, tag, body, seconds)
+                    return await self._from_layout(path, name, tag, body, seconds)
                 if kind == "tree":
                     await asyncio.to_thread(contexts.pack_tree, path, body)
                     return await self._import_tar(body, tag, changes, seconds)
@@ -246,11 +249,22 @@ class Supply:
         removed = answer.get("ImagesDeleted") or ()
         return [text for entry in removed for text in entry.values()]
 
-    async def _load_layout(
+    async def _from_layout(
         self, path: Path, name: str | None, tag: str | None, body: IO[bytes], seconds: float
     ) -> Stored:
         version = await self._engine.get("version", "version")
         manifest = layouts.find(path, name, architecture=str(version.get("Arch") or "amd64"))
+        return await self.load_layout(path, manifest, tag, body, seconds)
+
+    async def load_layout(
+        self,
+        path: Path,
+        manifest: layouts.Manifest,
+        tag: str | None,
+        body: IO[bytes],
+        seconds: float,
+    ) -> Stored:
+        """Send one image of a layout to the daemon, by way of the empty file `body`. ImageError."""
         await asyncio.to_thread(layouts.archive, path, manifest, body, tag)
         await self._send(body, seconds)
         stored = await self._found(str(manifest.config.digest))

@@ -1,0 +1,117 @@
+"""The root file system of a container as an image in a content store, and back onto a daemon.
+
+The Engine's commit makes an image whose configuration is the container's: the guest as its command
+and our labels. It is only a step on the way: what is kept has the configuration of the image that
+the container was made from, and what the Engine committed is removed again.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.export import export
+from ringfence.backends.docker.supply import SECONDS, Supply
+from ringfence.backends.finish import finish
+from ringfence.digest import Descriptor
+from ringfence.digest.store import Store
+from ringfence.errors import ImageError, ImageNotFoundError, SandboxError, UnsupportedError
+from ringfence.images import layouts
+
+LABEL = "ringfence.snapshot"
+"""The label of images that were made of sandboxes."""
+_STEP = "ringfence.step"
+_KEPT = ("Env", "Cmd", "Entrypoint", "WorkingDir", "User", "ExposedPorts", "StopSignal")
+_EPOCH = "1970-01-01T00:00:00Z"
+
+
+async def commit(
+    engine: Engine,
+    container: str,
+    base: str,
+    store: Store,
+    annotations: Mapping[str, str],
+) -> Descriptor:
+    """Keep a container's root file system, which should be frozen; the manifest, without a name.
+
+    base: id of the image that it was made from. UnsupportedError for an image with volumes, whose
+    content lies elsewhere. Else as `export`. Cancellation leaves nothing on the daemon.
+    """
+    found = (await engine.get("snapshot", "images", base, "json")).get("Config") or {}
+    if found.get("Volumes"):
+        names = ", ".join(sorted(found["Volumes"]))
+        raise UnsupportedError(
+            f"snapshot: {names} are volumes of the image, which are not part of its root file"
+            " system: use an image without volumes",
+            op="snapshot",
+        )
+
+    def rewrite(committed: Mapping[str, Any]) -> Mapping[str, Any]:
+        return configuration(committed, found)
+
+    steps: list[str] = []
+    try:
+        await finish(_commit(engine, container, steps))
+        return await export(
+            engine, steps[0], store, seconds=SECONDS, rewrite=rewrite, annotations=annotations
+        )
+    finally:
+        for step in steps:
+            await finish(_remove(engine, step))
+
+
+def configuration(committed: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a kept root file system: where it ran, with what of its image."""
+    labels = {
+        name: text
+        for name, text in (base.get("Labels") or {}).items()
+        if not name.startswith("ringfence.")
+    }
+    kept = {name: base[name] for name in _KEPT if base.get(name)}
+    about = {name: committed[name] for name in ("architecture", "os", "variant")
+             if committed.get(name)}  # fmt: skip
+    layers = committed["rootfs"]["diff_ids"]
+    step = {"created": _EPOCH, "created_by": "ringfence snapshot"}
+    return {
+        **about,
+        "created": _EPOCH,
+        "config": {**kept, "Labels": {**labels, LABEL: "root"}},
+        "rootfs": {"type": "layers", "diff_ids": layers},
+        "history": [step for _ in layers],
+    }
+
+
+async def load(engine: Engine, layout: Path, descriptor: Descriptor) -> str:
+    """Have the image of a manifest in a store on the daemon; its id. Nothing is sent when it is
+    there. ImageError when the store is damaged or the daemon makes something else of it."""
+    manifest = await asyncio.to_thread(layouts.read, layout, descriptor)
+    image = str(manifest.config.digest)
+    supply = Supply(engine)
+    with contextlib.suppress(ImageNotFoundError):
+        return str((await supply.inspect(image)).id)
+    with tempfile.TemporaryFile() as body:
+        stored = await supply.load_layout(layout, manifest, None, body, SECONDS)
+    if stored.id != image:
+        raise ImageError(f"{descriptor.digest}: the daemon has {stored.id} instead", op="open")
+    return image
+
+
+async def _commit(engine: Engine, container: str, steps: list[str]) -> None:
+    made = await engine.request(
+        "snapshot",
+        "POST",
+        ("commit",),
+        {"container": container, "pause": False},
+        {"Labels": {_STEP: "commit"}},
+        seconds=SECONDS,
+    )
+    steps.append(str(made["Id"]))
+
+
+async def _remove(engine: Engine, image: str) -> None:
+    # Without pruning: the parents of what was committed are other people's.
+    with contextlib.suppress(SandboxError):
+        await engine.request("image", "DELETE", ("images", image), {"noprune": True})

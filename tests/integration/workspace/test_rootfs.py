@@ -1,0 +1,208 @@
+"""A root file system that the policy made writable is kept with the workspace, and comes back."""
+
+import asyncio
+import json
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence.backends.docker.supply import Supply
+from ringfence.cli.app import run
+from ringfence.digest.store import Store
+from ringfence.errors import InvalidSpecError, NotFoundError, UnsupportedError
+from ringfence.images import Reference
+from ringfence.sandbox.snapshots import delete_snapshot, snapshots, start_of
+from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
+from tests.images import BUSYBOX
+
+pytestmark = pytest.mark.docker
+
+WRITABLE: dict[str, Any] = {
+    "backend": "docker",
+    "profile": "permissive",
+    "user": "0:0",
+    "security": {"read_only_root": False},
+}
+
+
+@pytest.fixture
+async def supply() -> AsyncIterator[Supply]:
+    require_docker(BUSYBOX)
+    async with Supply() as supply:
+        yield supply
+
+
+@pytest.fixture
+async def image(supply: Supply, tmp_path: Path) -> AsyncIterator[str]:
+    """Busybox with a configuration of its own, so that no other test has the same ids."""
+    name = f"ringfence-root-test/{secrets.token_hex(6)}"
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        f'FROM {BUSYBOX}\nENV OWN={name}\nLABEL theirs="yes"\nWORKDIR /srv\nCMD ["sh"]\n'
+    )
+    await supply.build(context, Reference.parse_familiar(f"{name}:1"))
+    yield f"{name}:1"
+    await supply.remove(f"{name}:1", force=True)
+
+
+@pytest.fixture
+def kept(state_directory: Path) -> Iterator[list[str]]:
+    """Digests of snapshots, whose images are removed afterwards."""
+    digests: list[str] = []
+    yield digests
+    for digest in digests:
+        try:
+            image = start_of(digest, snapshots()).image
+        except NotFoundError:
+            continue
+        subprocess.run(["docker", "rmi", image], capture_output=True, check=False, timeout=60)
+
+
+async def shell(sandbox: Any, line: str) -> str:
+    result = await sandbox.exec(shell=line, timeout=60)
+    assert result.exit_code == 0, result.stderr
+    return str(result.stdout.decode())
+
+
+async def config_of(image: str) -> dict[str, Any]:
+    asked = await asyncio.create_subprocess_exec(
+        "docker", "image", "inspect", image, stdout=subprocess.PIPE
+    )
+    said, _ = await asyncio.wait_for(asked.communicate(), 60)
+    return dict(json.loads(said)[0]["Config"])
+
+
+LOOK = "cd / && ls -lR bin etc srv opt | grep -v '^total' && cat /etc/mine /opt/deep/* && readlink /opt/link"
+
+
+async def test_root_and_workspace_come_back_as_they_were(
+    repository: Path, state_directory: Path, supply: Supply, image: str, kept: list[str]
+) -> None:
+    secret = secrets.token_hex(16)
+    async with ringfence.open(
+        **WRITABLE, image=image, repository=str(repository), env={"TOKEN": secret}
+    ) as sandbox:
+        await shell(
+            sandbox,
+            "echo mine > /etc/mine; chmod 600 /etc/mine; mkdir -p /opt/deep; echo x > /opt/deep/file;"
+            " ln -s deep/file /opt/link; rm /bin/vi; echo more >> /workspace/README.md",
+        )
+        before = await shell(sandbox, LOOK)
+        first = await sandbox.snapshot()
+        kept.append(first.digest)
+        assert first.kind == "both"
+        assert (await sandbox.snapshot()).digest == first.digest
+        assert await shell(sandbox, LOOK) == before
+        await shell(sandbox, "echo later > /etc/later; rm /etc/mine")
+        other = await sandbox.snapshot()
+        kept.append(other.digest)
+        assert other.digest != first.digest
+        with pytest.raises(UnsupportedError, match="snapshot and open"):
+            await sandbox.fork(2)
+    store = Store(state_directory / "store")
+    assert list(store.scrub()) == []
+    assert store.gc(grace=0).removed == ()
+    assert not any(secret.encode() in store.read(blob.digest) for blob in store.walk())
+
+    start = start_of(first.digest, snapshots())
+    for _ in range(2):
+        async with ringfence.open(**WRITABLE, snapshot=first.digest) as again:
+            assert await shell(again, LOOK) == before
+            assert await shell(
+                again, "cat /workspace/README.md; echo $OWN; ls /etc/later 2>&1 || :"
+            ) == (
+                f"A project.\nmore\n{image.partition(':')[0]}\nls: /etc/later: No such file or directory\n"
+            )
+            assert len(await again.workspace.changes()) == 0
+        await supply.remove(start.image)
+
+    async with ringfence.open(**WRITABLE, snapshot=other.digest) as again:
+        assert await shell(again, "cat /etc/later") == "later\n"
+
+
+async def test_the_image_of_a_root_is_ours_clean_and_goes_with_its_snapshot(
+    state_directory: Path, supply: Supply, image: str, kept: list[str]
+) -> None:
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        await shell(sandbox, "echo mine > /etc/mine")
+        first = await sandbox.snapshot()
+        kept.append(first.digest)
+    assert first.kind == "root"
+    assert await supply.images({"ringfence.id": sandbox.id}) == []
+    start = start_of(first.digest, snapshots())
+    assert start.workspace is None
+    async with ringfence.open(
+        backend="docker", snapshot=first.digest, profile="permissive"
+    ) as again:
+        assert await shell(again, "cat /etc/mine; pwd") == "mine\n/\n"
+        assert (await again.exec(shell="echo x > /etc/mine")).exit_code != 0
+    about = await config_of(start.image)
+    about["Labels"].pop("recipe", None)
+    assert about["Labels"] == {"theirs": "yes", "ringfence.snapshot": "root"}
+    assert about["Cmd"] == ["sh"]
+    assert not about["Entrypoint"]
+    assert about["WorkingDir"] == "/srv"
+    assert about["Hostname"] == ""
+    mine = await supply.images({"ringfence.snapshot": "root"})
+    assert start.image in [stored.id for stored in mine]
+    for arguments in ({"image": image}, {"backend": "process"}):
+        with pytest.raises((InvalidSpecError, UnsupportedError), match=r"image|process"):
+            await ringfence.open(**{"backend": "docker", "snapshot": first.digest, **arguments})
+    assert await delete_snapshot(first.digest) > 0
+    assert list(Store(state_directory / "store").walk()) == []
+    mine = await supply.images({"ringfence.snapshot": "root"})
+    assert start.image not in [stored.id for stored in mine]
+    with pytest.raises(NotFoundError):
+        await ringfence.open(backend="docker", snapshot=first.digest)
+
+
+def test_the_verb_removes_a_snapshot(
+    repository: Path, state_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_docker(BUSYBOX)
+    with ringfence.sync.open(
+        backend="docker", image=BUSYBOX, repository=str(repository)
+    ) as sandbox:
+        digest = sandbox.snapshot().digest
+    assert run(["store", "ls"]) == 0
+    assert f"snapshot-{digest.partition(':')[2]}" in capsys.readouterr().out
+    assert run(["store", "rm", digest]) == 0
+    assert list(Store(state_directory / "store").walk()) == []
+    assert run(["store", "rm", digest]) == 125
+
+
+async def test_what_cannot_be_kept_is_refused(
+    repository: Path, state_directory: Path, supply: Supply, image: str, tmp_path: Path
+) -> None:
+    name = f"ringfence-root-test/{secrets.token_hex(6)}:1"
+    context = tmp_path / "volumes"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {image}\nVOLUME /data\n")
+    await supply.build(context, Reference.parse_familiar(name))
+    try:
+        async with ringfence.open(**WRITABLE, image=name) as sandbox:
+            with pytest.raises(UnsupportedError, match="/data"):
+                await sandbox.snapshot()
+    finally:
+        await supply.remove(name)
+    require_root()
+    require_bwrap()
+    async with ringfence.open(**{**WRITABLE, "backend": "process"}) as sandbox:
+        with pytest.raises(UnsupportedError, match="root file system"):
+            await sandbox.snapshot()
+    assert Store(state_directory / "store").tags() == {}
+
+
+@pytest.mark.gvisor
+async def test_gvisor_is_refused(state_directory: Path, image: str) -> None:
+    require_gvisor()
+    where = {**WRITABLE, "security": {"read_only_root": False, "runtime": "runsc"}}
+    async with ringfence.open(**where, image=image) as sandbox:
+        with pytest.raises(UnsupportedError, match="gVisor"):
+            await sandbox.snapshot()
