@@ -31,6 +31,7 @@ from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
+from ringfence.sandbox.watching import watch_limits
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import Receipt, SandboxSpec
 from ringfence.workspace import Prepared as WorkspacePrepared
@@ -138,9 +139,7 @@ async def _open_new(
     await noted
     life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
     steps.undo.callback(life.stop_watching)
-    if granted.limits.cpu_time is not None:
-        cores = granted.limits.cpus or facts.cpus
-        life.watch(life.watch_cpu_time(granted.limits.cpu_time, cores))
+    watch_limits(life, granted, facts, features)
     context = Context(life, granted, features, user)
     sandbox = joined(context, receipt, network, prepared.workspace, where)
     steps.keep()

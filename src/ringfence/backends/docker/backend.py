@@ -74,6 +74,7 @@ class DockerBackend:
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
             usage=True,
+            watched=frozenset() if gvisor else frozenset({"disk"}),
         )
 
     async def info(self) -> Mapping[str, Any]:

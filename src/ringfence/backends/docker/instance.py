@@ -143,6 +143,68 @@ class DockerInstance:
         except NotFoundError:
             raise self._lost("open_files") from None
 
+    async def written(self) -> int:
+        """Bytes of the container's own layer, as the Engine counts them, which takes it time.
+
+        SandboxLostError when it is gone.
+        """
+        try:
+            found = await self._engine.get(
+                "written", "containers", self.record.native, "json", size=True
+            )
+        except NotFoundError:
+            raise self._lost("written") from None
+        return int(found.get("SizeRw") or 0)
+
+    def _measured(self) -> Reader:
+        if self._reader is None:
+            self._reader = reader_for(self.pid)
+        return self._reader
+
+    async def pause(self) -> None:
+        """Freeze everything in it; through its cgroup where that is possible, else the Engine.
+
+        Idempotent. SandboxLostError when it is gone.
+        """
+        freezer = self._direct_freezer()
+        if freezer is not None:
+            await self._direct(freezer.freeze(), "pause")
+        else:
+            await self._ask_until("pause", State.PAUSED)
+
+    async def resume(self) -> None:
+        """Let it go on. Idempotent. SandboxLostError when it is gone."""
+        freezer = self._direct_freezer()
+        if freezer is not None:
+            await self._direct(freezer.thaw(), "resume")
+        else:
+            await self._ask_until("unpause", State.RUNNING)
+
+    async def update(self, limits: Limits) -> None:
+        """Change limits while it runs: memory, swap, cpus, cpuset, cpu_shares, pids; those that
+        are None stay. InvalidSpecError when the daemon refuses a value, ResourceExhaustedError when
+        more memory is used and its kernel would kill for it."""
+        if limits.memory is not None and self.pid:
+            self._make_room(limits.memory)
+        freezer = self._direct_freezer()
+        frozen = freezer is not None and freezer.frozen()
+        body = limits_body(limits, self._machine, self.record.spec.security.runtime)
+        if freezer is not None and frozen:
+            await freezer.thaw()
+        try:
+            await self._engine.post("update", "containers", self.record.native, "update", body=body)
+        except NotFoundError:
+            raise self._lost("update") from None
+        finally:
+            if freezer is not None and frozen:
+                await freezer.freeze()
+
+    def _make_room(self, memory: int) -> None:
+        try:
+            make_room(places_of(self.pid), memory)
+        except (NotFoundError, ProcessLookupError):
+            raise self._lost("update") from None
+
     async def commit(self, store: Store, annotations: Mapping[str, str]) -> Descriptor:
         """Its root file system as an image in a store; see `rootfs.commit`. UnsupportedError under
         gVisor, which may keep changes to itself. SandboxLostError when it is gone."""
