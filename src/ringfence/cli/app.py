@@ -21,7 +21,6 @@ app = typer.Typer(
     help="Run commands that nobody vouches for in a place of their own.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.errors import SandboxError
+from ringfence.errors import SandboxError, UnsupportedError
 
 _FIXED_RUNC = ((1, 1, 12), "CVE-2024-21626: a leaked descriptor is a way out of the container")
 _FIXED_RUNC_2025 = ((1, 2, 8), "CVE-2025-31133, -52565, -52881: mount races at the start")
@@ -50,9 +49,9 @@ def doctor(
         output.table(
             ("what", "status", "detail"), [(one.name, one.status, one.detail) for one in findings]
         )
-        for one in findings:
-            if one.remedy:
-                output.line(f"\n{one.name}: {one.remedy}")
+        for name, remedy in dict.fromkeys((one.name, one.remedy) for one in findings):
+            if remedy:
+                output.line(f"\n{name}: {remedy}")
     return 0 if works else 1
 
 
@@ -60,7 +59,7 @@ def _docker() -> Iterator[Finding]:
     try:
         info = asyncio.run(_engine())
     except SandboxError as error:
-        yield Finding("docker", "missing", str(error), "apt-get install docker.io, then start it")
+        yield Finding("docker", "missing", str(error))
         return
     engine = str(info.get("ServerVersion", "?"))
     driver = info.get("CgroupDriver", "?")
@@ -109,29 +108,34 @@ async def _engine() -> dict[str, Any]:
 
 
 def _process() -> Iterator[Finding]:
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        yield Finding("process", "missing", "bubblewrap is not here", "apt-get install bubblewrap")
-        return
-    found = _version([bwrap, "--version"])
-    if _numbers(found) < (0, 8):
-        yield Finding(
-            "process", "missing", f"bubblewrap {found}", "bubblewrap 0.8 or newer is needed"
-        )
-        return
-    arguments = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"]
-    tried = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
-    if tried.returncode != 0:
-        yield Finding("process", "missing", tried.stderr.strip(), _USER_NAMESPACES)
+    """What happens when a sandbox is opened, with the limits and where need be without."""
+    without: tuple[str, ...] = ()
+    try:
+        try:
+            asyncio.run(_try_process())
+        except UnsupportedError as error:
+            without = tuple(error.context["controls"])
+            asyncio.run(_try_process(without))
+            yield Finding(
+                "process: limits", "note", f"{', '.join(without)} cannot be enforced", str(error)
+            )
+    except SandboxError as error:
+        yield Finding("process", "missing", str(error), _MORE)
         return
     who = "root" if os.geteuid() == 0 else "an ordinary user: commands have one uid"
-    yield Finding("process", "ok", f"bubblewrap {found}, as {who}")
+    yield Finding("process", "ok", f"bubblewrap {_version(['bwrap', '--version'])}, as {who}")
 
 
-_USER_NAMESPACES = (
-    "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, or on Ubuntu"
-    " kernel.apparmor_restrict_unprivileged_userns=0"
-)
+async def _try_process(without: tuple[str, ...] = ()) -> None:
+    """Open a sandbox and run a command in it; SandboxError says what is missing."""
+    import ringfence
+
+    security = ringfence.Security(allow_degraded=without)
+    async with ringfence.open(backend="process", security=security) as sandbox:
+        (await sandbox.exec(["/bin/true"])).check()
+
+
+_MORE = 'docs/backends.md, "What can be missing", has a remedy for each'
 
 
 def _kernel() -> Iterator[Finding]:

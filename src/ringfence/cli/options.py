@@ -37,6 +37,14 @@ def _describe(
             help="docker, process or auto: docker when an image is asked for, process otherwise.",
         ),
     ] = None,
+    lock: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_PLACE,
+            metavar="FILE",
+            help="The image is the one that was locked there; see `ringfence image lock`.",
+        ),
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -185,6 +193,15 @@ def _describe(
             rich_help_panel=_LIMITS, metavar="NAME=SOFT[:HARD]", help="As in setrlimit(2)."
         ),
     ] = None,
+    allow_degraded: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_LIMITS,
+            metavar="NAME,...",
+            help="Controls to do without where this machine cannot enforce them, such as"
+            " memory,cpus,pids for a user without cgroups.",
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(rich_help_panel=_NET, help="none (the default), proxy or bridge."),
@@ -283,18 +300,29 @@ def read_spec(path: Path) -> dict[str, Any]:
 def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
     """Options as they stand in a spec; those not given are left out."""
     given = {name: value for name, value in values.items() if value not in (None, [])}
+    if "allow_degraded" in given:
+        given["allow_degraded"] = [one.strip() for one in given["allow_degraded"].split(",")]
     spec: dict[str, Any] = {}
-    for name in ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout"):
+    for name in ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout", "lock"):
         _put(spec, given, name, name)
     for name in _LIMIT_NAMES:
         _put(spec, given, name, "limits", name)
     _put(spec, given, "run_size", "limits", "run")
     _put(spec, given, "output_limit", "limits", "output")
     _put(spec, given, "runtime", "security", "runtime")
+    _put(spec, given, "allow_degraded", "security", "allow_degraded")
     _put(spec, given, "network", "network", "mode")
     _put(spec, given, "allow", "network", "allow")
     for option, field in _REPOSITORY.items():
         _put(spec, given, option, "repository", field)
+    _put_pairs(spec, given)
+    if "allow" in given:
+        spec["network"].setdefault("mode", "proxy")
+    return spec
+
+
+def _put_pairs(spec: dict[str, Any], given: dict[str, Any]) -> None:
+    """What is written as NAME=VALUE or with colons."""
     if "env" in given:
         spec["env"] = dict(pair(text, "--env", inherit=True) for text in given["env"])
     if "label" in given:
@@ -305,9 +333,6 @@ def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
         spec.setdefault("network", {})["ports"] = [_port(text) for text in given["publish"]]
     if "ulimit" in given:
         spec.setdefault("limits", {})["ulimits"] = dict(_ulimit(text) for text in given["ulimit"])
-    if "allow" in given and "network" not in given:
-        spec["network"]["mode"] = "proxy"
-    return spec
 
 
 def _put(spec: dict[str, Any], given: dict[str, Any], option: str, *path: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from ringfence.cli import doctor
 from ringfence.cli.doctor import Finding
+from ringfence.errors import BackendUnavailableError, SandboxError, UnsupportedError
 
 
 def findings(monkeypatch: pytest.MonkeyPatch, **info: Any) -> Iterator[Finding]:
@@ -37,3 +38,38 @@ def test_what_the_daemon_enforces_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     found = {one.name: one.status for one in findings(monkeypatch, SecurityOptions=options)}
     assert found["daemon: seccomp"] == found["daemon: apparmor"] == "ok"
     assert found["daemon: selinux"] == "note"
+
+
+def tried(monkeypatch: pytest.MonkeyPatch, *errors: SandboxError) -> dict[str, Finding]:
+    """What is found when sandboxes of processes fail with these errors, then work."""
+    coming = iter(errors)
+    seen: list[tuple[str, ...]] = []
+
+    async def attempt(without: tuple[str, ...] = ()) -> None:
+        seen.append(without)
+        if error := next(coming, None):
+            raise error
+
+    monkeypatch.setattr(doctor, "_try_process", attempt)
+    found = {one.name: one for one in doctor._process()}
+    assert seen in ([()], [(), ("memory", "pids")])
+    return found
+
+
+def test_limits_that_cannot_hold_are_a_note_and_the_rest_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacking = UnsupportedError("do this", op="create", context={"controls": ["memory", "pids"]})
+    found = tried(monkeypatch, lacking)
+    assert found["process"].status == "ok"
+    limits = found["process: limits"]
+    assert (limits.status, limits.remedy) == ("note", "do this")
+    assert limits.detail == "memory, pids cannot be enforced"
+    broken = BackendUnavailableError("no user namespaces", op="open")
+    assert tried(monkeypatch, lacking, broken)["process"].status == "missing"
+
+
+def test_a_backend_that_cannot_start_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tried(monkeypatch, BackendUnavailableError("apt-get install bubblewrap", op="open"))
+    assert [(one.name, one.status) for one in found.values()] == [("process", "missing")]
+    assert found["process"].detail == "apt-get install bubblewrap"

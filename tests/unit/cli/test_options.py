@@ -27,6 +27,7 @@ def test_every_option_reaches_its_field() -> None:
         cpus=0.5, pids=9, tmp="1MiB", output_limit="1k", ulimit=["nofile=10:20", "core=0"],
         env=["A=b=c"], label=["task=7"], mount=["/usr:/data", "/opt:/opt2:rw"], publish=["8000", "81:80"],
         repo="/src", repo_mode="ro", include=["*.py"], exclude=["x"], runtime="runsc",
+        allow_degraded="memory, pids",
     )  # fmt: skip
     assert spec.image == "debian"
     assert spec.limits.memory == 64 << 20
@@ -43,6 +44,7 @@ def test_every_option_reaches_its_field() -> None:
     assert spec.repository is not None
     assert (spec.repository.path, spec.repository.mode) == ("/src", "ro")
     assert spec.security.runtime == "runsc"
+    assert set(spec.security.allow_degraded) == {"memory", "pids"}
 
 
 def test_allowing_a_host_asks_for_the_proxy() -> None:

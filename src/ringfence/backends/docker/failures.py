@@ -87,7 +87,7 @@ def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnava
     else:
         remedy = _CONNECTING.get(number or 0, f"{error}; is the daemon running there?")
     return BackendUnavailableError(
-        f"{op}: no Docker Engine at {endpoint.url} (named by {endpoint.source}): {remedy}",
+        f"no Docker Engine at {endpoint.url} (named by {endpoint.source}): {remedy}",
         op=op,
         context={"endpoint": endpoint.url, "errno": number},
     )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.refusing import refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
-from ringfence.errors import UnsupportedError
 from ringfence.spec import SandboxSpec
 
 _CGROUP_LIMITS = ("memory", "cpus", "cpuset", "cpu_shares", "pids", "read_rate", "write_rate")
@@ -22,18 +22,7 @@ def refuse(spec: SandboxSpec, machine: Machine) -> None:
 
     Those in `allow_degraded` are let pass.
     """
-    problems = [
-        (name, why)
-        for name, why in _problems(spec, machine)
-        if name not in spec.security.allow_degraded
-    ]
-    if problems:
-        raise UnsupportedError(
-            "create: this Docker Engine cannot enforce "
-            + "; ".join(f"{name}: {why}" for name, why in problems),
-            op="create",
-            context={"controls": [name for name, _ in problems]},
-        )
+    refuse_what("this Docker Engine", spec, _problems(spec, machine))
 
 
 def _problems(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:

@@ -109,15 +109,19 @@ def namespaces_refused(root: Path = Path("/proc/sys")) -> str | None:
     return None
 
 
+_NOT_PERMITTED = ("setting up uid map", "No permissions to creat", "RTM_NEWADDR")
+"""Of what bubblewrap says when user namespaces are forbidden, or come without privileges."""
+
+
 def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
     """What bubblewrap's words mean, with what to do, where that is known."""
-    if "setting up uid map" in errors or "No permissions to creat" in errors:
+    if any(words in errors for words in _NOT_PERMITTED):
         remedy = namespaces_refused(root)
         if remedy is None and _read(root / "kernel/apparmor_restrict_unprivileged_userns") == "1":
             remedy = (
                 "AppArmor keeps ordinary users from user namespaces here: as root,"
                 " sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap a"
-                " profile with `userns,`"
+                " profile (docs/backends.md has one)"
             )
         if remedy is not None:
             return f"{errors}; {remedy}"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.refusing import refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
-from ringfence.errors import UnsupportedError
 from ringfence.spec import SandboxSpec
 
 ALWAYS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
@@ -20,18 +20,8 @@ def refuse(spec: SandboxSpec, machine: Machine) -> None:
 
     Those in `allow_degraded` are let pass.
     """
-    problems = [
-        (name, why)
-        for name, why in (*_confinement(spec, machine), *_limits(spec, machine))
-        if name not in spec.security.allow_degraded
-    ]
-    if problems:
-        raise UnsupportedError(
-            "create: the process backend cannot enforce here "
-            + "; ".join(f"{name}: {why}" for name, why in problems),
-            op="create",
-            context={"controls": [name for name, _ in problems]},
-        )
+    problems = (*_confinement(spec, machine), *_limits(spec, machine))
+    refuse_what("the process backend here", spec, problems)
 
 
 def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:

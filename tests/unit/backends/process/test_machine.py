@@ -76,8 +76,16 @@ def test_a_kernel_that_forbids_user_namespaces_is_told_which_setting(
     assert (told is None) if remedy is None else (told is not None and remedy in told)
 
 
-def test_apparmors_refusal_is_explained_only_where_it_is_in_force(tmp_path: Path) -> None:
-    words = "bwrap: setting up uid map: Permission denied"
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bwrap: setting up uid map: Permission denied",
+        "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
+    ],
+)
+def test_apparmors_refusal_is_explained_only_where_it_is_in_force(
+    words: str, tmp_path: Path
+) -> None:
     assert machine.explain(words, tmp_path) == words
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/apparmor_restrict_unprivileged_userns").write_text("1\n")
