@@ -7,6 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringfence import digest as digest
+    from ringfence import errors as errors
+    from ringfence import events as events
+    from ringfence import spec as spec
+    from ringfence import sync as sync
+    from ringfence import testing as testing
     from ringfence.errors import AlreadyExistsError as AlreadyExistsError
     from ringfence.errors import BackendUnavailableError as BackendUnavailableError
     from ringfence.errors import Category as Category
@@ -271,15 +277,17 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PARTS = frozenset({"digest", "errors", "events", "spec", "sync", "testing"})
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PARTS:
-        return import_module(f"ringfence.{name}")
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ringfence' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker it would mean that every name is there
+
+    def __getattr__(name: str) -> Any:
+        if name in _PARTS:
+            return import_module(f"ringfence.{name}")
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'ringfence' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -38,6 +38,7 @@ from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.files import Data, Path, User
 from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor
+from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.pool import PoolStatistics
 from ringfence.sandbox.progress import Progress
 from ringfence.sandbox.running import ProcessInfo, Terminal
@@ -67,6 +68,7 @@ from ringfence.workspace.prepared import Since
 
 class Sandbox:
     files: Files
+    network: Networking
 
     @property
     def id(self) -> str: ...
@@ -349,6 +351,7 @@ def open(
     idle_timeout: float | str | None = ...,
     detached: bool | None = ...,
     snapshot: str | None = ...,
+    lock: str | os.PathLike[str] | None = ...,
     endpoint: str | None = ...,
     ceiling: Ceiling | None = ...,
     ledger: Ledger | None = ...,
@@ -383,6 +386,7 @@ def run(
     lifetime: float | str | None = ...,
     idle_timeout: float | str | None = ...,
     snapshot: str | None = ...,
+    lock: str | os.PathLike[str] | None = ...,
     endpoint: str | None = ...,
     ceiling: Ceiling | None = ...,
     ledger: Ledger | None = ...,

@@ -32,6 +32,7 @@ async def main(spec: SandboxSpec) -> bytes:
         changes: ringfence.Changes = await sandbox.workspace.changes()
         print([change.path for change in changes])
         usage: Usage = await sandbox.usage()
+        sandbox.network.allow(["pypi.org"])
         print(result.check().usage.max_rss, usage.memory, sandbox.receipt.gaps)
         return await sandbox.workspace.patch()
 
@@ -51,7 +52,8 @@ def blocking() -> str:
     with sync.open(image="busybox") as sandbox:
         code: int | None = sandbox.exec(["true"]).exit_code
         data: bytes = sandbox.files.read("/etc/passwd")
-        return f"{code}{data!r}{[info.id for info in sync.list_sandboxes()]}"
+        port: int = sandbox.network.ports[8000]
+        return f"{code}{port}{data!r}{[info.id for info in sync.list_sandboxes()]}"
 '''
 WRONG = """
 import ringfence
@@ -61,6 +63,8 @@ async def main() -> None:
     async with ringfence.open() as sandbox:
         sandbox.exce(["true"])
         await sandbox.exec(["true"], timeout=[1])
+    ringfence.opne()
+    ringfence.sync.open().exce(["true"])
 """
 
 
@@ -83,7 +87,8 @@ def test_the_public_interface_has_types_for_strict_users(tmp_path: Path) -> None
     (tmp_path / "wrong.py").write_text(WRONG)
     done = mypy(tmp_path / "wrong.py")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert '"exce"' in done.stdout
+    assert done.stdout.count('"exce"') == 2
+    assert '"opne"' in done.stdout
     assert "arg-type" in done.stdout
 
 

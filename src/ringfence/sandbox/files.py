@@ -42,6 +42,9 @@ class Files:
     def __init__(self, context: Context) -> None:
         self._context = context
 
+    def __repr__(self) -> str:
+        return f"<Files of sandbox {self._context.id}>"
+
     # Reading.
 
     async def read(

@@ -43,6 +43,10 @@ class Networking:
         self._proxy = proxy
         self.ports: Mapping[int, int] = {port.inside: port.host for port in ports}
 
+    def __repr__(self) -> str:
+        rules = ", ".join(f"{rule.host}:{port}" for rule in self.rules for port in rule.ports)
+        return f"<Networking reaches [{rules}] ports {dict(self.ports)}>"
+
     @property
     def sent(self) -> int:
         """Bytes out of the sandbox through the proxy."""

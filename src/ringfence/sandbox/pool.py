@@ -64,6 +64,9 @@ class Pool:
         self._open = False
         self._statistics = PoolStatistics()
 
+    def __repr__(self) -> str:
+        return f"<Pool of {self._size} {self.statistics}>"
+
     @property
     def statistics(self) -> PoolStatistics:
         """What it did up to now."""

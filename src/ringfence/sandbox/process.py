@@ -111,6 +111,10 @@ class Process:
         if isinstance(source, AsyncIterable):
             self._feeding = asyncio.create_task(self._feed(source))
 
+    def __repr__(self) -> str:
+        state = "running" if self.running else "ended"
+        return f"<Process {self.id} pid {self.pid} {self.args!r} {state}>"
+
     @property
     def id(self) -> int:
         """Its number in this sandbox, for `Sandbox.attach`."""

@@ -56,6 +56,9 @@ class Workspace:
         self._context: Context | None = None
         self._again: Again | None = None
 
+    def __repr__(self) -> str:
+        return f"<Workspace {self.mount_point} {self.strategy}>"
+
     def join(self, context: Context, again: Again) -> None:
         """Belong to this sandbox from now on. again: opens one like it on another workspace."""
         self._context, self._again = context, again

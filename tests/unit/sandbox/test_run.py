@@ -37,3 +37,19 @@ async def test_run_deletes_even_what_its_spec_calls_detached(
     await ringfence.run(["true"], spec=spec, backend=durable, ledger=ledger)
     (entry,) = ledger.all()
     assert entry.reason == "deleted"
+
+
+async def test_what_a_debugger_shows_says_what_it_is(durable: Durable, ledger: Ledger) -> None:
+    """No object of the public interface is an address in memory."""
+    async with ringfence.open(backend=durable, ledger=ledger) as sandbox:
+        process = await sandbox.spawn(["cat"])
+        assert repr(sandbox.files) == f"<Files of sandbox {sandbox.id}>"
+        assert repr(process) == f"<Process {process.id} pid {process.pid} ('cat',) running>"
+        process.kill()
+        await process.wait()
+        assert repr(process).endswith("('cat',) ended>")
+        assert repr(sandbox.network) == "<Networking reaches [] ports {}>"
+    async with ringfence.pool(
+        ringfence.SandboxSpec(), size=1, backend=durable, ledger=ledger
+    ) as pool:
+        assert repr(pool).startswith("<Pool of 1 PoolStatistics(")
