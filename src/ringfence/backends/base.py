@@ -29,6 +29,7 @@ class Features:
 
     limits: names of `Limits` fields (and "ulimits") that hold. transports: in order of preference.
     family_kill: "exec" when killing one exec spares the others of its user, else "user".
+    locks: whether `SandboxSpec.lock` decides which image is used.
     networks: modes of `Network`; "proxy" and published ports need the guest's forward. watched:
     limits that nothing holds, but whose use the holder can watch, where `allow_degraded` has them.
     """
@@ -41,6 +42,7 @@ class Features:
     users: bool = False
     mounts: bool = False
     pause: bool = False
+    locks: bool = False
     runtimes: frozenset[str] = frozenset()
     networks: frozenset[str] = frozenset({"none"})
     receipt: bool = True

@@ -87,6 +87,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     idle_timeout: float | str | None = None,
     detached: bool | None = None,
     snapshot: str | None = None,
+    lock: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
@@ -125,6 +126,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         "idle_timeout": idle_timeout,
         "detached": detached,
         "snapshot": snapshot,
+        "lock": lock,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     where = Where(
@@ -188,6 +190,7 @@ async def run(
     lifetime: float | str | None = None,
     idle_timeout: float | str | None = None,
     snapshot: str | None = None,
+    lock: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
@@ -218,6 +221,7 @@ async def run(
         lifetime=lifetime,
         idle_timeout=idle_timeout,
         snapshot=snapshot,
+        lock=lock,
         detached=False if spec is not None and spec.detached else None,
         endpoint=endpoint,
         ceiling=ceiling,

@@ -46,6 +46,7 @@ def _others(request: SandboxSpec, features: Features) -> list[str]:
         "user": request.user is not None and not features.users,
         "mounts": bool(request.mounts) and not features.mounts,
         "repository": request.repository is not None and not features.mounts,
+        "lock": request.lock is not None and not features.locks,
         "detached": request.detached and not features.detached,
         # The holder watches it, and a detached sandbox may have none.
         "limits.cpu_time": request.detached and request.limits.cpu_time is not None,

@@ -1,5 +1,6 @@
 """The spec: everything that says what a sandbox is."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -45,9 +46,9 @@ class SandboxSpec(Model):
     commands; None is the repository's mount point, else "/". user: name, uid or "uid:gid" of the
     commands; None is the image's user when that is not root, else the repository's owner when
     that is not root, else 1000. lifetime: seconds until the sandbox ends by itself, whoever is
-    alive. detached: outlives its creator; needs a lifetime. snapshot: digest of a snapshot whose
-    workspace it starts with. idle_timeout: seconds without an exec or a file operation after which
-    it ends.
+    alive. detached: outlives its creator; needs a lifetime. snapshot: digest of a snapshot that it
+    starts with. lock: path of a lock file: the image is the one that is locked there.
+    idle_timeout: seconds without an exec or a file operation after which it ends.
     """
 
     image: str | None = None
@@ -65,6 +66,7 @@ class SandboxSpec(Model):
     lifetime: Duration | None = None
     detached: bool = False
     snapshot: str | None = None
+    lock: str | None = None
     idle_timeout: Duration | None = None
 
     @field_validator("image")
@@ -106,6 +108,11 @@ class SandboxSpec(Model):
         if value is not None and not _DIGEST.fullmatch(value):
             raise ValueError("a snapshot is named by its digest, such as sha256:1234...")
         return value
+
+    @field_validator("lock", mode="before")
+    @classmethod
+    def _lock(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("labels")
     @classmethod

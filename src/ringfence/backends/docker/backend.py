@@ -1,5 +1,6 @@
 """The backend of sandboxes that are containers of a Docker Engine."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -70,6 +71,7 @@ class DockerBackend:
             users=True,
             mounts=self._known.local is not False,
             pause=True,
+            locks=True,
             runtimes=machine.runtimes,
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
@@ -85,11 +87,13 @@ class DockerBackend:
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine.
 
-        ImageNotFoundError for an image that the daemon does not have, InvalidSpecError without
-        one, BackendUnavailableError when no daemon of a fitting version answers.
+        ImageNotFoundError for an image that the daemon does not have, PolicyDeniedError for one
+        that is not what the spec's lock file says, InvalidSpecError without one,
+        BackendUnavailableError when no daemon of a fitting version answers.
         """
         machine = await self._described()
-        image = await images.look_up(self._connected(), spec.image)
+        lock = await asyncio.to_thread(images.read_lock, spec.lock) if spec.lock else None
+        image = await images.look_up(self._connected(), spec.image, lock)
         self._images[image.facts.digest] = image
         local = await self._is_local(machine, image)
         owner = None

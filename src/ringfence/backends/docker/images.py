@@ -2,13 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ringfence.backends.docker.engine import Engine
-from ringfence.errors import ImageError, InvalidSpecError
+from ringfence.backends.docker.supply import Supply
+from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
+from ringfence.images import Lock, Reference
 from ringfence.policy.facts import ImageFacts
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+_ID = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,12 @@ class Image:
     volumes: tuple[str, ...]
 
 
-async def look_up(engine: Engine, reference: str | None) -> Image:
-    """The image on the daemon that a reference or an id names.
+async def look_up(engine: Engine, reference: str | None, lock: Lock | None = None) -> Image:
+    """The image on the daemon that a reference or an id names; the one that `lock` has for it.
 
     ImageNotFoundError when there is none, InvalidSpecError for what is no reference, ImageError
-    for an image that is not Linux's.
+    for an image that is not Linux's, or that has no digest and is not in the lock file;
+    PolicyDeniedError, naming both digests, when the daemon has only another one than was locked.
     """
     if reference is None:
         raise InvalidSpecError(
@@ -37,10 +42,44 @@ async def look_up(engine: Engine, reference: str | None) -> Image:
             op="open",
             context={"fields": ["image"]},
         )
-    data = await engine.get("image", "images", reference, "json")
+    if lock is None or _ID.fullmatch(reference):
+        data = await engine.get("image", "images", reference, "json")
+    else:
+        data = await _locked(engine, Reference.parse_familiar(reference), lock)
     if data.get("Os", "linux") != "linux":
         raise ImageError(f"image: {reference} is for {data['Os']}, not for linux", op="open")
     return _image(data)
+
+
+def read_lock(path: str) -> Lock:
+    """The lock file there. InvalidSpecError when it is missing or cannot be read. It blocks."""
+    try:
+        return Lock.parse(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpecError(
+            f"lock: {path} cannot be read: {error}", op="open", context={"fields": ["lock"]}
+        ) from None
+
+
+async def _locked(engine: Engine, reference: Reference, lock: Lock) -> Any:
+    """What the daemon says of the locked image; else why it is not there."""
+    pin = lock.find(reference)
+    wanted = lock.resolve(reference)
+    name = str(pin.digest) if pin is not None and pin.local else _exact(wanted)
+    if pin is not None or wanted.digest is not None:
+        try:
+            return await engine.get("image", "images", name, "json")
+        except ImageNotFoundError:
+            if pin is None:
+                raise
+    found = await Supply(engine).inspect(reference.with_tag().familiar())
+    lock.check(reference, found.manifests(reference), str(found.id))
+    return await engine.get("image", "images", str(found.id), "json")
+
+
+def _exact(reference: Reference) -> str:
+    """The name by digest alone: beside one, engines look at no tag, and older ones refuse it."""
+    return f"{reference.familiar_name}@{reference.digest}"
 
 
 def _image(data: dict[str, Any]) -> Image:
