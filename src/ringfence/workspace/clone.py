@@ -6,6 +6,7 @@ whatever its directory says, to any other repository of the user.
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,7 +185,8 @@ def _ssh(url: str) -> dict[str, str]:
     if not url.lower().startswith("ssh://") and not _SCP.fullmatch(url):
         return {}
     known = Path("~/.ssh/known_hosts").expanduser()
-    command = f"ssh -F /dev/null -o BatchMode=yes -o UserKnownHostsFile={known}"
+    option = shlex.quote(f'UserKnownHostsFile="{known}"')
+    command = f"ssh -F /dev/null -o BatchMode=yes -o {option}"
     agent = os.environ.get("SSH_AUTH_SOCK")
     return {"GIT_SSH_COMMAND": command, **({"SSH_AUTH_SOCK": agent} if agent else {})}
 
