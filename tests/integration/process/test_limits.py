@@ -57,15 +57,19 @@ async def test_processes_are_limited_and_the_guest_survives_a_fork_bomb(opens: O
 
 
 async def test_cores_are_limited(opens: Opened) -> None:
-    async with opens(limits={"cpus": 0.2, "cpuset": "0"}) as sandbox:
-        spin = "python3 -c 'import time; t=time.time()+2\nwhile time.time()<t: pass'"
+    """However busy the machine is: it spins until the kernel has held it back once."""
+    spin = "python3 -c 'import time; t=time.time()+0.5\nwhile time.time()<t: pass'"
+    async with opens(limits={"cpus": 0.1, "cpuset": "0"}) as sandbox:
         cores = await sandbox.sh("nproc")
-        await sandbox.sh(spin)
-        usage = await sandbox.instance.usage()
+        for _ in range(40):
+            await sandbox.sh(spin)
+            usage = await sandbox.instance.usage()
+            assert usage is not None
+            if usage.cpu_throttled_seconds:
+                break
     assert cores.stdout == b"1\n"
-    assert usage is not None
-    assert (usage.cpu_seconds or 9) < 1.5
     assert (usage.cpu_throttled_seconds or 0) > 0
+    assert (usage.cpu_seconds or 99) < (usage.uptime or 0) / 2
 
 
 async def test_limits_of_a_running_sandbox_change_and_a_limit_below_use_is_refused(

@@ -14,6 +14,7 @@ from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
+from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.etc import prune
 from ringfence.backends.process.home import Home
@@ -175,7 +176,9 @@ class ProcessBackend:
         return found
 
     async def aclose(self) -> None:
-        """Nothing is open between calls."""
+        """Nothing is open between calls; the last one to leave takes the place along."""
+        if self._root is not None:
+            memory.leave(self._sandboxes())
 
     def _state(self, machine: Machine, home: Home) -> State:
         if home.keeper() is None:
@@ -186,9 +189,10 @@ class ProcessBackend:
     def _directory(self) -> Path:
         if self._root is None:
             base = state_directory() if self._endpoint is None else Path(self._endpoint)
-            self._root = base / "process"
-            for path in (self._root, self._root / "sandboxes"):
-                path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            root = base / "process"
+            root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            memory.ready(root / "sandboxes")
+            self._root = root
         return self._root
 
     def _sandboxes(self) -> Path:

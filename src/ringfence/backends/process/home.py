@@ -20,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends.process import memory
 from ringfence.errors import AlreadyExistsError
+from ringfence.metrics.places import read_text
 
 _FLOCK = struct.Struct("hhqqi4x")
 _YOUNG_SECONDS = 60.0
+_TRIES = 100
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FILES = ("run/guest", "run/host.sock", "sandbox", "info", "keeper")
 
 
@@ -48,22 +52,36 @@ class Home:
 
         False when it has no link to the program `guest`, only a place to bind it to.
         """
+        path = str(self.path)
+        self._make_directory(path)
+        os.mkdir(f"{path}/run", 0o711)  # noqa: PTH102 - a start does it
+        descriptor = os.open(f"{path}/sandbox", _NEW, 0o644)
         try:
-            self.path.mkdir(mode=0o711)
-        except FileExistsError:
-            raise AlreadyExistsError(
-                f"there is a sandbox {self.id} already: choose another id",
-                op="create",
-                sandbox_id=self.id,
-            ) from None
-        self.run.mkdir(mode=0o711)
-        (self.path / "sandbox").write_text(json.dumps(facts))
+            os.write(descriptor, json.dumps(facts).encode())
+        finally:
+            os.close(descriptor)
         try:
-            os.link(guest, self.run / "guest")
+            os.link(guest, f"{path}/run/guest")
         except OSError:  # another owner's, another file system, or too many links
-            (self.run / "guest").touch()
+            os.close(os.open(f"{path}/run/guest", _NEW, 0o644))
             return False
         return True
+
+    def _make_directory(self, path: str) -> None:
+        for _ in range(_TRIES):
+            try:
+                os.mkdir(path, 0o711)  # noqa: PTH102
+            except FileNotFoundError:  # the last sandbox ended meanwhile, and took it along
+                memory.ready(self.path.parent)
+            except FileExistsError:
+                break
+            else:
+                return
+        raise AlreadyExistsError(
+            f"there is a sandbox {self.id} already: choose another id",
+            op="create",
+            sandbox_id=self.id,
+        )
 
     def facts(self) -> dict[str, Any] | None:
         """What `make` was given, None when that is gone or not whole."""
@@ -76,7 +94,7 @@ class Home:
     def guest(self) -> int | None:
         """The guest's pid as bubblewrap told it, None when it did not yet."""
         try:
-            pid = json.loads((self.path / "info").read_bytes())["child-pid"]
+            pid = json.loads(read_text(f"{self.path}/info"))["child-pid"]
         except (FileNotFoundError, ValueError, KeyError):
             return None
         return int(pid)

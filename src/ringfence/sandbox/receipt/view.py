@@ -1,7 +1,10 @@
 """What a command sees of its own confinement: the guest's `--show`, run as any command is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar
 
 from ringfence.errors import GuestError
 
@@ -9,6 +12,14 @@ GUEST = "/.ringfence/guest"
 """The guest's program inside every sandbox."""
 
 _MOST_BYTES = 2**20
+_SHORT_TEXT = 4096
+T = TypeVar("T")
+
+
+def _remembered(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Called once for a text that many sandboxes have in common; nothing long is kept of them."""
+    once = functools.lru_cache(maxsize=256)(function)
+    return lambda text: once(text) if len(text) <= _SHORT_TEXT else function(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +119,15 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def parse_status(text: str) -> dict[str, str]:
+@_remembered
+def parse_status(text: str) -> Mapping[str, str]:
     """The fields of a status file of proc(5)."""
     found = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
         if colon:
             found[name] = value.strip()
-    return found
+    return MappingProxyType(found)
 
 
 def parse_mounts(text: str) -> dict[str, MountLine]:
@@ -131,26 +143,34 @@ def parse_mounts(text: str) -> dict[str, MountLine]:
             destination,
             _unescaped(left[3]),
             right[0],
-            frozenset(left[5].split(",")),
-            frozenset(right[2].split(",")),
+            _options(left[5]),
+            _options(right[2]),
         )
     return found
 
 
+@_remembered
+def _options(text: str) -> frozenset[str]:
+    return frozenset(text.split(","))
+
+
 def _unescaped(text: str) -> str:
     """Without mountinfo's octal escapes of space, tab, newline and backslash."""
+    if "\\" not in text:
+        return text
     for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, letter)
     return text
 
 
-def _limits(text: str) -> dict[str, tuple[int | None, int | None]]:
+@_remembered
+def _limits(text: str) -> Mapping[str, tuple[int | None, int | None]]:
     found = {}
     for line in text.splitlines()[1:]:
         name, values = line[:26].strip(), line[26:].split()
         soft, hard = (None if value == "unlimited" else int(value) for value in values[:2])
         found[name] = (soft, hard)
-    return found
+    return MappingProxyType(found)
 
 
 def _interfaces(text: str | None) -> frozenset[str] | None:
@@ -159,6 +179,7 @@ def _interfaces(text: str | None) -> frozenset[str] | None:
     return frozenset(line.partition(":")[0].strip() for line in text.splitlines() if ":" in line)
 
 
+@_remembered
 def _path(text: str) -> PathView:
     error, holds, read_only, size = (int(part) for part in text.split())
     return PathView(error, bool(holds), bool(read_only), size)

@@ -1,0 +1,110 @@
+"""The directory of all sandboxes is in memory where that is root's alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.process import memory
+from ringfence.backends.process.home import Home
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place that passes for a tmpfs of root's."""
+    place = tmp_path / "shm"
+    place.mkdir()
+    monkeypatch.setattr(memory, "PLACES", (str(place),))
+    monkeypatch.setattr(memory, "_in_memory", lambda name: name == str(place))
+    return place
+
+
+def ready(root: Path, place: Path) -> None:
+    memory.ready(root, (str(place),))
+
+
+def test_it_is_a_link_into_memory_that_goes_with_the_last(tmp_path: Path, shared: Path) -> None:
+    root = tmp_path / "sandboxes"
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    ready(root, shared)
+    target = root.readlink()
+    assert target.parent == shared
+    assert target.stat().st_mode & 0o777 == 0o711
+    ready(root, shared)
+    assert root.readlink() == target
+    (root / "box").mkdir()
+    memory.leave(root)
+    assert target.is_dir()
+    (root / "box").rmdir()
+    memory.leave(root)
+    memory.leave(root)
+    assert list(shared.iterdir()) == []
+    ready(root, shared)
+    assert root.readlink() == target
+    assert target.is_dir()
+
+
+def test_a_sandbox_that_comes_while_the_last_one_leaves_makes_it_again(
+    tmp_path: Path, shared: Path
+) -> None:
+    root = tmp_path / "sandboxes"
+    ready(root, shared)
+    memory.leave(root)
+    home = Home(root / "box")
+    home.make({"labels": {}}, str(tmp_path / "absent"))
+    assert home.facts() == {"labels": {}}
+
+
+@pytest.mark.parametrize("squatter", ["writable", "file", "link"])
+def test_what_somebody_else_put_there_is_not_used(
+    tmp_path: Path, shared: Path, squatter: str
+) -> None:
+    """The name is free for a moment when the last sandbox left, in a place for everybody."""
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    root = tmp_path / "sandboxes"
+    ready(root, shared)
+    target = root.readlink()
+    memory.leave(root)
+    if squatter == "writable":
+        target.mkdir()
+        target.chmod(0o777)
+    elif squatter == "file":
+        target.touch()
+    else:
+        target.symlink_to(tmp_path)
+    ready(root, shared)
+    assert not root.is_symlink()
+    assert root.is_dir()
+    assert root.stat().st_mode & 0o777 == 0o711
+
+
+def test_without_a_tmpfs_it_is_with_the_rest(tmp_path: Path) -> None:
+    root = tmp_path / "sandboxes"
+    memory.ready(root, (str(tmp_path),))
+    memory.ready(root, (str(tmp_path),))
+    assert not root.is_symlink()
+    memory.leave(root)
+    assert root.is_dir()
+
+
+def test_a_directory_that_was_there_before_stays(tmp_path: Path, shared: Path) -> None:
+    """While sandboxes of an older version are in it."""
+    root = tmp_path / "sandboxes"
+    (root / "box").mkdir(parents=True)
+    ready(root, shared)
+    assert (root / "box").is_dir()
+    assert not root.is_symlink()
+    (root / "box").rmdir()
+    ready(root, shared)
+    assert root.is_symlink() is (os.getuid() == 0)
+
+
+def test_a_place_is_in_memory_by_the_kernels_word(tmp_path: Path) -> None:
+    assert not memory._in_memory(str(tmp_path))
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    whole = [
+        fields[1] for fields in mounts if fields[2] == "tmpfs" and os.access(fields[1], os.W_OK)
+    ]
+    assert all(memory._in_memory(place) for place in whole if "\\" not in place)
