@@ -1,4 +1,5 @@
-"""A Docker Engine of the tests' own, whose data is on btrfs: sizes that hold, and ends that come.
+"""Docker Engines of the tests' own: one whose data is on btrfs, for sizes that hold and ends that
+come, and one of another version.
 
 Beside the machine's daemon, in a network namespace of its own: a daemon without a bridge removes
 the one that it finds.
@@ -15,18 +16,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from .conftest import missing, require_docker, require_root
 from .images import BUSYBOX
 
 TOOLS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SECONDS = 90.0
+OTHER = Path(__file__).resolve().parent.parent / ".cache" / "second-engine" / "usr"
+"""Where scripts/second_engine puts the programs of an Engine of another version."""
 
 
 class Daemon:
-    """A dockerd whose files are all in one directory."""
+    """A dockerd whose files are all in one directory. path: where its programs are looked for."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, path: str = TOOLS) -> None:
         self.directory = directory
+        self.path = path
         self.url = f"unix://{directory}/e.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +60,7 @@ class Daemon:
                 ["unshare", "--net", "dockerd", *args, "--pidfile", str(here / "pid"), "-H", self.url,
                  "--bridge=none", "--iptables=false"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "PATH": TOOLS},
+                env={**os.environ, "PATH": self.path},
             )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -120,9 +126,7 @@ def private_daemon() -> Iterator[Daemon]:
         run("mkfs.btrfs", "-q", str(disk))
         run("mount", "-o", "loop", str(disk), str(data))
         started.start()
-        saved = directory / "image.tar"
-        run("docker", "save", "-o", str(saved), BUSYBOX)
-        started.docker("load", "-i", str(saved))
+        give_image(started)
         yield started
     finally:
         started.end()
@@ -131,6 +135,34 @@ def private_daemon() -> Iterator[Daemon]:
             ["umount", "-R", str(data)], check=False, env={"PATH": TOOLS}, capture_output=True
         )
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def other_daemon() -> Iterator[Daemon]:
+    """One of another version than the machine's; it has the image BUSYBOX. Skips where none could be
+    had, in CI as well: whether a mirror has it is not for the tests to say."""
+    require_docker(BUSYBOX)
+    require_root()
+    if not (OTHER / "sbin" / "dockerd").exists():
+        pytest.skip("there is no Engine of another version: scripts/second_engine says why")
+    directory = Path(tempfile.mkdtemp(prefix="rfd"))
+    started = Daemon(directory, f"{OTHER}/sbin:{OTHER}/bin:{TOOLS}")
+    try:
+        started.start()
+        give_image(started)
+        yield started
+    finally:
+        started.end()
+        end_all_of(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def give_image(daemon: Daemon) -> None:
+    """BUSYBOX, as the machine's daemon has it."""
+    saved = daemon.directory / "image.tar"
+    run("docker", "save", "-o", str(saved), BUSYBOX)
+    daemon.docker("load", "-i", str(saved))
+    saved.unlink()
 
 
 def run(*args: str) -> None:
