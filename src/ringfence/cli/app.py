@@ -39,6 +39,7 @@ def _root(
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, never a traceback."""
+    output.complete()
     signal.signal(signal.SIGTERM, _interrupt)
     wants_json = "--json" in arguments[: _end_of_ours(arguments)]
     try:
@@ -52,6 +53,10 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         output.silence()
+        return FAILED
+    except OSError as error:
+        output.silence()
+        output.note(output.escape_text(str(error)))
         return FAILED
     return 0
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
-_CONTROL_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def line(text: str = "") -> None:
@@ -63,8 +64,12 @@ def escape(data: bytes) -> bytes:
 
 
 def escape_text(text: str) -> str:
-    """The same for text."""
-    return _CONTROL_TEXT.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    """The same for text, and for what turns the direction of writing around."""
+    return _CONTROL_TEXT.sub(lambda match: _shown(ord(match[0])), text)
+
+
+def _shown(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def escape_name(text: str) -> str:
@@ -77,6 +82,19 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def complete() -> None:
+    """Let a standard stream that our caller closed lead nowhere, before another file gets its
+    number."""
+    for number, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+            setattr(sys, name, stream)
 
 
 def silence() -> None:

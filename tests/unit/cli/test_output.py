@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -100,6 +103,26 @@ def test_a_control_character_that_comes_in_two_pieces_is_shown_too() -> None:
     for piece in (b"a\xc2", b"", b"\x9b2J\xc2", b"\xa9"):
         relay.write(piece)
     assert stream.buffer.getvalue() == b"a\xc2\\x9b2J\xc2\xa9"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "says"),
+    [(">&-", ""), ("<&- >&- 2>&-", ""), ("> /dev/full", "No space left on device")],
+)
+def test_a_stdout_that_takes_nothing_is_no_traceback(stdout: str, says: str) -> None:
+    """Closed by the caller, or a full disk."""
+    program = Path(sys.executable).with_name("ringfence")
+    line = f"{program} policy show strict {stdout}"
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (125 if says else 0)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_text_that_turns_the_direction_of_writing_is_shown() -> None:
+    assert output.escape_name("a\u202etxt.exe\u2066") == "a\\u202etxt.exe\\u2066"
 
 
 def test_a_name_stays_on_its_line() -> None:
