@@ -2,6 +2,7 @@
 
 import asyncio
 import json as jsonlib
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -15,6 +16,7 @@ from ringfence.cli.translate import translated
 if TYPE_CHECKING:
     from ringfence.backends.docker.supply import Progress, Stored, Supply
     from ringfence.images import Lock
+    from ringfence.images.credentials import Credentials
 
 group = typer.Typer(help="Images: pull, pin, import, build, remove.", no_args_is_help=True)
 
@@ -38,9 +40,21 @@ def pull(
     locked: Annotated[
         Path | None, typer.Option("--locked", metavar="FILE", help="Only what this file locked.")
     ] = None,
+    username: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Log in with it; needs --password-stdin."),
+    ] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Pull images by digest; a tag is resolved first. Prints the pinned references."""
+    """Pull images by digest; a tag is resolved first. Prints the pinned references.
+
+    A registry's login is the one that Docker has for it, or --username with --password-stdin.
+    """
+    with translated("image"):
+        login = _login(username, password_stdin=password_stdin)
 
     async def work(supply: "Supply") -> list[dict[str, Any]]:
         from ringfence.images import Reference
@@ -50,7 +64,7 @@ def pull(
         for name in names:
             reference = Reference.parse_familiar(name)
             wanted = reference if lock is None else lock.resolve(reference)
-            stored, pinned = await supply.pull(wanted, tell=_teller())
+            stored, pinned = await supply.pull(wanted, tell=_teller(), login=login)
             if lock is not None:
                 lock.check(reference, stored.manifests(reference), stored.id)
             found.append({**stored.to_dict(), "reference": str(pinned)})
@@ -261,6 +275,17 @@ def _with(work: "Callable[[Supply], Coroutine[Any, Any, T]]") -> T:
 
     with translated("image"):
         return asyncio.run(go())
+
+
+def _login(username: str | None, *, password_stdin: bool) -> "Credentials | None":
+    from ringfence.errors import InvalidSpecError
+    from ringfence.images.credentials import Credentials
+
+    if (username is not None) is not password_stdin:
+        raise InvalidSpecError("--username and --password-stdin go together", op="pull")
+    if username is None:
+        return None
+    return Credentials(username, sys.stdin.readline().rstrip("\r\n"))
 
 
 def _one(stored: "Stored", json: bool) -> int:

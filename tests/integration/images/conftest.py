@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
 http: {{addr: "127.0.0.1:{port}"}}
+{more}
 """
 
 
@@ -38,23 +40,23 @@ def free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    with (
-        contextlib.suppress(OSError),
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5),
-    ):
-        return True
-    return False
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    except OSError:
+        return False
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of Debian's docker-registry, started for this module."""
+@contextlib.contextmanager
+def serving(directory: Path, more: str = "") -> Iterator[str]:
+    """The address of Debian's docker-registry, started. more: lines of its configuration."""
     require_docker()
-    directory = tmp_path_factory.mktemp("registry")
     for _ in range(5):
         port = free_port()
         config = directory / "config.yml"
-        config.write_text(CONFIG.format(root=directory / "data", port=port))
+        config.write_text(CONFIG.format(root=directory / "data", port=port, more=more))
         try:
             process = subprocess.Popen(
                 ["docker-registry", "serve", config],
@@ -72,9 +74,18 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
     else:
         pytest.fail("docker-registry does not start")
-    yield f"127.0.0.1:{port}"
-    process.kill()
-    process.wait()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry for this module that anybody may use."""
+    with serving(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -114,10 +125,11 @@ def rootfs(tmp_path: Path) -> Path:
     return path
 
 
-def push(source: str, target: str) -> None:
-    """Put an image of the daemon into a registry under another name."""
+def push(source: str, target: str, config: Path | None = None) -> None:
+    """Put an image of the daemon into a registry under another name. config: Docker's directory."""
+    docker = ["docker", *(["--config", str(config)] if config else [])]
     for command in (["tag", source, target], ["push", "-q", target], ["rmi", target]):
-        subprocess.run(["docker", *command], check=True, capture_output=True, timeout=120)
+        subprocess.run([*docker, *command], check=True, capture_output=True, timeout=120)
 
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

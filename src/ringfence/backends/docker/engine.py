@@ -53,17 +53,19 @@ class Engine:
         body: object = None,
         *,
         seconds: float = SECONDS,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """One request. op: names it in errors, as in `failures`. path: parts, quoted here.
 
-        body: bytes go as a tar archive, anything else as JSON. Raises what `failures` says.
+        body: bytes go as a tar archive, anything else as JSON. headers: further ones. Raises what
+        `failures` says.
         Cancellation drops the connection; the Engine may carry the request out all the same.
         """
         await self._negotiate()
         url = self._target(path, query)
         try:
             async with asyncio.timeout(seconds):
-                status, data = await self._exchange(method, url, body)
+                status, data = await self._exchange(method, url, body, headers)
         except TimeoutError:
             raise failures.of_deadline(op, seconds) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -81,6 +83,7 @@ class Engine:
         body: IO[bytes] | None = None,
         *,
         seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """One request whose answer comes bit by bit; `body` goes as a tar archive.
 
@@ -89,11 +92,12 @@ class Engine:
         """
         await self._negotiate()
         url = self.endpoint.base + self._target(path, query)
-        headers = {} if body is None else {"Content-Type": "application/x-tar"}
+        sent = {} if body is None else {"Content-Type": "application/x-tar"}
+        sent |= headers or {}
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client().request(method, url, data=body, headers=headers) as response,
+                self._client().request(method, url, data=body, headers=sent) as response,
             ):
                 if response.status >= 300:
                     raise failures.of_status(op, response.status, _message(await response.read()))
@@ -104,8 +108,10 @@ class Engine:
         except (aiohttp.ClientError, OSError) as error:
             raise failures.of_connection(op, self.endpoint, error) from None
 
-    async def _exchange(self, method: str, url: str, body: object) -> tuple[int, bytes]:
-        headers = {}
+    async def _exchange(
+        self, method: str, url: str, body: object, further: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        headers = dict(further or {})
         data = None
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/x-tar"

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ringfence.backends.docker import pulling
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
-from ringfence.digest import Digest, DigestError
+from ringfence.backends.docker.messages import LONGEST, messages
+from ringfence.digest import Digest
 from ringfence.digest.store import Store
 from ringfence.errors import ImageError, ImageNotFoundError
-from ringfence.images import Pin, Reference, layouts
+from ringfence.images import Pin, Reference, credentials, layouts
 from ringfence.images import context as contexts
+from ringfence.images.credentials import Credentials
 
 SECONDS = 1800.0
 """How long a pull, an import or a build may take, unless somebody says otherwise."""
-_LONGEST_LINE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +97,35 @@ class Supply:
     async def __aexit__(self, *_: object) -> None:
         await self._engine.close()
 
-    async def resolve(self, reference: Reference) -> Digest:
+    async def resolve(self, reference: Reference, *, login: Credentials | None = None) -> Digest:
         """The digest of the manifest that a tag stands for in its registry at this moment.
 
+        login: for the registry; what Docker's own configuration has when left out.
         ImageNotFoundError when it has none such, ImageError when it cannot be asked.
         """
         if reference.digest is not None:
             return reference.digest
-        name = reference.with_tag().familiar()
-        answer = await self._engine.get("pull", "distribution", name, "json")
-        try:
-            return Digest.parse(answer["Descriptor"]["digest"])
-        except (KeyError, TypeError, DigestError) as error:
-            raise ImageError(f"{name}: the registry names no digest: {error}", op="pull") from None
+        return await pulling.resolve(self._engine, reference, await _login(reference, login))
 
     async def pull(
-        self, reference: Reference, *, tell: Tell | None = None, seconds: float = SECONDS
+        self,
+        reference: Reference,
+        *,
+        tell: Tell | None = None,
+        seconds: float = SECONDS,
+        login: Credentials | None = None,
     ) -> tuple[Stored, Reference]:
         """Pull exactly one content; the image and its pinned reference.
 
         A tag is resolved to a digest first and the content pulled by that, so that a registry that
-        serves anything else is found out by the daemon. Then the tag is set. Raises
-        ImageNotFoundError, ImageError, DeadlineExceededError. Cancellation ends the pull; layers
+        serves anything else is found out by the daemon. Then the tag is set. login: as for
+        `resolve`; it is in no error. Raises ImageNotFoundError, ImageError, InvalidSpecError for a
+        configuration that cannot be used, DeadlineExceededError. Cancellation ends the pull; layers
         that came whole are kept by the daemon.
         """
-        digest = await self.resolve(reference)
-        query = {"fromImage": reference.familiar_name, "tag": str(digest)}
-        async for message in self._messages("pull", ("images", "create"), query, None, seconds):
+        login = await _login(reference, login)
+        digest = await self.resolve(reference, login=login)
+        async for message in pulling.pull(self._engine, reference, digest, login, seconds):
             _tell(tell, message)
         pinned = reference.with_tag().pin(digest)
         stored = await self.inspect(f"{reference.familiar_name}@{digest}")
@@ -217,7 +220,9 @@ class Supply:
         with tempfile.TemporaryFile() as body:
             await asyncio.to_thread(contexts.pack, directory, body, dockerfile)
             body.seek(0)
-            async for message in self._messages("build", ("build",), query, body, seconds):
+            async for message in messages(
+                self._engine, "build", ("build",), query, body, seconds=seconds
+            ):
                 built = (message.get("aux") or {}).get("ID", built)
                 _tell(tell, message)
         if built is None:
@@ -285,7 +290,7 @@ class Supply:
         path = ("images", "create")
         # The Engine takes one query parameter for each change, or one with newlines between.
         query["changes"] = "\n".join(changes) or None
-        async for message in self._messages("import", path, query, body, seconds):
+        async for message in messages(self._engine, "import", path, query, body, seconds=seconds):
             made = str(message.get("status") or made)
         return await self._found(made)
 
@@ -302,7 +307,9 @@ class Supply:
 
     async def _send(self, body: IO[bytes], seconds: float) -> None:
         body.seek(0)
-        async for _ in self._messages("import", ("images", "load"), {"quiet": True}, body, seconds):
+        async for _ in messages(
+            self._engine, "import", ("images", "load"), {"quiet": True}, body, seconds=seconds
+        ):
             pass
 
     async def _found(self, name: str) -> Stored:
@@ -316,45 +323,11 @@ class Supply:
     async def _tag(self, image: str, repository: str, tag: str) -> None:
         await self._engine.post("image", "images", image, "tag", repo=repository, tag=tag)
 
-    async def _messages(
-        self,
-        op: str,
-        path: tuple[str, ...],
-        query: Mapping[str, object],
-        body: IO[bytes] | None,
-        seconds: float,
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The JSON objects of an answer. ImageError for one that says what failed."""
-        chunks = self._engine.stream(op, "POST", path, query, body, seconds=seconds)
-        async with contextlib.aclosing(chunks):
-            async for message in _objects(op, chunks):
-                if "error" in message:
-                    words = " ".join(str(message["error"]).split())[:1000]
-                    raise ImageError(f"{op}: the Docker Engine says: {words}", op=op)
-                yield message
 
-
-async def _objects(op: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """JSON objects, one a line, out of chunks."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LONGEST_LINE:
-            raise ImageError(f"{op}: the Engine's answer has no end of line", op=op)
-        for line in filter(None, map(bytes.strip, lines)):
-            yield _object(op, line)
-    if rest.strip():
-        yield _object(op, rest)
-
-
-def _object(op: str, line: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(line)
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise ImageError(f"{op}: the Engine's answer is not JSON: {line[:100]!r}", op=op)
-    return data
+async def _login(reference: Reference, given: Credentials | None) -> Credentials:
+    """The login to use; one without anything when there is none."""
+    found = given or await asyncio.to_thread(credentials.find, reference.domain)
+    return found or Credentials()
 
 
 def _tell(tell: Tell | None, message: Mapping[str, Any]) -> None:
@@ -398,7 +371,7 @@ def _ids_in(body: IO[bytes]) -> list[str]:
     try:
         with tarfile.open(fileobj=body, mode="r:*") as archive:
             listing = archive.extractfile("manifest.json")
-            entries = json.loads(listing.read(_LONGEST_LINE)) if listing else []
+            entries = json.loads(listing.read(LONGEST)) if listing else []
             found = []
             for entry in entries:
                 config = archive.extractfile(entry["Config"])
