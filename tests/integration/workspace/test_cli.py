@@ -9,15 +9,16 @@ import pytest
 
 from tests.conftest import require_docker
 from tests.images import DEBIAN
+from tests.integration.workspace.conftest import BACKENDS, opened_on
 from tests.unit.workspace.test_patch import apply_with_git
 
 RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
 
 
-def ringfence(*args: str | Path, code: int = 0) -> bytes:
+def ringfence(*args: str | Path, code: int = 0, umask: int = 0o022) -> bytes:
     done = subprocess.run(
         [RINGFENCE, *map(str, args)], capture_output=True, check=False, timeout=120,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, umask=umask,
     )  # fmt: skip
     assert done.returncode == code, done.stderr.decode()
     return done.stdout + done.stderr
@@ -51,6 +52,23 @@ def test_run_writes_a_patch_or_applies_it(
     assert (repository / "README.md").read_text() == "A project.\nmore\n"
     ringfence("run", *where, "--apply", "--", "sh", "-c", "echo even >> README.md")
     assert (repository / "README.md").read_text() == "A project.\nmore\neven\n"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_unusual_umask_of_the_caller_changes_nothing(
+    backend: str, umask: int, repository: Path, state_directory: Path, tmp_path: Path
+) -> None:
+    known = opened_on(backend)
+    where = ["--backend", backend, *(["--image", known["image"]] if "image" in known else [])]
+    patch = tmp_path / "out.patch"
+    line = "echo more >> README.md && echo new > src/new && stat -c %a src src/new"
+    said = ringfence("run", *where, "--repo", repository, "--patch", patch, "--", "sh", "-c", line,
+                     umask=umask)  # fmt: skip
+    assert said.split()[:2] == [b"755", b"644"]
+    ringfence("run", *where, "--repo", repository, "--apply", "--", "sh", "-c", line, umask=umask)
+    assert (repository / "src/new").stat().st_mode & 0o777 == 0o644
+    assert (repository / "README.md").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.docker

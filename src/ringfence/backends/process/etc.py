@@ -119,6 +119,14 @@ def _make(path: Path, files: dict[str, str], source: Path) -> None:
             raise
 
 
+def _readable_directory(path: Path) -> None:
+    """Make it and those above it that are missing, for everyone to read."""
+    if not path.is_dir():
+        _readable_directory(path.parent)
+        path.mkdir()
+        path.chmod(0o755)
+
+
 def _copy(source: Path, target: Path, room: int) -> int:
     """Copy what is public, links as they are; the bytes that may still be copied are returned."""
     try:
@@ -127,11 +135,11 @@ def _copy(source: Path, target: Path, room: int) -> int:
         return room
     if _secret(source) or (not stat.S_ISLNK(status.st_mode) and not status.st_mode & stat.S_IROTH):
         return room
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _readable_directory(target.parent)
     if stat.S_ISLNK(status.st_mode):
         target.symlink_to(source.readlink())
     elif stat.S_ISDIR(status.st_mode):
-        target.mkdir(mode=0o755, exist_ok=True)
+        _readable_directory(target)
         for name in _names(source):
             room = _copy(source / name, target / name, room)
     elif stat.S_ISREG(status.st_mode) and status.st_size <= min(_FILE_BYTES, room):

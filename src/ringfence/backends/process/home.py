@@ -54,7 +54,8 @@ class Home:
         """
         path = str(self.path)
         self._make_directory(path)
-        os.mkdir(f"{path}/run", 0o711)  # noqa: PTH102 - a start does it
+        os.mkdir(f"{path}/run")  # noqa: PTH102 - a start does it
+        os.chmod(f"{path}/run", 0o711)  # noqa: PTH101, S103 - whatever the caller's umask is
         descriptor = os.open(f"{path}/sandbox", _NEW, 0o644)
         try:
             os.write(descriptor, json.dumps(facts).encode())

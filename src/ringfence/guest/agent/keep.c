@@ -341,6 +341,7 @@ int keep_main(int count, char **args)
 	int signals = listen_to_signals();
 	int at = 1, used = 0;
 
+	umask(022); /* what bubblewrap makes is for other users too */
 	if (count < 1 || lock_directory(args[0]) < 0)
 		return NOT_STARTED;
 	while (at < count && (used = take_step(count - at, args + at)) > 0)
