@@ -211,14 +211,28 @@ static void kill_sandbox(void)
 		write_file(thaws.list[i].path, thaws.list[i].value);
 }
 
-/* Kill what was left to us when PROGRAM died before its child: we are its subreaper. */
-static void kill_children(void)
+/* Kill what was left to us when PROGRAM died before its child: we are its subreaper. True where the kernel lists children. */
+static bool kill_listed(void)
+{
+	char text[STAT_BYTES];
+	int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	ssize_t size = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[size < 0 ? 0 : size] = 0;
+	char *at = text, *end;
+	for (long pid; (pid = strtol(at, &end, 10)) > 1 && *end == ' '; at = end)
+		kill((pid_t)pid, SIGKILL);
+	return size >= 0;
+}
+
+static void kill_found(void)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
 
-	for (int i = 0; i < thaws.count; i++)
-		write_file(thaws.list[i].path, thaws.list[i].value);
 	while (proc && (entry = readdir(proc))) {
 		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
 		if (pid > 1 && parent_of(pid) == getpid())
@@ -226,6 +240,14 @@ static void kill_children(void)
 	}
 	if (proc)
 		closedir(proc);
+}
+
+static void kill_children(void)
+{
+	for (int i = 0; i < thaws.count; i++)
+		write_file(thaws.list[i].path, thaws.list[i].value);
+	if (!kill_listed())
+		kill_found();
 }
 
 static void nap(void)
@@ -278,6 +300,7 @@ static bool reap(int *status)
 		pid_t pid = waitpid(-1, &how, WNOHANG);
 		if (pid == program) {
 			*status = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);
+			killing = true;  /* again and again: a list of children may miss one while another ends */
 			kill_children();
 		} else if (pid == 0) {
 			return false;
