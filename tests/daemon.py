@@ -28,11 +28,13 @@ OTHER = Path(__file__).resolve().parent.parent / ".cache" / "second-engine" / "u
 
 
 class Daemon:
-    """A dockerd whose files are all in one directory. path: where its programs are looked for."""
+    """A dockerd whose files are all in one directory. path: where its programs are looked for.
+    driver: of its storage; newer ones do not choose btrfs by themselves."""
 
-    def __init__(self, directory: Path, path: str = TOOLS) -> None:
+    def __init__(self, directory: Path, path: str = TOOLS, driver: str = "") -> None:
         self.directory = directory
         self.path = path
+        self.options = [f"--storage-driver={driver}"] if driver else []
         self.url = f"unix://{directory}/e.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +60,7 @@ class Daemon:
         with (here / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--net", "dockerd", *args, "--pidfile", str(here / "pid"), "-H", self.url,
-                 "--bridge=none", "--iptables=false"],
+                 "--bridge=none", "--iptables=false", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PATH": self.path},
             )  # fmt: skip
@@ -121,7 +123,7 @@ def private_daemon() -> Iterator[Daemon]:
     data.mkdir()
     with disk.open("wb") as file:
         file.truncate(2**29)
-    started = Daemon(directory)
+    started = Daemon(directory, driver="btrfs")
     try:
         run("mkfs.btrfs", "-q", str(disk))
         run("mount", "-o", "loop", str(disk), str(data))
