@@ -17,6 +17,8 @@ ALLOW = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 REFUSE = struct.pack("<HBBI", 0x06, 0, 0, 0x00050000 | errno.EXDEV)
 LOAD_NUMBER = struct.pack("<HBBI", 0x20, 0, 0, 0)
 MKDIR = {"x86_64": 83, "aarch64": 34}
+PRLIMIT = {"x86_64": 302, "aarch64": 261}
+"""Which the guest itself calls for each command."""
 
 
 def refusing(number: int) -> bytes:
@@ -49,6 +51,13 @@ async def mode(place: Place) -> bytes:
     return ending.stdout.split()[1]
 
 
+async def filters(place: Place) -> int:
+    """How many filters bind a command."""
+    ending = await place.session.run(command("grep", "^Seccomp_filters:", "/proc/self/status"))
+    assert isinstance(ending, Exit)
+    return int(ending.stdout.split()[1])
+
+
 async def test_the_mock_says_that_it_has_none(place: Place) -> None:
     if not place.real:
         with pytest.raises(UnsupportedError):
@@ -69,6 +78,15 @@ async def test_a_filter_binds_commands_and_not_the_guest(real: Place) -> None:
     await real.session.filter(b"")
     assert await works(real)
     assert await mode(real) == unfiltered
+
+
+@pytest.mark.parametrize("call", ["mkdir", "prlimit64"])
+async def test_each_command_has_one_filter_whatever_it_refuses(real: Place, call: str) -> None:
+    number = {"mkdir": MKDIR, "prlimit64": PRLIMIT}[call][platform.machine()]
+    before = await filters(real)
+    for _ in range(2):
+        await real.session.filter(refusing(number))
+        assert [await filters(real) for _ in range(5)] == [before + 1] * 5
 
 
 async def test_a_filter_that_the_kernel_refuses_starts_nothing(real: Place) -> None:

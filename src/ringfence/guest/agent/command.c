@@ -133,7 +133,7 @@ static int become(void *argument)
 		return 0;
 	}
 	command->stage = STAGE_EXEC;
-	if (seccomp_apply && (command->error = -seccomp_apply()))
+	if (!command->filtered && seccomp_apply && (command->error = -seccomp_apply()))
 		return 0;
 	if ((command->error = reset_signals()))
 		return 0;

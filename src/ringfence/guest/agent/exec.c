@@ -221,6 +221,18 @@ static void killed(struct exec *exec, const struct report *report)
 	exec->rounds = report->rounds;
 }
 
+/* Its command ended and left nobody. Where that is not sure it ends itself, and who is left is hunted. */
+static void nobody_left(struct exec *exec)
+{
+	struct supervisor *supervisor = exec->supervisor;
+	if (exec->killing || own_pid_namespace || !(features() & FEATURE_SUBREAPER)) {
+		supervisor_dismiss(supervisor);
+		return;
+	}
+	exec->supervisor = NULL;
+	supervisor_free(supervisor);
+}
+
 void exec_reported(struct exec *exec, const struct report *report)
 {
 	if (report->kinds & REPORT_FAILED) {
@@ -235,6 +247,8 @@ void exec_reported(struct exec *exec, const struct report *report)
 		timer_clear(&exec->stuck);
 	if (report->kinds & REPORT_KILLED)
 		killed(exec, report);
+	if (report->kinds & REPORT_EXITED && report->empty && exec->supervisor)
+		nobody_left(exec);
 	if (!exec_settle(exec) && exec->started)
 		streams_watch(exec);
 }

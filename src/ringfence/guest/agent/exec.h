@@ -36,6 +36,7 @@ struct supervisor {
 	struct child child;
 	struct exec *exec;
 	struct supervisor *next;
+	u32 filter_changes;  /* when it was taken */
 };
 
 struct exec {
@@ -97,6 +98,9 @@ int exec_frame(struct op *op, u8 code, struct reader *r);
 struct supervisor *supervisor_take(void);  /* NULL with errno */
 int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count);
 void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag);
-void pool_refill(void);  /* once there is time */
+void supervisor_free(struct supervisor *supervisor);     /* it has nobody left: for the next exec */
+void supervisor_dismiss(struct supervisor *supervisor);  /* the agent has no more jobs for it */
+void supervisors_renew(void);  /* those that wait are replaced */
+void pool_refill(void);        /* once there is time */
 
 #endif

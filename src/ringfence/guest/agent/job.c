@@ -8,10 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct inbox {
+static struct inbox {
 	struct job job;
 	char strings[INLINE_STRINGS];
-};
+} inbox;
 
 static char *next_string(char **at)
 {
@@ -31,50 +31,65 @@ static char **take_strings(char **at, u32 number)
 	return list;
 }
 
-static void receive(int host, struct inbox *inbox, struct received *received)
+/* One message, with the descriptors of a job; its kind, 0 at the end. */
+static u32 receive(int host, struct command *command)
 {
 	union {
 		struct cmsghdr header;
 		char room[CMSG_SPACE(JOB_FDS * sizeof(int))];
 	} control;
-	struct iovec part = {inbox, sizeof *inbox};
+	struct iovec part = {&inbox, sizeof inbox};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
 	ssize_t got;
 	do
 		got = recvmsg(host, &message, MSG_CMSG_CLOEXEC);
 	while (got < 0 && errno == EINTR);
-	struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	if (!header || got < (ssize_t)sizeof inbox->job)
-		_exit(0);
-	received->count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	memcpy(received->fds, CMSG_DATA(header), received->count * sizeof(int));
+	if (got <= 0)
+		return 0;
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	if (inbox.job.kind == TELL_JOB && (!header || got < (ssize_t)sizeof inbox.job))
+		return 0;
+	if (inbox.job.kind == TELL_JOB) {
+		command->count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(command->received, CMSG_DATA(header), (size_t)command->count * sizeof(int));
+	}
+	return inbox.job.kind;
 }
 
-static char *strings_of(struct inbox *inbox, const struct received *received)
+static char *strings_of(struct command *command)
 {
-	if (inbox->job.strings <= INLINE_STRINGS)
-		return inbox->strings;
-	char *mapped = mmap(NULL, inbox->job.strings, PROT_READ, MAP_PRIVATE, received->fds[received->count - 1], 0);
-	if (mapped == MAP_FAILED)
+	if (inbox.job.strings <= INLINE_STRINGS)
+		return inbox.strings;
+	command->mapped = mmap(NULL, inbox.job.strings, PROT_READ, MAP_PRIVATE, command->received[command->count - 1], 0);
+	if (command->mapped == MAP_FAILED)
 		_exit(1);
-	return mapped;
+	return command->mapped;
 }
 
-void job_receive(int host, struct received *received, struct command *command)
+enum next job_receive(int host, struct command *command)
 {
-	static struct inbox inbox;
-	receive(host, &inbox, received);
-	char *strings = strings_of(&inbox, received);
+	u32 kind;
 	*command = (struct command){.job = &inbox.job};
+	do
+		kind = receive(host, command);
+	while (kind && kind != TELL_JOB && kind != TELL_KILL);
+	if (kind != TELL_JOB)
+		return kind ? JOB_KILL : JOB_NONE;
+	char *strings = strings_of(command);
 	command->cwd = next_string(&strings);
 	command->args = take_strings(&strings, inbox.job.args_count);
 	command->env = take_strings(&strings, inbox.job.env_count);
 	for (int i = 0; i < 3; i++)
-		command->fds[i] = received->fds[inbox.job.flags & FLAG_PTY ? 0 : i];
+		command->fds[i] = command->received[inbox.job.flags & FLAG_PTY ? 0 : i];
+	return JOB_TAKEN;
 }
 
-void job_close(const struct received *received)
+void job_free(const struct command *command)
 {
-	for (size_t i = 0; i < received->count; i++)
-		close(received->fds[i]);
+	for (int i = 0; i < command->count; i++)
+		close(command->received[i]);
+	free(command->args);
+	free(command->env);
+	if (command->mapped)
+		munmap(command->mapped, command->job->strings);
 }

@@ -61,6 +61,9 @@ static void take_tell(int host, int inside, struct told *told, pid_t first)
 static _Noreturn void stay_outside(int host, int inside, struct told *told, pid_t first)
 {
 	int status;
+	char begun;
+	while (recv(inside, &begun, 1, 0) < 0 && errno == EINTR)
+		;
 	for (;;) {
 		bool news = wait_for_news(host, -1);
 		if (waitpid(first, &status, WNOHANG) == first)
@@ -79,7 +82,17 @@ static void go_inside(void)
 		_exit(1);
 }
 
-struct told *nest(int host, const struct received *received, int *tells)
+/* The agent hears of it when there is a job that it fails for. */
+static _Noreturn void fail(int host, int error)
+{
+	struct told told = {.report = {.error = error, .stage = STAGE_LIMITS}};
+	struct command command;
+	if (job_receive(host, &command) == JOB_TAKEN)
+		report_send(host, &told, REPORT_FAILED);
+	_exit(0);
+}
+
+struct told *nest(int host, int *tells)
 {
 	int pair[2];
 	struct told *told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -92,13 +105,8 @@ struct told *nest(int host, const struct received *received, int *tells)
 		go_inside();
 		return told;
 	}
-	if (first < 0) {
-		told->report.error = errno;
-		told->report.stage = STAGE_LIMITS;
-		report_send(host, told, REPORT_FAILED);
-		_exit(0);
-	}
+	if (first < 0)
+		fail(host, errno);
 	close(pair[1]);
-	job_close(received);
 	stay_outside(host, pair[0], told, first);
 }

@@ -1,4 +1,4 @@
-/* Supervisors: a few are forked ahead, each serves one exec. */
+/* Supervisors: a few wait for a job, forked ahead or free again. Each serves one exec at a time. */
 #include "exec.h"
 
 #include <fcntl.h>
@@ -9,41 +9,71 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { AHEAD = 2 };
+enum { AHEAD = 2, KEPT = 4 };  /* forked ahead; kept of those that are free again */
 
-static struct supervisor *idle;
+static struct supervisor *idle;  /* the one that waited longest first: it is ready */
 static int idle_count;
 
 static void supervisor_ended(struct child *child, int status);
 
-static void take_report(struct supervisor *supervisor)
+/* One report; false when there was none. */
+static bool take_report(struct supervisor *supervisor)
 {
 	struct report report;
-	for (;;) {
-		ssize_t got = recv(supervisor->watch.fd, &report, sizeof report, MSG_DONTWAIT);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got != sizeof report) {
-			if (got == 0 || errno != EAGAIN)
-				watch_remove(&supervisor->watch);
-			return;
-		}
-		if (report.kinds & REPORT_NEEDS_SIGNAL) {
-			struct exec *exec = supervisor->exec;
-			bool ok = exec && signal_uid(exec->uid, report.number);
-			if (ok && report.number == 9)
-				exec_collateral(exec->uid, exec);
-			supervisor_tell(supervisor, TELL_SIGNALLED, 0, ok);
-		}
-		if (supervisor->exec)
-			exec_reported(supervisor->exec, &report);
+	ssize_t got = recv(supervisor->watch.fd, &report, sizeof report, MSG_DONTWAIT);
+	if (got != sizeof report) {
+		if (got == 0 || (errno != EAGAIN && errno != EINTR))
+			watch_remove(&supervisor->watch);
+		return false;
 	}
+	if (report.kinds & REPORT_NEEDS_SIGNAL) {
+		struct exec *exec = supervisor->exec;
+		bool ok = exec && signal_uid(exec->uid, report.number);
+		if (ok && report.number == 9)
+			exec_collateral(exec->uid, exec);
+		supervisor_tell(supervisor, TELL_SIGNALLED, 0, ok);
+	}
+	if (supervisor->exec)
+		exec_reported(supervisor->exec, &report);
+	return true;
 }
 
 static void supervisor_ready(struct watch *watch, u32 events)
 {
 	(void)events;
 	take_report(container_of(watch, struct supervisor, watch));
+}
+
+static void add_idle(struct supervisor *supervisor)
+{
+	struct supervisor **at = &idle;
+	while (*at)
+		at = &(*at)->next;
+	*at = supervisor;
+	supervisor->next = NULL;
+	idle_count++;
+}
+
+/* It ends when it waits for a job, or with the family that it has. */
+void supervisor_dismiss(struct supervisor *supervisor) { shutdown(supervisor->watch.fd, SHUT_WR); }
+
+void supervisor_free(struct supervisor *supervisor)
+{
+	supervisor->exec = NULL;
+	if (idle_count < KEPT && supervisor->filter_changes == filter_changes)
+		add_idle(supervisor);
+	else
+		supervisor_dismiss(supervisor);
+}
+
+void supervisors_renew(void)
+{
+	while (idle) {
+		supervisor_dismiss(idle);
+		idle = idle->next;
+	}
+	idle_count = 0;
+	pool_refill();
 }
 
 static struct supervisor *supervisor_fork(void)
@@ -77,10 +107,8 @@ static void refill(void)
 	struct supervisor *supervisor = supervisor_fork();
 	if (!supervisor)
 		return;
-	supervisor->next = idle;
-	idle = supervisor;
-	if (++idle_count < AHEAD)
-		when_idle(refill);
+	add_idle(supervisor);
+	pool_refill();
 }
 
 static void forget_idle(const struct supervisor *supervisor)
@@ -96,7 +124,8 @@ static void forget_idle(const struct supervisor *supervisor)
 static void supervisor_ended(struct child *child, int status)
 {
 	struct supervisor *supervisor = container_of(child, struct supervisor, child);
-	take_report(supervisor);
+	while (take_report(supervisor))
+		;
 	forget_idle(supervisor);
 	watch_remove(&supervisor->watch);
 	close(supervisor->watch.fd);
@@ -111,9 +140,11 @@ struct supervisor *supervisor_take(void)
 	if (idle_count <= 1)
 		when_idle(refill);
 	if (!supervisor)
-		return supervisor_fork();
-	idle = supervisor->next;
-	idle_count--;
+		supervisor = supervisor_fork();
+	else
+		forget_idle(supervisor);
+	if (supervisor)
+		supervisor->filter_changes = filter_changes;
 	return supervisor;
 }
 
@@ -164,4 +195,8 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 	send(supervisor->watch.fd, &tell, sizeof tell, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-void pool_refill(void) { when_idle(refill); }
+void pool_refill(void)
+{
+	if (idle_count < AHEAD)
+		when_idle(refill);
+}

@@ -1,4 +1,6 @@
-/* The life of a supervisor: take a job, start it, wait, report, kill its family, end when it has no children. */
+/* The life of a supervisor: wait for a job, start it, wait for its end, report, kill its family. It ends with a family that
+ * was left or killed; where all ended with the command it waits for the next job.
+ */
 #include "agent.h"
 #include "core.h"
 #include "supervisor.h"
@@ -129,6 +131,14 @@ static void kill_family(void)
 	report->proof = subreaper ? PROOF_ECHILD : PROOF_USER_KILLED;
 }
 
+static _Noreturn void killed(void)
+{
+	report_send(host, told, REPORT_HEARD);
+	kill_family();
+	report_send(host, told, REPORT_KILLED);
+	_exit(0);
+}
+
 static void take_tell(void)
 {
 	struct tell tell;
@@ -139,24 +149,25 @@ static void take_tell(void)
 		kill_family();
 		_exit(0);
 	}
-	if (tell.kind == TELL_KILL) {
-		report_send(host, told, REPORT_HEARD);
-		kill_family();
-		report_send(host, told, REPORT_KILLED);
-		_exit(0);
-	}
+	if (tell.kind == TELL_KILL)
+		killed();
 	if (tell.kind == TELL_SIGNAL && !told->report.ended)
 		kill(tell.group ? -main_pid : main_pid, (int)tell.number);
 }
 
-static _Noreturn void watch_over(void)
+/* Until nobody is left. It returns when that was reported with the end of the command: the agent knows that it can have
+ * the next job then. */
+static void watch_over(void)
 {
 	bool first = true;
 	for (;;) {
 		bool news = wait_for_news(tells, first ? COALESCE_NS : -1);
 		drain();
-		if (!told->start || (told->report.ended && !told->exit))
+		bool due = !told->start || (told->report.ended && !told->exit);
+		if (due)
 			report_send(host, told, 0);
+		if (told->report.empty && due)
+			return;
 		if (told->report.empty)
 			_exit(0);
 		first = false;
@@ -167,21 +178,22 @@ static _Noreturn void watch_over(void)
 
 static void nothing(int number) { (void)number; }
 
-_Noreturn void supervise(int fd)
+static void start_next(void)
 {
-	struct sigaction action = {.sa_handler = nothing};
-	struct received received;
+	static bool filtered;
 	struct command command;
-	host = tells = fd;
-	close_all_but(fd);
-	sigaction(SIGCHLD, &action, NULL);
-	subreaper = have_subreaper();
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	job_receive(host, &received, &command);
+	if (!filtered)
+		filtered = seccomp_ahead && seccomp_ahead();
+	enum next next = job_receive(host, &command);
+	if (next == JOB_NONE)
+		_exit(0);
+	if (next == JOB_KILL)
+		killed();
 	if (own_pid_namespace)
-		told = nest(host, &received, &tells);
+		send(tells, "", 1, MSG_NOSIGNAL);
+	*told = (struct told){0};
+	command.filtered = filtered;
 	main_pid = command_start(&command);
-	job_close(&received);
 	if (main_pid < 0) {
 		told->report.error = -main_pid;
 		told->report.stage = command.stage;
@@ -189,5 +201,22 @@ _Noreturn void supervise(int fd)
 		_exit(0);
 	}
 	told->report.pid = (u32)main_pid;
-	watch_over();
+	job_free(&command);
+}
+
+_Noreturn void supervise(int fd)
+{
+	struct sigaction action = {.sa_handler = nothing};
+	host = tells = fd;
+	close_all_but(fd);
+	sigaction(SIGCHLD, &action, NULL);
+	subreaper = have_subreaper();
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (own_pid_namespace)
+		told = nest(host, &tells);
+	do {
+		start_next();
+		watch_over();
+	} while (!own_pid_namespace);
+	_exit(0);
 }

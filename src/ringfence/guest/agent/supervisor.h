@@ -1,5 +1,6 @@
 /* Between the agent and the supervisors: one process per exec, a child subreaper under the reserved uid, which starts the
- * command, waits for it and kills its family. Messages travel over a SOCK_SEQPACKET pair.
+ * command, waits for it and kills its family. Messages travel over a SOCK_SEQPACKET pair. A supervisor whose command left
+ * nobody behind serves the next exec.
  */
 #ifndef RINGFENCE_SUPERVISOR_H
 #define RINGFENCE_SUPERVISOR_H
@@ -64,26 +65,32 @@ void report_send(int fd, struct told *what, u32 kinds);  /* with STARTED and EXI
 /* Until `fd` is readable (true), a child ended or `ns` passed; negative: no limit. */
 bool wait_for_news(int fd, long ns);
 
-/* command.c: start the job's command; its pid, or -errno with *stage. fds: its 0, 1 and 2. */
+/* command.c: start the job's command; its pid, or -errno with *stage. fds: its 0, 1 and 2. filtered: it inherits the
+ * filter. */
 struct command {
 	const struct job *job;
-	char *cwd, **args, **env;
-	int fds[3];
+	char *cwd, **args, **env, *mapped;
+	int fds[3], received[JOB_FDS], count;
+	bool filtered;
 	int error, stage;
 };
 pid_t command_start(struct command *command);
 
-/* job.c */
-struct received {
-	int fds[JOB_FDS];
-	size_t count;
-};
-void job_receive(int host, struct received *received, struct command *command);  /* exits when there is none */
-void job_close(const struct received *received);
+/* job.c: wait for the next job; but for a kill, what was told to an earlier exec is dropped. */
+enum next { JOB_TAKEN, JOB_KILL, JOB_NONE };  /* a job; kill what is there; the agent has no more */
+enum next job_receive(int host, struct command *command);
+void job_free(const struct command *command);
 
-/* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside. */
+/* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside, which
+ * listens from the first byte on that is sent there. */
 extern bool own_pid_namespace;
-struct told *nest(int host, const struct received *received, int *tells);
+struct told *nest(int host, int *tells);
+
+/* filter.c: install the filter that is present, where all that a supervisor and a command before its execve do is allowed
+ * under it: commands inherit it then. */
+bool seccomp_ahead(void) __attribute__((weak));
+/* How often the filter was changed: what was made under another one is not used again. */
+extern u32 filter_changes;
 
 /* family.c: all descendants of the calling process. */
 enum { WALK_FAILED = -1 };

@@ -1,0 +1,50 @@
+"""A supervisor serves one exec after the other, and what was told to one is not told to the next."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import Ask
+
+from .raw import Guest
+
+KEPT = 4
+"""Supervisors that wait for a job, at most."""
+
+
+def test_a_supervisor_serves_again_when_its_command_left_nobody(guest: Guest) -> None:
+    parents = {guest.raw.run("sh", "-c", "echo $PPID").stdout for _ in range(3 * KEPT)}
+    assert len(parents) <= KEPT
+
+
+def test_a_supervisor_with_a_family_left_does_not(guest: Guest) -> None:
+    script = "sleep 1000 <&- >&- 2>&- & echo $PPID"
+    parents = [guest.raw.run("sh", "-c", script) for _ in range(KEPT + 2)]
+    assert {ending.proof for ending in parents} == {3}
+    assert len({ending.stdout for ending in parents}) == KEPT + 2
+
+
+@pytest.mark.parametrize(
+    ("op", "payload"), [(Ask.SIGNAL, struct.pack("<IB", 9, 0)), (Ask.KILL, b"")]
+)
+def test_what_comes_too_late_for_one_command_spares_the_next(
+    guest: Guest, op: int, payload: bytes
+) -> None:
+    for _ in range(3 * KEPT):
+        operation_id = guest.raw.start("true")
+        guest.raw.send(op, operation_id, payload)
+        assert guest.raw.ending(operation_id).status in (0, 9)
+        assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
+
+
+def test_a_job_leaves_nothing_in_its_supervisor(guest: Guest) -> None:
+    long = "x" * 100_000
+    script = "echo $PPID ${#1}; exec sleep 1000"
+    first = guest.raw.start("sh", "-c", script, "sh", long)
+    guest.raw.started(first)
+    inside = int(guest.raw.output(first, b" 100000\n").split()[0])
+    supervisor = guest.host_pid(inside)
+    descriptors = list(Path(f"/proc/{supervisor}/fd").iterdir())
+    assert len(descriptors) == 4, "the standard ones and the agent's"
+    assert "memfd:job" not in Path(f"/proc/{supervisor}/maps").read_text()
