@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ringfence.errors import InvalidSpecError
 from ringfence.guest.protocol import (
@@ -12,7 +13,6 @@ from ringfence.guest.protocol import (
     UNKNOWN,
     Cred,
     ExecFlag,
-    Payload,
     cred,
     malformed,
     string,
@@ -39,15 +39,16 @@ _REASONS = {
 class ExecRequest:
     """One command, completely resolved.
 
-    args: never a shell's line. env: all of the environment. cwd: absolute path inside. uid, gid,
-    groups: ids inside. timeout: seconds, None for none. grace: seconds between SIGTERM and the
-    family kill. stdout_cap, stderr_cap: bytes kept, None for all. flags: of `protocol.ExecFlag`.
-    rlimits: (resource number, soft, hard). stdin: all of it, or an async iterable of it (only
-    for `run`); `spawn` writes when STDIN_OPEN is among the flags.
+    args: never a shell's line. env: all of the environment, or what `pack_env` made of it.
+    cwd: absolute path inside. uid, gid, groups: ids inside. timeout: seconds, None for none.
+    grace: seconds between SIGTERM and the family kill. stdout_cap, stderr_cap: bytes kept, None
+    for all. flags: of `protocol.ExecFlag`. rlimits: (resource number, soft, hard).
+    stdin: all of it, or an async iterable of it (only for `run`); `spawn` writes when
+    STDIN_OPEN is among the flags.
     """
 
     args: Sequence[str | bytes]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] | bytes = field(default_factory=dict, repr=False)
     cwd: str | bytes = "/"
     uid: int = 0
     gid: int = 0
@@ -66,28 +67,42 @@ class ExecRequest:
         """The payload of EXEC. InvalidSpecError names the field that cannot be sent."""
         if not self.args:
             raise InvalidSpecError("args: empty; give at least the program", op="exec")
-        env = [text(f"{name}={value}", "env") for name, value in self.env.items()]
-        parts = [
-            flags.to_bytes(4, "little"),
-            cred(Cred(self.uid, self.gid, self.groups)),
-            _LIMITS.pack(
-                _milliseconds(self.timeout, "timeout", 2**63) if self.timeout else 0,
-                _milliseconds(self.grace, "grace", _U32_MAX),
-                NO_CAP if self.stdout_cap is None else self.stdout_cap,
-                NO_CAP if self.stderr_cap is None else self.stderr_cap,
-                self.rows,
-                self.columns,
-                len(self.rlimits),
-            ),
-        ]
-        parts += [_RLIMIT.pack(*limit) for limit in self.rlimits]
-        parts += [
-            string(text(self.cwd, "cwd")),
-            strings(texts(self.args, "args")),
-            strings(env),
-            string(stdin),
-        ]
-        return b"".join(parts)
+        env = self.env if isinstance(self.env, bytes) else pack_env(self.env)
+        who = Cred(self.uid, self.gid, self.groups)
+        caps = (self.stdout_cap, self.stderr_cap)
+        size = (self.rows, self.columns)
+        begin = _begin(flags, who, self.timeout, self.grace, caps, size, self.rlimits, self.cwd)
+        return b"".join((begin, strings(texts(self.args, "args")), env, string(stdin)))
+
+
+def pack_env(env: Mapping[str, str]) -> bytes:
+    """An environment as EXEC carries it. InvalidSpecError for a NUL."""
+    return strings([text(f"{name}={value}", "env") for name, value in env.items()])
+
+
+@lru_cache(maxsize=256)
+def _begin(  # noqa: PLR0917 - a request has so many parts
+    flags: int,
+    who: Cred,
+    timeout: float | None,
+    grace: float,
+    caps: tuple[int | None, int | None],
+    size: tuple[int, int],
+    rlimits: tuple[tuple[int, int, int], ...],
+    cwd: str | bytes,
+) -> bytes:
+    """What stands before args in EXEC: seldom another than before."""
+    limits = _LIMITS.pack(
+        _milliseconds(timeout, "timeout", 2**63) if timeout else 0,
+        _milliseconds(grace, "grace", _U32_MAX),
+        *(NO_CAP if cap is None else cap for cap in caps),
+        *size,
+        len(rlimits),
+    )
+    parts = [flags.to_bytes(4, "little"), cred(who), limits]
+    parts += [_RLIMIT.pack(*limit) for limit in rlimits]
+    parts.append(string(text(cwd, "cwd")))
+    return b"".join(parts)
 
 
 def _milliseconds(seconds: float, field: str, most: int) -> int:
@@ -170,9 +185,9 @@ class Exit:
 
 def unpack_exit(payload: memoryview, stdout: bytes, stderr: bytes) -> Exit:
     """The Exit that an EXIT frame describes. GuestError when it makes no sense."""
-    fields = Payload(payload)
-    status, code, proof, killed, rounds, oom_kills, *numbers = fields.take(EXIT)
-    fields.end()
+    if len(payload) != EXIT.size:
+        raise malformed("an EXIT of another size")
+    status, code, proof, killed, rounds, oom_kills, *numbers = EXIT.unpack(payload)
     if code:
         reason = _REASONS.get(code)
         if reason is None:

@@ -70,13 +70,23 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What the sandbox itself says of every command."""
+class Rlimits:
+    """Resource limits as the guest takes them. cpu: seconds of the processor, None for any."""
 
-    env: dict[str, str]
+    table: tuple[tuple[int, int, int], ...]
+    cpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the sandbox itself says of every command. env: as `pack_env` makes it. rlimits: those of
+    `limits.ulimits`."""
+
+    env: bytes
     cwd: str
     user: User
     limits: Limits
+    rlimits: Rlimits
     groups: tuple[int, ...] = field(default=())
 
 
@@ -86,31 +96,32 @@ def prepare(
     """The guest's request for `command`. InvalidSpecError names the field that is wrong."""
     args = _args(command)
     kept = _output(command.output, setting.limits)
-    ulimits = _ulimits(setting.limits.ulimits)
+    limits = setting.rlimits
     if command.ulimits is not None:
-        ulimits.update(_ulimits(command.ulimits))
+        limits = rlimits(setting.limits.ulimits, command.ulimits)
     user = setting.user
+    groups = user.groups
+    if setting.groups:
+        groups = tuple(dict.fromkeys((*groups, *setting.groups)))
     request = ExecRequest(
         args=args,
         env=setting.env,
         cwd=_cwd(command.cwd, setting.cwd),
         uid=user.uid,
         gid=user.gid,
-        groups=tuple(dict.fromkeys((*user.groups, *setting.groups))),
+        groups=groups,
         timeout=_timeout(command.timeout, setting.limits),
         grace=_grace(command.grace),
         stdout_cap=kept,
         stderr_cap=kept,
         flags=flags | _flags(command),
-        rlimits=tuple((number, *pair) for number, pair in sorted(ulimits.items())),
+        rlimits=limits.table,
         rows=rows,
         columns=columns,
         stdin=as_input(command.stdin),
     )
-    shown = tuple(_shown(arg) for arg in args)
-    cpu = ulimits.get(resource.RLIMIT_CPU)
-    name = user.name or str(user.uid)
-    return Prepared(request, shown, name, kept, None if cpu is None else float(cpu[0]))
+    shown = tuple([_shown(arg) for arg in args])
+    return Prepared(request, shown, user.name or str(user.uid), kept, limits.cpu)
 
 
 def _args(command: Command) -> Sequence[str | bytes]:
@@ -180,13 +191,17 @@ def _flags(command: Command) -> int:
     return flags
 
 
-def _ulimits(ulimits: Ulimits) -> dict[int, tuple[int, int]]:
-    found = {}
-    for name, number in _RESOURCES.items():
-        limit = getattr(ulimits, name)
-        if limit is not None:
-            found[number] = (limit.soft, limit.hard)
-    return found
+def rlimits(*layers: Ulimits) -> Rlimits:
+    """The limits of all layers, where a later one goes before an earlier one."""
+    found: dict[int, tuple[int, int]] = {}
+    for ulimits in layers:
+        for name, number in _RESOURCES.items():
+            limit = getattr(ulimits, name)
+            if limit is not None:
+                found[number] = (limit.soft, limit.hard)
+    cpu = found.get(resource.RLIMIT_CPU)
+    table = tuple((number, *pair) for number, pair in sorted(found.items()))
+    return Rlimits(table, None if cpu is None else float(cpu[0]))
 
 
 def _shown(arg: str | bytes) -> str:

@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from ringfence.backends.base import Features, Instance
 from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, UnsupportedError
@@ -58,24 +58,12 @@ class Context:
         """Where its events go."""
         return self.life.bus
 
-    @contextmanager
-    def operation(self, op: str, *, uses: bool = True) -> Iterator[None]:
+    def operation(self, op: str, *, uses: bool = True) -> "Doing":
         """Around each operation: is it possible now, and whose error is it. uses: whether the
         sandbox is not idle meanwhile."""
-        self.life.check(op)
-        self.life.running += uses
-        try:
-            yield
-        except SandboxError as error:
-            self.life.blame(error)
-            self._say_limit(op, error)
-            raise
-        finally:
-            self.life.running -= uses
-            if uses:
-                self.life.touch()
+        return Doing(self, op, uses=uses)
 
-    def _say_limit(self, op: str, error: SandboxError) -> None:
+    def say_limit(self, op: str, error: SandboxError) -> None:
         """An operation that a full disk or the limit of processes kept from being done."""
         limit = _LIMITS.get((op.partition(".")[0], error.context.get("errno") or 0))
         if limit is not None:
@@ -112,6 +100,36 @@ class Context:
         """Likewise, as the guest takes it for files."""
         user = await self.user(name)
         return Cred(user.uid, user.gid, user.groups)
+
+
+class Doing:
+    """One operation, from its begin to its end."""
+
+    __slots__ = ("_context", "_op", "_uses")
+
+    def __init__(self, context: Context, op: str, *, uses: bool) -> None:
+        self._context = context
+        self._op = op
+        self._uses = uses
+
+    def __enter__(self) -> None:
+        life = self._context.life
+        life.check(self._op)
+        life.running += self._uses
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        life = self._context.life
+        if isinstance(error, SandboxError):
+            life.blame(error)
+            self._context.say_limit(self._op, error)
+        if self._uses:
+            life.running -= 1
+            life.touch()
 
 
 def _is(user: User, text: str) -> bool:

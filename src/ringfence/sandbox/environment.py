@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 
 from ringfence.errors import InvalidSpecError
+from ringfence.guest.request import pack_env
 from ringfence.spec.sandbox import check_env
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,15 +21,18 @@ class Environment(MutableMapping[str, str]):
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = {**BASE, **variables}
+        self._packed: dict[str, bytes] = {}
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
 
     def __setitem__(self, name: str, value: str) -> None:
         self._variables = dict(checked({**self._variables, name: value}))
+        self._packed = {}
 
     def __delitem__(self, name: str) -> None:
         del self._variables[name]
+        self._packed = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._variables)
@@ -38,6 +42,15 @@ class Environment(MutableMapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Environment({', '.join(sorted(self._variables))})"
+
+    def packed(self, home: str, changes: Mapping[str, str | None] | None) -> bytes:
+        """All variables of one command, as its request takes them; see `of`."""
+        if changes:
+            return pack_env(self.of(home, changes))
+        packed = self._packed.get(home)
+        if packed is None:
+            packed = self._packed[home] = pack_env(self.of(home, None))
+        return packed
 
     def of(self, home: str, changes: Mapping[str, str | None] | None) -> dict[str, str]:
         """All variables of one command. changes: name to value, or to None for "not set"."""

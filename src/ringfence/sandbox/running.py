@@ -10,7 +10,7 @@ from ringfence.events import ExecEnded, ExecStarted
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
-from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare
+from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare, rlimits
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
 from ringfence.sandbox.hits import Hits
@@ -49,6 +49,8 @@ class Running:
         self._context = context
         self._hits = Hits(context)
         self._held: dict[int, tuple[Exec, Callable[[], None]]] = {}
+        self._rlimits = rlimits(context.spec.limits.ulimits)
+        self._rlimits_of = context.spec.limits
 
     async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
         """Run a command to its end; see `Sandbox.exec`."""
@@ -61,7 +63,8 @@ class Running:
                 ending = await self._follow(prepared, command, sinks)
             outcome = self._outcome(prepared, ending)
             self._say_ended(outcome)
-            await self._hits.look(outcome)
+            if not outcome.ok:
+                await self._hits.look(outcome)
             return outcome
 
     async def _follow(
@@ -142,8 +145,12 @@ class Running:
     async def _setting(self, command: Command) -> Setting:
         context = self._context
         user = await context.user(command.user)
-        env = context.env.of(user.home, command.env)
-        return Setting(env, context.cwd, user, context.spec.limits, context.spec.security.groups)
+        env = context.env.packed(user.home, command.env)
+        spec = context.spec
+        if spec.limits is not self._rlimits_of:
+            self._rlimits, self._rlimits_of = rlimits(spec.limits.ulimits), spec.limits
+        groups = spec.security.groups
+        return Setting(env, context.cwd, user, spec.limits, self._rlimits, groups)
 
     # Held ones.
 

@@ -15,10 +15,10 @@ from ringfence.backends.base import Features, Instance
 from ringfence.backends.sized import is_watched
 from ringfence.errors import PolicyDeniedError, SandboxLostError
 from ringfence.guest.control import User
-from ringfence.guest.request import Exit
+from ringfence.guest.request import Exit, pack_env
 from ringfence.guest.session import Session
 from ringfence.policy import seccomp
-from ringfence.sandbox.commands import Command, Setting, prepare
+from ringfence.sandbox.commands import Command, Setting, prepare, rlimits
 from ringfence.sandbox.receipt.evidence import Findings
 from ringfence.sandbox.receipt.identity import identity_rows
 from ringfence.sandbox.receipt.places import place_rows, sysctl_path
@@ -106,7 +106,8 @@ async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
     args = show_args(
         list(dict.fromkeys((*paths, *tmpfs))), [sysctl_path(name) for name in security.sysctls]
     )
-    setting = Setting({}, "/", user, spec.limits, security.groups)
+    limits = rlimits(spec.limits.ulimits)
+    setting = Setting(pack_env({}), "/", user, spec.limits, limits, security.groups)
     prepared = prepare(Command(args=args, timeout=_SECONDS, output=2**20), setting)
     ended = await session.run(prepared.request)
     if not isinstance(ended, Exit):
