@@ -16,6 +16,7 @@ from ringfence.errors import InvalidSpecError
 
 _LARGE = 64 * 1024 * 1024
 _LINE = re.compile(r"(\\?)([a-z0-9+._-]+:)?([a-zA-Z0-9=_-]+) [ *](.+)")
+_TAGGED = re.compile(r"(\\?)([A-Z0-9]+) \((.+)\) = ([a-fA-F0-9]+)")
 _BY_LENGTH = {64: "sha256", 96: "sha384", 128: "sha512"}
 
 
@@ -77,8 +78,9 @@ def _check(names: list[str], algorithm: str, json: bool, quiet: bool) -> int:
 
 
 def _check_list(listing: str, algorithm: str, silent: bool) -> Iterator[Checked]:
-    text = sys.stdin.read() if listing == "-" else Path(listing).read_text(errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), 1):
+    data = sys.stdin.buffer.read() if listing == "-" else Path(listing).read_bytes()
+    for number, whole in enumerate(os.fsdecode(data).split("\n"), 1):
+        line = whole.removesuffix("\r")
         if not line.strip():
             continue
         name, wanted = _parse(line, algorithm, f"{listing}:{number}")
@@ -96,11 +98,17 @@ def _parse(line: str, algorithm: str, place: str) -> tuple[str, str]:
     """File name and digest of a line. InvalidSpecError."""
     from ringfence.digest import Digest, DigestError
 
-    match = _LINE.fullmatch(line)
+    tagged = _TAGGED.fullmatch(line)
+    match = tagged or _LINE.fullmatch(line)
     if match is None:
-        raise InvalidSpecError(f"{place}: it is not DIGEST, two spaces, FILE", op="digest")
+        raise InvalidSpecError(
+            f"{place}: it is neither DIGEST, two spaces, FILE nor ALGORITHM (FILE) = DIGEST",
+            op="digest",
+        )
     escaped, prefix, encoded, name = match.groups()
-    if not prefix:
+    if tagged is not None:
+        prefix, name, encoded = f"{prefix.lower()}:", encoded, name.lower()
+    elif not prefix:
         guessed = algorithm if algorithm != "sha256" else _BY_LENGTH.get(len(encoded), algorithm)
         prefix, encoded = f"{guessed}:", encoded.lower()
     _register(prefix[:-1])

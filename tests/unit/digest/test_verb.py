@@ -51,11 +51,34 @@ def test_lists_of_the_usual_tools_are_checked(
         (here / "list").write_text(listing)
         assert run(["digest", "--check", "list"]) == 0
         assert capsys.readouterr().out == "a: OK\n"
+        listing = subprocess.run([tool, "--tag", "a"], capture_output=True, text=True, check=True)
+        (here / "list").write_text(listing.stdout)
+        assert run(["digest", "--check", "list"]) == 0
+        assert capsys.readouterr().out == "a: OK\n"
+    (here / "list").write_text(f"MD5 (a) = {'0' * 32}\n")
+    assert run(["digest", "-c", "list"]) == 2
+    assert "md5" in capsys.readouterr().err
     (here / "list").write_text("nonsense\n")
     assert run(["digest", "-c", "list"]) != 0
     assert "list:1" in capsys.readouterr().err
     (here / "list").write_text("")
     assert run(["digest", "-c", "list"]) == 1
+
+
+def test_only_newlines_end_the_lines_of_a_list(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "form\x0cfeed \u2028 \x85 \x1c (a) = b"
+    (here / odd).write_bytes(b"content")
+    listing = subprocess.run(["sha256sum", odd], capture_output=True, check=True).stdout
+    tagged = subprocess.run(["sha256sum", "--tag", odd], capture_output=True, check=True).stdout
+    assert run(["digest", odd]) == 0
+    for made in (listing, tagged, os.fsencode(capsys.readouterr().out)):
+        (here / "list").write_bytes(made)
+        assert run(["digest", "-c", "list"]) == 0
+        assert capsys.readouterr().out.endswith(": OK\n")
+    (here / "list").write_bytes(f"{SUM}  a\r\n".encode())
+    assert run(["digest", "-c", "list"]) == 0
 
 
 def test_algorithms_standard_input_and_errors(
