@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,12 @@ import ringfence
 from ringfence.backends.docker.supply import Supply
 from ringfence.cli.app import run
 from ringfence.digest.store import Store
-from ringfence.errors import InvalidSpecError, NotFoundError, UnsupportedError
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnsupportedError,
+)
 from ringfence.images import Reference
 from ringfence.sandbox.snapshots import delete_snapshot, snapshots, start_of
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
@@ -197,6 +203,20 @@ async def test_what_cannot_be_kept_is_refused(
         with pytest.raises(UnsupportedError, match="root file system"):
             await sandbox.snapshot()
     assert Store(state_directory / "store").tags() == {}
+
+
+async def test_files_with_holes_do_not_fill_the_disk(
+    state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.statvfs_result((4096, 4096, 1000, 1000, 1000, 9, 9, 9, 0, 255))
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        await shell(sandbox, "dd if=/dev/null of=/hole bs=1 seek=3000000")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.statvfs", lambda _: full)
+            with pytest.raises(ResourceExhaustedError, match="room"):
+                await sandbox.snapshot()
+        assert await shell(sandbox, "echo goes on") == "goes on\n"
+    assert list(Store(state_directory / "store").walk()) == []
 
 
 @pytest.mark.gvisor

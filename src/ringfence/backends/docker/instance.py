@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
@@ -207,7 +208,8 @@ class DockerInstance:
 
     async def commit(self, store: Store, annotations: Mapping[str, str]) -> Descriptor:
         """Its root file system as an image in a store; see `rootfs.commit`. UnsupportedError under
-        gVisor, which may keep changes to itself. SandboxLostError when it is gone."""
+        gVisor, which may keep changes to itself. ResourceExhaustedError when there is no room for
+        what its files claim to hold, here or on the daemon. SandboxLostError when it is gone."""
         if is_gvisor(self.record.spec.security.runtime or self._machine.default_runtime):
             raise UnsupportedError(
                 "snapshot: gVisor keeps changes to the root file system to itself: use runc",
@@ -217,6 +219,8 @@ class DockerInstance:
         seen = await self._inspect()
         if seen is None:
             raise self._lost("snapshot")
+        places = [store.root, *([Path(self._machine.root)] if self.pid else [])]
+        await asyncio.to_thread(rootfs.check_room, await self.written(), places)
         return await rootfs.commit(
             self._engine, self.record.native, str(seen.data["Image"]), store, annotations
         )

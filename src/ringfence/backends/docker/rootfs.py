@@ -7,8 +7,9 @@ the container was made from, and what the Engine committed is removed again.
 
 import asyncio
 import contextlib
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from ringfence.backends.docker.supply import SECONDS, Supply
 from ringfence.backends.finish import finish
 from ringfence.digest import Descriptor
 from ringfence.digest.store import Store
-from ringfence.errors import ImageError, ImageNotFoundError, SandboxError, UnsupportedError
+from ringfence.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ResourceExhaustedError,
+    SandboxError,
+    UnsupportedError,
+)
 from ringfence.images import layouts
 
 LABEL = "ringfence.snapshot"
@@ -61,6 +68,19 @@ async def commit(
     finally:
         for step in steps:
             await finish(_remove(engine, step))
+
+
+def check_room(size: int, places: Sequence[Path]) -> None:
+    """ResourceExhaustedError unless there is room for `size` bytes twice in each of `places`: files
+    with holes are written out, as the layer that the Engine keeps and as the one that it sends."""
+    for place in places:
+        found = os.statvfs(place)
+        if 2 * size > found.f_bavail * found.f_frsize:
+            raise ResourceExhaustedError(
+                f"snapshot: the {size} bytes of the root file system's changes are more than"
+                f" {place} has room for",
+                op="snapshot",
+            )
 
 
 def configuration(committed: Mapping[str, Any], base: Mapping[str, Any]) -> Mapping[str, Any]:
