@@ -69,6 +69,8 @@ async def _run(
     from ringfence.cli.relay import relay
 
     async with ringfence.open(spec, audit=audit) as sandbox:
+        for warning in sandbox.workspace.warnings if spec.repository is not None else ():
+            output.note(output.escape_text(warning))
         result = await relay(sandbox, command, show=not json, timeout=timeout)
         out: dict[str, Any] = {}
         repository = spec.repository

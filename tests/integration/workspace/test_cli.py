@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import require_docker
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import BACKENDS, opened_on
+from tests.unit.workspace.conftest import git
 from tests.unit.workspace.test_patch import apply_with_git
 
 RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
@@ -50,7 +51,10 @@ def test_run_writes_a_patch_or_applies_it(
     assert (repository / "README.md").read_text() == "A project.\n"
     apply_with_git(patch.read_bytes(), repository)
     assert (repository / "README.md").read_text() == "A project.\nmore\n"
-    ringfence("run", *where, "--apply", "--", "sh", "-c", "echo even >> README.md")
+    git(repository, "add", "-f", ".env")
+    git(repository, "commit", "-q", "-m", "oops")
+    said = ringfence("run", *where, "--apply", "--", "sh", "-c", "echo even >> README.md").decode()
+    assert "hidden files are in git's history" in said
     assert (repository / "README.md").read_text() == "A project.\nmore\neven\n"
 
 
