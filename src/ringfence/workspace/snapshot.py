@@ -12,14 +12,16 @@ import json
 import os
 import platform
 import tarfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from ringfence.digest import Descriptor, Digest, DigestError
-from ringfence.digest.store import BlobNotFound, QuotaExceeded, Store, StoreError
+from ringfence.digest.store import BlobNotFound, QuotaExceeded, Store, StoreError, locks
 from ringfence.digest.store.manifest import LAYER, put_image, read_document
 from ringfence.errors import (
     InvalidSpecError,
@@ -38,6 +40,8 @@ KIND = "ringfence.snapshot"
 TIMES = "ringfence.ref.times"
 SIZE = "ringfence.size"
 TREE = "tree"
+_LOCK = ".lock"
+_ABANDONED_SECONDS = 24 * 3600.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -179,12 +183,24 @@ def delete(digest: str, place: Snapshots) -> int:
 
 
 def sweep(place: Snapshots) -> None:
-    """Remove the farms of snapshots that the store does not hold any more."""
+    """Remove the farms of snapshots that the store does not hold any more, and what somebody who
+    was killed left half made or half removed. Others may do the same meanwhile."""
     if not place.farms.is_dir():
         return
-    for path in place.farms.iterdir():
-        if not path.name.startswith(".") and f"sha256:{path.name}" not in place.store:
-            _remove(path)
+    before = time.time() - _ABANDONED_SECONDS
+    gone = []
+    with locks.exclusive(place.farms / _LOCK):
+        for path in place.farms.iterdir():
+            if path.name == _LOCK:
+                continue
+            if path.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < before:
+                        gone.append(path)
+            elif f"sha256:{path.name}" not in place.store:
+                gone.append(path.rename(place.farms / f".gone-{token_hex(8)}"))
+    for path in gone:
+        _remove(path)
 
 
 def _encoded(digest: str) -> str:
@@ -233,11 +249,9 @@ def _unpack(document: Mapping[str, Any], digest: str, place: Snapshots) -> None:
 
 def _settle(made: Path, target: Path) -> None:
     """Put it in place, unless somebody else did meanwhile."""
-    try:
-        made.rename(target)
-    except OSError:
+    with locks.exclusive(target.parent / _LOCK):
         if not target.is_dir():
-            raise
+            made.rename(target)
 
 
 def _times(digest: str, store: Store) -> dict[str, int]:

@@ -1,10 +1,12 @@
 """A snapshot is named by its content; a fork starts where its parent was."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from ringfence.digest import Digest
 from ringfence.digest.store import Store
 from ringfence.digest.store.manifest import put_image
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError, StateError
-from ringfence.workspace import For, Snapshots, clean, fork
+from ringfence.spec import Repository
+from ringfence.workspace import For, Snapshots, clean, fork, prepare
 from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import KIND, delete, find, sweep, verify
 from ringfence.workspace.snapshot_layer import unpack
@@ -25,6 +28,10 @@ from tests.unit.workspace.test_patch import snapshot
 @pytest.fixture
 def place(tmp_path: Path) -> Snapshots:
     return Snapshots(Store(tmp_path / "store"), tmp_path / "farms")
+
+
+def farms_of(place: Snapshots) -> list[str]:
+    return sorted(path.name for path in place.farms.iterdir() if path.name != ".lock")
 
 
 def layer_of(place: Snapshots, digest: str) -> Digest:
@@ -101,7 +108,7 @@ def test_a_changed_snapshot_is_found_out(repository: Path, make: Make, place: Sn
         verify(kept.digest, place)
     with pytest.raises(StateError, match="damaged"):
         place.tree(kept.digest)
-    assert not any(place.farms.iterdir())
+    assert farms_of(place) == []
     blob.write_bytes(whole)
     assert (place.tree(kept.digest) / "README.md").read_text() == "A project.\n"
     blob.unlink()
@@ -173,7 +180,7 @@ def test_removing_a_snapshot_frees_its_blobs_and_no_other_s(
     assert place.store.gc(grace=0).removed == ()
     assert delete(first.digest, place) > first.size
     assert first.digest not in place.store
-    assert [path.name for path in place.farms.iterdir()] == [second.digest.partition(":")[2]]
+    assert farms_of(place) == [second.digest.partition(":")[2]]
     verify(second.digest, place)
     with pytest.raises(NotFoundError):
         delete(first.digest, place)
@@ -187,13 +194,52 @@ def test_a_farm_without_its_snapshot_is_swept(
 ) -> None:
     kept = keep(make(repository), place)
     place.tree(kept.digest)
+    (place.farms / ".new-begun").mkdir()
+    (place.farms / ".gone-old").mkdir()
+    os.utime(place.farms / ".gone-old", (0, 0))
     sweep(place)
-    assert any(place.farms.iterdir())
+    assert farms_of(place) == [".new-begun", kept.digest.partition(":")[2]]
     for name in place.store.tags():
         place.store.untag(name)
     place.store.gc(grace=0)
     sweep(place)
-    assert not any(place.farms.iterdir())
+    assert farms_of(place) == [".new-begun"]
+
+
+def keep_and_delete(directory: Path, rounds: int) -> None:
+    """What several processes do at once, each with its own workspace of the same content."""
+    place = Snapshots(Store(directory / "store"), directory / "farms")
+    prepared = prepare(
+        Repository(path=str(directory / "project")), directory=directory / "state" / str(os.getpid()),
+        uid=os.geteuid(), gid=os.getegid(), privileged=False,
+    )  # fmt: skip
+    for _ in range(rounds):
+        kept = keep(prepared, place)
+        with suppress(NotFoundError, StateError):
+            place.tree(kept.digest)
+            verify(kept.digest, place)
+        with suppress(NotFoundError):
+            delete(kept.digest, place)
+        place.store.gc(grace=0)
+        sweep(place)
+    prepared.close()
+
+
+def test_processes_that_keep_and_delete_the_same_state_do_not_disturb_each_other(
+    tmp_path: Path, place: Snapshots
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/file").write_text("x")
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=keep_and_delete, args=(tmp_path, 4)) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join(240)
+        assert other.exitcode == 0
+    assert list(place.store.scrub()) == []
+    assert place.store.tags() == {}
+    assert farms_of(place) == []
 
 
 def test_a_snapshot_that_has_no_room_leaves_nothing(
