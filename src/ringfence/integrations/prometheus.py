@@ -39,6 +39,7 @@ _GAUGES = {
     "pids": "Processes and threads now.",
     "disk_read": "Bytes read from block devices.",
     "disk_written": "Bytes written to block devices.",
+    "disk_used": "Bytes used of a workspace that has a size.",
     "network_received": "Bytes that came in.",
     "network_sent": "Bytes that went out.",
 }

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends.finish import finish
@@ -124,7 +124,10 @@ async def measure(context: Context) -> Usage:
     found = await context.instance.usage()
     if found is None:
         raise UnsupportedError("usage: not to be had of this sandbox", op="usage")
-    return found
+    room = context.room()
+    if room is None:
+        return found
+    return replace(found, disk_used=(room.f_blocks - room.f_bfree) * room.f_frsize)
 
 
 async def open_files(context: Context) -> int | None:

@@ -135,8 +135,8 @@ class Usage:
 
     cpu_*, uptime: seconds. memory*, disk_*, network_*: bytes; memory includes memory_cache, the
     file cache. page_faults includes major_page_faults. pids: what the limit counts; processes and
-    threads: what lives now. forks_refused: at the limit of pids. source: "cgroup", "engine" or
-    "guest".
+    threads: what lives now. forks_refused: at the limit of pids. disk_used: of the workspace, where
+    it has a size. source: "cgroup", "engine" or "guest".
     """
 
     cpu_user_seconds: float | None = None
@@ -160,6 +160,7 @@ class Usage:
     threads: int | None = None
     uptime: float | None = None
     forks_refused: int | None = None
+    disk_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ async def test_a_full_disk_is_met_told_and_got_over(
         filled = await sandbox.exec(shell="cat /dev/zero > big; wc -c < big; rm missing")
         assert SIZE // 2 < int(filled.stdout) <= SIZE + OVERHEAD
         assert b"No space left" in filled.stderr
+        assert SIZE // 2 < ((await sandbox.usage()).disk_used or 0) <= SIZE + OVERHEAD
         [hit] = [event.to_dict() for event in sandbox.history if event.name == "LimitHit"]
         assert hit["limit"] == "disk"
         assert SIZE // 2 < hit["counters"]["size"] <= SIZE + OVERHEAD
