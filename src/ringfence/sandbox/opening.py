@@ -115,7 +115,9 @@ async def _open_new(
     records = Records.of(backend, where.ledger)
     steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
     reserved = granting.reserved(granted, sandbox_id, backend)
-    await records.add(reserved, binds.undo_of(granted, sandbox_id))
+    added = steps.beside(records.add(reserved, binds.undo_of(granted, sandbox_id)))
+    if granted.detached or granted.repository is not None or not features.lifeline:
+        await added
     prepared = await binds.prepare(
         granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
     )
@@ -125,10 +127,11 @@ async def _open_new(
         prepared = replace(prepared, binds=(*prepared.binds, trusted))
     instance = await _create(backend, granted, sandbox_id, facts, prepared)
     steps.undo.push_async_callback(instance.delete)
-    noted = steps.beside(records.created(instance.record))
+    await added
     session = await greet(instance, granted)
     steps.undo.push_async_callback(session.close)
     user = await _user(session, granted, instance, features)
+    noted = steps.beside(records.created(instance.record))
     if facts.local and features.mounts:
         inodes = not is_gvisor(granted.security.runtime)
         await binds.verify(prepared, session, user, inodes=inodes)

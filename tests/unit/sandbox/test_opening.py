@@ -1,11 +1,13 @@
 """Whatever fails while a sandbox is opened, nothing is left of it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import ringfence
+from ringfence.backends.base import Features
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import (
     BackendUnavailableError,
@@ -88,6 +90,10 @@ async def test_what_is_no_error_of_ours_is_undone_too(
 
 async def test_cancellation_anywhere_leaves_nothing(durable: Durable, ledger: Ledger) -> None:
     """Cancelled after any number of the event loop's turns, it raises only that."""
+    await _cancelled_anywhere(durable, ledger)
+
+
+async def _cancelled_anywhere(durable: Durable, ledger: Ledger) -> None:
     finished = 0
     for turns in range(200):
         task = asyncio.ensure_future(_opened(durable, ledger))
@@ -102,6 +108,75 @@ async def test_cancellation_anywhere_leaves_nothing(durable: Durable, ledger: Le
         await nothing_is_left(durable.mock, ledger)
         if finished > 2:
             break
+
+
+class Tied(Durable):
+    """One whose sandboxes end with their client, so that the record is written meanwhile."""
+
+    async def features(self) -> Features:
+        return replace(await self.mock.features(), lifeline=True)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_fault_while_the_record_is_written_meanwhile_leaves_nothing(
+    step: str, mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record's own fault is told once the sandbox is made, which then ends."""
+
+    def fail(*args: Any, **kw: Any) -> Any:
+        raise ResourceExhaustedError(f"no {step}")
+
+    monkeypatch.setattr(*STEPS[step], fail)
+    with pytest.raises(ResourceExhaustedError, match=f"no {step}"):
+        await ringfence.open(backend=Tied(mock), ledger=ledger)
+    monkeypatch.undo()
+    await nothing_is_left(mock, ledger)
+
+
+async def test_a_record_that_cannot_be_written_meanwhile_ends_the_sandbox(
+    mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    create = MockBackend.create
+
+    async def creating(*args: Any, **kw: Any) -> Any:
+        made.append(await create(*args, **kw))
+        return made[-1]
+
+    async def full(*args: Any, **kw: Any) -> None:
+        while not made:
+            await asyncio.sleep(0)
+        raise ResourceExhaustedError("the disk is full")
+
+    monkeypatch.setattr(MockBackend, "create", creating)
+    monkeypatch.setattr(Records, "add", full)
+    with pytest.raises(ResourceExhaustedError, match="the disk is full"):
+        await ringfence.open(backend=Tied(mock), ledger=ledger)
+    assert len(made) == 1
+    await nothing_is_left(mock, ledger)
+
+
+async def test_a_detached_one_is_on_record_before_it_is_made(
+    mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would end it: its client is free to go."""
+    create = MockBackend.create
+
+    async def creating(
+        backend: MockBackend, spec: Any, sandbox_id: str, *args: Any, **kw: Any
+    ) -> Any:
+        assert ledger.get(sandbox_id).live
+        return await create(backend, spec, sandbox_id, *args, **kw)
+
+    monkeypatch.setattr(MockBackend, "create", creating)
+    sandbox = await ringfence.open(backend=Tied(mock), ledger=ledger, detached=True, lifetime=60)
+    await sandbox.delete()
+
+
+async def test_cancellation_while_the_record_is_written_meanwhile_leaves_nothing(
+    mock: MockBackend, ledger: Ledger
+) -> None:
+    await _cancelled_anywhere(Tied(mock), ledger)
 
 
 async def _opened(durable: Durable, ledger: Ledger) -> ringfence.Sandbox:

@@ -71,6 +71,7 @@ class ProcessBackend:
             pause=machine.tree.freezes,
             receipt=True,
             usage=machine.tree.version > 0,
+            lifeline=True,
         )
 
     async def facts(self, spec: SandboxSpec) -> Facts:

@@ -29,6 +29,7 @@ COPIED = (
 )  # fmt: skip
 """What is taken of the host's /etc, where everyone may read it."""
 
+_FIRSTS = tuple((name, name.partition("/")[0]) for name in COPIED)
 _SECRETS = (".key", ".pem.key", "private", "shadow", "gshadow", "netrc", "credentials")
 _UNUSED_SECONDS = 3600.0
 _FILE_BYTES = 4 * 2**20
@@ -90,7 +91,10 @@ def selection(root: Path, user: User, source: Path = Path("/etc")) -> Path:
 def _name(files: dict[str, str], source: Path) -> str:
     told = [repr(sorted(files.items()))]
     top = str(source)
-    for name in COPIED:
+    there = set(_names(source))
+    for name, first in _FIRSTS:
+        if first not in there:
+            continue
         try:
             status = os.lstat(f"{top}/{name}")
         except OSError:
@@ -151,7 +155,7 @@ def _copy(source: Path, target: Path, room: int) -> int:
 
 def _names(directory: Path) -> list[str]:
     try:
-        return sorted(os.listdir(directory))  # noqa: PTH208 - names, not paths
+        return os.listdir(directory)  # noqa: PTH208 - names, not paths
     except OSError:
         return []
 
