@@ -48,6 +48,7 @@ async def look(top: Path) -> dict[str, Any]:
         told["cgroup"] = dict(evidence.cgroup)
         told["hog"] = (await sandbox.sh(HOG)).end.oom_kills
         told["forks"] = (await sandbox.sh("for i in $(seq 60); do sleep 30 & done; wait")).code
+        await sandbox.session.kill_all()
         usage = await sandbox.instance.usage()
         assert usage is not None
         told["usage"] = [usage.oom_kills, usage.forks_refused, usage.memory_limit]
