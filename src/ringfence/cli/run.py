@@ -44,7 +44,7 @@ def run(
 
         ringfence run -- python3 -c 'print(1+1)'
 
-        ringfence run --image python:3.12-slim --repo . --timeout 5m -- pytest -q
+        ringfence run --image python:3.12-slim --repo . --timeout 5m -- python -m unittest
 
         ringfence run --repo . --patch out.patch -- ./fix-it
 
