@@ -191,10 +191,10 @@ def _make(
             os.mkdir(name, 0o700, dir_fd=directory)
         elif info.issym():
             os.symlink(info.linkname, name, dir_fd=directory)
-        elif info.isreg():
+        elif info.isreg() and not info.issparse():
             _write(archive, info, directory, name)
         else:
-            raise ValueError(f"{shown(path)} is neither a file, a directory nor a link")
+            raise ValueError(f"{shown(path)} is neither a plain file, a directory nor a link")
         _own(name, info, directory)
         if info.isreg():
             chmod(directory, name, info.mode & 0o777)

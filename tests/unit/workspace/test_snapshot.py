@@ -1,5 +1,6 @@
 """A snapshot is named by its content; a fork starts where its parent was."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -166,6 +167,24 @@ def test_a_hostile_layer_writes_nothing_outside(
         os.close(root)
     assert not any(outside.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"place", "outside", "layer.tar"}
+
+
+def test_a_layer_with_holes_does_not_fill_the_disk(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("hole")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (7 * 8**10)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    place = tmp_path / "place"
+    place.mkdir()
+    root = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(ValueError, match="hole"):
+            unpack(io.BytesIO(bytes(header) + bytes(1024)), root, {})
+    finally:
+        os.close(root)
+    assert list(place.iterdir()) == []
 
 
 def test_removing_a_snapshot_frees_its_blobs_and_no_other_s(
