@@ -100,9 +100,11 @@ async def test_ro_and_rw_hide_and_guard(
     assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
 
 
-@pytest.mark.docker
-async def test_snapshot_and_fork_of_a_sandbox(repository: Path, state_directory: Path) -> None:
-    where = opened_on("docker")
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_snapshot_and_fork_of_a_sandbox(
+    backend: str, repository: Path, state_directory: Path
+) -> None:
+    where = opened_on(backend)
     async with ringfence.open(**where, repository=str(repository)) as parent:
         await shell(parent, "echo parent >> README.md")
         kept = await parent.snapshot()
