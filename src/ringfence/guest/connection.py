@@ -3,9 +3,11 @@
 import asyncio
 import math
 import mmap
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ringfence.errors import (
     GuestError,
@@ -31,11 +33,17 @@ from ringfence.guest.protocol import (
 
 _HEADER_BYTES = HEADER.size
 _BUFFER_BYTES = GUEST_FRAME_CAP + 4 + 64 * 1024
+_LONG_BYTES = 64 * 1024
+"""From here up a frame's data may go where they belong without passing the buffer."""
+_BETWEEN_BYTES = 16 * 1024
+"""What is read at once while such frames are expected, so that little of them has to be moved."""
+_OFFSET_BYTES = 8
+_READ_ON_BYTES = 4 * 1024 * 1024
 _SKIPPED_CAP = 64 * 1024 * 1024
 TICKS = 3
 """Intervals of keep-alive in one lease."""
 _JOINED_BYTES = 16 * 1024
-_SOCKET_BYTES = 1024 * 1024
+_SOCKET_BYTES = 4 * 1024 * 1024
 _LAST_ID = GUEST_IDS - 1
 _CLOSE_SECONDS = 1.0
 
@@ -70,6 +78,11 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = mmap.mmap(-1, _BUFFER_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._filled = 0
+        self._room: memoryview | None = None
+        self._filler: Callable[[], None] | None = None
+        self.long_reads = 0
+        """Operations that have room for long frames; they count themselves."""
+        self._descriptor = -1
         self._greeting = b""
         self._skipped = 0
         self._operations: dict[int, Operation] = {}
@@ -94,6 +107,8 @@ class Connection(asyncio.BufferedProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            if transport.get_protocol() is self:  # else something lies between
+                self._descriptor = sock.fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, last."""
@@ -104,11 +119,41 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the transport's interface
         """Where the transport writes what comes next."""
-        return self._view[self._filled :]
+        if self._room is not None:
+            return self._view[: min(len(self._room), _BETWEEN_BYTES)]
+        stop = self._filled + _BETWEEN_BYTES if self._reads_long else None
+        return self._view[self._filled : stop]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` more bytes and every frame that is complete now."""
         self._heard = True
+        if self._room is not None:
+            self._room[:nbytes] = self._view[:nbytes]
+        self._take(nbytes)
+        self._read_on()
+
+    @property
+    def _reads_long(self) -> bool:
+        """Whether long frames are expected that go past the buffer."""
+        return self.long_reads > 0 and self._descriptor >= 0
+
+    def _read_on(self) -> None:
+        """Take more of long reads at once: a turn of the event loop costs more than a read."""
+        left = _READ_ON_BYTES
+        while self._reads_long and self._ended is None and left > 0:
+            try:
+                nbytes = os.readv(self._descriptor, [self._room or self.get_buffer(0)])
+            except OSError:  # nothing is there, or the transport will find out the same
+                return
+            if not nbytes:
+                return
+            self._take(nbytes)
+            left -= nbytes
+
+    def _take(self, nbytes: int) -> None:
+        if self._room is not None:
+            self._fill(nbytes)
+            return
         self._filled += nbytes
         if self._ended is not None:
             self._filled = 0
@@ -136,6 +181,8 @@ class Connection(asyncio.BufferedProtocol):
                 raise malformed(f"a frame of {length} bytes")
             stop = start + 4 + length
             if stop > filled:
+                if length >= _LONG_BYTES and self._reads_long and self._make_room(start, stop):
+                    start = filled
                 break
             payload = view[start + _HEADER_BYTES : stop]
             operation = operations.get(operation_id)
@@ -145,6 +192,30 @@ class Connection(asyncio.BufferedProtocol):
                 operations.pop(operation_id, None)
             start = stop
         return start
+
+    def _make_room(self, start: int, stop: int) -> bool:
+        """Let the rest of the frame between go where its operation wants it."""
+        begin = start + _HEADER_BYTES + _OFFSET_BYTES
+        _, op, operation_id = HEADER.unpack_from(self._view, start)
+        operation = self._operations.get(operation_id)
+        if operation is None or self._filled < begin:
+            return False
+        room = operation.room(op, self._view[start + _HEADER_BYTES : begin], stop - begin)
+        if room is None:
+            return False
+        came = self._filled - begin
+        room[:came] = self._view[begin : self._filled]
+        self._room = room[came:]
+        self._filler = partial(operation.filled, len(room))
+        return True
+
+    def _fill(self, nbytes: int) -> None:
+        room, filler = self._room, self._filler
+        self._room = rest = room[nbytes:] if room else None
+        if not rest:
+            self._room = self._filler = None
+            if filler is not None and self._ended is None:
+                filler()
 
     def _keep_from(self, start: int) -> None:
         rest = self._filled - start

@@ -29,15 +29,8 @@ from ringfence.guest.protocol import (
     string,
     text,
 )
-from ringfence.guest.transfers import (
-    Entry,
-    Reader,
-    Walk,
-    Watch,
-    Whole,
-    Writer,
-    unpack_entries,
-)
+from ringfence.guest.transfers import Reader, Whole, Writer
+from ringfence.guest.walks import Entry, Walk, Watch, unpack_entries
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection

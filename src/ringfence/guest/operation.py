@@ -35,6 +35,17 @@ class Operation:
         """
         raise NotImplementedError
 
+    def room(self, op: int, payload: memoryview, size: int) -> memoryview | None:  # noqa: ARG002
+        """Where the last `size` bytes of a long frame may go at once, None for `receive`.
+
+        payload: the beginning of its payload, which is all that goes elsewhere. `filled` follows
+        when they are there.
+        """
+        return None
+
+    def filled(self, size: int) -> None:
+        """The room that was given holds its `size` bytes now."""
+
     def lose(self, error: SandboxError) -> None:
         """The session ended because of `error`; nothing more comes."""
         raise NotImplementedError

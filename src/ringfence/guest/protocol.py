@@ -17,6 +17,7 @@ GUEST_FRAME_CAP: Final = 1024 * 1024 + 5
 """The longest `length` a host accepts."""
 OUTPUT_WINDOW: Final = 1024 * 1024
 INPUT_WINDOW: Final = 256 * 1024
+FILE_WINDOW: Final = 4 * 1024 * 1024
 FORWARD_WINDOW: Final = 1024 * 1024
 GUEST_IDS: Final = 2**31
 """Ids from here up are chosen by the guest, those below by the host."""
@@ -95,6 +96,7 @@ class Answer:
     DATA: Final = 0x60
     ENTRIES: Final = 0x61
     EVENT: Final = 0x62
+    SIZE: Final = 0x63
     ACCEPT: Final = 0x70
     RECEIVED: Final = 0x71
     CLOSED: Final = 0x72

@@ -12,6 +12,7 @@ from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64, m
 
 ACK_BYTES = OUTPUT_WINDOW // 4
 CHUNK_BYTES = 64 * 1024
+FILE_CHUNK_BYTES = 256 * 1024
 SMALL_BYTES = 4 * 1024
 
 
@@ -181,13 +182,30 @@ class Inflow:
 class Input:
     """Bytes to the guest, at most a window beyond what it acknowledged.
 
-    send: writes one frame's payload; an empty one is the end.
+    send: writes one frame's payload, of at most `chunk` bytes; an empty one is the end.
     """
 
-    __slots__ = ("_acked", "_closed", "_rest", "_send", "_sent", "_waiter", "ended")
+    __slots__ = (
+        "_acked",
+        "_chunk",
+        "_closed",
+        "_rest",
+        "_send",
+        "_sent",
+        "_waiter",
+        "_window",
+        "ended",
+    )
 
-    def __init__(self, send: Callable[[bytes | memoryview], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes | memoryview], None],
+        window: int = INPUT_WINDOW,
+        chunk: int = CHUNK_BYTES,
+    ) -> None:
         self._send = send
+        self._window = window
+        self._chunk = chunk
         self._sent = 0
         self._acked = 0
         self._rest: memoryview | None = None
@@ -212,7 +230,7 @@ class Input:
     def _pump(self) -> None:
         rest = self._rest
         while rest is not None and (room := self.room()):
-            chunk = rest[: min(room, CHUNK_BYTES)]
+            chunk = rest[: min(room, self._chunk)]
             rest = rest[len(chunk) :]
             if chunk:
                 self._put(chunk)
@@ -223,7 +241,7 @@ class Input:
 
     def room(self) -> int:
         """Bytes that may be sent now."""
-        return INPUT_WINDOW - (self._sent - self._acked)
+        return self._window - (self._sent - self._acked)
 
     def _put(self, chunk: bytes | memoryview) -> None:
         self._sent += len(chunk)
@@ -243,7 +261,7 @@ class Input:
         while rest:
             if self.ended or self._closed:
                 return False
-            room = min(self.room(), CHUNK_BYTES)
+            room = min(self.room(), self._chunk)
             if not room:
                 await self._wait()
                 continue

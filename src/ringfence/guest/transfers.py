@@ -1,16 +1,17 @@
-"""Long file operations: reading, writing, walking and watching, each under flow control."""
+"""Files under way: read whole, into memory prepared for them, or as streams; and written."""
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import AsyncIterator
+from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
-from ringfence.errors import GuestError, SandboxError
+from ringfence.errors import SandboxError
 from ringfence.guest.failures import file_error, too_large
+from ringfence.guest.memory import zeros
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
 from ringfence.guest.protocol import (
+    FILE_WINDOW,
     OUTPUT_WINDOW,
     STDOUT,
     U64,
@@ -20,37 +21,13 @@ from ringfence.guest.protocol import (
     Stat,
     malformed,
 )
-from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, Inflow, Input, Output
+from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, FILE_CHUNK_BYTES, Inflow, Input
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection
 
-_EVENTS_KEPT = 4096
-_EVENT_BYTES = 8192
-_ENTRY_BYTES = 52
-OVERFLOW: Final = 0x4000
-"""IN_Q_OVERFLOW: events were lost."""
-
-
-class Entry(NamedTuple):
-    """A name in a directory, or a path below the directory that is walked, and its stat."""
-
-    name: bytes
-    stat: Stat
-
-
-class Event(NamedTuple):
-    """A change that was watched for. mask, cookie: as in inotify(7); path: as the guest says."""
-
-    mask: int
-    cookie: int
-    path: bytes
-
-
-def unpack_entries(fields: Payload) -> list[Entry]:
-    """A count and that many entries."""
-    string, stat = fields.string, fields.stat
-    return [Entry(string(), stat()) for _ in range(fields.count(_ENTRY_BYTES))]
+_PREPARED_BYTES = 1024 * 1024 * 1024
+"""What is prepared at most on the guest's word."""
 
 
 class Transfer(Operation):
@@ -123,21 +100,29 @@ class Transfer(Operation):
 
 
 class Whole(Transfer):
-    """READ of a file into memory, at most `limit` bytes of it (FileTooLargeError above)."""
+    """READ of a file into memory, at most `limit` bytes of it (FileTooLargeError above).
 
-    __slots__ = ("_acked", "_data", "_end", "_limit", "_offset", "future")
+    A long file's bytes go from the socket to where they stay: SIZE says how much may come, and
+    the guest's word is worth no more than a room that is taken as it is filled.
+    """
+
+    __slots__ = ("_acked", "_data", "_end", "_limit", "_offset", "_view", "future")
 
     def __init__(
         self, connection: "Connection", path: bytes, offset: int, limit: int | None
     ) -> None:
         super().__init__(connection, "files.read", path)
         self._data = BytesIO()  # gives its bytes away without copying them
+        self._view: memoryview | None = None
         self._end = self._acked = 0
         self._offset = offset
         self._limit = math.inf if limit is None else limit
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op == Answer.SIZE and self._view is None and not self._end:
+            self._prepare(U64.unpack(payload)[0])
+            return
         if op != Answer.DATA:
             raise malformed(f"frame 0x{op:02x} in a READ")
         offset = U64.unpack_from(payload)[0] - self._offset
@@ -149,10 +134,53 @@ class Whole(Transfer):
     def _add(self, offset: int, chunk: memoryview) -> None:
         if offset != self._end:
             raise malformed("a READ out of order")
-        self._end += len(chunk)
-        if self._end - self._acked > OUTPUT_WINDOW:
+        if offset + len(chunk) - self._acked > OUTPUT_WINDOW:
             raise malformed("more of a READ than its window allows")
+        if self._view is not None and offset + len(chunk) <= len(self._view):
+            self._view[offset : offset + len(chunk)] = chunk
+        else:
+            self._write(chunk)
+        self.filled(len(chunk))
+
+    def _write(self, chunk: memoryview) -> None:
+        """There is more of the file than was said."""
+        self._release()
+        self._data.seek(self._end)
         self._data.write(chunk)
+
+    def _release(self) -> None:
+        if self._view is not None:
+            self._view.release()
+            self._view = None
+            self._connection.long_reads -= 1
+
+    def _prepare(self, size: int) -> None:
+        """Make room for what is said to come; the memory is taken when it comes."""
+        with suppress(MemoryError):
+            self._data = zeros(int(min(size, self._limit, _PREPARED_BYTES)))
+            self._view = self._data.getbuffer()
+            self._connection.long_reads += 1
+
+    def room(self, op: int, payload: memoryview, size: int) -> memoryview | None:
+        """Where a DATA frame goes when all is well with it."""
+        at = self._end
+        view = self._view
+        if (
+            view is None
+            or op != Answer.DATA
+            or U64.unpack(payload)[0] - self._offset != at
+            or at + size > len(view)
+            or at + size - self._acked > OUTPUT_WINDOW
+        ):
+            return None
+        return view[at : at + size]
+
+    def filled(self, size: int) -> None:
+        """That many more are there."""
+        if self.over:
+            return
+        self.deadline = self._connection.clock() + ANSWER_SECONDS
+        self._end += size
         if self._end - self._acked >= ACK_BYTES:
             self._acked = self._end
             self._connection.send(Ask.ACK, self.id, bytes((STDOUT,)) + U64.pack(self._end))
@@ -163,8 +191,10 @@ class Whole(Transfer):
 
     def _finish(self, error: SandboxError | None) -> None:
         super()._finish(error)
+        self._release()
         if not self.future.done():
             if self.error is None:
+                self._data.truncate(self._end)  # it became shorter meanwhile
                 self.future.set_result(self._data.getvalue())
             else:
                 self.future.set_exception(self.error)
@@ -187,6 +217,8 @@ class Reader(Transfer):
         self.stat: Stat | None = None
 
     def _receive_part(self, op: int, payload: memoryview) -> None:
+        if op == Answer.SIZE:
+            return
         if op != Answer.DATA:
             raise malformed(f"frame 0x{op:02x} in a READ")
         out_of_order = U64.unpack_from(payload)[0] - self._offset != self._flow.end
@@ -258,7 +290,11 @@ class Writer(Transfer):
     def __init__(self, connection: "Connection", path: bytes) -> None:
         super().__init__(connection, "files.write", path)
         self._whole = False
-        self.input = Input(lambda chunk: connection.send(Ask.FILE_DATA, self.id, chunk))
+        self.input = Input(
+            lambda chunk: connection.send(Ask.FILE_DATA, self.id, chunk),
+            FILE_WINDOW,
+            FILE_CHUNK_BYTES,
+        )
         self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def _receive_part(self, op: int, payload: memoryview) -> None:
@@ -288,117 +324,3 @@ class Writer(Transfer):
         self._whole = True
         self.deadline = self._connection.clock() + ANSWER_SECONDS
         self._connection.send(Ask.FILE_END, self.id, b"\0")
-
-
-class Walk(Transfer):
-    """WALK of a tree: an async iterator of lists of entries that holds at most a window."""
-
-    __slots__ = ("_batches", "_flow")
-
-    def __init__(self, connection: "Connection", path: bytes) -> None:
-        super().__init__(connection, "files.walk", path)
-        self._flow = Output(None, collect=False)
-        self._batches: deque[int] = deque()
-
-    def _receive_part(self, op: int, payload: memoryview) -> None:
-        if op != Answer.ENTRIES or len(payload) < 4:
-            raise malformed(f"frame 0x{op:02x} in a WALK")
-        self._batches.append(len(payload))
-        self._flow.add(self._flow.end, payload)
-
-    def _receive_done(self, fields: Payload) -> None:
-        fields.u64()
-
-    def _waits_for_host(self) -> bool:
-        return bool(self._batches)
-
-    def _finish(self, error: SandboxError | None) -> None:
-        super()._finish(error)
-        self._flow.wake()
-
-    def __aiter__(self) -> AsyncIterator[list[Entry]]:
-        return self
-
-    async def __anext__(self) -> list[Entry]:
-        while not self._batches:
-            if self.over:
-                if self.error is not None:
-                    raise self.error
-                raise StopAsyncIteration
-            await self._flow.wait()
-        fields = Payload(self._flow.take(self._batches.popleft()))
-        try:
-            entries = unpack_entries(fields)
-            fields.end()
-        except GuestError as error:
-            self._connection.lose(error)
-            raise
-        if self._flow.wants_ack and not self.over:
-            self._connection.send(Ask.ACK, self.id, self._flow.ack(STDOUT))
-        return entries
-
-    async def aclose(self) -> None:
-        """End the walk. Idempotent."""
-        self.cancel()
-
-
-class Watch(Transfer):
-    """WATCH: an async iterator of events, until `aclose`.
-
-    At most 4096 events are kept; when more come, the rest is replaced by one of mask OVERFLOW.
-    """
-
-    __slots__ = ("_events", "_flow", "armed")
-
-    def __init__(self, connection: "Connection", path: bytes) -> None:
-        super().__init__(connection, "files.watch", path)
-        self._events: deque[Event] = deque()
-        self._flow = Output(None, collect=False)
-        self.armed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def _receive_part(self, op: int, payload: memoryview) -> None:
-        if op != Answer.EVENT or len(payload) > _EVENT_BYTES:
-            raise malformed(f"frame 0x{op:02x} in a WATCH")
-        fields = Payload(payload)
-        event = Event(fields.u32(), fields.u32(), fields.string())
-        fields.end()
-        if not self.armed.done():
-            self.armed.set_result(None)
-        if not event.mask:
-            return
-        if len(self._events) < _EVENTS_KEPT:
-            self._events.append(event)
-        else:
-            self._events[-1] = Event(OVERFLOW, 0, b"")
-        self._flow.wake()
-
-    def _receive_done(self, fields: Payload) -> None:
-        fields.rest()
-
-    def _waits_for_host(self) -> bool:
-        return self.armed.done()
-
-    def _finish(self, error: SandboxError | None) -> None:
-        super()._finish(error)
-        if not self.armed.done():
-            if self.error is None:
-                self.armed.set_result(None)
-            else:
-                self.armed.set_exception(self.error)
-        self._flow.wake()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._events:
-            if self.over:
-                if self.error is not None:
-                    raise self.error
-                raise StopAsyncIteration
-            await self._flow.wait()
-        return self._events.popleft()
-
-    async def aclose(self) -> None:
-        """End the watch. Idempotent."""
-        self.cancel()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ringfence.guest.protocol import Stat
-from ringfence.guest.transfers import Entry
+from ringfence.guest.walks import Entry
 
 
 class Kind(enum.StrEnum):

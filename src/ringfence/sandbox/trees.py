@@ -15,7 +15,7 @@ from ringfence.errors import FileError, InvalidSpecError, PathExistsError, PathN
 from ringfence.events import FilesMoved
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.guest.protocol import Cred, Stat
-from ringfence.guest.transfers import Entry
+from ringfence.guest.walks import Entry
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.extract import Caps, Extractor, beside, relative
 from ringfence.sandbox.progress import Progress

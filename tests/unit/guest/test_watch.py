@@ -9,7 +9,7 @@ import pytest
 
 from ringfence.errors import PathDeniedError, PathNotFoundError, SandboxLostError
 from ringfence.guest.protocol import U32, Answer, Ask, Cred, Feature, WriteFlag
-from ringfence.guest.transfers import OVERFLOW, Event, Watch
+from ringfence.guest.walks import OVERFLOW, Event, Watch
 
 from .conftest import USER, Place
 

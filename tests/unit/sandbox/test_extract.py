@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence.errors import UnsafeArchiveError
 from ringfence.guest.protocol import Cred, Stat
-from ringfence.guest.transfers import Entry
+from ringfence.guest.walks import Entry
 from ringfence.sandbox.extract import Caps, Extractor, stays_beneath
 from ringfence.sandbox.trees import _Download
 

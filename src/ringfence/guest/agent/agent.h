@@ -28,6 +28,7 @@ enum {
 	GUEST_FRAME_CAP = 1024 * 1024 + 5,     /* `length` of a frame to the host, at most */
 	OUTPUT_WINDOW = 1024 * 1024,           /* bytes sent beyond the last ACK, at most */
 	INPUT_WINDOW = 256 * 1024,             /* bytes received beyond the last STDIN_ACK, at most */
+	FILE_WINDOW = 1024 * 1024,             /* the same of a file that is written */
 	CHUNK_BYTES = 64 * 1024,               /* a good size for one read and one frame of data */
 	GROUPS_CAP = 256,                      /* supplementary groups of a cred */
 };
@@ -40,7 +41,7 @@ enum {
 	OP_RENAME, OP_CHMOD, OP_COPY, OP_SYMLINK, OP_READLINK, OP_WATCH, OP_CANCEL, OP_WALK,
 	ANSWER_HELLO = 0x41, ANSWER_PONG, ANSWER_DONE, ANSWER_FAIL, ANSWER_USER, ANSWER_LIST,
 	ANSWER_STARTED = 0x50, ANSWER_OUT, ANSWER_ERR, ANSWER_STDIN_ACK, ANSWER_EXIT,
-	ANSWER_DATA = 0x60, ANSWER_ENTRIES, ANSWER_EVENT,
+	ANSWER_DATA = 0x60, ANSWER_ENTRIES, ANSWER_EVENT, ANSWER_SIZE,
 };
 
 enum {

@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000 };
+enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000, SOCKET_BYTES = 1024 * 1024 };
 enum { HELLO_NEXT_AT = HEADER_BYTES + 4 + MARKER_BYTES };  /* where a HELLO names the next marker */
 
 static struct conn connection;
@@ -171,13 +171,26 @@ static void take_frames(struct conn *conn)
 	}
 }
 
+/* What a long frame that has come in part lacks: it is read to its end and no further, so that nothing is left to be
+ * moved. Not where a marker may stand across that end. */
+static size_t frame_missing(const struct conn *conn)
+{
+	const struct buffer *received = &conn->received;
+	size_t have = received->end - received->start;
+	if (have < 4 || conn->may_seek)
+		return 0;
+	size_t whole = 4 + (size_t)length_at(received->data + received->start);
+	return whole > READ_BYTES / 2 && whole > have ? whole - have : 0;
+}
+
 static void in_ready(struct watch *watch, u32 events)
 {
 	struct conn *conn = the_conn;
 	struct buffer *received = &conn->received;
 	(void)events;
-	buffer_room(received, READ_BYTES);
-	ssize_t got = read(watch->fd, received->data + received->end, received->room - received->end);
+	size_t missing = frame_missing(conn);
+	buffer_room(received, missing ? missing : READ_BYTES);
+	ssize_t got = read(watch->fd, received->data + received->end, missing ? missing : READ_BYTES);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {
@@ -211,6 +224,9 @@ static void dial(struct timer *timer)
 	size_t size = strlen(conn->directory);
 	memcpy(address.sun_path, conn->directory, size);
 	memcpy(address.sun_path + size, "/host.sock", sizeof "/host.sock");
+	int bytes = SOCKET_BYTES;
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
 		connected(conn, fd, fcntl(fd, F_DUPFD_CLOEXEC, 3));
 		return;

@@ -5,8 +5,7 @@
 #include <string.h>
 
 enum {
-	KEPT_BYTES = 512 * 1024,        /* a larger buffer is given back when it is empty */
-	CONGESTED_BYTES = 1024 * 1024,
+	KEPT_BYTES = 1024 * 1024,  /* a larger buffer is given back when it is empty */
 	FLUSH_BYTES = 256 * 1024,
 };
 
@@ -129,7 +128,7 @@ void send_stdin_ack(struct conn *conn, u32 id, u64 total)
 
 bool conn_room(struct conn *conn)
 {
-	return conn->in_session && conn->pending.end - conn->pending.start < CONGESTED_BYTES;
+	return conn->in_session && !conn->congested;
 }
 
 bool conn_in_session(struct conn *conn) { return conn->in_session; }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 192 * 1024 };
+enum { READ_BYTES = 256 * 1024 };
 
 struct reading {
 	struct op op;
@@ -97,15 +97,14 @@ static void lost(struct op *op)
 
 static const struct op_class reading_class = {.frame = frame, .resume = resume, .lost = lost};
 
-static int open_as(const struct cred *cred, const char *path)
+static int open_as(const struct cred *cred, const char *path, struct stat *st)
 {
-	struct stat st;
 	int error = files_enter(cred);
 
 	if (error < 0)
 		return error;
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	error = fd < 0 ? -errno : check_regular(fd, false, &st);
+	error = fd < 0 ? -errno : check_regular(fd, false, st);
 	files_leave();
 	if (fd >= 0 && error < 0)
 		close(fd);
@@ -115,10 +114,24 @@ static int open_as(const struct cred *cred, const char *path)
 	return error < 0 ? error : fd;
 }
 
+/* How much will come, as far as it is known now, where it is more than a frame. */
+static void announce(const struct reading *reading, const struct stat *st)
+{
+	u64 size = (u64)st->st_size > reading->at ? (u64)st->st_size - reading->at : 0;
+
+	size = size < reading->left ? size : reading->left;
+	if (size <= READ_BYTES)
+		return;
+	frame_begin(the_conn, ANSWER_SIZE, reading->op.id);
+	put_u64(the_conn, size);
+	frame_end(the_conn);
+}
+
 int op_read(struct conn *conn, u32 id, struct reader *r)
 {
 	static struct cred cred;
 	static char path[PATH_MAX];
+	struct stat st;
 
 	(void)conn;
 	read_cred(r, &cred);
@@ -128,7 +141,7 @@ int op_read(struct conn *conn, u32 id, struct reader *r)
 		return error;
 	if (at > INT64_MAX)
 		return -EINVAL;
-	int fd = open_as(&cred, path);
+	int fd = open_as(&cred, path, &st);
 	if (fd < 0)
 		return fd;
 	struct reading *reading = malloc(sizeof *reading);
@@ -142,6 +155,7 @@ int op_read(struct conn *conn, u32 id, struct reader *r)
 	reading->at = at;
 	reading->left = length;
 	reading->total = 0;
+	announce(reading, &st);
 	resume(&reading->op);
 	return 0;
 }
