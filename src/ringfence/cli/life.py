@@ -1,9 +1,12 @@
-"""`ringfence pause`, `resume` and `extend`."""
+"""`ringfence pause`, `resume`, `extend` and `snapshot`."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+
+from ringfence.cli import output
 
 Name = Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")]
 
@@ -37,4 +40,27 @@ async def _extend(name: str, by: str) -> int:
 
     async with ringfence.open(id=name) as sandbox:
         await sandbox.extend(by)
+    return 0
+
+
+def snapshot(
+    sandbox: Name,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Keep the state of a detached sandbox; prints the digest, for `--snapshot`.
+
+    That is its repository, and on Docker a root file system that may be written.
+    """
+    return asyncio.run(_snapshot(sandbox, json))
+
+
+async def _snapshot(name: str, json: bool) -> int:
+    import ringfence
+
+    async with ringfence.open(id=name) as sandbox:
+        kept = await sandbox.snapshot()
+    if json:
+        output.document(asdict(kept))
+    else:
+        output.line(kept.digest)
     return 0

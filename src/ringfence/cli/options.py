@@ -45,6 +45,14 @@ def _describe(
             help="The image is the one that was locked there; see `ringfence image lock`.",
         ),
     ] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_PLACE,
+            metavar="DIGEST",
+            help="Start from what `ringfence snapshot` kept.",
+        ),
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -297,13 +305,18 @@ def read_spec(path: Path) -> dict[str, Any]:
     return data
 
 
+_PLAIN = ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout", "lock",
+          "snapshot")  # fmt: skip
+"""Options that are fields of a spec as they stand."""
+
+
 def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
     """Options as they stand in a spec; those not given are left out."""
     given = {name: value for name, value in values.items() if value not in (None, [])}
     if "allow_degraded" in given:
         given["allow_degraded"] = [one.strip() for one in given["allow_degraded"].split(",")]
     spec: dict[str, Any] = {}
-    for name in ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout", "lock"):
+    for name in _PLAIN:
         _put(spec, given, name, name)
     for name in _LIMIT_NAMES:
         _put(spec, given, name, "limits", name)

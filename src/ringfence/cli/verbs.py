@@ -42,6 +42,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
         "pause": life.pause,
         "resume": life.resume,
         "extend": life.extend,
+        "snapshot": life.snapshot,
     },
     _FILES: {"ls": files.ls, "cp": files.cp, "diff": diff.diff, "apply": diff.apply},
     _WATCH: {

@@ -92,3 +92,23 @@ def test_diff_and_apply_of_a_sandbox(repository: Path, state_directory: Path) ->
     finally:
         ringfence("rm", name)
     ringfence("diff", name, code=125)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_snapshot_is_kept_and_opened(
+    backend: str, repository: Path, state_directory: Path
+) -> None:
+    where = opened_on(backend)
+    options = [text for name, value in where.items() for text in (f"--{name}", value)]
+    made = ringfence("create", *options, "--repo", repository, "--lifetime", "10m")
+    name = made.decode().split()[-1]
+    try:
+        ringfence("exec", name, "--", "sh", "-c", "echo kept >> README.md")
+        digest = ringfence("snapshot", name).decode().strip()
+        assert json.loads(ringfence("snapshot", "--json", name))["digest"] == digest
+    finally:
+        ringfence("rm", name)
+    said = ringfence("run", *options, "--snapshot", digest, "--", "cat", "README.md")
+    assert said.startswith(b"A project.\nkept\n")
+    ringfence("store", "rm", digest)
+    ringfence("run", *options, "--snapshot", digest, "--", "true", code=125)
