@@ -7,6 +7,7 @@ import pytest
 
 from ringfence.backends.base import Bind
 from ringfence.backends.process import ProcessBackend
+from ringfence.backends.process.home import homes
 from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
@@ -166,7 +167,7 @@ async def test_a_failed_start_says_why_and_leaves_nothing(
     absent = Bind("/nowhere/at/all", "/workspace")
     with pytest.raises(BackendUnavailableError, match="/nowhere/at/all"):
         await backend.create(spec, sandbox_id, facts, binds=(absent,))
-    assert list((state_directory / "process/sandboxes").iterdir()) == []
+    assert list(homes(state_directory / "process/sandboxes")) == []
     assert cgroups(sandbox_id) == []
     assert processes(sandbox_id) == []
 

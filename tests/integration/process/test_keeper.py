@@ -95,6 +95,20 @@ def unified() -> Iterator[Path]:
         path.rmdir()
 
 
+def test_the_last_to_leave_removes_what_all_were_in(kept: Kept, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    kept.start("--last", str(tmp_path), "--", "/bin/true")
+    kept.end()
+    assert other.is_dir()
+    other.rmdir()
+    last = Kept(tmp_path)
+    last.start("--last", str(tmp_path), "--", "/bin/true")
+    last.end()
+    assert not tmp_path.exists()
+    tmp_path.mkdir()
+
+
 def test_it_gives_on_the_programs_end_and_removes_all(kept: Kept, cgroup: Path) -> None:
     kept.start("--make", str(cgroup), "--inside", f"{cgroup}/cgroup.procs", "0",
                "--", "/bin/sh", "-c", "exit 7")  # fmt: skip

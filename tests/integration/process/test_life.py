@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.backends.base import Record
-from ringfence.backends.process import ProcessBackend
-from ringfence.backends.process.home import Home
+from ringfence.backends.process import ProcessBackend, memory
+from ringfence.backends.process.home import Home, homes
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxLostError, StateError
 from ringfence.guest.session import Session
 from tests.integration.process.conftest import (
@@ -228,8 +228,30 @@ async def test_a_client_killed_at_any_point_leaves_nothing(
     monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
     os.utime(state_directory / "process/swept", (0, 0))
     assert await ProcessBackend().found({}) == []
-    assert list(sandboxes.iterdir()) == []
+    assert list(homes(sandboxes)) == []
     assert mounts(state_directory) == []
+
+
+def inside(directory: str) -> list[str]:
+    return [path.name for path in Path(directory).iterdir()] if Path(directory).exists() else []
+
+
+async def test_the_last_sandbox_takes_the_place_of_all_along(
+    opens: Opened, state_directory: Path
+) -> None:
+    """In memory nothing stays of a state directory that nobody uses any more."""
+    async with opens() as first:
+        target = memory.target(state_directory / "process/sandboxes")
+        if target is None:
+            pytest.skip("there is no tmpfs of root's here")
+        async with opens():
+            assert len(inside(target)) == 2
+        assert inside(target) == [first.record.id]
+    assert inside(target) == []
+    assert memory.target(state_directory / "process/sandboxes") == target
+    await until(lambda: not os.path.lexists(target))
+    async with opens() as again:
+        assert inside(target) == [again.record.id]
 
 
 async def test_a_keeper_that_ended_by_itself_is_reaped_though_nobody_asked(

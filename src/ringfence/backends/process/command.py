@@ -27,7 +27,8 @@ _CGROUPS_INSIDE = "/sys/fs/cgroup"
 @dataclass(frozen=True, slots=True)
 class Place:
     """All that a sandbox is made of. memory: its memory cgroup, shown inside so that the guest can
-    count its kills; "" for none. linked: whether the guest's program is in the home."""
+    count its kills; "" for none. linked: whether the guest's program is in the home. last: what the
+    home is in, when the last sandbox takes it along."""
 
     home: Home
     machine: Machine
@@ -37,6 +38,7 @@ class Place:
     binds: Sequence[Bind] = ()
     memory: str = ""
     linked: bool = True
+    last: str | None = None
 
 
 def keeper(spec: SandboxSpec, place: Place) -> list[str]:
@@ -54,6 +56,8 @@ def keeper(spec: SandboxSpec, place: Place) -> list[str]:
         args += ["--into", plan.into]
     if not spec.detached:
         args.append("--attached")
+    if place.last is not None:
+        args += ["--last", place.last]
     return [*args, "--", *bubblewrap(spec, place)]
 
 

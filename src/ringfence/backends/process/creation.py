@@ -12,6 +12,7 @@ from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
 from ringfence.backends.door import Door
 from ringfence.backends.process import command, etc, machine, root
+from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.instance import ProcessInstance, end, guest_comes
@@ -77,7 +78,15 @@ class Creation:
         try:
             memory = "" if cgroup is None else _memory(cgroup)
             place = command.Place(
-                home, self.machine, entries, user, plan, self.binds, memory, linked
+                home,
+                self.machine,
+                entries,
+                user,
+                plan,
+                self.binds,
+                memory,
+                linked,
+                memories.target(home.path.parent),
             )
             with Door(home.run) as door:
                 keeper = Keeper.spawn(command.keeper(spec, place), attached=not spec.detached)

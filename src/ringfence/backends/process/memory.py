@@ -45,8 +45,17 @@ def ready(root: Path, places: Sequence[str] = PLACES) -> None:
         root.mkdir(mode=_MODE, exist_ok=True)
 
 
+def target(root: Path) -> str | None:
+    """What `root` is a link to: for the keeper, which removes it when its sandbox was the last
+    there. None for a directory, which stays."""
+    try:
+        return os.readlink(root)  # noqa: PTH115
+    except OSError:
+        return None
+
+
 def leave(root: Path) -> None:
-    """Remove what `root` is a link to when no sandbox is there any more. Idempotent."""
+    """Remove what `root` is a link to when nothing is there. Idempotent."""
     with contextlib.suppress(OSError):
         os.rmdir(os.readlink(root))  # noqa: PTH106, PTH115 - once an end
 

@@ -13,6 +13,7 @@
  *   --into PATH          PROGRAM is born in this version 2 cgroup
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
+ *   --last PATH          the directory that DIRECTORY is in: removed, too, by the last to leave it
  * SIGTERM kills the sandbox. The exit status is PROGRAM's; 125 and a line on standard error when it was not started.
  */
 #include "agent.h"
@@ -47,7 +48,7 @@ struct steps {
 };
 
 static struct steps made, inside, thaws;
-static const char *into;
+static const char *into, *last;
 static bool attached;
 static int home = -1;  /* DIRECTORY */
 static pid_t program;
@@ -93,6 +94,10 @@ static int take_step(int left, char **arg)
 	} else if (!strcmp(arg[0], "--into")) {
 		used = 2;
 		into = path;
+		done = 0;
+	} else if (!strcmp(arg[0], "--last")) {
+		used = 2;
+		last = path;
 		done = 0;
 	} else if (!value) {
 		return 0;
@@ -290,6 +295,8 @@ static void clear(const char *directory)
 		empty(home, true);
 		rmdir(directory);
 	}
+	if (last)
+		rmdir(last);
 }
 
 /* Reap until there is no child; the status of PROGRAM once it is known, else -1. */

@@ -29,6 +29,7 @@ def test_it_is_a_link_into_memory_that_goes_with_the_last(tmp_path: Path, shared
         pytest.skip("only root has it in memory")
     ready(root, shared)
     target = root.readlink()
+    assert memory.target(root) == str(target)
     assert target.parent == shared
     assert target.stat().st_mode & 0o777 == 0o711
     ready(root, shared)
@@ -85,6 +86,7 @@ def test_without_a_tmpfs_it_is_with_the_rest(tmp_path: Path) -> None:
     memory.ready(root, (str(tmp_path),))
     memory.ready(root, (str(tmp_path),))
     assert not root.is_symlink()
+    assert memory.target(root) is None
     memory.leave(root)
     assert root.is_dir()
 
