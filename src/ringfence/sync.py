@@ -9,6 +9,7 @@ the asynchronous ones when they are first used, with the same parameters. `await
 fall away (`spawn` and `open` give what can be used in a `with`), async iterators become iterators,
 `aclose` becomes `close`, and an iterator of bytes serves wherever an async one does. Callbacks are
 called in the loop's thread. Ctrl-C cancels the operation under way and is raised after its end.
+A forked child may open sandboxes of its own; its parent's raise StateError there, and stay.
 """
 
 import asyncio
@@ -105,6 +106,16 @@ class _Loop:
 _LOOP = _Loop()
 
 
+def _own(inner: "_Facade", op: str) -> None:
+    """StateError in a forked child: a session is its opener's, and its stream may not be shared."""
+    if inner._pid != os.getpid():
+        raise StateError(
+            f"{op}: this belongs to the process that forked this one: open another sandbox here,"
+            " or a detached one by its id",
+            op=op,
+        )
+
+
 async def _call(function: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
     value = function(*map(_adapt, args), **{name: _adapt(one) for name, one in kw.items()})
     while inspect.isawaitable(value):
@@ -158,11 +169,19 @@ class _Facade:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._pid = os.getpid()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "aclose":
             raise AttributeError(name)
-        return _wrap(getattr(self._inner, name))
+        return self._part(getattr(self._inner, name))
+
+    def _part(self, value: Any) -> Any:
+        """A part of it, which is the same process's."""
+        part = _wrap(value)
+        if isinstance(part, _Facade):
+            part._pid = self._pid
+        return part
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -172,6 +191,8 @@ class _Facade:
         return self
 
     def __exit__(self, *error: object) -> Any:
+        if self._pid != os.getpid():
+            return None
         return _LOOP.run(_call(self._inner.__aexit__, error, {}))
 
 
@@ -182,6 +203,7 @@ class _Iterator(_Facade):
         return self
 
     def __next__(self) -> Any:
+        _own(self, "next")
         try:
             return _wrap(_LOOP.run(_call(self._inner.__anext__, (), {})))
         except StopAsyncIteration:
@@ -189,6 +211,8 @@ class _Iterator(_Facade):
 
     def close(self) -> None:
         """End it. Idempotent."""
+        if self._pid != os.getpid():
+            return
         _LOOP.run(_call(self._inner.aclose, (), {}))
 
     def __enter__(self) -> Any:
@@ -207,13 +231,14 @@ class _Block(_Facade):
 
 def _member(name: str, member: Any) -> Any:
     if isinstance(member, property):
-        return property(lambda self: _wrap(getattr(self._inner, name)), doc=member.__doc__)
+        return property(lambda self: self._part(getattr(self._inner, name)), doc=member.__doc__)
     return _method(name, member) if callable(member) else member
 
 
 def _method(name: str, member: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(member)
     def method(self: _Facade, *args: Any, **kw: Any) -> Any:
+        _own(self, name)
         return _wrap(_LOOP.run(_call(getattr(self._inner, name), args, kw)))
 
     return method

@@ -70,6 +70,7 @@ class Life:
         self._rest = rest
         self._touched = time.monotonic()
         self._ending: asyncio.Task[DeleteReport] | None = None
+        self._loop = asyncio.get_running_loop()
         self._watching = [asyncio.create_task(self._watch())]
         if idle_timeout is not None:
             self._watching.append(asyncio.create_task(self._watch_idle(idle_timeout)))
@@ -88,7 +89,15 @@ class Life:
     # Before and after every operation.
 
     def check(self, op: str) -> None:
-        """Raise StateError or SandboxLostError unless operations are possible now."""
+        """Raise StateError or SandboxLostError unless operations are possible now, and here: in
+        the event loop that opened it."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise StateError(
+                f"{op}: the sandbox belongs to the event loop that opened it: open it where it is"
+                " used, or use ringfence.sync, which threads may share",
+                op=op,
+                sandbox_id=self.id,
+            )
         if self.state is State.RUNNING:
             if self.session.lost.done():
                 raise self.lost(op)

@@ -1,6 +1,10 @@
 """The blocking interface is the asynchronous one, name by name."""
 
+import asyncio
+import contextlib
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,6 +89,49 @@ def test_a_plain_script(tmp_path: Path) -> None:
         assert sandbox.info.id == sandbox.id
     with pytest.raises(ringfence.StateError):
         sandbox.exec(["true"])
+
+
+def _in_the_child(sandbox: sync.Sandbox, process: sync.Process) -> None:
+    signal.alarm(60)
+    bad = 99
+    try:
+        done = 0
+        for work in (lambda: sandbox.exec(["true"]), lambda: process.write("x"),
+                     lambda: next(process.stdout), sandbox.delete):  # fmt: skip
+            with contextlib.suppress(ringfence.StateError):
+                work()
+                done += 1
+        sandbox.__exit__(None, None, None)
+        with sync.open(backend=MockBackend()) as own:
+            bad = done if own.exec(["true"]).ok else 98
+    finally:
+        os._exit(bad)
+
+
+def test_a_forked_child_leaves_its_parents_sandbox_alone() -> None:
+    """What it asks is StateError, leaving the block ends nothing, and it may open its own."""
+    with sync.open(backend=MockBackend()) as sandbox, sandbox.spawn(["cat"]) as process:
+        child = os.fork()
+        if child == 0:
+            _in_the_child(sandbox, process)
+        assert os.waitpid(child, 0)[1] == 0
+        process.write("still\n")
+        assert process.stdout.readline() == b"still\n"
+        assert sandbox.exec(["true"]).ok
+
+
+async def test_a_sandbox_belongs_to_the_loop_that_opened_it() -> None:
+    """Another one gets StateError at once, and nothing of it reaches the guest."""
+
+    async def use(sandbox: ringfence.Sandbox) -> None:
+        with pytest.raises(ringfence.StateError, match="event loop"):
+            await sandbox.exec(["true"])
+        with pytest.raises(ringfence.StateError, match="event loop"):
+            await sandbox.files.read("/etc/passwd")
+
+    async with ringfence.open(backend=MockBackend()) as sandbox:
+        await asyncio.to_thread(lambda: asyncio.run(use(sandbox)))
+        assert (await sandbox.exec(["true"])).ok
 
 
 def test_iterators_serve_as_streams() -> None:
