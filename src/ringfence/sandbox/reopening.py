@@ -6,7 +6,7 @@ import platform
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Record
 from ringfence.backends.finish import finish
-from ringfence.errors import NotFoundError, SandboxError, StateError
+from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
 from ringfence.ledger import Ledger
@@ -23,8 +23,8 @@ from ringfence.spec import Receipt, State
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
-    """A session with a sandbox that exists. NotFoundError, StateError (it is attached elsewhere,
-    or it is no detached one). Cancellation leaves it as it was."""
+    """A session with a sandbox that exists. NotFoundError, StateError (it is no detached one),
+    DeadlineExceededError (somebody else holds it). Cancellation leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
     end_audit = audit_of(where.audit, bus, sandbox_id)
@@ -60,7 +60,15 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
             op="open",
             sandbox_id=record.id,
         )
-    session = await greet(instance, record.spec, again=True)
+    try:
+        session = await greet(instance, record.spec, again=True)
+    except DeadlineExceededError:
+        raise DeadlineExceededError(
+            f"open: the guest of sandbox {record.id} does not come: another client may hold it, and"
+            " one at a time can: try again when that one has left",
+            op="open",
+            sandbox_id=record.id,
+        ) from None
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
     user = await session.user(record.spec.user or "")

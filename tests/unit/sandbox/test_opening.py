@@ -11,6 +11,7 @@ from ringfence.backends.base import Features
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import (
     BackendUnavailableError,
+    DeadlineExceededError,
     ResourceExhaustedError,
     SandboxError,
     SandboxLostError,
@@ -231,6 +232,26 @@ async def test_a_detached_one_is_found_by_the_beginning_of_its_id(
         assert again.id == sandbox.id
         await again.delete()
     assert ledger.live() == []
+
+
+async def test_one_that_another_client_holds_says_so(
+    durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guest has one session at a time, and comes to nobody else meanwhile."""
+    async with ringfence.open(
+        backend=durable, ledger=ledger, detached=True, lifetime=600
+    ) as sandbox:
+        pass
+
+    async def nobody(*_: object, **__: object) -> None:
+        raise DeadlineExceededError("connect: the guest did not dial within 10 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "start", nobody)
+        with pytest.raises(DeadlineExceededError, match="another client may hold it"):
+            await ringfence.open(id=sandbox.id, backend=durable, ledger=ledger)
+    async with ringfence.open(id=sandbox.id, backend=durable, ledger=ledger) as again:
+        await again.delete()
 
 
 async def test_one_that_is_gone_is_closed_in_the_record(durable: Durable, ledger: Ledger) -> None:
