@@ -110,5 +110,8 @@ def test_a_snapshot_is_kept_and_opened(
         ringfence("rm", name)
     said = ringfence("run", *options, "--snapshot", digest, "--", "cat", "README.md")
     assert said.startswith(b"A project.\nkept\n")
+    assert f"snapshot-{digest.partition(':')[2]}" in ringfence("store", "ls").decode()
     ringfence("store", "rm", digest)
+    assert json.loads(ringfence("store", "ls", "--json"))["blobs"] == []
+    ringfence("store", "rm", digest, code=125)
     ringfence("run", *options, "--snapshot", digest, "--", "true", code=125)

@@ -13,7 +13,6 @@ import pytest
 
 import ringfence
 from ringfence.backends.docker.supply import Supply
-from ringfence.cli.app import run
 from ringfence.digest.store import Store
 from ringfence.errors import (
     InvalidSpecError,
@@ -43,18 +42,26 @@ async def supply() -> AsyncIterator[Supply]:
         yield supply
 
 
-@pytest.fixture
-async def image(supply: Supply, tmp_path: Path) -> AsyncIterator[str]:
+async def build(directory: Path, name: str, dockerfile: str) -> None:
+    (directory / "Dockerfile").write_text(dockerfile)
+    async with Supply() as supply:
+        await supply.build(directory, Reference.parse_familiar(name))
+
+
+async def remove(name: str) -> None:
+    async with Supply() as supply:
+        await supply.remove(name, force=True)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Busybox with a configuration of its own, so that no other test has the same ids."""
+    require_docker(BUSYBOX)
     name = f"ringfence-root-test/{secrets.token_hex(6)}"
-    context = tmp_path / "context"
-    context.mkdir()
-    (context / "Dockerfile").write_text(
-        f'FROM {BUSYBOX}\nENV OWN={name}\nLABEL theirs="yes"\nWORKDIR /srv\nCMD ["sh"]\n'
-    )
-    await supply.build(context, Reference.parse_familiar(f"{name}:1"))
+    dockerfile = f'FROM {BUSYBOX}\nENV OWN={name}\nLABEL theirs="yes"\nWORKDIR /srv\nCMD ["sh"]\n'
+    asyncio.run(build(tmp_path_factory.mktemp("context"), f"{name}:1", dockerfile))
     yield f"{name}:1"
-    await supply.remove(f"{name}:1", force=True)
+    asyncio.run(remove(f"{name}:1"))
 
 
 @pytest.fixture
@@ -168,29 +175,13 @@ async def test_the_image_of_a_root_is_ours_clean_and_goes_with_its_snapshot(
         await ringfence.open(backend="docker", snapshot=first.digest)
 
 
-def test_the_verb_removes_a_snapshot(
-    repository: Path, state_directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    require_docker(BUSYBOX)
-    with ringfence.sync.open(
-        backend="docker", image=BUSYBOX, repository=str(repository)
-    ) as sandbox:
-        digest = sandbox.snapshot().digest
-    assert run(["store", "ls"]) == 0
-    assert f"snapshot-{digest.partition(':')[2]}" in capsys.readouterr().out
-    assert run(["store", "rm", digest]) == 0
-    assert list(Store(state_directory / "store").walk()) == []
-    assert run(["store", "rm", digest]) == 125
-
-
 async def test_what_cannot_be_kept_is_refused(
     repository: Path, state_directory: Path, supply: Supply, image: str, tmp_path: Path
 ) -> None:
     name = f"ringfence-root-test/{secrets.token_hex(6)}:1"
     context = tmp_path / "volumes"
     context.mkdir()
-    (context / "Dockerfile").write_text(f"FROM {image}\nVOLUME /data\n")
-    await supply.build(context, Reference.parse_familiar(name))
+    await build(context, name, f"FROM {image}\nVOLUME /data\n")
     try:
         async with ringfence.open(**WRITABLE, image=name) as sandbox:
             with pytest.raises(UnsupportedError, match="/data"):
