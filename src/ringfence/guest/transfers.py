@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from ringfence.errors import SandboxError
 from ringfence.guest.failures import file_error, too_large
-from ringfence.guest.memory import zeros
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
 from ringfence.guest.protocol import (
     FILE_WINDOW,
@@ -157,7 +156,8 @@ class Whole(Transfer):
     def _prepare(self, size: int) -> None:
         """Make room for what is said to come; the memory is taken when it comes."""
         with suppress(MemoryError):
-            self._data = zeros(int(min(size, self._limit, _PREPARED_BYTES)))
+            # Zeros that nobody has touched take no memory, and only the stream holds them.
+            self._data = BytesIO(bytes(int(min(size, self._limit, _PREPARED_BYTES))))
             self._view = self._data.getbuffer()
             self._connection.long_reads += 1
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import os
 import pickle
 import shutil
 import struct
@@ -30,6 +31,7 @@ from ringfence.digest import (
     VerifyingReader,
     digest_file,
     digest_mapped,
+    files,
     gostate,
     libcrypto,
     suspension,
@@ -394,6 +396,24 @@ def test_a_file_is_read_or_mapped_to_the_same_digest(tmp_path: Path) -> None:
                 bytes(size), "sha512"
             )
         assert sum(seen) == 2 * size
+
+
+@pytest.mark.parametrize("clock", [(0, 1, 1, 3), (0, 3, 3, 4)])
+def test_a_long_file_is_tried_both_ways_and_goes_the_cheaper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: tuple[int, ...]
+) -> None:
+    for name, size in (("_TRIED", 64 * 1024), ("_LONG", 512 * 1024), ("_WINDOW", 128 * 1024)):
+        monkeypatch.setattr(files, name, size)
+    ticks = iter(clock)
+    monkeypatch.setattr(files.time, "thread_time", lambda: next(ticks))
+    path = tmp_path / "long"
+    content = os.urandom(700_001)
+    path.write_bytes(content)
+    steps: list[int] = []
+    assert digest_mapped(path, progress=steps.append) == Digest.from_bytes(content)
+    assert sum(steps) == len(content)
+    mapped = clock[1] - clock[0] > clock[3] - clock[2]
+    assert (128 * 1024 in steps) == mapped
 
 
 def test_a_descriptor_is_checked_size_first() -> None:
