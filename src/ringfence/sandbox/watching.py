@@ -13,8 +13,8 @@ from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec, State
 
 LOOK_SECONDS = 1.0
-_SHARE = 20
-"""Between two looks, this many times as long passes as one took."""
+_SHARE, _LONGEST_SECONDS = 20, 10.0
+"""Between two looks, this many times as long passes as one took, but no longer than that."""
 
 
 @runtime_checkable
@@ -53,9 +53,11 @@ async def watch_disk(life: Life, instance: Written, limit: int) -> None:
                     sandbox_id=life.id, limit="disk", detail="watched", counters=counters
                 )
                 life.bus.publish(hit)
+                used = await instance.written()  # what they wrote until they were dead is no growth
             before = used
         except SandboxLostError:
             return
         except SandboxError:
             pass  # looked at again: the Engine may be busy
-        await asyncio.sleep(max(LOOK_SECONDS, _SHARE * (time.monotonic() - begin)))
+        pause = _SHARE * (time.monotonic() - begin)
+        await asyncio.sleep(max(LOOK_SECONDS, min(pause, _LONGEST_SECONDS)))

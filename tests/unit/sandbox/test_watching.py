@@ -53,7 +53,7 @@ async def watched(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> list[dict[
 async def test_writers_are_killed_while_it_grows_above_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked = Looked(50, 100, 150, 150, 120, 130, 60, 101)
+    looked = Looked(50, 100, 150, 155, 155, 120, 130, 130, 60, 101, 101)
     told = await watched(looked, monkeypatch)
     assert looked.kills_at == [150, 130, 101]
     assert [event["counters"]["used"] for event in told] == [150, 130, 101]
@@ -61,7 +61,7 @@ async def test_writers_are_killed_while_it_grows_above_the_limit(
 
 
 async def test_a_look_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = Looked(BackendUnavailableError("busy", op="written"), 150)
+    looked = Looked(BackendUnavailableError("busy", op="written"), 150, 150)
     assert len(await watched(looked, monkeypatch)) == 1
 
 
