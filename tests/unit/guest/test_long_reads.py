@@ -6,6 +6,7 @@ import os
 import pytest
 
 from ringfence.errors import FileTooLargeError, GuestError, SandboxLostError
+from ringfence.guest.memory import populate
 from ringfence.guest.protocol import STAT, U64, Answer, Ask
 from ringfence.guest.session import Session
 
@@ -130,3 +131,12 @@ async def test_many_long_files_at_once(place: Place) -> None:
         content[1_000_001:4_000_001] for content in contents.values()
     ]
     assert files._connection.long_reads == 0
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 4096), (1, 100_001), (0, 1 << 20)])
+def test_taking_memory_changes_nothing_in_it(start: int, stop: int) -> None:
+    content = os.urandom(1 << 20)
+    data = bytearray(content)
+    populate(memoryview(data)[start:stop])
+    assert data == content
+    data.clear()  # no view of it is left
