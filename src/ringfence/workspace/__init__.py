@@ -8,11 +8,12 @@ from ringfence.workspace.download import download
 from ringfence.workspace.fork import fork
 from ringfence.workspace.patch import Patch
 from ringfence.workspace.plan import Plan, plan
-from ringfence.workspace.prepare import For, prepare
+from ringfence.workspace.prepare import prepare
 from ringfence.workspace.prepared import Binding, Prepared, attach, clean
 from ringfence.workspace.secrets import SECRETS
 from ringfence.workspace.snapshot import Snapshot, Snapshots, snapshot
 from ringfence.workspace.sources import check_root
+from ringfence.workspace.writable import For
 
 __all__ = [
     "SECRETS",

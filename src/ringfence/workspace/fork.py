@@ -7,9 +7,11 @@ from pathlib import Path
 from ringfence.errors import StateError
 from ringfence.workspace import shared
 from ringfence.workspace.failures import failed
-from ringfence.workspace.prepare import For, Owners, mount
+from ringfence.workspace.layer_copy import copy_layer
+from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.prepared import Prepared, clean
-from ringfence.workspace.staging import Ownership, copy_layer, dress, open_root, root_entry
+from ringfence.workspace.staging import open_root
+from ringfence.workspace.writable import For, Owners, mount
 
 
 def fork(prepared: Prepared, directories: list[Path], whom: For) -> list[Prepared]:

@@ -1,28 +1,70 @@
 """The record of a staged tree, kept in a file so that another process can compare with it.
 
-It is read and written in one piece by marshal, which is the fastest there is for 50,000 tuples; the
+It is read and written by columns, which is the fastest there is for 50,000 entries; the
 file is ours, in a directory where nobody else can write.
 """
 
 import hashlib
 import marshal
-from collections.abc import Collection, Iterable
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from ringfence.errors import StateError
-from ringfence.workspace.entries import FILE, Entry
+from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry
 
-_FIRST = b"ringfence tree 2\n"
+_FIRST = b"ringfence tree 3\n"
 _VERSION = 2
 """Of marshal: the last one whose bytes depend on the values alone."""
+_LENGTH = 8
+_KINDS = (FILE, DIRECTORY, LINK)
+_NUMBERS = range(2, len(Entry._fields))
+_TYPES = dict.fromkeys(_NUMBERS, "Q") | {
+    Entry._fields.index(name): "q" for name in ("mtime", "ctime")
+}
+_CTIME, _LINKS = (Entry._fields.index(name) - 2 for name in ("ctime", "links"))
 
 
-def write(path: Path, entries: Iterable[Entry]) -> None:
-    """Write the entries, whole or not at all. OSError when the disk is full."""
-    data = marshal.dumps([tuple(entry) for entry in entries], _VERSION)
+def pack(entries: Iterable[Entry]) -> bytes:
+    """A walk's result in one piece, by columns.
+
+    It is the same for a tree of hard links that is made from it and for one that would be made
+    again: a file counts without its ctime, which changes with each link to it, and without the
+    number of these. Content cannot differ between two names of one inode.
+    """
+    return _packed(list(entries), exact=False)
+
+
+def _packed(entries: Sequence[Entry], *, exact: bool) -> bytes:
+    """exact: with the ctime and the links of files too."""
+    paths = "\0".join(entry.path for entry in entries).encode("utf-8", "surrogateescape")
+    kinds = bytes(map(_KINDS.index, map(itemgetter(1), entries)))
+    numbers = [array(_TYPES[column], map(itemgetter(column), entries)) for column in _NUMBERS]
+    if not exact:
+        times = zip(kinds, numbers[_CTIME], strict=True)
+        numbers[_CTIME] = array("q", [0 if kind == 0 else when for kind, when in times])
+        numbers[_LINKS] = array("Q", bytes(8 * len(entries)))
+    return marshal.dumps((paths, kinds, [column.tobytes() for column in numbers]), _VERSION)
+
+
+def stamp(packed: bytes, more: object) -> str:
+    """One digest (64 hex digits) over a walk's result. more: what else decides, with a repr that is
+    its value."""
+    whole = hashlib.sha256(packed)
+    whole.update(repr(more).encode("utf-8", "backslashreplace"))
+    return whole.hexdigest()
+
+
+def write(path: Path, entries: Iterable[Entry], packed: bytes | None = None) -> None:
+    """Write the entries, whole or not at all. packed: entries that stand where `entries` says
+    nothing else. OSError when the disk is full."""
+    data = _packed(list(entries), exact=True)
     beside = path.with_name(path.name + ".new")
     try:
-        beside.write_bytes(_FIRST + data)
+        with beside.open("wb") as file:
+            file.write(_FIRST + len(data).to_bytes(_LENGTH, "big") + data)
+            file.write(packed or _packed([], exact=True))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -42,23 +84,20 @@ def read(path: Path, only: Collection[str] | None = None) -> dict[str, Entry]:
     if not raw.startswith(_FIRST):
         raise StateError(f"{path} is not the record of a workspace", op="workspace")
     try:
-        listed = marshal.loads(raw[len(_FIRST) :])  # noqa: S302 - our own file, see the module
-        return {fields[0]: Entry(*fields) for fields in listed if only is None or fields[0] in only}
-    except (EOFError, ValueError, TypeError, IndexError):
+        start = len(_FIRST) + _LENGTH
+        end = start + int.from_bytes(raw[len(_FIRST) : start], "big")
+        found = _entries(raw[end:], only)  # the packed ones first: the others stand over them
+        return {**found, **_entries(raw[start:end], only)}
+    except (EOFError, ValueError, TypeError, IndexError, AttributeError):
         raise StateError(f"the workspace's record {path} is damaged", op="workspace") from None
 
 
-def stamp(entries: Iterable[Entry], more: object) -> str:
-    """One digest (64 hex digits) over a walk's result: it is the same when a tree of hard links
-    made from one walk is what would be made from the other.
-
-    more: what else decides, with a repr that is its value. A file counts with its inode and without
-    its ctime, which changes with each link to it: content cannot differ between two names of one
-    inode. All else counts with its ctime.
-    """
-    plain = [
-        entry[:7] + entry[8:10] if entry[1] == FILE else tuple(entry[:10]) for entry in entries
-    ]
-    whole = hashlib.sha256(marshal.dumps(plain, _VERSION))
-    whole.update(repr(more).encode("utf-8", "backslashreplace"))
-    return whole.hexdigest()
+def _entries(data: bytes, only: Collection[str] | None) -> dict[str, Entry]:
+    packed = marshal.loads(data)  # noqa: S302 - our own file, see the module
+    paths, kinds, columns = packed[0].decode("utf-8", "surrogateescape"), packed[1], packed[2]
+    if not kinds:
+        return {}
+    numbers = [array(_TYPES[column], columns[column - 2]) for column in _NUMBERS]
+    names = [_KINDS[kind] for kind in kinds]
+    listed = zip(paths.split("\0"), names, *numbers, strict=True)
+    return {fields[0]: Entry(*fields) for fields in listed if only is None or fields[0] in only}

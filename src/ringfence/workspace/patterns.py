@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pathspec
 
-_PLAIN = re.compile(r"[^\\*?\[\]!#\s/]+")
-_SUFFIX = re.compile(r"\*(\.[^\\*?\[\]!#\s/]+)")
+_NAME = r"[^\\*?\[\]!#\s/]+"
+_PLAIN, _PREFIX, _SUFFIX = (re.compile(text) for text in (_NAME, rf"({_NAME})\*", rf"\*({_NAME})"))
+_GLOB = re.compile(r"[^\\\[\]!#\s/]*[^\\*?\[\]!#\s/][^\\\[\]!#\s/]*")
 
 
 class _Rule(NamedTuple):
@@ -23,28 +24,35 @@ class _Rule(NamedTuple):
 class Patterns:
     """An ordered list of patterns; the last one that matches decides.
 
-    Patterns that are a plain name or `*.suffix` are looked up; only the rest costs a regular
-    expression per path.
+    What the last name of a path must be like for a pattern to match is looked up first; only a
+    pattern that does not tell it (`logs/**`, `[ab]`) costs a regular expression per path.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._rules: list[_Rule] = []
         self._names: set[str] = set()
+        prefixes: set[str] = set()
         suffixes: set[str] = set()
+        globs: set[str] = set()
         slow: list[_Rule] = []
         for line in lines:
             rule = _rule(line)
             if rule is None:
                 continue
             self._rules.append(rule)
-            body = line.strip().removeprefix("!").removesuffix("/")
-            if _PLAIN.fullmatch(body):
-                self._names.add(body)
-            elif found := _SUFFIX.fullmatch(body):
+            last = line.rstrip(" \r\n").removeprefix("!").removesuffix("/").rpartition("/")[2]
+            if _PLAIN.fullmatch(last):
+                self._names.add(last)
+            elif found := _PREFIX.fullmatch(last):
+                prefixes.add(found[1])
+            elif found := _SUFFIX.fullmatch(last):
                 suffixes.add(found[1])
+            elif _GLOB.fullmatch(last):
+                globs.add(_of_name(last))
             else:
                 slow.append(rule)
-        self._suffixes = tuple(suffixes)
+        self._prefixes, self._suffixes = tuple(prefixes), tuple(suffixes)
+        self._globs = re.compile("|".join(sorted(globs)), re.DOTALL) if globs else None
         self._slow = _any_of(slow)
         self._rules.reverse()
 
@@ -58,7 +66,9 @@ class Patterns:
         """
         if not (
             name in self._names
-            or (self._suffixes and name.endswith(self._suffixes))
+            or name.endswith(self._suffixes)
+            or name.startswith(self._prefixes)
+            or (self._globs is not None and self._globs.match(name))
             or (self._slow is not None and self._slow.match(path + "/"))
         ):
             return None
@@ -86,6 +96,12 @@ def _rule(line: str) -> _Rule | None:
         regex = _of_whole_path(pattern.regex.pattern, directory_only)
         return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
     return None
+
+
+def _of_name(glob: str) -> str:
+    """The expression for a name with * and ? in it."""
+    marks = {"*": ".*", "?": "."}
+    return "".join(marks.get(letter) or re.escape(letter) for letter in glob) + r"\Z"
 
 
 def _of_whole_path(regex: str, directory_only: bool) -> str:

@@ -12,7 +12,7 @@ from ringfence.workspace import gitdir, sources
 from ringfence.workspace.entries import DIRECTORY
 from ringfence.workspace.failures import shown
 from ringfence.workspace.history import Builder, History
-from ringfence.workspace.select import Selection, is_hidden, select
+from ringfence.workspace.select import Selection, Visit, is_hidden, select
 from ringfence.workspace.sources import Source
 
 
@@ -48,11 +48,12 @@ def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
         return look(repository, sources.find(repository, place), place)
 
 
-def look(repository: Repository, source: Source, scratch: Path) -> Plan:
-    """Choose files and history of a source that was found. scratch: for a repository of ours."""
+def look(repository: Repository, source: Source, scratch: Path, visit: Visit | None = None) -> Plan:
+    """Choose files and history of a source that was found. scratch: for a repository of ours.
+    visit: see `select`."""
     root = source.open()
     try:
-        found = Plan(source, select(root, repository))
+        found = Plan(source, select(root, repository, visit))
     finally:
         os.close(root)
     _choose_history(repository, found, scratch)

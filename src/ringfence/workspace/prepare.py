@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 from ringfence.errors import (
@@ -12,30 +12,19 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.spec import Repository
-from ringfence.workspace import history, manifest, mounts, shared, sources
+from ringfence.workspace import history, linking, manifest, mounts, shared, sources
 from ringfence.workspace.clone import is_url
-from ringfence.workspace.entries import FILE, Entry, entry_of
+from ringfence.workspace.entries import FILE
 from ringfence.workspace.layers import Layers
+from ringfence.workspace.linking import Linking
+from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.plan import Plan, build_history, look
 from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
-from ringfence.workspace.select import Selection
-from ringfence.workspace.staging import Ownership, dress, open_root, root_entry, stage
+from ringfence.workspace.select import Rules, Selection
+from ringfence.workspace.staging import open_root, stage
+from ringfence.workspace.writable import For, Owners, everything, mount
 
-DEFAULT_SIZE = 2 << 30
 _MASKS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class For:
-    """Whom a workspace is for. uid, gid: the commands' user. privileged: we are root on the machine
-    where the sandbox runs. volumes: the daemon may mount an overlay itself. strategy: instead of
-    the best one."""
-
-    uid: int
-    gid: int
-    privileged: bool
-    volumes: bool = False
-    strategy: Strategy | None = None
 
 
 def prepare(
@@ -62,12 +51,13 @@ def prepare(
     whom = For(uid, gid, privileged, volumes, strategy)
     try:
         directory.mkdir(mode=0o711, parents=True)
-        found = _found(repository, directory, forbidden, start)
-        work = _Work(repository, found, directory, whom)
-        if start is not None and repository.mode != "copy":
-            raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
-        prepared = work.copied(start) if repository.mode == "copy" else work.bound()
-        prepared.save()
+        with ExitStack() as until_made:
+            found, early = _found(repository, directory, forbidden, start, until_made)
+            work = _Work(repository, found, directory, whom, early)
+            if start is not None and repository.mode != "copy":
+                raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
+            prepared = work.copied(start) if repository.mode == "copy" else work.bound()
+            prepared.save()
     except OSError as error:
         clean(directory)
         raise ResourceExhaustedError(
@@ -80,18 +70,51 @@ def prepare(
     return prepared
 
 
+class _Early:
+    """A layer whose files are linked while the repository is walked."""
+
+    def __init__(self, source: sources.Source, directory: Path, until: ExitStack) -> None:
+        self.layer = shared.create(directory)
+        root, target = source.open(), open_root(self.layer.tree)
+        until.callback(os.close, root)
+        until.callback(os.close, target)
+        self.linking = until.enter_context(Linking(root, target))
+
+
 def _found(
-    repository: Repository, directory: Path, forbidden: tuple[Path, ...], start: Path | None
-) -> Plan:
-    """What goes in. Of a snapshot everything does, and the host's git does not look at it."""
+    repository: Repository,
+    directory: Path,
+    forbidden: tuple[Path, ...],
+    start: Path | None,
+    until: ExitStack,
+) -> tuple[Plan, _Early | None]:
+    """What goes in, and what of it is on its way. Of a snapshot everything does, and the host's git
+    does not look at it."""
     if start is not None:
         original = None
         if not is_url(repository.path) and Path(repository.path) != start:
             original = sources.check_root(repository.path, forbidden=forbidden)
-        return Plan(sources.Source(start, original), Selection())
+        return Plan(sources.Source(start, original), Selection()), None
     source = sources.find(repository, directory, forbidden=forbidden)
     _check_apart(source.root, directory, source.cloned)
-    return look(repository, source, directory)
+    if not _pays(repository, source, directory):
+        return look(repository, source, directory), None
+    early = _Early(source, directory, until)
+    return look(repository, source, directory, early.linking.add), early
+
+
+def _pays(repository: Repository, source: sources.Source, directory: Path) -> bool:
+    """Whether to link files before all is chosen: when all that is seen goes in, as a link, and no
+    earlier layer may do instead."""
+    return (
+        repository.mode == "copy"
+        and repository.file_mode is None
+        and repository.directory_mode is None
+        and not Rules(repository).narrows
+        and source.root.stat().st_dev == directory.stat().st_dev
+        and not shared.keeps(directory, source.root)
+        and linking.is_possible()
+    )
 
 
 def environment(repository: Repository) -> dict[str, str]:
@@ -119,8 +142,16 @@ def _check_apart(root: Path, directory: Path, cloned: bool) -> None:
 
 
 class _Work:
-    def __init__(self, repository: Repository, found: Plan, directory: Path, whom: For) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        found: Plan,
+        directory: Path,
+        whom: For,
+        early: _Early | None = None,
+    ) -> None:
         self.repository, self.found, self.directory, self.whom = repository, found, directory, whom
+        self.early = early
         status = found.source.root.stat()
         self.stored = status.st_uid, status.st_gid
         self.seen = self._wanted_owner()
@@ -181,27 +212,38 @@ class _Work:
             if not self._keeps(ownership):
                 return self._staged(root, ownership)[0]
             before = self._around(root)
-            stamp = manifest.stamp(self.found.selection.entries, before)
+            packed = manifest.pack(self.found.selection.entries)
+            stamp = manifest.stamp(packed, before)
             if (kept := shared.take(self.directory, stamp)) is not None:
                 return kept
-            layer, linked = self._staged(root, ownership)
+            layer, linked = self._staged(root, ownership, packed)
             if not linked or self._around(root) != before:
                 return layer
             return shared.keep(layer, stamp, self.found.source.root)
         finally:
             os.close(root)
 
-    def _staged(self, root: int, ownership: Ownership) -> tuple[shared.Layer, bool]:
-        layer = shared.create(self.directory)
+    def _staged(
+        self, root: int, ownership: Ownership, packed: bytes | None = None
+    ) -> tuple[shared.Layer, bool]:
+        """A new layer, and whether every file in it is a link. packed: the record of the entries
+        that stands for files that are links."""
+        layer = self.early.layer if self.early else shared.create(self.directory)
         target = open_root(layer.tree)
         try:
-            staged = stage(root, self.found.selection.entries, target, ownership=ownership)
+            begun = self.early.linking.finish() if self.early else {}
+            entries = self.found.selection.entries
+            staged = stage(root, entries, target, ownership=ownership, begun=begun)
             if build_history(self.repository, self.found, layer.tree / ".git"):
                 own(layer.tree / ".git", ownership.owner or self.stored, self.whom.privileged)
             dress(target, root_entry(root), ownership)
         finally:
             os.close(target)
-        manifest.write(layer.entries, staged.entries)
+        if packed is not None and staged.linked:
+            others = [entry for entry in staged.entries if entry.kind != FILE]
+            manifest.write(layer.entries, others, packed)
+        else:
+            manifest.write(layer.entries, staged.entries)
         return layer, staged.linked
 
     def _keeps(self, ownership: Ownership) -> bool:
@@ -229,7 +271,7 @@ class _Work:
         with Layers([start]) as kept:
             target = open_root(layer.tree)
             try:
-                staged = stage(kept.bottom, list(_everything(kept)), target).entries
+                staged = stage(kept.bottom, list(everything(kept)), target).entries
                 dress(target, root_entry(kept.bottom), Ownership())
             finally:
                 os.close(target)
@@ -284,121 +326,6 @@ class _Work:
 
     def _cover(self, source: Path, path: str) -> Binding:
         return Binding(str(source), f"{self.repository.mount_point}/{path}", True)
-
-
-@dataclass(frozen=True, slots=True)
-class Owners:
-    """Owner in the frozen tree, owner as commands see it, and how copies are written."""
-
-    stored: tuple[int, int]
-    seen: tuple[int, int]
-    ownership: Ownership
-    written: bool = False
-
-    @property
-    def maps(self) -> bool:
-        """Whether a mount must show another owner than is stored."""
-        return self.stored != self.seen and not self.written
-
-
-def mount(
-    prepared: Prepared, layers: tuple[Path, ...], whom: For, size: int | None, owners: Owners
-) -> Prepared:
-    """Give a workspace that stands on `layers` its writable layer, by the best way there is."""
-    prepared.layers = layers
-    prepared.owners = (*owners.stored, *owners.seen) if owners.maps else None
-    wanted = whom.strategy
-    if wanted == "overlay" or (wanted is None and whom.privileged):
-        try:
-            return _overlay(prepared, size, owners)
-        except UnsupportedError:
-            if wanted is not None:
-                raise
-            for place in mounts.mounted_below(prepared.directory):
-                mounts.unmount(place)
-                place.rmdir()
-    if wanted == "volume" or (wanted is None and whom.volumes and not whom.privileged):
-        return _volume(prepared, size, owners)
-    return _plain(prepared, size, owners, whom.privileged)
-
-
-def _overlay(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
-    trees = [shared.Layer(path).tree for path in prepared.layers]
-    if owners.maps:
-        uids, gids = zip(owners.stored, owners.seen, strict=True)
-        trees[-1] = mounts.mapped(prepared.directory, trees[-1].resolve(), uids, gids)
-    prepared.size = size or DEFAULT_SIZE
-    writable, _ = mounts.limited(prepared.directory, prepared.size)
-    upper, work = writable / "upper", writable / "work"
-    upper.mkdir(mode=0o700)
-    work.mkdir(mode=0o700)
-    _like(upper, trees[0])
-    merged = mounts.overlay(prepared.directory, trees, upper, work)
-    prepared.strategy, prepared.upper, prepared.merged = "overlay", upper, merged
-    prepared.binds = (Binding(str(merged), prepared.mount_point, False),)
-    return prepared
-
-
-def _volume(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
-    if size is not None:
-        raise UnsupportedError(
-            "a size needs root on the daemon's machine: the daemon mounts no limited layer for a"
-            " client",
-            op="workspace",
-        )
-    if owners.maps:
-        raise UnsupportedError("only root can map owners", op="workspace")
-    trees = [shared.Layer(path).tree for path in prepared.layers]
-    upper, work = prepared.directory / "upper", prepared.directory / "work"
-    upper.mkdir(mode=0o700)
-    work.mkdir(mode=0o700)
-    _like(upper, trees[0])
-    options = mounts.overlay_options(trees, upper, work, user=True)
-    volume = {"type": "overlay", "device": "overlay", "o": options}
-    prepared.strategy, prepared.upper = "volume", upper
-    prepared.binds = (Binding("", prepared.mount_point, False, volume),)
-    return prepared
-
-
-def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: bool) -> Prepared:
-    place = prepared.directory
-    with Layers([shared.Layer(prepared.layers[0]).tree]) as top:
-        entries = list(_everything(top))
-        if size is not None:
-            if not privileged:
-                raise UnsupportedError("a size needs root on this machine", op="workspace")
-            used = sum(entry.size + 4096 for entry in entries)
-            place, _ = mounts.limited(prepared.directory, size + used)
-        tree = place / "tree"
-        tree.mkdir(mode=0o700)
-        target = open_root(tree)
-        try:
-            ownership = owners.ownership if owners.maps else Ownership()
-            staged = stage(top.bottom, entries, target, ownership=ownership, links=False).entries
-            dress(target, root_entry(top.bottom), ownership)
-        finally:
-            os.close(target)
-    kept = [entry for entry in staged if entry.path.split("/")[0] != ".git"]
-    manifest.write(prepared.directory / "tree.entries", kept)
-    prepared.strategy, prepared.upper, prepared.size = "copy", tree, size
-    prepared.binds = (Binding(str(tree), prepared.mount_point, False),)
-    return prepared
-
-
-def _everything(layers: Layers) -> Iterator[Entry]:
-    for path, status in layers.walk():
-        entry = entry_of(path, status)
-        if entry is not None:
-            yield entry
-
-
-def _like(directory: Path, model: Path) -> None:
-    """Give our directory the owner, mode and time of `model`: it is the root of what is seen."""
-    status = model.stat()
-    if os.geteuid() == 0:
-        os.chown(directory, status.st_uid, status.st_gid)
-    directory.chmod(status.st_mode & 0o777)
-    os.utime(directory, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
 def own(tree: Path, owner: tuple[int, int], privileged: bool) -> None:

@@ -7,7 +7,7 @@ all below it, and so is every visible name of a file that is hidden under anothe
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
@@ -81,6 +81,7 @@ class Rules:
         return bool(self._include) or self.subpath is not None
 
 
+Visit = Callable[[str, Sequence[Entry]], None]
 _Ignores = tuple[tuple[int, Patterns], ...]
 
 
@@ -93,9 +94,10 @@ class _Place:
 
 
 class _Walk:
-    def __init__(self, root: int, rules: Rules) -> None:
+    def __init__(self, root: int, rules: Rules, visit: Visit | None) -> None:
         self.root = root
         self.rules = rules
+        self.visit = visit
         self.result = Selection()
         self.seen = 0
         self.hidden_inodes: set[tuple[int, int]] = set()
@@ -126,7 +128,11 @@ class _Walk:
             if self.rules.gitignore and any(entry.name == ".gitignore" for entry in listed):
                 prefix = len(place.path) + 1 if place.path else 0
                 place.ignores = self._ignores(directory, ".gitignore", prefix, place.ignores)
-            return self._entries(place, listed)
+            before = len(self.result.entries)
+            below = self._entries(place, listed)
+            if self.visit is not None:
+                self.visit(place.path, self.result.entries[before:])
+            return below
         except OSError as error:
             raise failed(error, error.filename or place.path, "reading the repository") from None
         finally:
@@ -173,21 +179,10 @@ class _Walk:
             return
         if status.st_nlink > 1 and kind == FILE:
             self.linked = True
-        self.result.entries.append(
-            Entry(
-                path,
-                kind,
-                mode & 0o7777,
-                status.st_uid,
-                status.st_gid,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-                status.st_dev,
-                status.st_ino,
-                status.st_nlink,
-            )
-        )
+        fields = (path, kind, mode & 0o7777, status.st_uid, status.st_gid, status.st_size,
+                  status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino,
+                  status.st_nlink)  # fmt: skip
+        self.result.entries.append(tuple.__new__(Entry, fields))  # half the time of Entry()
         if is_directory:
             below.append(_Place(path, place.ignores, included))
 
@@ -281,13 +276,16 @@ class _Walk:
         return ((prefix, Patterns(text.split("\n"))), *above)
 
 
-def select(root: int, repository: Repository) -> Selection:
+def select(root: int, repository: Repository, visit: Visit | None = None) -> Selection:
     """Walk the tree at the directory descriptor `root` and choose what is visible.
 
+    visit: is told what was chosen in each directory, one after the other, as soon as that is known.
+    Of these only files that are hidden under another name, and, where `Rules.narrows`, empty
+    directories, are left out in the end.
     Errors: InvalidSpecError for what cannot be read, StateError for a tree that changes meanwhile,
     ResourceExhaustedError beyond a million entries; each names the path. It blocks.
     """
-    return _Walk(root, Rules(repository)).run()
+    return _Walk(root, Rules(repository), visit).run()
 
 
 def is_hidden(paths: Iterable[str], repository: Repository) -> list[str]:

@@ -89,6 +89,15 @@ def take(directory: Path, stamp: str) -> Layer | None:
     return layer
 
 
+def keeps(directory: Path, origin: Path) -> bool:
+    """Whether a layer of that repository is kept in the store beside the workspace `directory`."""
+    store = store_of(directory)
+    if not store.is_dir():
+        return False
+    links = [path / "origin" for path in store.iterdir()]
+    return any(link.is_symlink() and link.readlink() == origin for link in links)
+
+
 def release(directory: Path) -> None:
     """Let go of every layer that the workspace `directory` uses; remove those nobody uses."""
     store = store_of(directory)

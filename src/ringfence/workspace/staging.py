@@ -10,11 +10,9 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ringfence.errors import StateError
@@ -27,45 +25,18 @@ from ringfence.workspace.entries import (
     same_content,
 )
 from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.linking import Begun, is_linked
+from ringfence.workspace.ownership import Ownership
 
-DEEPEST = 4000
-"""Bytes of the longest path that a layer may hold to be copied."""
 _FICLONE = 0x40049409
 _THREADS = min(4, os.cpu_count() or 1)
 _FEW = 1000
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """How owners and modes are written. None keeps the original's.
+class Stage:
+    """Puts entries of one tree into another, one after the other. path: where it is just now."""
 
-    owner: uid and gid of everything. was: only what belongs to this uid becomes the owner's.
-    """
-
-    owner: tuple[int, int] | None = None
-    was: int | None = None
-    file_mode: int | None = None
-    directory_mode: int | None = None
-
-    @property
-    def keeps(self) -> bool:
-        """Whether everything stays as it is."""
-        return self == Ownership()
-
-    def of(self, entry: Entry) -> tuple[int, int]:
-        """uid and gid that `entry` gets."""
-        if self.owner is None or (self.was is not None and entry.uid != self.was):
-            return entry.uid, entry.gid
-        return self.owner
-
-    def mode(self, entry: Entry) -> int:
-        """Permission bits that `entry` gets; set-user-id, set-group-id and sticky never."""
-        wanted = self.directory_mode if entry.kind == DIRECTORY else self.file_mode
-        return (entry.mode if wanted is None else wanted) & 0o777
-
-
-class _Stage:
     def __init__(self, root: int, target: int, ownership: Ownership, links: bool) -> None:
         self.root, self.target = root, target
         self.ownership = ownership
@@ -89,6 +60,7 @@ class _Stage:
         yield self._open[1:]
 
     def close(self) -> None:
+        """Let go of the directories that are open."""
         if self._open is not None:
             os.close(self._open[1])
             os.close(self._open[2])
@@ -229,43 +201,67 @@ def stage(
     *,
     ownership: Ownership | None = None,
     links: bool = True,
+    begun: Begun | None = None,
 ) -> Staged:
     """Put `entries` of the tree `root` into the empty directory `target` (both descriptors).
 
     links: hard links where they are possible; each is recorded as it was chosen, so that what was
-    edited since then is told by `check_unchanged`. Large trees take several threads.
+    edited since then is told by `check_unchanged`. Large trees take several threads. begun: what
+    of it is there already.
     Errors: StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is
     full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
     caller removes the directory. It blocks.
     """
     wanted = ownership or Ownership()
+    there = begun or {}
+    ready: list[Entry] = []
     groups: dict[str, list[Entry]] = {}
     directories: list[Entry] = []
     for entry in entries:
         if entry.kind == DIRECTORY:
             directories.append(entry)
+        elif there and is_linked(entry):
+            ready.append(entry)
         else:
             groups.setdefault(entry.path.rpartition("/")[0], []).append(entry)
     directories.sort(key=lambda entry: entry.path)
-    _worked(_Stage(root, target, wanted, links), lambda work: _made(work, directories))
-    staged, linked = _filled(root, target, wanted, links, list(groups.items()))
-    done = _worked(_Stage(root, target, wanted, links), lambda work: _finished(work, directories))
-    return Staged([*done, *staged], linked)
+    _drop(target, there, ready)
+    missing = [entry for entry in directories if entry.path not in there]
+    _worked(Stage(root, target, wanted, links), lambda work: _made(work, missing))
+    works = [Stage(root, target, wanted, links) for _ in range(_threads(groups))]
+    staged, linked = _filled(works, list(groups.items()))
+    done = _worked(Stage(root, target, wanted, links), lambda work: _finished(work, directories))
+    return Staged([*done, *ready, *staged], linked)
+
+
+def _drop(target: int, begun: Begun, ready: Sequence[Entry]) -> None:
+    """Unlink what was linked and is hidden after all."""
+    if sum(map(len, begun.values())) == len(ready):
+        return
+    wanted = {entry.path for entry in ready}
+    for directory, names in begun.items():
+        gone = [name for name in names if f"{directory}/{name}".lstrip("/") not in wanted]
+        if gone:
+            place = open_directory(target, directory)
+            try:
+                for name in gone:
+                    os.unlink(name, dir_fd=place)
+            finally:
+                os.close(place)
 
 
 _Group = tuple[str, list[Entry]]
 
 
-def _filled(
-    root: int, target: int, ownership: Ownership, links: bool, groups: list[_Group]
-) -> tuple[list[Entry], bool]:
-    """Stage the files of all directories; whether every file is linked."""
-    many = sum(len(entries) for _, entries in groups) > _FEW
-    threads = _THREADS if many else 1
-    works = [_Stage(root, target, ownership, links) for _ in range(threads)]
+def _threads(groups: Mapping[str, Sequence[Entry]]) -> int:
+    return _THREADS if sum(map(len, groups.values())) > _FEW else 1
+
+
+def _filled(works: list[Stage], groups: list[_Group]) -> tuple[list[Entry], bool]:
+    """Stage the files of all directories, with a thread for each work; whether all are linked."""
     waiting = iter(groups)
 
-    def run(work: _Stage) -> list[Entry]:
+    def run(work: Stage) -> list[Entry]:
         staged: list[Entry] = []
         try:
             for directory, entries in waiting:
@@ -276,15 +272,15 @@ def _filled(
             raise
         return staged
 
-    if threads == 1:
+    if len(works) == 1:
         found = [_worked(works[0], run)]
     else:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(len(works)) as pool:
             found = list(pool.map(lambda work: _worked(work, run), works))
     return [entry for part in found for entry in part], all(work.links for work in works)
 
 
-def _worked(work: _Stage, run: Callable[[_Stage], list[Entry]]) -> list[Entry]:
+def _worked(work: Stage, run: Callable[[Stage], list[Entry]]) -> list[Entry]:
     try:
         return run(work)
     except OSError as error:
@@ -293,35 +289,19 @@ def _worked(work: _Stage, run: Callable[[_Stage], list[Entry]]) -> list[Entry]:
         work.close()
 
 
-def _made(work: _Stage, directories: Sequence[Entry]) -> list[Entry]:
+def _made(work: Stage, directories: Sequence[Entry]) -> list[Entry]:
     for entry in directories:
         work.path = entry.path
         work.add(entry)
     return []
 
 
-def _finished(work: _Stage, directories: Sequence[Entry]) -> list[Entry]:
+def _finished(work: Stage, directories: Sequence[Entry]) -> list[Entry]:
     staged = []
     for entry in reversed(directories):
         work.path = entry.path
         staged.append(work.finish(entry))
     return staged[::-1]
-
-
-def root_entry(root: int) -> Entry:
-    """The entry of the tree's own directory, with the path ""."""
-    found = entry_of("", os.fstat(root))
-    if found is None:
-        raise StateError("the repository is not a directory any more", op="workspace")
-    return found
-
-
-def dress(target: int, like: Entry, ownership: Ownership) -> None:
-    """Give the directory `target` owner, mode and time as those of `like` become."""
-    with suppress(PermissionError):
-        os.fchown(target, *ownership.of(like))
-    os.fchmod(target, ownership.mode(like))
-    os.utime(target, ns=(like.mtime, like.mtime))
 
 
 def check_unchanged(base: int, recorded: Entry) -> None:
@@ -347,60 +327,3 @@ def check_unchanged(base: int, recorded: Entry) -> None:
 def open_root(path: str | os.PathLike[str]) -> int:
     """A descriptor of a directory that is trusted by its name."""
     return os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
-
-
-def copy_layer(source: int, target: int, opaque: str) -> None:
-    """Copy all below the directory `source` into the empty `target`, as overlay's layers are:
-    whiteouts and opaque marks too. Other devices, FIFOs and sockets are left out. OSError."""
-    work = _Stage(source, target, Ownership(), links=False)
-    waiting, done = [""], []
-    try:
-        while waiting:
-            place = waiting.pop()
-            done.append(place)
-            directory = open_directory(source, place)
-            try:
-                with os.scandir(directory) as found:
-                    names = [entry.name for entry in found]
-            finally:
-                os.close(directory)
-            for name in names:
-                path = f"{place}/{name}" if place else name
-                if len(os.fsencode(path)) > DEEPEST:
-                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-                if _layer_entry(work, path, name):
-                    waiting.append(path)
-        for path in reversed(done):
-            _layer_directory(work, path, opaque)
-    finally:
-        work.close()
-
-
-def _layer_entry(work: _Stage, path: str, name: str) -> bool:
-    """Copy one entry of a layer; whether it is a directory, to be looked into."""
-    with work.parents(path.rpartition("/")[0]) as (source, target):
-        status = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=target)
-            return False
-        entry = entry_of(path, status)
-        if entry is not None:
-            work.add(entry)
-        return entry is not None and entry.kind == DIRECTORY
-
-
-def _layer_directory(work: _Stage, path: str, opaque: str) -> None:
-    source = open_directory(work.root, path)
-    try:
-        entry = entry_of(path, os.fstat(source))
-        with suppress(OSError):
-            mark = os.getxattr(source, opaque)
-            target = open_directory(work.target, path)
-            try:
-                os.setxattr(target, opaque, mark)
-            finally:
-                os.close(target)
-    finally:
-        os.close(source)
-    if entry is not None and path:
-        work.finish(entry)

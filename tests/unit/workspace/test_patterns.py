@@ -16,10 +16,31 @@ FILES = [
     for parts in (
         ["a"], ["ab"], ["a.c"], ["b.pyc"], ["foo", "a"], ["foo", "b.pyc"], ["foo", "ab", "a.c"],
         ["b", "foo", "a"], ["b", "a.c"], ["b", "ab", "foo", "x y"], ["x y"], ["#h"], ["b", "b"],
+        [" a"], ["foo", "cab.c"],
     )
 ]  # fmt: skip
 PIECES = st.sampled_from(
-    ["a", "b", "foo", "*", "**", "*.pyc", "a*", "?b", "[ab]", "[!a]", "a.c", "ab", "x y", "\\#h"]
+    [
+        "a",
+        "b",
+        "foo",
+        "*",
+        "**",
+        "*.pyc",
+        "a*",
+        "?b",
+        "[ab]",
+        "[!a]",
+        "a.c",
+        "ab",
+        "x y",
+        "\\#h",
+        " a",
+        "a*c",
+        "*b*",
+        "*b",
+        "*.?",
+    ]
 )
 PATTERN = st.builds(
     lambda bang, root, parts, end: bang + root + "/".join(parts) + end,
