@@ -95,9 +95,9 @@ def _forbidden(place: Path, more: tuple[Path, ...]) -> str | None:
     if str(place) in _WHOLE:
         return "choose a directory below it"
     if place == home or place in home.parents:
-        return "it is, or holds, your home directory"
+        return "it is, or holds, your home directory; choose a project in it"
     if place.parent == Path("/home"):
-        return "it is a whole home directory"
+        return "it is a whole home directory; choose a project in it"
     credentials = [base / name for base in (home, Path("/root")) for name in CREDENTIALS]
     for denied in (*map(Path, _SYSTEM), *more, *credentials):
         inside = place == denied or denied in place.parents
