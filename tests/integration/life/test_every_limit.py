@@ -136,7 +136,7 @@ async def test_timeout_and_output_are_defaults_of_each_exec(name: str) -> None:
     """And LimitHit tells of both."""
     async with ringfence.open(limits={"timeout": 1, "output": 1000}, **keywords(name)) as sandbox:
         assert (await sandbox.exec(["sleep", "300"])).reason is Reason.TIMEOUT
-        much = await sandbox.exec(shell="head -c 5000 /dev/zero")
+        much = await sandbox.exec(shell="head -c 5000 /dev/zero", timeout=60)
         assert (len(much.stdout), much.stdout_total, much.ok) == (1000, 5000, True)
         hits = [event.to_dict() for event in sandbox.history if event.name == "LimitHit"]
         assert [hit["limit"] for hit in hits] == ["timeout", "output"]
