@@ -7,6 +7,8 @@ from ringfence.errors import InvalidSpecError, ResourceExhaustedError
 
 VARIABLE = "RINGFENCE_STATE_DIR"
 _UNSAFE = 0o022
+_PRIVATE = ("workspaces", "snapshots", "store")
+"""What holds contents of repositories: nobody else may enter, whatever the modes inside."""
 
 
 def state_directory() -> Path:
@@ -20,6 +22,9 @@ def state_directory() -> Path:
     try:
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         status = path.stat()
+        if status.st_uid == os.geteuid():
+            for name in _PRIVATE:
+                _make_private(path / name)
     except OSError as error:
         raise ResourceExhaustedError(
             f"the state directory {path} cannot be made: {error.strerror}; set {VARIABLE}",
@@ -32,6 +37,12 @@ def state_directory() -> Path:
             op="open",
         )
     return path
+
+
+def _make_private(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def _wanted() -> Path:

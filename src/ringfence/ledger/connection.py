@@ -51,6 +51,7 @@ class Kept:
             return self._connection
         self._close()
         with self._alone():
+            self._make_private()
             connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False)
             try:
                 connection.row_factory = sqlite3.Row
@@ -76,6 +77,18 @@ class Kept:
             yield
         finally:
             os.close(lock)
+
+    def _make_private(self) -> None:
+        """Specs hold variables, which hold secrets. SQLite gives its other files the same mode."""
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            for path in (self._path, Path(f"{self._path}-wal"), Path(f"{self._path}-shm")):
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    if path.stat().st_mode & 0o077:
+                        path.chmod(0o600)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from None
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -40,6 +40,21 @@ def test_an_entry_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert entry.workspace == {"upper": "/x"}
 
 
+def test_nobody_else_reads_it(tmp_path: Path) -> None:
+    """Variables of sandboxes are in it; a file that an earlier version left open is closed."""
+    for name, before in (("new", None), ("old", 0o644)):
+        path = tmp_path / name
+        if before is not None:
+            sqlite3.connect(path).close()
+            path.touch()
+            path.chmod(before)
+        ledger = Ledger(path)
+        ledger.add(a_record(), owner=None)
+        found = [file for file in tmp_path.iterdir() if file.name.startswith(name)]
+        assert len(found) >= 3
+        assert [file.name for file in found if file.stat().st_mode & 0o077] == []
+
+
 def test_the_beginning_of_an_id_is_enough_when_it_is_of_one(ledger: Ledger) -> None:
     for name in ("abc1", "abc2", "abc"):
         ledger.add(a_record(name), owner=None)

@@ -1,0 +1,14 @@
+"""The state directory shows nothing of what is in it to another user of this machine."""
+
+import stat
+from pathlib import Path
+
+from ringfence.backends import state
+
+
+def test_what_holds_contents_can_be_entered_by_nobody_else(state_directory: Path) -> None:
+    """Whatever the modes of a repository's own files are; one that was open before is closed."""
+    (state_directory / "workspaces").mkdir(mode=0o755)
+    assert state.state_directory() == state_directory
+    for name in ("workspaces", "snapshots", "store"):
+        assert stat.S_IMODE((state_directory / name).stat().st_mode) == 0o700
