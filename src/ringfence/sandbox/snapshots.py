@@ -73,23 +73,40 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
     if not isinstance(instance, Committable):
         raise _not_kept(context.spec, "snapshot")
     place = await asyncio.to_thread(snapshots)
-    store = place.store
-    with ExitStack() as held:
-        await asyncio.to_thread(held.enter_context, store.composing())
-        parts = []
-        size = 0
-        if prepared is not None:
-            work, size = await finish(_put(prepared, store))
-            parts.append({**work.to_dict(), "annotations": {KIND: "workspace"}})
-        root = await instance.commit(store, {KIND: "root"})
-        made = await asyncio.to_thread(_joined, store, root, parts, size)
-        digest = str(made.digest)
-        await asyncio.to_thread(store.tag, name_of(digest), made)
+    parts: list[Descriptor] = []
+    try:
+        digest = await _composed(instance, prepared, place.store, parts)
+    except BaseException:
+        for part in parts:
+            await finish(_discard(place.store, part))
+        raise
     return await asyncio.to_thread(find, digest, place)
 
 
-async def _put(prepared: Prepared, store: Store) -> tuple[Descriptor, int]:
-    return await asyncio.to_thread(put, prepared, store)
+async def _composed(
+    instance: Committable, prepared: Prepared | None, store: Store, parts: list[Descriptor]
+) -> str:
+    """Put everything and give it its name; the digest. parts: what was put, also by then."""
+    with ExitStack() as held:
+        await asyncio.to_thread(held.enter_context, store.composing())
+        size = 0
+        if prepared is not None:
+            size = await finish(_put(prepared, store, parts))
+        listed = [{**part.to_dict(), "annotations": {KIND: "workspace"}} for part in parts]
+        parts.append(await instance.commit(store, {KIND: "root"}))
+        made = await asyncio.to_thread(_joined, store, parts[-1], listed, size)
+        await asyncio.to_thread(store.tag, name_of(made.digest), made)
+    return str(made.digest)
+
+
+async def _discard(store: Store, part: Descriptor) -> None:
+    await asyncio.to_thread(store.discard, part.digest)
+
+
+async def _put(prepared: Prepared, store: Store, parts: list[Descriptor]) -> int:
+    made, size = await asyncio.to_thread(put, prepared, store)
+    parts.append(made)
+    return size
 
 
 def _joined(store: Store, root: Descriptor, parts: list[dict[str, Any]], size: int) -> Descriptor:

@@ -197,10 +197,10 @@ async def test_what_cannot_be_kept_is_refused(
 
 
 async def test_files_with_holes_do_not_fill_the_disk(
-    state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
+    repository: Path, state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = os.statvfs_result((4096, 4096, 1000, 1000, 1000, 9, 9, 9, 0, 255))
-    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+    async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
         await shell(sandbox, "dd if=/dev/null of=/hole bs=1 seek=3000000")
         with monkeypatch.context() as patch:
             patch.setattr("os.statvfs", lambda _: full)

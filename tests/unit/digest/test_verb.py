@@ -141,6 +141,9 @@ def test_an_image_is_removed_with_what_only_it_needed(
     for name in ("one", "two"):
         own = Descriptor(LAYER, store.put(name.encode()), 3)
         store.tag(name, put_image(store, {"os": name}, [shared, own]))
+    unnamed = put_image(store, {"os": "three"}, [shared])
+    assert len(store.discard(unnamed.digest).removed) == 2
+    assert store.discard(store.tags()["one"].digest).removed == ()
     root = ["--root", str(store.root)]
     assert run(["store", "gc", "--grace", "0", *root]) == 0
     assert len(list(store.walk())) == 7

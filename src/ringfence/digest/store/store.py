@@ -212,6 +212,11 @@ class Store:
         self.untag(name)
         return garbage.release(self._layout, found.digest)
 
+    def discard(self, digest: str) -> Collected:
+        """Remove at once what was put under no name: a blob and what only it needed. Nothing when
+        something needs it. Not while this thread is `composing`: it would wait for itself."""
+        return garbage.release(self._layout, Digest.parse(digest, strict=False))
+
     @contextmanager
     def composing(self) -> Iterator[None]:
         """While the parts of an image are put, until it has its name: none of them is collected.
