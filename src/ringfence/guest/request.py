@@ -10,6 +10,7 @@ from ringfence.errors import InvalidSpecError
 from ringfence.guest.protocol import (
     EXIT,
     NO_CAP,
+    U32,
     UNKNOWN,
     Cred,
     ExecFlag,
@@ -18,7 +19,6 @@ from ringfence.guest.protocol import (
     string,
     strings,
     text,
-    texts,
 )
 from ringfence.spec import ExecUsage, Reason
 
@@ -67,12 +67,23 @@ class ExecRequest:
         """The payload of EXEC. InvalidSpecError names the field that cannot be sent."""
         if not self.args:
             raise InvalidSpecError("args: empty; give at least the program", op="exec")
-        env = self.env if isinstance(self.env, bytes) else pack_env(self.env)
-        who = Cred(self.uid, self.gid, self.groups)
+        who = (self.uid, self.gid, self.groups)
         caps = (self.stdout_cap, self.stderr_cap)
         size = (self.rows, self.columns)
-        begin = _begin(flags, who, self.timeout, self.grace, caps, size, self.rlimits, self.cwd)
-        return b"".join((begin, strings(texts(self.args, "args")), env, string(stdin)))
+        size_of = U32.pack
+        parts = [
+            _begin(flags, who, self.timeout, self.grace, caps, size, self.rlimits, self.cwd),
+            size_of(len(self.args)),
+        ]
+        for arg in self.args:
+            data = text(arg, "args")
+            parts += (size_of(len(data)), data)
+        parts += (
+            self.env if isinstance(self.env, bytes) else pack_env(self.env),
+            size_of(len(stdin)),
+            stdin,
+        )
+        return b"".join(parts)
 
 
 def pack_env(env: Mapping[str, str]) -> bytes:
@@ -83,7 +94,7 @@ def pack_env(env: Mapping[str, str]) -> bytes:
 @lru_cache(maxsize=256)
 def _begin(  # noqa: PLR0917 - a request has so many parts
     flags: int,
-    who: Cred,
+    who: tuple[int, int, tuple[int, ...]],
     timeout: float | None,
     grace: float,
     caps: tuple[int | None, int | None],
@@ -99,7 +110,7 @@ def _begin(  # noqa: PLR0917 - a request has so many parts
         *size,
         len(rlimits),
     )
-    parts = [flags.to_bytes(4, "little"), cred(who), limits]
+    parts = [flags.to_bytes(4, "little"), cred(Cred(*who)), limits]
     parts += [_RLIMIT.pack(*limit) for limit in rlimits]
     parts.append(string(text(cwd, "cwd")))
     return b"".join(parts)

@@ -9,6 +9,7 @@ unanswered for a minute.
 """
 
 import asyncio
+import errno
 import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from ringfence.guest.execs import Exec
 from ringfence.guest.files import Files
 from ringfence.guest.forward import LOOPBACK, Forward, Listener, OnConnection
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
+from ringfence.guest.places import Places
 from ringfence.guest.protocol import (
     HEADER,
     MARKER_BYTES,
@@ -52,6 +54,14 @@ EXECS_AT_ONCE = 1000
 """Commands of one session under way at once; each takes four of the guest's descriptors."""
 
 
+_BEFORE_THE_START = (1, 5)
+"""Stages of a NotStarted at which descriptors are made."""
+
+
+def _nothing() -> None:
+    pass
+
+
 class Session(Connection):
     """One session; `start` makes it. At most one exists per sandbox at a time."""
 
@@ -61,7 +71,7 @@ class Session(Connection):
         super().__init__(lease)
         self.files = Files(self)
         self.forward = Forward(self)
-        self._places = asyncio.Semaphore(EXECS_AT_ONCE)
+        self._places = Places(EXECS_AT_ONCE)
 
     @classmethod
     async def start(
@@ -123,24 +133,35 @@ class Session(Connection):
 
     # Commands.
 
-    async def run(self, request: ExecRequest) -> Exit | NotStarted:
+    async def run(
+        self, request: ExecRequest, begun: Callable[[], None] = _nothing
+    ) -> Exit | NotStarted:
         """Run one command to its end and collect its output (up to the request's caps).
 
+        begun: called when it was sent, while the guest is at work.
+
         Beyond EXECS_AT_ONCE it waits, first come first served, until another has ended; that time
-        does not count towards its timeout.
+        does not count towards its timeout. So it does where the guest may have too few open files
+        for as many, unless stdin is an iterable.
         A lost sandbox is an Exit with reason SANDBOX_LOST and what was received; a command that
         cannot be started is a NotStarted. Raises InvalidSpecError before anything is sent, and
         what an iterable of stdin raises, after a kill. Cancellation kills the command's family and
         waits until it is gone, at most 5 s.
         """
-        exec_ = await self._begin(request, collect=True)
-        if not isinstance(request.stdin, bytes):
-            return await execs.feed(exec_, request.stdin)
-        try:
-            return await exec_.ended
-        except asyncio.CancelledError:
-            await exec_.abandon()
-            raise
+        while True:
+            exec_ = await self._begin(request, collect=True)
+            alone = self._places.taken == 1
+            try:
+                begun()
+                if not isinstance(request.stdin, bytes):
+                    return await execs.feed(exec_, request.stdin)
+                ending = await exec_.ended
+            except asyncio.CancelledError:
+                await exec_.abandon()
+                raise
+            if isinstance(ending, Exit) or not self._must_wait(ending, alone=alone):
+                return ending
+            begun = _nothing
 
     async def spawn(self, request: ExecRequest) -> Exec | NotStarted:
         """Start one command and return it running, its output under flow control.
@@ -149,24 +170,38 @@ class Session(Connection):
         else it is the request's bytes.
         Cancellation kills what was started and waits until it is gone, at most 5 s.
         """
-        exec_ = await self._begin(request, collect=False)
-        exec_.started = self._loop.create_future()
-        try:
-            refused = await exec_.started
-        except asyncio.CancelledError:
-            await exec_.abandon()
-            raise
-        return exec_ if refused is None else refused
+        while True:
+            exec_ = await self._begin(request, collect=False)
+            alone = self._places.taken == 1
+            exec_.started = self._loop.create_future()
+            try:
+                refused = await exec_.started
+            except asyncio.CancelledError:
+                await exec_.abandon()
+                raise
+            if refused is None:
+                return exec_
+            if not self._must_wait(refused, alone=alone):
+                return refused
 
     async def _begin(self, request: ExecRequest, *, collect: bool) -> Exec:
-        await self._places.acquire()
+        await self._places.take()
         try:
             exec_ = execs.begin(self, request, collect=collect)
         except BaseException:
-            self._places.release()
+            self._places.leave()
             raise
-        exec_.occupy(self._places.release)
+        exec_.occupy(self._places.leave)
         return exec_
+
+    def _must_wait(self, refused: NotStarted, *, alone: bool) -> bool:
+        """Whether the guest had not the descriptors for one more beside others: then it is tried
+        again when it is its turn among fewer."""
+        too_many = refused.errno == errno.EMFILE and refused.stage in _BEFORE_THE_START
+        if alone or not too_many:
+            return False
+        self._places.narrow()
+        return True
 
     async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
         """Take up a held exec again, its output from these offsets or the oldest bytes still held.

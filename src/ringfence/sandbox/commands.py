@@ -95,7 +95,7 @@ def prepare(
 ) -> Prepared:
     """The guest's request for `command`. InvalidSpecError names the field that is wrong."""
     args = _args(command)
-    kept = _output(command.output, setting.limits)
+    kept = _kept(setting.limits) if command.output is None else _output(command.output)
     limits = setting.rlimits
     if command.ulimits is not None:
         limits = rlimits(setting.limits.ulimits, command.ulimits)
@@ -106,11 +106,11 @@ def prepare(
     request = ExecRequest(
         args=args,
         env=setting.env,
-        cwd=_cwd(command.cwd, setting.cwd),
+        cwd=setting.cwd if command.cwd is None else _cwd(command.cwd),
         uid=user.uid,
         gid=user.gid,
         groups=groups,
-        timeout=_timeout(command.timeout, setting.limits),
+        timeout=(setting.limits.timeout if command.timeout is None else _timeout(command.timeout)),
         grace=_grace(command.grace),
         stdout_cap=kept,
         stderr_cap=kept,
@@ -118,9 +118,9 @@ def prepare(
         rlimits=limits.table,
         rows=rows,
         columns=columns,
-        stdin=as_input(command.stdin),
+        stdin=b"" if command.stdin is None else as_input(command.stdin),
     )
-    shown = tuple([_shown(arg) for arg in args])
+    shown = tuple([arg if isinstance(arg, str) else _shown(arg) for arg in args])
     return Prepared(request, shown, user.name or str(user.uid), kept, limits.cpu)
 
 
@@ -140,18 +140,14 @@ def _args(command: Command) -> Sequence[str | bytes]:
     return tuple(args)
 
 
-def _cwd(asked: str | None, default: str) -> str:
-    if asked is None:
-        return default
+def _cwd(asked: str) -> str:
     try:
         return check_inside_path(asked, "cwd")
     except ValueError as error:
         raise _wrong("cwd", str(error)) from None
 
 
-def _timeout(asked: float | str | None, limits: Limits) -> float | None:
-    if asked is None:
-        return limits.timeout
+def _timeout(asked: float | str) -> float | None:
     if asked == math.inf:
         return None
     try:
@@ -166,9 +162,11 @@ def _grace(asked: float) -> float:
     return asked
 
 
-def _output(asked: int | str | None, limits: Limits) -> int:
-    if asked is None:
-        return min(limits.output or MOST_OUTPUT, MOST_OUTPUT)
+def _kept(limits: Limits) -> int:
+    return min(limits.output or MOST_OUTPUT, MOST_OUTPUT)
+
+
+def _output(asked: int | str) -> int:
     try:
         size = 0 if asked == 0 else parse_size(asked)
     except ValueError as error:
@@ -204,8 +202,8 @@ def rlimits(*layers: Ulimits) -> Rlimits:
     return Rlimits(table, None if cpu is None else float(cpu[0]))
 
 
-def _shown(arg: str | bytes) -> str:
-    return arg if isinstance(arg, str) else arg.decode("utf-8", "surrogateescape")
+def _shown(arg: bytes) -> str:
+    return arg.decode("utf-8", "surrogateescape")
 
 
 def _wrong(name: str, message: str) -> InvalidSpecError:

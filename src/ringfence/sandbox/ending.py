@@ -25,11 +25,13 @@ _START, _USER, _CWD, _PROGRAM, _TERMINAL = 1, 2, 3, 4, 5
 
 def result(args: tuple[str, ...], ending: Exit, cpu_limit: float | None = None) -> ExecResult:
     """The result of a command that started. cpu_limit: seconds it was allowed, None for any."""
+    number = ending.signal
+    plain = ending.reason is Reason.EXITED and not ending.oom_kills
     return ExecResult(
         args=args,
         exit_code=ending.exit_code,
-        signal=ending.signal,
-        reason=_reason(ending, cpu_limit),
+        signal=number,
+        reason=Reason.EXITED if plain else _reason(ending, cpu_limit),
         stdout=ending.stdout,
         stderr=ending.stderr,
         stdout_total=ending.stdout_total,

@@ -56,10 +56,12 @@ class Running:
         """Run a command to its end; see `Sandbox.exec`."""
         with self._context.operation("exec"):
             prepared = prepare(command, await self._setting(command))
-            self._say_started(prepared)
             if sinks == (None, None):
-                ending = await self._context.session.run(prepared.request)
+                ending = await self._context.session.run(
+                    prepared.request, lambda: self._say_started(prepared)
+                )
             else:
+                self._say_started(prepared)
                 ending = await self._follow(prepared, command, sinks)
             outcome = self._outcome(prepared, ending)
             self._say_ended(outcome)
@@ -144,7 +146,9 @@ class Running:
 
     async def _setting(self, command: Command) -> Setting:
         context = self._context
-        user = await context.user(command.user)
+        user = context.default_user
+        if command.user is not None:
+            user = await context.user(command.user)
         env = context.env.packed(user.home, command.env)
         spec = context.spec
         if spec.limits is not self._rlimits_of:

@@ -41,7 +41,7 @@ async def mock_connect() -> Callable[..., Awaitable[asyncio.Transport]]:
     return instance.connect
 
 
-async def start_real() -> tuple[asyncio.subprocess.Process, socket.socket]:
+async def start_real(*before: str) -> tuple[asyncio.subprocess.Process, socket.socket]:
     if not BINARY.exists():
         pytest.skip("the guest is not built: python -m ringfence.guest.build")
     if os.geteuid() != 0 or shutil.which("unshare") is None:
@@ -49,16 +49,16 @@ async def start_real() -> tuple[asyncio.subprocess.Process, socket.socket]:
     ours, theirs = socket.socketpair()
     namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     process = await asyncio.create_subprocess_exec(
-        *namespace, str(BINARY), "--stream", stdin=theirs, stdout=theirs
+        *before, *namespace, str(BINARY), "--stream", stdin=theirs, stdout=theirs
     )
     theirs.close()
     return process, ours
 
 
 @contextlib.asynccontextmanager
-async def real_place() -> AsyncIterator[Place]:
-    """The real guest, in a pid namespace of its own."""
-    process, ours = await start_real()
+async def real_place(*before: str) -> AsyncIterator[Place]:
+    """The real guest, in a pid namespace of its own. before: a command that starts it."""
+    process, ours = await start_real(*before)
 
     async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
         transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=ours)

@@ -8,6 +8,7 @@ import pytest
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import InvalidSpecError, NotFoundError, SandboxLostError
 from ringfence.guest.execs import Exec
+from ringfence.guest.places import Places
 from ringfence.guest.protocol import (
     OUTPUT_WINDOW,
     STDERR,
@@ -240,7 +241,7 @@ async def test_what_is_above_the_number_of_execs_waits_for_an_end_or_a_drop(
     puppet: tuple[Session, Puppet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, guest = puppet
-    monkeypatch.setattr(session, "_places", asyncio.Semaphore(2))
+    monkeypatch.setattr(session, "_places", Places(2))
     tasks = [asyncio.create_task(spawn(session, "true")) for _ in range(4)]
 
     async def asked(number: int) -> list[int]:

@@ -221,11 +221,12 @@ static void killed(struct exec *exec, const struct report *report)
 	exec->rounds = report->rounds;
 }
 
-/* Its command ended and left nobody. Where that is not sure it ends itself, and who is left is hunted. */
+/* Its command ended and left nobody. Where that is not sure, or a command could have changed its supervisor's limits, it
+ * ends; who is left is hunted. */
 static void nobody_left(struct exec *exec)
 {
 	struct supervisor *supervisor = exec->supervisor;
-	if (exec->killing || own_pid_namespace || !(features() & FEATURE_SUBREAPER)) {
+	if (exec->killing || own_pid_namespace || !can_switch || !(features() & FEATURE_SUBREAPER)) {
 		supervisor_dismiss(supervisor);
 		return;
 	}

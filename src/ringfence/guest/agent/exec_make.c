@@ -10,7 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { SHOWN_ARGS_BYTES = 4096 };
+enum { SHOWN_ARGS_BYTES = 4096, FILES_LEFT = 16 };
 
 /* Both sides of an exec's descriptors; -1 where there is none. */
 struct ends {
@@ -221,6 +221,13 @@ static int start(struct exec *exec, const struct request *request, struct ends *
 	return 0;
 }
 
+/* Execs leave some descriptors to all else that the agent does. */
+static bool too_many(const struct ends *ends)
+{
+	struct rlimit files;
+	return getrlimit(RLIMIT_NOFILE, &files) == 0 && (rlim_t)ends->ours[1] + FILES_LEFT >= files.rlim_cur;
+}
+
 static int make(struct exec *exec, const struct request *request, u8 *stage)
 {
 	struct ends ends = {{-1, -1, -1}, {-1, -1, -1}};
@@ -232,7 +239,7 @@ static int make(struct exec *exec, const struct request *request, u8 *stage)
 	int error = make_ends(request, &ends);
 	if (!error) {
 		*stage = STAGE_LIMITS;
-		error = start(exec, request, &ends);
+		error = too_many(&ends) ? -EMFILE : start(exec, request, &ends);
 	}
 	close_ends(ends.theirs);
 	if (error)

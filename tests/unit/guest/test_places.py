@@ -1,0 +1,80 @@
+"""Commands beyond what the guest has room for wait for their turn."""
+
+import asyncio
+import errno
+
+from ringfence.guest.execs import Exec
+from ringfence.guest.places import Places
+from ringfence.guest.protocol import ExecFlag
+from ringfence.guest.request import Exit, NotStarted
+
+from .conftest import real_place
+from .test_run import command
+
+FILES = 96
+FEW = 10
+HELD_OPEN = ExecFlag.SEARCH_PATH | ExecFlag.STDIN_OPEN
+
+
+async def test_the_first_that_waits_is_the_next() -> None:
+    places, order = Places(1), []
+
+    async def one(number: int) -> None:
+        await places.take()
+        order.append(number)
+        await asyncio.sleep(0)
+        places.leave()
+
+    await asyncio.gather(*(one(number) for number in range(5)))
+    assert order == list(range(5))
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_place() -> None:
+    places = Places(1)
+    await places.take()
+    waiting = [asyncio.create_task(places.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    places.leave()
+    waiting[1].cancel()  # its turn had come
+    await asyncio.wait(waiting)
+    assert [task.cancelled() for task in waiting] == [True, True, False]
+
+
+async def test_it_narrows_down_to_those_that_are_taken() -> None:
+    places = Places(9)
+    await places.take()
+    await places.take()
+    places.narrow()
+    third = asyncio.create_task(places.take())
+    await asyncio.sleep(0)
+    assert (third.done(), places.taken) == (False, 2)
+    places.leave()
+    await third
+    places.leave()
+    places.leave()
+    places.narrow()
+    await places.take()
+    assert places.taken == 1
+
+
+async def test_commands_wait_where_the_guest_may_open_few_files() -> None:
+    async with real_place("prlimit", f"--nofile={FILES}:{FILES}") as place:
+        runs = [place.session.run(command("sleep", "0.01")) for _ in range(2 * FILES)]
+        endings = await asyncio.gather(*runs)
+        assert {type(ending) for ending in endings} == {Exit}
+        spawned = await asyncio.gather(
+            *(place.session.spawn(command("cat", flags=HELD_OPEN)) for _ in range(FEW))
+        )
+        late = asyncio.create_task(place.session.run(command("true")))
+        for process in spawned:
+            assert isinstance(process, Exec)
+            process.write_eof()
+        assert isinstance(await late, Exit)
+
+
+async def test_one_that_alone_is_too_many_is_refused() -> None:
+    async with real_place("prlimit", "--nofile=24:24") as place:
+        refused = await place.session.run(command("true"))
+        assert isinstance(refused, NotStarted)
+        assert refused.errno == errno.EMFILE
