@@ -25,6 +25,7 @@ async def measure(rounds: int) -> list[Line]:
                 },
                 rounds,
             )
+            row = await interleaved({"ours": lambda: sandbox.exec(["true"])}, rounds)
             memory, descriptors = await _many(sandbox)
     finally:
         await engine.remove(container)
@@ -32,6 +33,7 @@ async def measure(rounds: int) -> list[Line]:
     ours = times["ours"]
     return [
         at_least("exec of true", ours, times["engine"], "the Engine's exec", 40),
+        at_least("exec of true, in a row", row["ours"], times["engine"], "the Engine's exec", 40),
         at_least("exec of true", ours, times["subprocess"], "asyncio subprocess", 1),
         below("memory more after 10,000 execs", memory, 1024, "KiB"),
         below("descriptors more after 10,000 execs", descriptors, 1, "fds"),

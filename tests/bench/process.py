@@ -41,18 +41,28 @@ async def measure(rounds: int) -> list[Line]:
         execs = await interleaved(
             {"ours": lambda: sandbox.exec(["true"]), "bwrap": _bwrap, "spawn": _spawn}, rounds * 3
         )
+        row = await interleaved(
+            {"ours": lambda: sandbox.exec(["true"]), "spawn": _spawn}, rounds * 3
+        )
     at_once = await interleaved({"ours": _many, "bare": _many_bare, "tidy": _tidy}, AT_ONCE_ROUNDS)
     return [
         at_most("open to first true", starts["ours"], starts["bwrap"], "bare bwrap", 2),
         below("open to first true", starts["ours"] * 1e3, 15, "ms"),
         at_least("exec of true", execs["ours"], execs["bwrap"], "bare bwrap", 6),
         at_most("exec of true", execs["ours"], execs["spawn"], "posix_spawn and wait", 1.3),
+        at_most("exec of true, in a row", row["ours"], row["spawn"], "posix_spawn and wait", 1.3),
+        _floor(execs["spawn"], execs["bwrap"]),
         below("delete", sorted(deletes)[len(deletes) // 2] * 1e3, 5, "ms"),
         at_most(
             f"{AT_ONCE} at once", at_once["ours"], at_once["bare"], f"{AT_ONCE} bare bwraps", 1.5
         ),
         below("memory of one of them", _weights[-1] / 2**20, 1, "MiB"),
     ]
+
+
+def _floor(spawn: float, bwrap: float) -> Line:
+    """What an exec that costs nothing besides the kernel's own work would reach."""
+    return Line("posix_spawn and wait", spawn * 1e3, "ms", bwrap / spawn, "bare bwrap")
 
 
 async def _bwrap() -> None:
