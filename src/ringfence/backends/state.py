@@ -24,7 +24,7 @@ def state_directory() -> Path:
         status = path.stat()
         if status.st_uid == os.geteuid():
             for name in _PRIVATE:
-                _make_private(path / name)
+                make_private(path / name)
     except OSError as error:
         raise ResourceExhaustedError(
             f"the state directory {path} cannot be made: {error.strerror}; set {VARIABLE}",
@@ -39,7 +39,8 @@ def state_directory() -> Path:
     return path
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make a directory that this user alone can enter, or that of one that is there. OSError."""
     path.mkdir(mode=0o700, exist_ok=True)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)

@@ -34,6 +34,11 @@ def make_tar(path: Path, rootfs: Path) -> Path:
     return path
 
 
+def the_shell(below: Path) -> Path:
+    [found] = below.rglob("bin/sh")
+    return found
+
+
 def make_evil_tar(path: Path, victim: Path) -> Path:
     with tarfile.open(path, "w") as file:
         link = tarfile.TarInfo("etc")
@@ -64,6 +69,24 @@ async def test_a_directory_and_a_tar_are_images(
     assert digests[0] is None
     assert digests[1] == digests[2]
     assert str(digests[1]).startswith("sha256:")
+
+
+async def test_a_set_user_id_program_of_an_image_is_nobodys_way_to_root(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path, state_directory: Path
+) -> None:
+    """It keeps its mode inside, where it gives nothing; on the host nobody else gets to it, also
+    where an earlier version left the way open."""
+    rootfs = make_rootfs(tmp_path / "rootfs", busybox)
+    (rootfs / "bin/sh").chmod(0o4755)
+    archive = make_tar(tmp_path / "image.tar", rootfs)
+    for _ in range(2):
+        async with opened(backend, image=str(archive)) as sandbox:
+            assert (await sandbox.sh("exit 0", user=1234)).code == 0
+        program = the_shell(state_directory)
+        assert program.stat().st_mode & 0o4000
+        images = program.parents[2]
+        assert images.stat().st_mode & 0o077 == 0
+        images.chmod(0o711)
 
 
 async def test_a_tar_cannot_write_outside_of_its_own_image(

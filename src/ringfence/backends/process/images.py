@@ -18,6 +18,7 @@ from typing import Any
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
+from ringfence.backends.state import make_private
 from ringfence.digest import Descriptor, DigestError, VerifyingReader
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import layouts
@@ -74,7 +75,7 @@ class Images:
             return note.read_text()
         with path.open("rb") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        note.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = Path(f"{note}.{os.getpid()}")
         new.write_text(digest)
         new.rename(note)
@@ -86,6 +87,7 @@ class Images:
         """Where an image of these parts is, unpacked when it is not there yet."""
         rootfs = self.directory / digest.replace(":", "-")
         if await asyncio.to_thread(rootfs.is_dir):
+            await asyncio.to_thread(self._close)
             return rootfs
         new = await asyncio.to_thread(self._new)
         try:
@@ -101,8 +103,13 @@ class Images:
             await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
         return rootfs
 
+    def _close(self) -> None:
+        """Nobody else may enter: an image may hold programs that would run as root out there."""
+        self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_private(self.directory)
+
     def _new(self) -> Path:
-        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._close()
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.directory))
         (new / "rootfs").mkdir(mode=0o755)
         return new
