@@ -65,6 +65,9 @@ void __wrap_supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number,
 	(void)flag;
 }
 
+void __wrap_supervisor_free(struct supervisor *supervisor) { free(supervisor); }
+void __wrap_supervisor_dismiss(struct supervisor *supervisor) { (void)supervisor; }
+void __wrap_supervisors_renew(void) {}
 void __wrap_pool_refill(void) {}
 
 /* ---- random numbers, the corpus ---- */

@@ -13,7 +13,15 @@ ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
 """The leak check needs ptrace, which an undumpable process refuses."""
 HARNESS = Path(__file__).with_name("agent_fuzz.c")
 CORPUS = Path(__file__).with_name("corpus")
-_PLAYED = ("supervisor_take", "supervisor_send", "supervisor_tell", "pool_refill")
+_PLAYED = (
+    "supervisor_take",
+    "supervisor_send",
+    "supervisor_tell",
+    "supervisor_free",
+    "supervisor_dismiss",
+    "supervisors_renew",
+    "pool_refill",
+)
 """Functions that the harness plays itself."""
 
 
