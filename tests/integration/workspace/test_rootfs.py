@@ -91,9 +91,9 @@ async def config_of(image: str) -> dict[str, Any]:
     return dict(json.loads(said)[0]["Config"])
 
 
-# The Engine mounts three files of /etc anew into each container.
+# The Engine makes some files of /etc anew in each container.
 LOOK = (
-    "cd / && ls -lR bin etc srv opt | grep -v -e '^total' -e ' host' -e ' resolv.conf$'"
+    "cd / && ls -lR bin etc srv opt | grep -v -e '^total' -e ' host' -e ' resolv.conf$' -e ' mtab '"
     " && cat /etc/mine /opt/deep/* && readlink /opt/link"
 )
 
