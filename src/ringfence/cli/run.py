@@ -1,6 +1,7 @@
 """`ringfence run`: one command in a sandbox of its own."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,8 @@ def run(
     """
     if (patch or apply) and (spec.repository is None or spec.repository.mode != "copy"):
         raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
+    if patch is not None and (patch.is_dir() or not os.access(patch.parent, os.W_OK)):
+        raise InvalidSpecError(f"--patch: {patch} cannot be written", op="usage")
     return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, audit, json))
 
 

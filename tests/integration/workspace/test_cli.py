@@ -58,6 +58,15 @@ def test_run_writes_a_patch_or_applies_it(
     assert (repository / "README.md").read_text() == "A project.\nmore\neven\n"
 
 
+def test_a_patch_that_cannot_be_written_is_told_before_anything_runs(
+    repository: Path, state_directory: Path, tmp_path: Path
+) -> None:
+    for place in (tmp_path / "missing/out.patch", tmp_path):
+        said = ringfence("run", "--backend", "process", "--repo", repository, "--patch", place,
+                         "--", "touch", "made", code=2)  # fmt: skip
+        assert b"cannot be written" in said
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_unusual_umask_of_the_caller_changes_nothing(
