@@ -197,7 +197,9 @@ class ProcessBackend:
         return self._root
 
     def _sandboxes(self) -> Path:
-        return self._directory() / "sandboxes"
+        root = self._directory() / "sandboxes"
+        memory.ours(root)
+        return root
 
     def _home(self, sandbox_id: str) -> Home:
         return Home(self._sandboxes() / sandbox_id)

@@ -77,7 +77,8 @@ class Home:
             except FileExistsError:
                 break
             else:
-                return
+                if memory.ours(self.path.parent):
+                    return
         raise AlreadyExistsError(
             f"there is a sandbox {self.id} already: choose another id",
             op="create",

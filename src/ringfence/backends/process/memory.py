@@ -45,6 +45,18 @@ def ready(root: Path, places: Sequence[str] = PLACES) -> None:
         root.mkdir(mode=_MODE, exist_ok=True)
 
 
+def ours(root: Path) -> bool:
+    """Whether `root`, or what it is a link to, is ours alone, or not there. A link to what somebody
+    else made meanwhile, in a place for everybody, is replaced first. OSError."""
+    try:
+        if _ours(os.readlink(root)):  # noqa: PTH115 - once a use
+            return True
+    except OSError:  # no link, or nothing is there
+        return True
+    ready(root)
+    return False
+
+
 def target(root: Path) -> str | None:
     """What `root` is a link to: for the keeper, which removes it when its sandbox was the last
     there. None for a directory, which stays."""

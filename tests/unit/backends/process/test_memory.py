@@ -81,6 +81,31 @@ def test_what_somebody_else_put_there_is_not_used(
     assert root.stat().st_mode & 0o777 == 0o711
 
 
+@pytest.mark.parametrize("squatter", ["writable", "foreign", "link"])
+def test_a_backend_that_lives_on_does_not_use_it_either(
+    tmp_path: Path, shared: Path, squatter: str
+) -> None:
+    """It looked when it began; what it makes now is not made in somebody else's directory."""
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    root = tmp_path / "sandboxes"
+    ready(root, shared)
+    target = root.readlink()
+    memory.leave(root)
+    if squatter == "link":
+        (tmp_path / "elsewhere").mkdir()
+        target.symlink_to(tmp_path / "elsewhere")
+    else:
+        target.mkdir()
+        target.chmod(0o777 if squatter == "writable" else 0o711)
+        os.chown(target, 12345 if squatter == "foreign" else 0, -1)
+    home = Home(root / "box")
+    home.make({"labels": {}}, str(tmp_path / "absent"))
+    assert home.facts() == {"labels": {}}
+    assert not root.is_symlink()
+    assert root.stat().st_uid == 0
+
+
 def test_without_a_tmpfs_it_is_with_the_rest(tmp_path: Path) -> None:
     root = tmp_path / "sandboxes"
     memory.ready(root, (str(tmp_path),))
