@@ -1,7 +1,8 @@
 """Steps that must be carried to their end, because half of them cannot be undone."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,3 +26,14 @@ async def finish(step: Coroutine[Any, Any, T]) -> T:
             task.exception()
         raise cancelled
     return task.result()
+
+
+@asynccontextmanager
+async def holding(lock: AbstractContextManager[object]) -> AsyncIterator[None]:
+    """Hold a lock that is waited for in another thread.
+
+    A cancellation meanwhile is raised once the lock was had, and has been given back.
+    """
+    with ExitStack() as held:
+        await finish(asyncio.to_thread(held.enter_context, lock))
+        yield

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend
-from ringfence.backends.finish import finish
+from ringfence.backends.finish import finish, holding
 from ringfence.backends.state import state_directory
 from ringfence.digest import Descriptor, Digest, DigestError
 from ringfence.digest.store import Store, StoreError
@@ -87,8 +87,7 @@ async def _composed(
     instance: Committable, prepared: Prepared | None, store: Store, parts: list[Descriptor]
 ) -> str:
     """Put everything and give it its name; the digest. parts: what was put, also by then."""
-    with ExitStack() as held:
-        await asyncio.to_thread(held.enter_context, store.composing())
+    async with holding(store.composing()):
         size = 0
         if prepared is not None:
             size = await finish(_put(prepared, store, parts))

@@ -95,12 +95,12 @@ class Linking:
     def _write(self) -> None:
         if self._process is None:
             self._process = self._started()
-        pieces = b"".join(self._waiting)
+        rest = memoryview(b"".join(self._waiting))
         self._waiting.clear()
         self._bytes = 0
         try:
-            if self._process.stdin is not None:
-                self._process.stdin.write(pieces)
+            while rest and self._process.stdin is not None:
+                rest = rest[self._process.stdin.write(rest) :]  # a signal may cut it short
         except BrokenPipeError:  # it has ended, and `finish` tells
             pass
 

@@ -60,6 +60,36 @@ def test_the_layer_is_the_same(
     assert digest_of_tree(repository) == before
 
 
+class Short:
+    """A pipe whose writes a signal cuts short each time."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self.close, self.flush, self.fileno = pipe.close, pipe.flush, pipe.fileno
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._pipe.closed)
+
+    def write(self, data: Any) -> int:
+        return int(self._pipe.write(memoryview(data)[:7]))
+
+
+def test_what_a_signal_cuts_short_is_written_on(
+    repository: Path, make: Make, early: list[linking.Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = linking.Linking._started
+
+    def started(self: linking.Linking) -> Any:
+        process = start(self)
+        process.stdin = Short(process.stdin)  # type: ignore[assignment]
+        return process
+
+    monkeypatch.setattr(linking.Linking, "_started", started)
+    make(repository)
+    assert set(early[0]["src"]) == {"code.py", "data.bin"}
+
+
 def test_what_is_hidden_in_the_end_is_taken_out_again(
     repository: Path, make: Make, early: list[linking.Begun]
 ) -> None:

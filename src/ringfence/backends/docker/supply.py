@@ -15,6 +15,7 @@ from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
 from ringfence.backends.docker.messages import LONGEST, messages
+from ringfence.backends.finish import holding
 from ringfence.digest import Digest
 from ringfence.digest.store import Store
 from ringfence.errors import ImageError, ImageNotFoundError
@@ -180,7 +181,7 @@ class Supply:
         if tag is None:
             known = str(stored.id) == name or name in str(stored.id)
             tag = str(stored.id) if known else Reference.parse_familiar(name).with_tag().familiar()
-        with store.composing():
+        async with holding(store.composing()):
             made = await export(self._engine, str(stored.id), store, seconds=seconds)
             await asyncio.to_thread(store.tag, tag, made)
         return made.digest

@@ -39,7 +39,11 @@ def ready(root: Path, places: Sequence[str] = PLACES) -> None:
         return
     with contextlib.suppress(FileExistsError):
         os.mkdir(target, _MODE)  # noqa: PTH102 - once a start
-    if not _ours(target):
+    try:
+        safe = _ours(target)
+    except FileNotFoundError:  # the last sandbox ended just now, and the next one makes it again
+        return
+    if not safe:
         with contextlib.suppress(FileNotFoundError):
             root.unlink()
         root.mkdir(mode=_MODE, exist_ok=True)

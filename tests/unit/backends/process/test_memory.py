@@ -57,6 +57,30 @@ def test_a_sandbox_that_comes_while_the_last_one_leaves_makes_it_again(
     assert home.facts() == {"labels": {}}
 
 
+def test_the_last_one_may_leave_at_any_moment(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between making sure that the directory is there and looking whose it is."""
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    root = tmp_path / "sandboxes"
+    ready(root, shared)
+    look, left = memory._ours, []
+
+    def leave_first(target: str) -> bool:
+        if not left:
+            left.append(target)
+            memory.leave(root)
+        return look(target)
+
+    monkeypatch.setattr(memory, "_ours", leave_first)
+    ready(root, shared)
+    assert left == [str(root.readlink())]
+    Home(root / "box").make({"labels": {}}, str(tmp_path / "absent"))
+    assert root.is_symlink()
+    assert (root / "box").is_dir()
+
+
 @pytest.mark.parametrize("squatter", ["writable", "file", "link"])
 def test_what_somebody_else_put_there_is_not_used(
     tmp_path: Path, shared: Path, squatter: str

@@ -1,0 +1,44 @@
+"""A lock that is waited for in another thread is given back, whenever its holder is cancelled."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ringfence.backends.finish import holding
+
+
+@pytest.mark.parametrize("when", ["waiting", "held"])
+async def test_a_cancelled_holder_holds_nothing(when: str) -> None:
+    free, asked, begun = threading.Event(), threading.Event(), asyncio.Event()
+    held: list[str] = []
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        asked.set()
+        free.wait(30)
+        held.append("taken")
+        try:
+            yield
+        finally:
+            held.append("left")
+
+    async def hold() -> None:
+        async with holding(lock()):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(hold())
+    await asyncio.to_thread(asked.wait, 30)
+    if when == "held":
+        free.set()
+        await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert held == ["taken", "left"]
+    assert begun.is_set() == (when == "held")
