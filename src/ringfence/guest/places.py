@@ -39,8 +39,8 @@ class Places:
         """How many are taken."""
         return self._most - self._free
 
-    def narrow(self) -> None:
-        """From now on have as many as are taken, but one at least."""
-        taken = self.taken
-        self._most = max(taken, 1)
-        self._free = self._most - taken
+    def narrow(self, most: int) -> None:
+        """From now on have no more than `most`; those that are taken beyond it stay."""
+        if most < self._most:
+            self._free -= self._most - most
+            self._most = most

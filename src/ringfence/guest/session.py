@@ -150,7 +150,7 @@ class Session(Connection):
         """
         while True:
             exec_ = await self._begin(request, collect=True)
-            alone = self._places.taken == 1
+            among = self._places.taken
             try:
                 begun()
                 if not isinstance(request.stdin, bytes):
@@ -159,7 +159,7 @@ class Session(Connection):
             except asyncio.CancelledError:
                 await exec_.abandon()
                 raise
-            if isinstance(ending, Exit) or not self._must_wait(ending, alone=alone):
+            if isinstance(ending, Exit) or not self._must_wait(ending, among):
                 return ending
             begun = _nothing
 
@@ -172,7 +172,7 @@ class Session(Connection):
         """
         while True:
             exec_ = await self._begin(request, collect=False)
-            alone = self._places.taken == 1
+            among = self._places.taken
             exec_.started = self._loop.create_future()
             try:
                 refused = await exec_.started
@@ -181,7 +181,7 @@ class Session(Connection):
                 raise
             if refused is None:
                 return exec_
-            if not self._must_wait(refused, alone=alone):
+            if not self._must_wait(refused, among):
                 return refused
 
     async def _begin(self, request: ExecRequest, *, collect: bool) -> Exec:
@@ -194,13 +194,14 @@ class Session(Connection):
         exec_.occupy(self._places.leave)
         return exec_
 
-    def _must_wait(self, refused: NotStarted, *, alone: bool) -> bool:
+    def _must_wait(self, refused: NotStarted, among: int) -> bool:
         """Whether the guest had not the descriptors for one more beside others: then it is tried
-        again when it is its turn among fewer."""
+        again when it is its turn among fewer. among: how many were under way when it was begun;
+        most of them may have ended since then."""
         too_many = refused.errno == errno.EMFILE and refused.stage in _BEFORE_THE_START
-        if alone or not too_many:
+        if among == 1 or not too_many:
             return False
-        self._places.narrow()
+        self._places.narrow(among - 1)
         return True
 
     async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:

@@ -41,20 +41,24 @@ async def test_who_is_cancelled_while_waiting_takes_no_place() -> None:
     assert [task.cancelled() for task in waiting] == [True, True, False]
 
 
-async def test_it_narrows_down_to_those_that_are_taken() -> None:
+async def test_it_narrows_down_and_never_widens() -> None:
     places = Places(9)
     await places.take()
     await places.take()
-    places.narrow()
+    places.narrow(2)
+    places.narrow(5)
     third = asyncio.create_task(places.take())
     await asyncio.sleep(0)
     assert (third.done(), places.taken) == (False, 2)
     places.leave()
     await third
+    places.narrow(1)
+    fourth = asyncio.create_task(places.take())
     places.leave()
+    await asyncio.sleep(0)
+    assert (fourth.done(), places.taken) == (False, 1)
     places.leave()
-    places.narrow()
-    await places.take()
+    await fourth
     assert places.taken == 1
 
 
