@@ -16,6 +16,8 @@ _NAME_LENGTH = 0xFFF
 STAGE = 0x3000
 """The bits of `flags` that tell the sides of a merge apart."""
 _STATUS_BYTES = 40
+_LONGEST = 4096
+"""Bytes of the longest path that a file can have."""
 _NEEDED = (b"link", b"sdir")
 """Extensions without which the entries are not whole: of a split and of a sparse index."""
 
@@ -69,11 +71,15 @@ def _entries(data: bytes, version: int, count: int, id_bytes: int) -> tuple[list
         kept = b""
         if version == 4:
             dropped, place = _varint(data, place)
+            if dropped > len(before):
+                raise ValueError("a path in the index goes on from none")
             kept = before[: len(before) - dropped]
         end = data.find(b"\0", place)
         if end < 0:
             raise ValueError("the index ends too early")
         before = kept + data[place:end]
+        if len(before) > _LONGEST:
+            raise ValueError("a path in the index is too long")
         place = end + 1 if version == 4 else start + (end - start + 8) // 8 * 8
         status = data[start : start + _STATUS_BYTES]
         name = data[start + _STATUS_BYTES : start + _STATUS_BYTES + id_bytes]
@@ -82,13 +88,15 @@ def _entries(data: bytes, version: int, count: int, id_bytes: int) -> tuple[list
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number as git packs offsets, and where it ends."""
+    """A number as git packs offsets, and where it ends. ValueError above _LONGEST."""
     byte = data[place]
     number = byte & 0x7F
     while byte & 0x80:
         place += 1
         byte = data[place]
         number = ((number + 1) << 7) | (byte & 0x7F)
+        if number > _LONGEST:
+            raise ValueError("a number in the index is too large")
     return number, place + 1
 
 

@@ -1,6 +1,7 @@
 """Git's index, read and written without git."""
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,18 @@ def test_what_is_no_whole_index_is_told(tracked: Path, spoil: object) -> None:
     data = (tracked / ".git/index").read_bytes()
     with pytest.raises(ValueError, match="index"):
         index.read(spoil(data), 20)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("number", [b"\x05", b"\xff" * 3 + b"\x7f", b"\xff" * 4000 + b"\x7f"])
+def test_a_name_that_goes_on_from_more_than_was_there_is_told(number: bytes) -> None:
+    """Each takes no longer than its bytes, however large the number is that they spell."""
+    entry = bytes(60) + (1).to_bytes(2, "big") + number + b"name\0"
+    with pytest.raises(ValueError, match="index"):
+        index.read(b"DIRC" + struct.pack(">II", 4, 1) + entry + bytes(20), 20)
+
+
+def test_a_name_that_no_file_can_have_is_told() -> None:
+    """Else few bytes of a hostile index would stand for many."""
+    entry = bytes(60) + (0xFFF).to_bytes(2, "big") + b"\0" + b"x" * 5000 + b"\0"
+    with pytest.raises(ValueError, match="index"):
+        index.read(b"DIRC" + struct.pack(">II", 4, 1) + entry + bytes(20), 20)
