@@ -85,6 +85,11 @@ def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
     if reason is not None:
         found.warnings.append(f"git's history stays outside: {reason}")
     if found.repository is None:
+        whole = None if reason else _repository_above(found.source)
+        if whole is not None:
+            found.warnings.append(
+                f"git does not work inside: this is a part of the repository at {whole}, open that"
+            )
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as name:
         builder = Builder(found.repository, Path(name) / ".git", hides(repository, found.selection))
@@ -97,6 +102,14 @@ def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
         except SandboxError as error:
             found.warnings.append(f"git's history stays outside: {error}")
             found.repository = None
+
+
+def _repository_above(source: Source) -> Path | None:
+    """The directory whose repository has this one in it; none of a clone of ours."""
+    if source.original is None:
+        return None
+    above = source.root.resolve().parents
+    return next((one for one in above if os.path.lexists(one / ".git")), None)
 
 
 def _choose_depth(repository: Repository, found: Plan, builder: Builder) -> None:

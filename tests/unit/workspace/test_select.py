@@ -99,6 +99,13 @@ def test_a_committed_secret_turns_history_into_one_commit(repository: Path, make
     assert any(".env" in warning for warning in full.warnings)
 
 
+def test_a_part_of_a_repository_is_told_from_a_whole_one(repository: Path) -> None:
+    part = plan(Repository(path=str(repository / "src")))
+    assert part.history is None
+    assert [str(repository) in warning for warning in part.warnings] == [True]
+    assert plan(Repository(path=str(repository))).warnings == []
+
+
 def test_a_clean_history_is_kept_whole_without_what_is_unreachable(
     repository: Path, make: Make
 ) -> None:
