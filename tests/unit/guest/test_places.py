@@ -5,10 +5,12 @@ import errno
 
 from ringfence.guest.execs import Exec
 from ringfence.guest.places import Places
-from ringfence.guest.protocol import ExecFlag
+from ringfence.guest.protocol import U32, Answer, Ask, ExecFlag
 from ringfence.guest.request import Exit, NotStarted
+from ringfence.guest.session import Session
 
 from .conftest import real_place
+from .puppets import Puppet, exit_payload
 from .test_run import command
 
 FILES = 96
@@ -60,6 +62,38 @@ async def test_it_narrows_down_and_never_widens() -> None:
     places.leave()
     await fourth
     assert places.taken == 1
+
+
+async def begun(guest: Puppet, number: int) -> list[int]:
+    """The ids of the first so many commands, once they are there."""
+    async with asyncio.timeout(20):
+        while len(ids := [seen for op, seen, _ in guest.frames if op == Ask.EXEC]) < number:
+            await asyncio.sleep(0.01)
+    return ids
+
+
+async def test_others_that_end_before_a_refusal_is_heard_take_no_places_away(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    """The guest had room for two beside each other, and all its answers come at once."""
+    session, guest = puppet
+    runs = [asyncio.create_task(session.run(command("true"))) for _ in range(3)]
+    ids = await begun(guest, 3)
+    refusal = U32.pack(errno.EMFILE) + b"\1" + U32.pack(0)
+    sent: list[bytes] = []
+    guest.send_bytes, real = sent.append, guest.send_bytes  # type: ignore[method-assign]
+    guest.send(Answer.FAIL, ids[2], refusal)
+    for number in ids[:2]:
+        guest.send(Answer.STARTED, number, U32.pack(2))
+        guest.send(Answer.EXIT, number, exit_payload())
+    guest.send_bytes = real  # type: ignore[method-assign]
+    real(b"".join(sent))
+    await begun(guest, 4)
+    late = asyncio.create_task(session.run(command("true")))
+    for number in (await begun(guest, 5))[3:]:
+        guest.send(Answer.EXIT, number, exit_payload())
+    endings = await asyncio.gather(*runs, late)
+    assert {type(ending) for ending in endings} == {Exit}
 
 
 async def test_commands_wait_where_the_guest_may_open_few_files() -> None:
