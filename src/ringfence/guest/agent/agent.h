@@ -28,7 +28,7 @@ enum {
 	GUEST_FRAME_CAP = 1024 * 1024 + 5,     /* `length` of a frame to the host, at most */
 	OUTPUT_WINDOW = 1024 * 1024,           /* bytes sent beyond the last ACK, at most */
 	INPUT_WINDOW = 256 * 1024,             /* bytes received beyond the last STDIN_ACK, at most */
-	FILE_WINDOW = 1024 * 1024,             /* the same of a file that is written */
+	FILE_DATA_CAP = 1024 * 1024,           /* bytes of a written file in one frame, at most */
 	CHUNK_BYTES = 64 * 1024,               /* a good size for one read and one frame of data */
 	GROUPS_CAP = 256,                      /* supplementary groups of a cred */
 };

@@ -177,7 +177,7 @@ static size_t frame_missing(const struct conn *conn)
 {
 	const struct buffer *received = &conn->received;
 	size_t have = received->end - received->start;
-	if (have < 4 || conn->may_seek)
+	if (have < HEADER_BYTES || conn->may_seek)
 		return 0;
 	size_t whole = 4 + (size_t)length_at(received->data + received->start);
 	return whole > READ_BYTES / 2 && whole > have ? whole - have : 0;

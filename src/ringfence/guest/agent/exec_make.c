@@ -211,6 +211,7 @@ static int start(struct exec *exec, const struct request *request, struct ends *
 	error = supervisor_send(exec->supervisor, &request->job, request->strings, ends->theirs, count);
 	if (error) {
 		exec->supervisor->exec = NULL;
+		supervisor_dismiss(exec->supervisor);
 		exec->supervisor = NULL;
 		return error;
 	}

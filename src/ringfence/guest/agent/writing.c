@@ -169,7 +169,7 @@ static int data_came(struct writing *writing, struct reader *r)
 {
 	struct bytes data = read_rest(r);
 
-	if (data.size > FILE_WINDOW)  /* all before it was consumed */
+	if (data.size > FILE_DATA_CAP)  /* all before it was consumed */
 		return -EPROTO;
 	writing->op.received += data.size;
 	u64 size = data.size;
