@@ -10,8 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ringfence.workspace import linker
 from ringfence.workspace.beneath import remove_tree
@@ -49,7 +47,7 @@ def _program() -> list[str] | None:
 
 class Linking:
     """Links files of the tree `root` into the empty directory `target` (both descriptors, which
-    stay the caller's). Use it as a context manager: at the end no process of it is left."""
+    stay the caller's), until `close`."""
 
     def __init__(self, root: int, target: int) -> None:
         self.root, self.target = root, target
@@ -58,17 +56,6 @@ class Linking:
         self._bytes = 0
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process, whatever it has done."""

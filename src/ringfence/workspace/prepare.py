@@ -78,7 +78,8 @@ class _Early:
         root, target = source.open(), open_root(self.layer.tree)
         until.callback(os.close, root)
         until.callback(os.close, target)
-        self.linking = until.enter_context(Linking(root, target))
+        self.linking = Linking(root, target)
+        until.callback(self.linking.close)
 
 
 def _found(

@@ -81,17 +81,23 @@ def test_the_last_one_may_leave_at_any_moment(
     assert (root / "box").is_dir()
 
 
-@pytest.mark.parametrize("squatter", ["writable", "file", "link"])
-def test_what_somebody_else_put_there_is_not_used(
-    tmp_path: Path, shared: Path, squatter: str
-) -> None:
-    """The name is free for a moment when the last sandbox left, in a place for everybody."""
+def _left(tmp_path: Path, shared: Path) -> tuple[Path, Path]:
+    """The link to a place in memory whose last sandbox left, and where that place was."""
     if os.getuid() != 0:
         pytest.skip("only root has it in memory")
     root = tmp_path / "sandboxes"
     ready(root, shared)
     target = root.readlink()
     memory.leave(root)
+    return root, target
+
+
+@pytest.mark.parametrize("squatter", ["writable", "file", "link"])
+def test_what_somebody_else_put_there_is_not_used(
+    tmp_path: Path, shared: Path, squatter: str
+) -> None:
+    """The name is free for a moment when the last sandbox left, in a place for everybody."""
+    root, target = _left(tmp_path, shared)
     if squatter == "writable":
         target.mkdir()
         target.chmod(0o777)
@@ -110,12 +116,7 @@ def test_a_backend_that_lives_on_does_not_use_it_either(
     tmp_path: Path, shared: Path, squatter: str
 ) -> None:
     """It looked when it began; what it makes now is not made in somebody else's directory."""
-    if os.getuid() != 0:
-        pytest.skip("only root has it in memory")
-    root = tmp_path / "sandboxes"
-    ready(root, shared)
-    target = root.readlink()
-    memory.leave(root)
+    root, target = _left(tmp_path, shared)
     if squatter == "link":
         (tmp_path / "elsewhere").mkdir()
         target.symlink_to(tmp_path / "elsewhere")
