@@ -21,8 +21,8 @@ def start_guest() -> Iterator[Callable[..., Guest]]:
         missing("the guest is not built: python -m ringfence.guest.build")
     guests: list[Guest] = []
 
-    def start(*options: str) -> Guest:
-        guests.append(Guest(build.target(), *options))
+    def start(*options: str, before: Callable[[], None] | None = None) -> Guest:
+        guests.append(Guest(build.target(), *options, before=before))
         return guests[-1]
 
     yield start

@@ -188,10 +188,22 @@ class Raw:
 class Guest:
     """A guest process in a pid namespace of its own, and the processes with its mark."""
 
-    def __init__(self, binary: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """before: run in the child first; what it opens to be inherited, the guest has."""
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
-            [*NAMESPACE, str(binary), *options], stdin=theirs, stdout=theirs, env=env
+            [*NAMESPACE, str(binary), *options],
+            stdin=theirs,
+            stdout=theirs,
+            env=env,
+            preexec_fn=before,  # noqa: PLW1509 - the tests have one thread
+            close_fds=before is None,
         )
         theirs.close()
         self.raw = Raw(ours)

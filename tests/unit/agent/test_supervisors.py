@@ -1,11 +1,17 @@
 """A supervisor serves one exec after the other, and what was told to one is not told to the next."""
 
+import ctypes
+import os
+import platform
+import resource
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ringfence.guest.protocol import Ask
+from ringfence.policy.seccomp.bpf import bpf
 
 from .raw import Guest
 
@@ -48,3 +54,38 @@ def test_a_job_leaves_nothing_in_its_supervisor(guest: Guest) -> None:
     descriptors = list(Path(f"/proc/{supervisor}/fd").iterdir())
     assert len(descriptors) == 4, "the standard ones and the agent's"
     assert "memfd:job" not in Path(f"/proc/{supervisor}/maps").read_text()
+
+
+def _without_close_range() -> None:
+    """As a kernel before 5.9, or gVisor's; with a descriptor open that is far from the others."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    }
+    program = bpf(profile, platform.machine())
+    code = ctypes.create_string_buffer(program, len(program))
+    filters = ctypes.create_string_buffer(
+        struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filters):
+        raise OSError(ctypes.get_errno(), "no filter")
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
+    os.dup2(0, 2500)
+
+
+def test_where_a_range_cannot_be_closed_each_that_is_open_is(
+    start_guest: Callable[..., Guest],
+) -> None:
+    guest = start_guest("--stream", before=_without_close_range)
+    guest.raw.hello()
+    held = guest.raw.start("sleep", "1000")
+    guest.raw.started(held)
+    for _ in range(KEPT):
+        operation_id = guest.raw.start("sh", "-c", "echo $PPID; exec sleep 1000")
+        guest.raw.started(operation_id)
+        supervisor = guest.host_pid(int(guest.raw.output(operation_id, b"\n")))
+        descriptors = list(Path(f"/proc/{supervisor}/fd").iterdir())
+        assert len(descriptors) == 4, "the standard ones and the agent's"
