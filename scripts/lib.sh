@@ -125,7 +125,11 @@ install_engine() {
 # A Docker Engine that answers this user: the one that is there, else the distribution's.
 engine() {
     local socket=/var/run/docker.sock
-    docker_answers && return
+    if docker_answers; then
+        # one that was started here learns of a runtime that was installed since
+        if [ -e /run/ringfence-dockerd/pid ] && may_be_root; then as_root scripts/dockerd; fi
+        return
+    fi
     there docker || there dockerd || install_engine
     there docker || install docker-cli # a package of its own since Debian 13
     docker_answers && return
