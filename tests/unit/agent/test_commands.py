@@ -80,6 +80,13 @@ def test_the_end_of_input_reaches_a_terminal(guest: Guest) -> None:
     assert guest.raw.ending(operation_id).status == 0
 
 
+def test_a_command_that_closed_its_terminal_is_not_hung_up(guest: Guest) -> None:
+    """As `cat` does right before its end; what it writes to the terminal after that arrives too."""
+    script = "echo first; exec <&- >&- 2>&-; sleep 0.2; echo last >/dev/tty; sleep 0.2; exit 7"
+    ending = guest.raw.run("sh", "-c", script, flags=SEARCH | PTY)
+    assert (ending.status, ending.stdout) == (7 << 8, b"first\r\nlast\r\n")
+
+
 def test_a_group_signal_reaches_the_group_and_a_plain_one_the_main_process(guest: Guest) -> None:
     script = "trap 'echo main; exit 0' USR1; sh -c 'trap \"echo child\" USR1; echo armed; "
     script += "while :; do sleep 0.05; done' & wait; wait"
