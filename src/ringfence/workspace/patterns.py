@@ -15,6 +15,12 @@ _PLAIN, _PREFIX, _SUFFIX = (re.compile(text) for text in (_NAME, rf"({_NAME})\*"
 _GLOB = re.compile(r"[^\\\[\]!#\s/]*[^\\*?\[\]!#\s/][^\\\[\]!#\s/]*")
 
 
+_ANY_START, _ANY_DEPTH, _ANY_NAME = "^(?:.+/)?", "(?:/.+)?", "[^/]*"
+"""What pathspec makes of `**/`, `/**/` and `*`; no literal and no brackets contain them."""
+
+_BRACKETS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+
+
 class _Rule(NamedTuple):
     matches: re.Pattern[str]
     excludes: bool
@@ -88,20 +94,61 @@ def _rule(line: str) -> _Rule | None:
         text = text.rstrip(" ") + "*/"
     try:
         parsed = pathspec.GitIgnoreSpec.from_lines([text]).patterns
-    except ValueError:
+    except (ValueError, re.error):
         return None
     for pattern in parsed:
         if pattern.include is None or pattern.regex is None:
             return None
-        regex = _of_whole_path(pattern.regex.pattern, directory_only)
+        regex = _bounded(_of_whole_path(pattern.regex.pattern, directory_only))
         return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
     return None
 
 
 def _of_name(glob: str) -> str:
     """The expression for a name with * and ? in it."""
-    marks = {"*": ".*", "?": "."}
-    return "".join(marks.get(letter) or re.escape(letter) for letter in glob) + r"\Z"
+    parts = [
+        "".join("." if letter == "?" else re.escape(letter) for letter in part)
+        for part in glob.split("*")
+    ]
+    return _earliest(parts, ".*") + r"\Z"
+
+
+def _bounded(regex: str) -> str:
+    """An expression for the same paths whose time grows with the path's length, not with a power of
+    it: a repository brings its own patterns, `*a*a*a*b` or `**/a/**/a/**/b` among them.
+
+    What stands between two wildcards of a kind, each of which may take anything, may as well match
+    at its first place and stay there. That needs brackets that never match "/", as git's do not.
+    """
+    regex = _BRACKETS.sub(lambda found: _no_slash(found[0]), regex)
+    groups = [_bounded_group(group) for group in regex.split(_ANY_DEPTH)]
+    if len(groups) > 1 and groups[0].startswith(_ANY_START):
+        groups[0] = f"^(?>(?:.+?/)??{groups[0].removeprefix(_ANY_START)}(?=/))"
+    inner = "".join(f"(?>(?:/.+?)??{group}(?=/))" for group in groups[1:-1])
+    return groups[0] + inner + "".join(_ANY_DEPTH + group for group in groups[1:][-1:])
+
+
+def _no_slash(piece: str) -> str:
+    return piece if piece[0] == "\\" or piece == "[^/]" else "(?!/)" + piece
+
+
+def _bounded_group(group: str) -> str:
+    """Each name of the path on its own: its last wildcard ends where its "/" is."""
+    bounded, run = "", list[str]()
+    for part in group.split(_ANY_NAME):
+        run.append(part)
+        if "/" in part.replace("(?!/)", "").replace("[^/]", ""):
+            bounded += _earliest(run, _ANY_NAME)
+            run = [""]
+    return bounded + _earliest(run, _ANY_NAME)
+
+
+def _earliest(parts: list[str], wildcard: str) -> str:
+    """The parts with the wildcard between them; all but the last are taken where they are first."""
+    if len(parts) == 1:
+        return parts[0]
+    inner = "".join(f"(?>{wildcard}?{part})" for part in parts[1:-1])
+    return parts[0] + inner + wildcard + parts[-1]
 
 
 def _of_whole_path(regex: str, directory_only: bool) -> str:

@@ -16,7 +16,7 @@ FILES = [
     for parts in (
         ["a"], ["ab"], ["a.c"], ["b.pyc"], ["foo", "a"], ["foo", "b.pyc"], ["foo", "ab", "a.c"],
         ["b", "foo", "a"], ["b", "a.c"], ["b", "ab", "foo", "x y"], ["x y"], ["#h"], ["b", "b"],
-        [" a"], ["foo", "cab.c"],
+        [" a"], ["foo", "cab.c"], ["b", "foo", "b", "b", "foo", "a.c"], ["foo", "a[b", "aab"],
     )
 ]  # fmt: skip
 PIECES = st.sampled_from(
@@ -40,13 +40,18 @@ PIECES = st.sampled_from(
         "*b*",
         "*b",
         "*.?",
+        "*a*b*",
+        "*[!b]*?*c",
+        "[!b]*",
+        "*[]a]*",
+        "*\\[*",
     ]
 )
 PATTERN = st.builds(
     lambda bang, root, parts, end: bang + root + "/".join(parts) + end,
     st.sampled_from(["", "", "!"]),
     st.sampled_from(["", "", "/"]),
-    st.lists(PIECES, min_size=1, max_size=3),
+    st.lists(PIECES, min_size=1, max_size=5),
     st.sampled_from(["", "", "/"]),
 )
 
@@ -97,3 +102,29 @@ def test_names_with_newlines_match_as_any_other() -> None:
     assert patterns.verdict("a\nb/c.key", "c.key", False)
     assert patterns.verdict("a\n/secret", "secret", True)
     assert patterns.verdict("a.key\n", "a.key\n", False) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a" * 20 + "*b", "a" * 250),
+        ("*[a]" * 20 + "*[!a]", "a" * 250),
+        ("*?a" * 20 + "*b", "a" * 250),
+        ("*a" * 20 + "*b/c", "a" * 250),
+        ("**/a/" * 8 + "b", "a/" * 2000 + "a"),
+        ("**/*a*/" * 8 + "b/", "a/" * 2000 + "a"),
+        ("x/" + "**/a/" * 8 + "**", "x/" + "b/a/" * 1000 + "a"),
+    ],
+)
+def test_no_pattern_of_a_repository_takes_time_in_a_power_of_the_path(
+    pattern: str, path: str
+) -> None:
+    """Tried at each place for each wildcard, these would outlast the machine."""
+    verdict = Patterns([pattern]).verdict(path, path.rpartition("/")[2], True)
+    assert verdict is (True if pattern.startswith("x/") else None)
+
+
+def test_a_pattern_that_means_nothing_is_passed_over() -> None:
+    patterns = Patterns(["[a-\\]z]*", "*.key"])
+    assert patterns.verdict("c.key", "c.key", False)
+    assert patterns.verdict("a", "a", False) is None
