@@ -65,14 +65,14 @@ async def mend(source: Path, where: dict[str, str | None]) -> bytes:
         mended = await sandbox.exec(TESTS, timeout=300)
         print(mended.stdout.decode(errors="replace").splitlines()[-1])
         mended.check()
-        patch = await sandbox.workspace.patch()
-        print(await sandbox.workspace.summary())
+        found = await sandbox.workspace.diff()
+        print(found.stat)
         await sandbox.workspace.apply()
     async with ringfence.open(
         **where, repository=Repository(path=str(source), mode="ro"), env=env
     ) as sandbox:
         (await sandbox.exec(TESTS, timeout=300)).check()
-    return patch
+    return found.data
 
 
 def main() -> None:

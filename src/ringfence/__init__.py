@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from ringfence.spec import Ulimits as Ulimits
     from ringfence.spec import Usage as Usage
     from ringfence.workspace import Changes as Changes
+    from ringfence.workspace import Patch as Patch
     from ringfence.workspace import Snapshot as Snapshot
 
 __all__ = [
@@ -128,6 +129,7 @@ __all__ = [
     "Moved",
     "Network",
     "NotFoundError",
+    "Patch",
     "PathDeniedError",
     "PathExistsError",
     "PathIsADirectoryError",
@@ -268,6 +270,7 @@ _HOMES = {
     ),
     "ringfence.workspace": (
         "Changes",
+        "Patch",
         "Snapshot",
     ),
 }

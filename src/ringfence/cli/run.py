@@ -94,15 +94,14 @@ async def _run(
 
 async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, Any]:
     """Write and apply what the command changed; a summary on stderr."""
-    found = await sandbox.workspace.patch()
+    found = await sandbox.workspace.diff()
     if patch is not None:
-        await asyncio.to_thread(patch.write_bytes, found)
-    summary = str(await sandbox.workspace.summary())
-    if summary:
-        output.note(f"changes\n{output.escape_text(summary)}")
+        await asyncio.to_thread(patch.write_bytes, found.data)
+    if found.stat:
+        output.note(f"changes\n{output.escape_text(found.stat)}")
     if apply:
         await sandbox.workspace.apply()
-    return {**shape.text("patch", found), "applied": apply}
+    return {**shape.text("patch", found.data), "applied": apply}
 
 
 async def _usage(sandbox: Any) -> Any:

@@ -97,13 +97,14 @@ class Workspace:
 
     async def patch(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> bytes:
         """The changes as a git patch, with binary files and renames; empty when nothing changed."""
-        return (await self._patch(since, max_bytes)).data
+        return (await self.diff(since=since, max_bytes=max_bytes)).data
 
     async def summary(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> str:
         """The changes as `git diff --stat` says them; empty when nothing changed."""
-        return (await self._patch(since, max_bytes)).stat
+        return (await self.diff(since=since, max_bytes=max_bytes)).stat
 
-    async def _patch(self, since: Since, max_bytes: int) -> Patch:
+    async def diff(self, *, since: Since = "repository", max_bytes: int = MAX_BYTES) -> Patch:
+        """The patch and its summary, `data` and `stat`, of one moment and for the work of one."""
         return await self._still(lambda p: p.patch(since=since, max_bytes=max_bytes))
 
     async def download(

@@ -57,7 +57,9 @@ async def test_copy_gives_a_writable_view_and_a_patch(
         assert changes.of("modified") == ("README.md",)
         assert changes.of("deleted") == ("run.sh",)
         assert b"+more\n" in await work.patch()
-        assert "3 files changed" in await work.summary()
+        both = await work.diff()
+        assert "3 files changed" in both.stat
+        assert (both.data, both.stat) == (await work.patch(), await work.summary())
         assert await work.download(["out"], place) == ["out/report"]
         assert digest_of_tree(repository) == before
         await work.apply()
