@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from ringfence.errors import ResourceExhaustedError
+from ringfence.errors import InvalidSpecError, ResourceExhaustedError
 from ringfence.spec import Repository
 from ringfence.workspace.beneath import open_directory, open_regular
 from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, is_git_name, leaves
@@ -49,9 +49,18 @@ class Selection:
 
 
 class Rules:
-    """The patterns of one repository: include, exclude with the secrets, .gitignore by choice."""
+    """The patterns of one repository: include, exclude with the secrets, .gitignore by choice.
+
+    InvalidSpecError for one of the spec that matches no path: what it was to hide would be seen.
+    """
 
     def __init__(self, repository: Repository) -> None:
+        for pattern in (*repository.include, *repository.exclude):
+            if not pattern.startswith("#") and not Patterns([pattern]):
+                raise InvalidSpecError(
+                    f"no path matches the pattern {pattern!r}: write it as in .gitignore",
+                    op="workspace",
+                )
         secrets = SECRETS if repository.secrets_excluded else ()
         include: tuple[str, ...] = repository.include
         self.subpath = repository.subpath

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import ResourceExhaustedError
+from ringfence.errors import InvalidSpecError, ResourceExhaustedError
 from ringfence.spec import Repository
 from ringfence.workspace import plan, select
 from tests.unit.workspace.conftest import Make, git, inside
@@ -29,6 +29,12 @@ def test_include_exclude_and_subpath_narrow(repository: Path) -> None:
     assert visible(repository, exclude=("src/",)) == {"README.md", "run.sh", "link"}
     assert visible(repository, subpath="src") == {"src/code.py", "src/data.bin"}
     assert visible(repository, subpath="src", include=("*.bin",)) == {"src/data.bin"}
+
+
+@pytest.mark.parametrize("pattern", ["a[b", "[a-\\]z]*", "!", "/"])
+def test_a_pattern_that_would_hide_nothing_is_refused(repository: Path, pattern: str) -> None:
+    with pytest.raises(InvalidSpecError, match="no path matches"):
+        plan(Repository(path=str(repository), exclude=(pattern,)))
 
 
 def test_gitignore_counts_by_choice_and_nests(repository: Path) -> None:
