@@ -108,6 +108,14 @@ def test_the_family_of_a_root_command_cannot_reach_its_supervisor(guest: Guest) 
     assert guest.raw.run("echo", "on").stdout == b"on\n"
 
 
+def test_a_command_that_asks_to_be_traced_has_not_ended(guest: Guest) -> None:
+    """Its parent is asked, the supervisor, which is told of each of its stops then."""
+    script = "import ctypes, os; ctypes.CDLL(None).ptrace(0, 0, 0, 0); os.kill(os.getpid(), 10)"
+    ending = guest.raw.run("python3", "-c", script, env=(guest.name,), timeout=1000)
+    assert (ending.status, ending.reason, ending.proof) == (signal.SIGKILL, 1, 1)
+    assert guest.marked() == []
+
+
 @pytest.mark.parametrize("flags", [32, 32 | 8])
 def test_a_kill_before_the_start_is_not_lost(guest: Guest, flags: int) -> None:
     operation_id = guest.raw.start("sleep", "1000", env=(guest.name,), flags=flags)

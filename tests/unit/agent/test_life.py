@@ -179,6 +179,21 @@ def test_sigterm_ends_it_from_outside_only(guest: Guest) -> None:
     assert guest.wait() == 0
 
 
+def test_a_sigterm_that_root_inside_has_the_kernel_send_does_not_end_it(guest: Guest) -> None:
+    """For root a descriptor sends any signal to any process, and such a signal has no sender."""
+    script = """
+import fcntl, os, signal
+reads, writes = os.pipe()
+fcntl.fcntl(reads, fcntl.F_SETOWN, 1)
+fcntl.fcntl(reads, fcntl.F_SETSIG, signal.SIGTERM)
+fcntl.fcntl(reads, fcntl.F_SETFL, os.O_ASYNC)
+os.write(writes, b"x")
+print("sent")
+"""
+    assert guest.raw.run("python3", "-c", script, who=(0, 0, ())).stdout == b"sent\n"
+    assert guest.raw.ask(Ask.PING, b"x") == b"x"
+
+
 @pytest.mark.parametrize(
     "options",
     [("--no-such",), ("--marker", "12"), ("--socket", "relative"), ("--reserved-uid", "0"), ("x",)],

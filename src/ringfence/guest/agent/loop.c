@@ -130,6 +130,8 @@ void children_reap(void)
 	int status;
 	pid_t pid;
 	while ((pid = wait4(-1, &status, WNOHANG, &usage.rusage)) > 0) {
+		if (WIFSTOPPED(status)) /* it asked to be traced: it lives */
+			continue;
 		struct child *child = children;
 		while (child && child->pid != pid)
 			child = child->next;
@@ -152,7 +154,7 @@ static void signal_ready(struct watch *watch, u32 events)
 		for (size_t i = 0; i < (size_t)got / sizeof *info; i++) {
 			if (info[i].ssi_signo == SIGCHLD)
 				reap = true;
-			else if (info[i].ssi_pid == 0)
+			else if (info[i].ssi_pid == 0 && info[i].ssi_code == SI_USER) /* not SIGIO's, which has no sender */
 				life_shutdown();
 		}
 	if (reap)

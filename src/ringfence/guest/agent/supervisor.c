@@ -59,13 +59,15 @@ static void main_ended(int status, const struct rusage *usage)
 	told->report.ended = true;
 }
 
-/* Reap all there is to reap. */
+/* Reap all there is to reap. A child that asked to be traced is ours to trace, and its stops are told too: it lives. */
 static void drain(void)
 {
 	struct rusage usage;
 	int status;
 	pid_t pid;
 	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+		if (WIFSTOPPED(status))
+			continue;
 		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 			reaped_killed++;
 		if (pid == main_pid)
