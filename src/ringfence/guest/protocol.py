@@ -113,10 +113,11 @@ class Feature:
     WATCH: Final = 1 << 5
     FORWARD: Final = 1 << 6
     FILTER: Final = 1 << 7
+    DESCRIPTORS: Final = 1 << 8
 
 
 class ExecFlag:
-    """Flags of EXEC."""
+    """Flags of EXEC. From CGROUPS_SHIFT on stands how many cgroups the command begins in."""
 
     STDIN_OPEN: Final = 1
     PTY: Final = 2
@@ -124,6 +125,7 @@ class ExecFlag:
     HOLD: Final = 8
     KILL_ON_CAP: Final = 16
     SEARCH_PATH: Final = 32
+    CGROUPS_SHIFT: Final = 6
 
 
 class WriteFlag:

@@ -1,4 +1,4 @@
-/* From a supervisor to a command: limits, terminal, identity, directory, filter, execve. */
+/* From a supervisor to a command: cgroups, limits, terminal, identity, directory, filter, execve. */
 #include "agent.h"
 #include "core.h"
 #include "supervisor.h"
@@ -21,6 +21,17 @@ void open_files_raise(void)
 		return;
 	struct rlimit most = {files_given.rlim_max, files_given.rlim_max};
 	setrlimit(RLIMIT_NOFILE, &most);
+}
+
+/* A "0" moves who writes it, with all that it forks later. The command has none of these descriptors. */
+static int join_cgroups(const struct command *command)
+{
+	for (int i = 0; i < command->cgroups_count; i++) {
+		if (write(command->cgroups[i], "0", 1) != 1)
+			return errno;
+		close(command->cgroups[i]);
+	}
+	return 0;
 }
 
 static int set_limits(const struct job *job)
@@ -118,6 +129,9 @@ static int become(void *argument)
 {
 	struct command *command = argument;
 	const struct job *job = command->job;
+	command->stage = STAGE_CGROUP;
+	if ((command->error = join_cgroups(command)))
+		return 0;
 	command->stage = STAGE_LIMITS;
 	if ((command->error = set_limits(job)))
 		return 0;

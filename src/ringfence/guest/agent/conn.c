@@ -73,6 +73,7 @@ static void disconnect(struct conn *conn)
 	close(conn->in.fd);
 	close(conn->out_fd);
 	buffer_empty(&conn->received);
+	descriptors_drop();
 	conn->back_off = 1;
 	if (conn->directory)
 		timer_set(&conn->dial, 1, dial);
@@ -190,7 +191,9 @@ static void in_ready(struct watch *watch, u32 events)
 	(void)events;
 	size_t missing = frame_missing(conn);
 	buffer_room(received, missing ? missing : READ_BYTES);
-	ssize_t got = read(watch->fd, received->data + received->end, missing ? missing : READ_BYTES);
+	u8 *into = received->data + received->end;
+	size_t most = missing ? missing : READ_BYTES;
+	ssize_t got = conn->directory ? descriptors_receive(watch->fd, into, most) : read(watch->fd, into, most);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0) {

@@ -27,4 +27,8 @@ struct conn {
 void buffer_room(struct buffer *buffer, size_t size);  /* so that `size` bytes fit behind its end */
 void buffer_empty(struct buffer *buffer);
 
+/* descriptors.c: read(2) from a socket that may bring descriptors, close-on-exec. */
+ssize_t descriptors_receive(int fd, void *into, size_t size);
+void descriptors_drop(void);
+
 #endif

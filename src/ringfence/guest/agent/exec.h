@@ -94,6 +94,9 @@ void input_end(struct exec *exec);
 void input_attach(struct input *input);
 int exec_frame(struct op *op, u8 code, struct reader *r);
 
+/* descriptors.c: those that came with the frame at hand; -EBADF when they are not `count`. They are the caller's to close. */
+int descriptors_take(int *fds, int count);
+
 /* pool.c */
 struct supervisor *supervisor_take(void);  /* NULL with errno */
 int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count);

@@ -23,6 +23,7 @@ struct request {
 	char *strings;
 	struct bytes cwd, input;
 	u64 timeout_ms;
+	int cgroups[CGROUPS_MOST], cgroups_count;
 };
 
 static void add_string(struct request *request, struct bytes text)
@@ -86,7 +87,7 @@ static void parse(struct exec *exec, struct request *request, struct reader *r)
 	const u8 *env = r->at;
 	job->env_count = add_list(request, r);
 	request->input = read_data(r);
-	if (!job->args_count || job->flags >= 64)
+	if (!job->args_count || job->flags >= FLAGS_END)
 		r->bad = true;
 	if (read_end(r))
 		keep_args(exec, args, env);
@@ -200,7 +201,7 @@ static int hold(struct exec *exec)
 
 static int start(struct exec *exec, const struct request *request, struct ends *ends)
 {
-	int count = request->job.flags & FLAG_PTY ? 1 : 3;
+	int fds[JOB_FDS], count = request->job.flags & FLAG_PTY ? 1 : 3;
 	int error = hold(exec);
 	if (error)
 		return error;
@@ -208,7 +209,9 @@ static int start(struct exec *exec, const struct request *request, struct ends *
 	if (!exec->supervisor)
 		return -errno;
 	exec->supervisor->exec = exec;
-	error = supervisor_send(exec->supervisor, &request->job, request->strings, ends->theirs, count);
+	memcpy(fds, ends->theirs, (size_t)count * sizeof *fds);
+	memcpy(fds + count, request->cgroups, (size_t)request->cgroups_count * sizeof *fds);
+	error = supervisor_send(exec->supervisor, &request->job, request->strings, fds, count + request->cgroups_count);
 	if (error) {
 		exec->supervisor->exec = NULL;
 		supervisor_dismiss(exec->supervisor);
@@ -248,6 +251,14 @@ static int make(struct exec *exec, const struct request *request, u8 *stage)
 	return error;
 }
 
+static int take_cgroups(struct request *request)
+{
+	int count = (int)(request->job.flags >> CGROUPS_SHIFT & CGROUPS_MOST);
+	int error = count ? descriptors_take(request->cgroups, count) : 0;
+	request->cgroups_count = error ? 0 : count;
+	return error;
+}
+
 /* 0: it is being started. Else FAIL is sent, or r->bad is set, and the exec is the caller's to free. */
 int exec_make(struct exec *exec, struct reader *r, u64 *timeout_ms)
 {
@@ -260,7 +271,13 @@ int exec_make(struct exec *exec, struct reader *r, u64 *timeout_ms)
 	parse(exec, &request, r);
 	exec->uid = request.job.cred.uid;
 	*timeout_ms = request.timeout_ms;
-	error = r->bad ? -EPROTO : make(exec, &request, &stage);
+	error = take_cgroups(&request);
+	if (error)
+		stage = STAGE_CGROUP;
+	else
+		error = r->bad ? -EPROTO : make(exec, &request, &stage);
+	for (int i = 0; i < request.cgroups_count; i++)
+		close(request.cgroups[i]);
 	free(request.strings);
 	if (error && !r->bad)
 		send_fail(the_conn, exec->id, -error, stage, "the command could not be prepared");

@@ -81,6 +81,8 @@ enum next job_receive(int host, struct command *command)
 	command->env = take_strings(&strings, inbox.job.env_count);
 	for (int i = 0; i < 3; i++)
 		command->fds[i] = command->received[inbox.job.flags & FLAG_PTY ? 0 : i];
+	command->cgroups = command->received + (inbox.job.flags & FLAG_PTY ? 1 : 3);
+	command->cgroups_count = (int)(inbox.job.flags >> CGROUPS_SHIFT);
 	return JOB_TAKEN;
 }
 

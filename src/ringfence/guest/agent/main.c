@@ -21,7 +21,7 @@ static u64 known_features;
 
 u64 features(void) { return known_features; }
 
-static void probe_features(void)
+static void probe_features(const struct options *options)
 {
 	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (fd >= 0) {
@@ -42,6 +42,8 @@ static void probe_features(void)
 		known_features |= FEATURE_FORWARD;
 	if (filter_start)
 		known_features |= FEATURE_FILTER;
+	if (options->socket_directory)
+		known_features |= FEATURE_DESCRIPTORS;
 }
 
 /* Overwritten, since commands can read how the first process was started. */
@@ -146,7 +148,7 @@ int main(int count, char **args)
 	if (loop_start() || (filter_start && filter_start()) || (forward_start && forward_start()))
 		return 1;
 	identity_start(uid);
-	probe_features();
+	probe_features(&options);
 	life_start(&options);
 	conn_start(&options);
 	exec_start();

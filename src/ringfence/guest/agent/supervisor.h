@@ -9,10 +9,12 @@
 
 #include <sys/resource.h>
 
-enum { LIMITS_CAP = 16, INLINE_STRINGS = 32 * 1024, JOB_FDS = 4 };
+/* How many cgroups a command begins in stands in its flags from this bit on. */
+enum { CGROUPS_SHIFT = 6, CGROUPS_MOST = 7, FLAGS_END = (CGROUPS_MOST + 1) << CGROUPS_SHIFT };
+enum { LIMITS_CAP = 16, INLINE_STRINGS = 32 * 1024, JOB_FDS = 3 + CGROUPS_MOST + 1 };
 
 enum { FLAG_STDIN_OPEN = 1, FLAG_PTY = 2, FLAG_JOIN = 4, FLAG_HOLD = 8, FLAG_KILL_ON_CAP = 16, FLAG_SEARCH_PATH = 32 };
-enum { STAGE_LIMITS = 1, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY };
+enum { STAGE_LIMITS = 1, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY, STAGE_CGROUP };
 enum { PROOF_NONE, PROOF_ECHILD, PROOF_USER_KILLED, PROOF_LEFT_RUNNING };
 
 enum { TELL_JOB = 1, TELL_SIGNAL, TELL_KILL, TELL_SIGNALLED };
@@ -23,7 +25,8 @@ struct limit {
 };
 
 /* What to run. Strings: cwd, args, env, each NUL-terminated, behind it in the message or in a memfd when larger than
- * INLINE_STRINGS. Descriptors with it: 0, 1, 2 of the command (with a pty: its other side alone), then the memfd. */
+ * INLINE_STRINGS. Descriptors with it: 0, 1, 2 of the command (with a pty: its other side alone), the `tasks` files of
+ * its cgroups, then the memfd. */
 struct job {
 	u32 kind, flags, limit_count, args_count, env_count;
 	u64 strings;
@@ -71,6 +74,8 @@ struct command {
 	const struct job *job;
 	char *cwd, **args, **env, *mapped;
 	int fds[3], received[JOB_FDS], count;
+	const int *cgroups;
+	int cgroups_count;
 	bool filtered;
 	int error, stage;
 };

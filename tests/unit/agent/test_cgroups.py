@@ -1,0 +1,149 @@
+"""A command begins in the cgroups whose `tasks` files came with its EXEC, and holds none of them."""
+
+import array
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import Answer, Ask, ExecFlag
+
+from .raw import Guest, Raw, exec_payload, until
+
+STAGE_CGROUP = 6
+
+
+@pytest.fixture
+def dialled(start_guest: Callable[..., Guest], tmp_path: Path) -> Guest:
+    """A guest with an attached session on a socket."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.owner() == "root" and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "host.sock"))
+        (tmp_path / "host.sock").chmod(0o666)
+        door.listen()
+        guest = start_guest("--socket", str(tmp_path))
+        door.settimeout(30)
+        guest.raw = Raw(door.accept()[0])
+    guest.raw.hello()
+    return guest
+
+
+def begin(
+    raw: Raw, descriptors: list[int], *args: str, count: int | None = None, cut: int = 0, **options
+) -> int:
+    """EXEC with descriptors; its id. cut: bytes of the frame that are sent ahead, alone."""
+    operation_id = raw.new_id()
+    count = len(descriptors) if count is None else count
+    flags = 32 | count << ExecFlag.CGROUPS_SHIFT
+    payload = exec_payload(*args, flags=flags | options.pop("flags", 0), **options)
+    frame = struct.pack("<IBI", len(payload) + 5, Ask.EXEC, operation_id) + payload
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    sent = raw.stream.sendmsg([frame[: cut or None]], rights if descriptors else [])
+    raw.stream.sendall(frame[sent:])
+    return operation_id
+
+
+def holders(namespace: str, path: Path) -> dict[int, int]:
+    """The processes of a pid namespace, each with how many descriptors of a file it has."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and str((entry / "ns/pid").readlink()) == namespace:
+                links = [str(fd.readlink()) for fd in (entry / "fd").iterdir()]
+                found[int(entry.name)] = links.count(str(path))
+    return found
+
+
+def files(directory: Path, count: int) -> list[Path]:
+    made = [directory / f"tasks{number}" for number in range(count)]
+    for path in made:
+        path.touch()
+    return made
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["inline", "in a memory file"])
+@pytest.mark.parametrize("flags", [0, ExecFlag.PTY], ids=["pipes", "terminal"])
+def test_the_commands_process_writes_0_into_each_before_it_runs(
+    dialled: Guest, tmp_path: Path, size: int, flags: int
+) -> None:
+    made = files(tmp_path, 4)
+    opened = [os.open(path, os.O_WRONLY) for path in made]
+    script = "ls -l /proc/self/fd; exit 7"
+    operation_id = begin(dialled.raw, opened, "sh", "-c", script, "x" * size, flags=flags)
+    ended = dialled.raw.ending(operation_id)
+    assert ended.status == 7 << 8
+    assert [path.read_text() for path in made] == ["0"] * 4
+    assert b"tasks" not in ended.stdout
+    for fd in opened:
+        os.close(fd)
+
+
+def test_nobody_inside_holds_them_while_the_command_runs(dialled: Guest, tmp_path: Path) -> None:
+    (path,) = files(tmp_path, 1)
+    with path.open("w") as opened:
+        operation_id = begin(dialled.raw, [opened.fileno()], "sleep", "1000")
+        dialled.raw.started(operation_id)
+    namespace = dialled.guest_namespace()
+    assert len(holders(namespace, path)) >= 3, "the guest, a supervisor and the command"
+    until(lambda: not any(holders(namespace, path).values()), "the supervisor closed its own")
+
+
+def test_sets_stay_with_their_frames_however_the_stream_is_cut(
+    dialled: Guest, tmp_path: Path
+) -> None:
+    made = files(tmp_path, 12)
+    ids = []
+    for number, path in enumerate(made):
+        with path.open("w") as opened:
+            script = f"exit {number}"
+            ids.append(
+                begin(
+                    dialled.raw, [opened.fileno()], "sh", "-c", script, "x" * 9999, cut=1 + number
+                )
+            )
+    seen = {}
+    while len(seen) < len(ids):
+        op, answered, payload = dialled.raw.frame()
+        if op == Answer.EXIT:
+            seen[answered] = struct.unpack_from("<i", payload)[0] >> 8
+    assert [seen[one] for one in ids] == list(range(12))
+    assert [path.read_text() for path in made] == ["0"] * 12
+
+
+def test_without_the_descriptors_nothing_is_started(dialled: Guest, tmp_path: Path) -> None:
+    marked = tmp_path / "ran"
+    for count, sent in ((1, 0), (2, 1), (1, 2)):
+        (path,) = files(tmp_path, 1)
+        with path.open("w") as opened:
+            operation_id = begin(
+                dialled.raw, [opened.fileno()] * sent, "touch", str(marked), count=count
+            )
+            with pytest.raises(OSError, match=f"stage {STAGE_CGROUP}") as caught:
+                dialled.raw.ending(operation_id)
+        assert caught.value.errno == errno.EBADF
+    assert dialled.raw.run("true").status == 0
+    assert not marked.exists()
+
+
+def test_a_cgroup_that_does_not_take_the_command_is_a_failure(
+    dialled: Guest, tmp_path: Path
+) -> None:
+    (path,) = files(tmp_path, 1)
+    with path.open("r") as opened:
+        operation_id = begin(dialled.raw, [opened.fileno()], "true")
+        with pytest.raises(OSError, match=f"stage {STAGE_CGROUP}"):
+            dialled.raw.ending(operation_id)
+    assert dialled.raw.run("true").status == 0
+
+
+def test_a_guest_on_a_stream_takes_none(guest: Guest) -> None:
+    operation_id = begin(guest.raw, [], "true", count=1)
+    with pytest.raises(OSError, match=f"stage {STAGE_CGROUP}"):
+        guest.raw.ending(operation_id)
