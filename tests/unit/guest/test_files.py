@@ -4,6 +4,8 @@ import asyncio
 import os
 import stat
 import struct
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from ringfence.guest.protocol import OUTPUT_WINDOW, STAT, Answer, Ask, Cred, Wri
 from ringfence.guest.session import Session
 from ringfence.guest.transfers import Reader
 
-from .conftest import USER, Place
+from .conftest import USER, Place, real_place
 
 OTHER = Cred(1001, 1001)
 REPLACE = WriteFlag.CREATE | WriteFlag.ATOMIC
@@ -118,6 +120,64 @@ async def test_writing_from_an_iterable(place: Place) -> None:
     path = f"{place.directory}/file"
     assert await files.write(path, USER, chunks(LARGE)) == len(LARGE)
     assert await files.read(path, USER) == LARGE
+
+
+@pytest.fixture
+def in_memory(place: Place) -> Iterator[str]:
+    """A directory of USER's in memory, for the real guest; the mock's are all in memory."""
+    if not place.real:
+        yield place.directory
+        return
+    with tempfile.TemporaryDirectory(prefix="ringfence-place-", dir="/dev/shm") as directory:
+        os.chown(directory, *USER[:2])
+        yield directory
+
+
+@pytest.mark.parametrize("longer", [b"", b"old" * 500_000, b"old" * 3_000_000])
+async def test_a_long_write_leaves_nothing_of_a_file_in_memory(
+    place: Place, in_memory: str, longer: bytes
+) -> None:
+    files = place.session.files
+    path = f"{in_memory}/file"
+    await files.write(path, USER, longer)
+    assert await files.write(path, USER, LARGE) == len(LARGE)
+    assert await files.read(path, USER) == LARGE
+
+
+async def test_a_long_write_that_is_broken_off_leaves_nothing_of_a_file_in_memory(
+    place: Place, in_memory: str
+) -> None:
+    files = place.session.files
+    path = f"{in_memory}/file"
+    await files.write(path, USER, bytes(2 * len(LARGE)))
+
+    async def broken():
+        yield LARGE
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        await files.write(path, USER, broken())
+    assert LARGE.startswith(await files.read(path, USER))
+
+
+async def test_a_long_write_to_memory_frees_what_is_there_at_its_end() -> None:
+    async with real_place() as place:
+        files = place.session.files
+        path = "/dev/shm/" + os.path.basename(place.directory)  # noqa: PTH119 - a name of its own
+        sizes = []
+
+        async def watched():
+            sizes.append((await files.stat(path, USER)).size)
+            yield b"new"
+            sizes.append((await files.stat(path, USER)).size)
+
+        try:
+            await files.write(path, USER, LARGE)
+            await files.write(path, USER, watched())
+            assert sizes == [len(LARGE), len(LARGE)]
+            assert await files.read(path, USER) == b"new"
+        finally:
+            await files.remove(path, USER)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 enum { CREATE = 1, TRUNCATE = 2, APPEND = 4, EXCLUSIVE = 8, PARENTS = 16, ATOMIC = 32, WHOLE = 64 };
-enum { PARENT_MODE = 0755, ATTEMPTS = 8 };
+enum { PARENT_MODE = 0755, ATTEMPTS = 8, TMPFS = 0x01021994 };
 
 struct writing {
 	struct op op;
@@ -18,13 +19,21 @@ struct writing {
 	u32 flags, mode;
 	u64 at, total;
 	char path[PATH_MAX];
+	bool shortens;          /* what is left of the old file behind the new data is cut off at the end */
 	char beside[PATH_MAX];  /* the new file of an atomic write until it is renamed; "" else */
 };
 
+static int shorten(const struct writing *writing)
+{
+	return writing->shortens && ftruncate(writing->fd, (off_t)writing->at) < 0 ? -errno : 0;
+}
+
 static void free_writing(struct writing *writing)
 {
-	if (writing->fd >= 0)
+	if (writing->fd >= 0) {
+		shorten(writing);
 		close(writing->fd);
+	}
 	if (writing->beside[0] && files_enter(&writing->cred) == 0) {
 		unlink(writing->beside);
 		files_leave();
@@ -79,6 +88,16 @@ static int open_atomic(struct writing *writing)
 	return open_beside(writing);
 }
 
+/* A long file in memory is written over: to free what it has and to take it anew costs more than the data. Elsewhere
+ * old and new data may need room beside each other. */
+static bool shortens(const struct writing *writing, const struct stat *st)
+{
+	struct statfs fs;
+
+	return !(writing->flags & (WHOLE | APPEND)) && writing->at == 0 && st->st_size > 0
+		&& fstatfs(writing->fd, &fs) == 0 && (u32)fs.f_type == TMPFS;
+}
+
 static int open_in_place(struct writing *writing)
 {
 	struct stat st;
@@ -91,9 +110,10 @@ static int open_in_place(struct writing *writing)
 	if (writing->fd < 0)
 		return errno == ENXIO || errno == ENODEV ? -EINVAL : -errno;
 	int error = check_regular(writing->fd, true, &st);
-	if (error == 0 && writing->flags & TRUNCATE && ftruncate(writing->fd, 0) < 0)
-		error = -errno;
-	return error;
+	if (error < 0 || !(writing->flags & TRUNCATE))
+		return error;
+	writing->shortens = shortens(writing, &st);
+	return writing->shortens || ftruncate(writing->fd, 0) == 0 ? 0 : -errno;
 }
 
 static int open_target(struct writing *writing)
@@ -138,8 +158,10 @@ static int put_in_place(struct writing *writing)
 static int finish(struct writing *writing, u32 id)
 {
 	int fd = writing->fd;
-	int error = 0;
+	int error = shorten(writing);
 
+	if (error < 0)
+		return error;
 	writing->fd = -1;
 	if (close(fd) < 0 && errno != EINTR)
 		return -errno;
@@ -234,6 +256,7 @@ int op_write(struct conn *conn, u32 id, struct reader *r)
 		return -ENOMEM;
 	writing->fd = -1;
 	writing->beside[0] = 0;
+	writing->shortens = false;
 	writing->total = 0;
 	read_cred(r, &writing->cred);
 	int error = read_path(r, writing->path);
