@@ -160,10 +160,12 @@ V1: Mapping[str, tuple[tuple[str, Parse], ...]] = {
     "cpu": (("cpu.stat", cpu_stat),),
     "pids": (
         ("pids.current", number("pids")),
+        ("pids.peak", number("pids_peak")),
         ("pids.events", pids_events),
-        ("cgroup.procs", lines("processes")),
-        ("tasks", lines("threads")),
     ),
+    # These two do not list what is in the cgroups below, as a single command's are; no command
+    # has a freezer of its own.
+    "freezer": (("cgroup.procs", lines("processes")), ("tasks", lines("threads"))),
     "blkio": (("blkio.throttle.io_service_bytes_recursive", blkio),),
 }
 """Files of a version 1 cgroup by controller."""
@@ -179,6 +181,7 @@ V2: Mapping[str, tuple[tuple[str, Parse], ...]] = {
     "cpu": (("cpu.stat", cpu_stat_v2),),
     "pids": (
         ("pids.current", number("pids")),
+        ("pids.peak", number("pids_peak")),
         ("pids.events", pids_events),
         ("cgroup.procs", lines("processes")),
         ("cgroup.threads", lines("threads")),

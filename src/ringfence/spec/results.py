@@ -38,11 +38,48 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Resources of a sandbox since it was created. None: not to be had here.
+
+    cpu_*, uptime: seconds. memory*, disk_*, network_*: bytes; memory includes memory_cache, the
+    file cache. page_faults includes major_page_faults. pids: what the limit counts; pids_peak: the
+    most there were at once; processes and threads: what lives now. forks_refused: at the limit of
+    pids. disk_used: of the workspace, where it has a size. source: "cgroup", "engine" or "guest".
+    """
+
+    cpu_user_seconds: float | None = None
+    cpu_system_seconds: float | None = None
+    cpu_seconds: float | None = None
+    cpu_throttled_seconds: float | None = None
+    memory: int | None = None
+    memory_peak: int | None = None
+    memory_limit: int | None = None
+    pids: int | None = None
+    oom_kills: int | None = None
+    source: str = "cgroup"
+    memory_cache: int | None = None
+    page_faults: int | None = None
+    major_page_faults: int | None = None
+    disk_read: int | None = None
+    disk_written: int | None = None
+    network_received: int | None = None
+    network_sent: int | None = None
+    processes: int | None = None
+    threads: int | None = None
+    uptime: float | None = None
+    forks_refused: int | None = None
+    disk_used: int | None = None
+    pids_peak: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExecUsage:
     """Resources of one command's main process and the children it waited for (getrusage(2)).
 
     Seconds, bytes and counts. `oom_kills` counts kills in the whole sandbox during the command,
-    None where no counter can be read.
+    None where no counter can be read. cgroup: of the whole family, killed or waited for or left
+    running, up to the end of the main process; None unless the command had a cgroup of its own.
+    With one, `oom_kills` counts those in the family.
     """
 
     user_seconds: float = 0.0
@@ -55,6 +92,7 @@ class ExecUsage:
     voluntary_switches: int = 0
     involuntary_switches: int = 0
     oom_kills: int | None = None
+    cgroup: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,40 +165,6 @@ class ExecResult:
         if self.signal is not None:
             return f"signal {self.signal}"
         return "no exit code" if self.exit_code is None else f"exit code {self.exit_code}"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Resources of a sandbox since it was created. None: not to be had here.
-
-    cpu_*, uptime: seconds. memory*, disk_*, network_*: bytes; memory includes memory_cache, the
-    file cache. page_faults includes major_page_faults. pids: what the limit counts; processes and
-    threads: what lives now. forks_refused: at the limit of pids. disk_used: of the workspace, where
-    it has a size. source: "cgroup", "engine" or "guest".
-    """
-
-    cpu_user_seconds: float | None = None
-    cpu_system_seconds: float | None = None
-    cpu_seconds: float | None = None
-    cpu_throttled_seconds: float | None = None
-    memory: int | None = None
-    memory_peak: int | None = None
-    memory_limit: int | None = None
-    pids: int | None = None
-    oom_kills: int | None = None
-    source: str = "cgroup"
-    memory_cache: int | None = None
-    page_faults: int | None = None
-    major_page_faults: int | None = None
-    disk_read: int | None = None
-    disk_written: int | None = None
-    network_received: int | None = None
-    network_sent: int | None = None
-    processes: int | None = None
-    threads: int | None = None
-    uptime: float | None = None
-    forks_refused: int | None = None
-    disk_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ FILES_V2 = {
     "memory.events": "oom 1\noom_kill 1\n",
     "cpu.stat": "usage_usec 2000000\nuser_usec 1500000\nsystem_usec 500000\n",
     "pids.current": "4\n",
+    "pids.peak": "5\n",
     "cgroup.procs": "1\n2\n",
     "cgroup.threads": "1\n2\n3\n",
     "io.stat": "254:0 rbytes=1 wbytes=2\n",
@@ -36,7 +37,7 @@ def test_version_2_gives_everything(tmp_path: Path) -> None:
         usage = reader.read()
     assert (usage.memory, usage.memory_peak, usage.memory_limit) == (1000, 2000, None)
     assert (usage.cpu_seconds, usage.cpu_user_seconds, usage.cpu_system_seconds) == (2.0, 1.5, 0.5)
-    assert (usage.pids, usage.processes, usage.threads) == (4, 2, 3)
+    assert (usage.pids, usage.pids_peak, usage.processes, usage.threads) == (4, 5, 2, 3)
     assert (usage.disk_read, usage.disk_written, usage.oom_kills) == (1, 2, 1)
     assert (usage.page_faults, usage.major_page_faults, usage.memory_cache) == (3, 1, 10)
     assert (usage.network_received, usage.uptime, usage.cpu_throttled_seconds) == (None,) * 3
@@ -82,7 +83,7 @@ def test_the_live_kernels_version_1_files_agree_with_what_a_process_did() -> Non
     made = []
     try:
         places = {}
-        for controller in ("memory", "pids", "cpuacct", "cpu"):
+        for controller in ("memory", "pids", "cpuacct", "cpu", "freezer"):
             one = next(h for h in mounted_hierarchies() if controller in h.controllers)
             directory = Path(one.mount_point, name)
             directory.mkdir(exist_ok=True)
@@ -96,6 +97,7 @@ def test_the_live_kernels_version_1_files_agree_with_what_a_process_did() -> Non
             assert (usage.page_faults or 0) > 0
             assert (usage.memory_peak or 0) > 0
             assert (usage.processes, usage.threads, usage.pids) == (0, 0, 0)
+            assert usage.pids_peak in (1, None), "kernels before 6.1 do not tell"
             while made:
                 made.pop().rmdir()
             with pytest.raises(NotFoundError):
