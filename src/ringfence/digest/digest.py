@@ -31,9 +31,11 @@ class Digest(str):
 
     @classmethod
     def parse(cls, text: str, *, strict: bool = True) -> Digest:
-        """The digest that `text` is. Raises as `validate` does."""
+        """The digest that `text` is. Raises as `validate` does; TypeError for what is no text."""
+        if not isinstance(text, str):
+            raise TypeError(f"a digest is a str, not {type(text).__name__}")
         made = cls(text)
-        if not algorithms.valid.fullmatch(text):
+        if not algorithms.valid.fullmatch(made):
             made.validate(strict=strict)
         return made
 
@@ -150,3 +152,7 @@ class Digest(str):
             core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        return {**handler(schema), "pattern": f"^{GRAMMAR.pattern}$"}

@@ -40,10 +40,19 @@ class _Expectation:
             return wanted
         return min(wanted, self.size - self.verifier.written)
 
-    def take(self, data: bytes | memoryview) -> bool:
+    def take(self, data: bytes, wanted: int) -> bool:
         """Count bytes; whether they are the last ones, so that the end must be looked at."""
+        if len(data) > wanted:
+            target = self.verifier.target
+            self.failed = TrailingData(f"{target}: {len(data)} bytes came, {wanted} were asked for")
+            raise self.failed
         self.verifier.write(data)
         return self.size is not None and self.verifier.written == self.size
+
+    def lost(self) -> None:
+        """A read failed: what the source had handed out never reaches the consumer."""
+        if self.failed is None:
+            self.failed = Unverified(f"{self.verifier.target}: a read of its source failed")
 
     def end(self, more: bytes) -> None:
         """The expected end: `more` is what came after it. Raises unless all is right."""
@@ -72,7 +81,8 @@ class VerifyingReader(io.RawIOBase):
 
     size: bytes expected, None when it is not known; then only the digest is checked, at the end.
     Raises SizeMismatch, TrailingData, DigestMismatch; Unverified by `verify()` and at the end of
-    a `with` block when the end was not reached. `close` closes the source.
+    a `with` block when the end was not reached. After an error, the source's own too, every read
+    raises: start again. `close` closes the source.
     """
 
     def __init__(self, source: Source, digest: str, size: int | None = None) -> None:
@@ -112,11 +122,15 @@ class VerifyingReader(io.RawIOBase):
         self._expected.leave()
 
     def _next(self, wanted: int) -> bytes:
-        data = _some(self._source.read(wanted)) if wanted else b""
-        if not data:
-            self._expected.end(_some(self._source.read(1)) if wanted == 0 else b"")
-        elif self._expected.take(data):
-            self._expected.end(_some(self._source.read(1)))
+        try:
+            data = _some(self._source.read(wanted)) if wanted else b""
+            if not data:
+                self._expected.end(_some(self._source.read(1)) if wanted == 0 else b"")
+            elif self._expected.take(data, wanted):
+                self._expected.end(_some(self._source.read(1)))
+        except BaseException:
+            self._expected.lost()
+            raise
         return data
 
     def close(self) -> None:
@@ -141,7 +155,7 @@ class VerifyingReader(io.RawIOBase):
 class AsyncVerifyingReader:
     """The same over `await source.read(n)`; also an asynchronous iterator of chunks.
 
-    A cancelled read loses what the source had handed out: start again.
+    A cancelled read loses what the source had handed out: every later one raises. Start again.
     """
 
     def __init__(self, source: AsyncReader, digest: str, size: int | None = None) -> None:
@@ -160,11 +174,15 @@ class AsyncVerifyingReader:
         if size == 0 or self._expected.verified:
             return b""
         wanted = self._expected.room(size)
-        data = await self._source.read(wanted) if wanted else b""
-        if not data:
-            self._expected.end(await self._source.read(1) if wanted == 0 else b"")
-        elif self._expected.take(data):
-            self._expected.end(await self._source.read(1))
+        try:
+            data = await self._source.read(wanted) if wanted else b""
+            if not data:
+                self._expected.end(await self._source.read(1) if wanted == 0 else b"")
+            elif self._expected.take(data, wanted):
+                self._expected.end(await self._source.read(1))
+        except BaseException:
+            self._expected.lost()
+            raise
         return data
 
     async def verify(self) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -130,6 +131,18 @@ def test_parts_of_what_is_no_digest_are_refused() -> None:
     assert Digest("a:b:c").encoded == "b:c"
 
 
+def test_what_is_returned_is_what_was_checked_whatever_a_str_subclass_says() -> None:
+    class Two(str):
+        def __str__(self) -> str:
+            return "evil"
+
+    with pytest.raises(DigestInvalidFormat):
+        Digest.parse(Two(Digest.from_bytes(b"x")))
+    for none in (None, b"sha256:" + b"a" * 64, Path("sha256:" + "a" * 64)):
+        with pytest.raises(TypeError):
+            Digest.parse(none)  # type: ignore[arg-type]
+
+
 def test_every_way_of_making_a_digest_agrees() -> None:
     data = "ünï".encode() * 100_000
     wanted = "sha512:" + hashlib.sha512(data).hexdigest()
@@ -177,7 +190,10 @@ def test_a_field_of_a_model_validates_and_is_a_string_in_json() -> None:
     assert isinstance(made.digest, Digest)
     assert json.loads(made.model_dump_json()) == {"digest": f"sha256:{H64}"}
     assert Model.model_validate_json(made.model_dump_json()) == made
-    assert Model.model_json_schema()["properties"]["digest"]["type"] == "string"
+    schema = Model.model_json_schema()["properties"]["digest"]
+    assert schema["type"] == "string"
+    assert re.search(schema["pattern"], made.digest)
+    assert not re.search(schema["pattern"], "nonsense")
     assert json.dumps(made.digest) == f'"sha256:{H64}"'
     for wrong in ("nonsense", "", 3, None):
         with pytest.raises(ValidationError):

@@ -359,6 +359,59 @@ def test_a_verifying_reader_raises_and_stays_failed(
         asyncio.run(go())
 
 
+class Stumbling(io.BytesIO):
+    """Its second read has nothing now; the asynchronous one is cancelled in it."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        return None if self.reads == 2 else super().read(size)  # type: ignore[return-value]
+
+
+def test_after_a_read_that_failed_at_the_end_nothing_is_taken_for_the_verified_end() -> None:
+    reader = VerifyingReader(Stumbling(DATA), Digest.from_bytes(DATA), len(DATA))
+    with pytest.raises(BlockingIOError):
+        reader.read(len(DATA))
+    with pytest.raises(Unverified, match="a read of its source failed"):
+        reader.read(1)
+    assert not reader.verified
+
+
+async def test_after_a_cancelled_read_nothing_is_taken_for_the_verified_end() -> None:
+    class Source(Stumbling):
+        async def read(self, size: int = -1, /) -> bytes:  # type: ignore[override]
+            data = super().read(size)
+            if data is None:
+                raise asyncio.CancelledError
+            return data
+
+    reader = AsyncVerifyingReader(Source(DATA), Digest.from_bytes(DATA), len(DATA))
+    with pytest.raises(asyncio.CancelledError):
+        await reader.read(len(DATA))
+    with pytest.raises(Unverified):
+        await reader.read(1)
+    assert not reader.verified
+
+
+async def test_a_source_that_gives_more_than_was_asked_for_is_refused_before_it_is_handed_out() -> (
+    None
+):
+    class Generous(io.BytesIO):
+        def read(self, _size: int | None = -1, /) -> bytes:
+            return super().read()
+
+    class Later(Generous):
+        async def read(self, _size: int = -1, /) -> bytes:  # type: ignore[override]
+            return super().read()
+
+    good = Digest.from_bytes(DATA[:10])
+    with pytest.raises(TrailingData):
+        VerifyingReader(Generous(DATA), good, 10).read()
+    with pytest.raises(TrailingData):
+        await AsyncVerifyingReader(Later(DATA), good, 10).read(10)
+
+
 def test_leaving_a_verifying_reader_early_is_an_error() -> None:
     with (
         pytest.raises(Unverified),

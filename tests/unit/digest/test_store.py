@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_wrong_content_leaves_nothing(store: Store) -> None:
         store.put(DATA, size=len(DATA) - 1)
     with pytest.raises(SizeMismatch):
         store.put(DATA, size=len(DATA) + 1)
+    with pytest.raises(SizeMismatch, match="negative"):
+        store.ingest("layer", size=-1)
     with pytest.raises(DigestUnsupported):
         store.put(DATA, expected="foo:bar")
     with pytest.raises(DigestError):
@@ -288,15 +291,68 @@ def test_collection_keeps_what_roots_need_and_nothing_else(store: Store) -> None
     assert store.usage() == 0
 
 
-def test_collection_does_nothing_when_a_needed_manifest_is_damaged(store: Store) -> None:
-    tagged, _ = image(store, "latest")
-    store.put(b"garbage")
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda good: good.replace(b"schema", b"Schema"), lambda good: b"\0" + good[1:], lambda _: b""],
+    ids=["another field", "another first byte", "empty"],
+)
+def test_collection_does_nothing_when_a_needed_manifest_is_damaged(
+    store: Store, spoil: Callable[[bytes], bytes]
+) -> None:
+    tagged, parts = image(store, "latest")
+    good = store.read(tagged)
+    garbage = store.put(b"garbage")
     path = store.blob_path(tagged)
     path.chmod(0o600)
-    path.write_bytes(path.read_bytes().replace(b"schema", b"Schema"))
+    path.write_bytes(spoil(good))
     with pytest.raises(StoreInvalid, match="damaged"):
         store.gc(grace=0)
-    assert Digest.from_bytes(b"garbage") in store
+    assert [(found.digest, found.reason) for found in store.scrub()] == [(tagged, "damaged")]
+    assert [found.moved for found in store.scrub(move=True) if found.reason == "damaged"] == [True]
+    with pytest.raises(StoreInvalid, match="taken out: put it in again, or take away the tag"):
+        store.gc(grace=0)
+    store.put(good)
+    assert store.gc(grace=0).removed == (garbage,)
+    assert {blob.digest for blob in store.walk()} == {tagged, *parts}
+    assert store.usage() == sum(blob.size for blob in store.walk())
+
+
+def test_a_damaged_image_can_be_released(store: Store) -> None:
+    tagged, parts = image(store, "latest")
+    store.blob_path(tagged).chmod(0o600)
+    store.blob_path(tagged).write_bytes(b"?")
+    list(store.scrub(move=True))
+    assert store.release("latest").removed == ()
+    assert set(store.gc(grace=0).removed) == set(parts)
+    assert store.usage() == 0
+
+
+def test_collection_does_nothing_when_the_index_cannot_be_read(store: Store) -> None:
+    kept = store.put(b"kept")
+    for text in ("{}", '{"manifests": 3}', '{"manifests": [1]}', '{"manifests": [{}]}', "", "?"):
+        (store.root / "index.json").write_text(text)
+        with pytest.raises(StoreInvalid, match=r"index\.json"):
+            store.gc(grace=0)
+        with pytest.raises(StoreInvalid, match=r"index\.json"):
+            store.tags()
+    assert kept in store
+
+
+def test_what_is_no_blob_of_ours_is_passed_over(store: Store) -> None:
+    kept = store.put(b"kept")
+    beside = store.blob_path(kept).parent
+    (beside / ("a" * 64)).mkdir()
+    (beside / ("b" * 64)).symlink_to("nowhere")
+    (beside / "stray").write_bytes(b"x")
+    with store.ingest("spoilt") as ingest:
+        ingest.write(b"x")
+    (
+        store.root / ".ringfence" / "ingests" / Digest.from_str("spoilt").encoded / "about"
+    ).write_text("{")
+    assert store.ingests() == {}
+    assert [blob.digest for blob in store.walk()] == [kept]
+    assert list(store.scrub()) == []
+    assert store.gc(grace=0).removed == (kept,)
 
 
 def test_collection_ends_ingests_that_nobody_writes_to(store: Store) -> None:

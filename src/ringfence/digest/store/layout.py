@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ class Layout:
         """A blob's path. Only well-formed digests of known shape become paths: DigestError."""
         checked = _checked(digest)
         return self.blobs / checked.algorithm / checked.encoded
+
+    def found(self) -> Iterator[tuple[Digest, Path]]:
+        """Every blob's digest and file, in the order of algorithm and encoded part."""
+        for path in sorted(self.blobs.glob("*/*")):
+            digest = digest_at(path)
+            if digest is not None and path.is_file():
+                yield digest, path
+
+    def taken_out(self, digest: str) -> Path:
+        """Where `scrub` puts a damaged blob."""
+        return self.damaged / str(_checked(digest))
 
     def label(self, digest: str) -> Path:
         """The path of a blob's labels."""
@@ -127,3 +139,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise StoreInvalid(f"{path} is not a JSON object")
     return data
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """index.json, with a list of objects as its manifests. StoreInvalid."""
+    index = read_json(path)
+    manifests = index.get("manifests")
+    if not isinstance(manifests, list) or not all(isinstance(each, dict) for each in manifests):
+        raise StoreInvalid(f"{path} has no list of manifests")
+    return index

@@ -10,7 +10,7 @@ from ringfence.digest.digest import Digest
 from ringfence.digest.files import digest_mapped
 from ringfence.digest.store import locks
 from ringfence.digest.store.garbage import reachable
-from ringfence.digest.store.layout import Layout, digest_at
+from ringfence.digest.store.layout import Layout
 
 
 class Damage(NamedTuple):
@@ -31,14 +31,11 @@ def scrub(
     move: take them out, to .ringfence/damaged, so that they can be ingested again. progress: told
     the number of bytes of each step. Other processes may use the store meanwhile.
     """
-    for path in sorted(layout.blobs.glob("*/*")):
-        digest = digest_at(path)
-        if digest is None:
-            continue
+    for digest, path in layout.found():
         found = _look(path, digest, progress)
         if found is not None:
             yield _move(layout, path, found) if move and found.reason == "damaged" else found
-    for digest in sorted(reachable(layout)):
+    for digest in sorted(reachable(layout, past_damage=True)):
         if not layout.blob(digest).exists():
             yield Damage(digest, "missing")
 
@@ -57,5 +54,5 @@ def _look(path: Path, digest: Digest, progress: Callable[[int], None] | None) ->
 
 def _move(layout: Layout, path: Path, damage: Damage) -> Damage:
     with locks.exclusive(layout.lock):
-        path.replace(layout.damaged / str(damage.digest))
+        path.replace(layout.taken_out(damage.digest))
     return damage._replace(moved=True)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ringfence.digest.algorithm import CANONICAL
 from ringfence.digest.descriptor import Descriptor
 from ringfence.digest.digest import Digest
+from ringfence.digest.errors import SizeMismatch
 from ringfence.digest.reader import VerifyingReader
 from ringfence.digest.store import garbage, labels, locks, quota, scrub
-from ringfence.digest.store.errors import BlobExists, BlobNotFound
+from ringfence.digest.store.errors import BlobExists, BlobNotFound, StoreInvalid
 from ringfence.digest.store.garbage import Collected
 from ringfence.digest.store.ingest import CHECKPOINT, Ingest
-from ringfence.digest.store.layout import Layout, digest_at, read_json, require_verifiable, write
+from ringfence.digest.store.layout import Layout, read_index, read_json, require_verifiable, write
 from ringfence.digest.store.scrub import Damage
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class Store:
 
         expected, size: checked at the commit, the size at each write too. One begun with another
         expectation starts again. Raises BlobExists when `expected` is there, IngestBusy,
-        QuotaExceeded, DigestError for a digest that cannot be verified here.
+        QuotaExceeded, SizeMismatch for a negative size, DigestError for a digest that cannot be
+        verified here.
         """
+        if size is not None and size < 0:
+            raise SizeMismatch(f"{ref}: the size {size} is negative")
         digest = None
         if expected is not None:
             digest = Digest(expected)
@@ -130,7 +134,7 @@ class Store:
             try:
                 ref = str(read_json(directory / "about")["ref"])
                 found[ref] = (directory / "data").stat().st_size
-            except OSError:
+            except (OSError, StoreInvalid, KeyError):
                 continue
         return found
 
@@ -169,13 +173,11 @@ class Store:
 
     def walk(self) -> Iterator[Blob]:
         """Every blob, in the order of algorithm and encoded part."""
-        for path in sorted(self._layout.blobs.glob("*/*")):
-            digest = digest_at(path)
-            if digest is not None:
-                try:
-                    yield self.info(digest)
-                except BlobNotFound:
-                    continue
+        for digest, _ in self._layout.found():
+            try:
+                yield self.info(digest)
+            except BlobNotFound:
+                continue
 
     def label(self, digest: str, texts: Mapping[str, str | None]) -> dict[str, str]:
         """Set labels, and remove those that are None; all of them after that. BlobNotFound."""
@@ -190,7 +192,7 @@ class Store:
 
     def tags(self) -> dict[str, Descriptor]:
         """The entries of index.json that have a name."""
-        entries = garbage.entries(read_json(self._layout.index))
+        entries = garbage.tagged(self._layout)
         return {entry.annotations[_NAME]: entry for entry in entries if _NAME in entry.annotations}
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
@@ -226,10 +228,10 @@ class Store:
 
     def _rename(self, name: str, added: list[dict[str, object]]) -> None:
         with locks.exclusive(self._layout.lock):
-            index = read_json(self._layout.index)
+            index = read_index(self._layout.index)
             others = [
                 entry
-                for entry in index.get("manifests") or ()
+                for entry in index["manifests"]
                 if (entry.get("annotations") or {}).get(_NAME) != name
             ]
             index["manifests"] = others + added
@@ -251,7 +253,7 @@ class Store:
 
         grace: blobs younger than this (seconds) stay, so that a manifest can come after its
         layers. stale: ingests that nobody wrote to for this long (seconds) go. StoreInvalid, and
-        nothing is removed, when a needed manifest cannot be read.
+        nothing is removed, when a needed manifest is damaged, also if `scrub` took it out.
         """
         return garbage.collect(self._layout, roots, grace=grace, stale=stale, dry_run=dry_run)
 
