@@ -87,6 +87,21 @@ def test_a_command_that_closed_its_terminal_is_not_hung_up(guest: Guest) -> None
     assert (ending.status, ending.stdout) == (7 << 8, b"first\r\nlast\r\n")
 
 
+def test_a_command_that_opens_its_terminal_again_is_read_and_written_to(guest: Guest) -> None:
+    """More than the terminal keeps for a reader; and what comes for the command after that."""
+    script = "exec <&- >&- 2>&-; sleep 0.2; exec <>/dev/tty >&0; read line; "
+    script += 'i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo "$line $i"; done; exit 7'
+    operation_id = guest.raw.start("sh", "-c", script, flags=SEARCH | PTY | OPEN, timeout=20_000)
+    pid = guest.raw.started(operation_id)
+    opened = Path(f"/proc/{guest.host_pid(pid)}/fd/0")
+    until(
+        lambda: opened.is_symlink() and opened.readlink() == Path("/dev/tty"), "it opened it again"
+    )
+    guest.raw.send(Ask.STDIN, operation_id, b"go\n")
+    ending = guest.raw.ending(operation_id)
+    assert (ending.status, ending.stdout.split(b"\r\n")[-2]) == (7 << 8, b"go 4000")
+
+
 def test_a_group_signal_reaches_the_group_and_a_plain_one_the_main_process(guest: Guest) -> None:
     script = "trap 'echo main; exit 0' USR1; sh -c 'trap \"echo child\" USR1; echo armed; "
     script += "while :; do sleep 0.05; done' & wait; wait"

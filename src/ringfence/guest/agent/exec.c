@@ -10,8 +10,16 @@ enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 300, UNANSWERED_EMULATED_
 
 struct exec *execs;
 
+static void close_terminal(struct exec *exec)
+{
+	if (exec->terminal >= 0)
+		close(exec->terminal);
+	exec->terminal = -1;
+}
+
 void exec_free(struct exec *exec)
 {
+	close_terminal(exec);
 	for (struct exec **at = &execs; *at; at = &(*at)->next)
 		if (*at == exec) {
 			*at = exec->next;
@@ -153,6 +161,8 @@ static void nobody_reads(struct timer *timer)
 /* After anything that may have brought the end nearer. True when it is over; the exec may be gone then. */
 bool exec_settle(struct exec *exec)
 {
+	if (exec->main_ended)
+		close_terminal(exec);
 	if (!exec->main_ended || (exec->killing && !exec->killed))
 		return false;
 	if (exec->over && !exec->attached)

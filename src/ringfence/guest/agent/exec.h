@@ -46,6 +46,7 @@ struct exec {
 	struct supervisor *supervisor;
 	struct stream streams[2];
 	struct input input;
+	int terminal;  /* the other side of its terminal, so that the command may close it and open it again; -1: none */
 	u32 flags, uid, pid, grace_ms;
 	u8 reason;
 	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;

@@ -245,6 +245,10 @@ static int make(struct exec *exec, const struct request *request, u8 *stage)
 		*stage = STAGE_LIMITS;
 		error = too_many(&ends) ? -EMFILE : start(exec, request, &ends);
 	}
+	if (!error && request->job.flags & FLAG_PTY) {
+		exec->terminal = ends.theirs[0];
+		ends.theirs[0] = -1;
+	}
 	close_ends(ends.theirs);
 	if (error)
 		close_ends(ends.ours);

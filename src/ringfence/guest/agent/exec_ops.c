@@ -53,6 +53,7 @@ int op_exec(struct conn *conn, u32 id, struct reader *r)
 		return error;
 	}
 	exec->id = id;
+	exec->terminal = -1;
 	exec->attached = true;
 	exec->begun_us = now_us();
 	exec->oom_before = oom_kills();

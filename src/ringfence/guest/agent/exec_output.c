@@ -169,10 +169,6 @@ static void read_up_to(struct stream *stream, int turns)
 			if (exec->late)
 				stream_end(stream);
 			return;
-		} else if (got < 0 && errno == EIO && exec->flags & FLAG_PTY && !exec->main_ended) {
-			/* It closed its terminal and may yet work: the end of ours would send it SIGHUP. */
-			watch_remove(&stream->watch);
-			return;
 		} else if (got == 0 || errno != EINTR) {
 			stream_end(stream);
 		}
