@@ -5,17 +5,19 @@ import math
 import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ringfence.errors import (
     GuestError,
+    ResourceExhaustedError,
     SandboxError,
     SandboxLostError,
     StateError,
     UnsupportedError,
 )
+from ringfence.guest import rights
 from ringfence.guest.operation import Operation, lost
 from ringfence.guest.protocol import (
     GUEST_FRAME_CAP,
@@ -46,6 +48,7 @@ _JOINED_BYTES = 16 * 1024
 _SOCKET_BYTES = 4 * 1024 * 1024
 _LAST_ID = GUEST_IDS - 1
 _CLOSE_SECONDS = 1.0
+_CLEAR_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +340,37 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(payload)
             else:
                 self._transport.write(begin + payload)
+
+    async def clear(self) -> None:
+        """Until nothing that was sent waits here, so that `send_with` can go at once, or the end.
+
+        UnsupportedError where something lies between this session and its socket.
+        """
+        if self._descriptor < 0:
+            raise UnsupportedError("this session's stream brings no descriptors", op="session")
+        while self._ended is None and not self._is_clear():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_CLEAR_SECONDS)
+
+    def _is_clear(self) -> bool:
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return not waiting and rights.is_writable(self._descriptor)
+
+    def send_with(self, brought: Sequence[int], op: int, operation_id: int, payload: bytes) -> None:
+        """`send` a frame that brings descriptors; `clear` came before. ResourceExhaustedError."""
+        if self._ended is not None or self._transport is None:
+            return
+        frame = head(op, operation_id, len(payload)) + payload
+        try:
+            sent = rights.send(self._descriptor, frame, brought)
+        except OSError as error:
+            raise ResourceExhaustedError(
+                f"descriptors cannot be passed to the guest: {error.strerror}: try again",
+                op="session",
+                context={"errno": error.errno},
+            ) from None
+        self._spoke = True
+        if sent < len(frame):
+            self._transport.write(frame[sent:])
 
     def keep(self, task: "asyncio.Future[None]") -> None:
         """Hold on to a task that nobody waits for until it ends; it ends with the session."""

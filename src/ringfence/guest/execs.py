@@ -279,7 +279,10 @@ def _out_of_range(field: str, value: int, most: int) -> InvalidSpecError:
 
 
 def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> Exec:
-    """Send EXEC and return its Exec. InvalidSpecError before anything is sent."""
+    """Send EXEC and return its Exec. InvalidSpecError before anything is sent.
+
+    For a request with cgroups the connection is clear.
+    """
     held = bool(request.flags & ExecFlag.HOLD)
     exec_ = Exec(
         connection,
@@ -299,7 +302,10 @@ def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> E
         allowed = request.timeout + request.grace + OVERTIME_SECONDS
     operation_id = connection.register(exec_, allowed)
     try:
-        connection.send(Ask.EXEC, operation_id, payload)
+        if request.cgroups:
+            connection.send_with(request.cgroups, Ask.EXEC, operation_id, payload)
+        else:
+            connection.send(Ask.EXEC, operation_id, payload)
     except SandboxError:
         connection.drop(exec_)
         raise

@@ -20,7 +20,7 @@ from ringfence.guest.protocol import (
     strings,
     text,
 )
-from ringfence.spec import ExecUsage, Reason
+from ringfence.spec import ExecUsage, Reason, Usage
 
 _LIMITS = struct.Struct("<QIQQHHI")
 _RLIMIT = struct.Struct("<IQQ")
@@ -44,7 +44,8 @@ class ExecRequest:
     grace: seconds between SIGTERM and the family kill. stdout_cap, stderr_cap: bytes kept, None
     for all. flags: of `protocol.ExecFlag`. rlimits: (resource number, soft, hard).
     stdin: all of it, or an async iterable of it (only for `run`); `spawn` writes when
-    STDIN_OPEN is among the flags.
+    STDIN_OPEN is among the flags. cgroups: `tasks` files that are open for writing, of the cgroups
+    that the command begins in; only for a guest with Feature.DESCRIPTORS.
     """
 
     args: Sequence[str | bytes]
@@ -62,6 +63,7 @@ class ExecRequest:
     rows: int = 0
     columns: int = 0
     stdin: bytes | AsyncIterable[bytes] = b""
+    cgroups: tuple[int, ...] = ()
 
     def pack(self, flags: int, stdin: bytes) -> bytes:
         """The payload of EXEC. InvalidSpecError names the field that cannot be sent."""
@@ -71,6 +73,7 @@ class ExecRequest:
         caps = (self.stdout_cap, self.stderr_cap)
         size = (self.rows, self.columns)
         size_of = U32.pack
+        flags |= len(self.cgroups) << ExecFlag.CGROUPS_SHIFT
         parts = [
             _begin(flags, who, self.timeout, self.grace, caps, size, self.rlimits, self.cwd),
             size_of(len(self.args)),
@@ -133,7 +136,7 @@ class Exit:
     status: as of wait(2), None when the sandbox was lost. reason: EXITED and SIGNALED stand for
     an end by itself. code: the guest's number for the reason. proof, killed, rounds: of the family
     kill. oom_kills: in the whole sandbox, None when unknown. stdout, stderr: what was kept by
-    `run`. *_total: bytes written. *_us: microseconds. max_rss: KiB.
+    `run`. *_total: bytes written. *_us: microseconds. max_rss: KiB. cgroup: of its own cgroup.
     """
 
     reason: Reason
@@ -157,6 +160,7 @@ class Exit:
     blocks_out: int = 0
     voluntary_switches: int = 0
     involuntary_switches: int = 0
+    cgroup: Usage | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -191,6 +195,7 @@ class Exit:
             self.voluntary_switches,
             self.involuntary_switches,
             self.oom_kills,
+            self.cgroup,
         )
 
 
@@ -213,7 +218,7 @@ def unpack_exit(payload: memoryview, stdout: bytes, stderr: bytes) -> Exit:
 class NotStarted:
     """A command that could not be started.
 
-    errno: Linux's number. stage: 1 limits or fork, 2 user, 3 cwd, 4 args[0], 5 pty.
+    errno: Linux's number. stage: 1 limits or fork, 2 user, 3 cwd, 4 args[0], 5 pty, 6 cgroup.
     detail: the guest's words, for people.
     """
 

@@ -187,12 +187,21 @@ class Session(Connection):
     async def _begin(self, request: ExecRequest, *, collect: bool) -> Exec:
         await self._places.take()
         try:
+            if request.cgroups:
+                await self._clear_for_descriptors()
             exec_ = execs.begin(self, request, collect=collect)
         except BaseException:
             self._places.leave()
             raise
         exec_.occupy(self._places.leave)
         return exec_
+
+    async def _clear_for_descriptors(self) -> None:
+        if not self.hello.features & Feature.DESCRIPTORS:
+            raise UnsupportedError(
+                "cgroup: the guest of this sandbox is on no socket, or is older", op="exec"
+            )
+        await self.clear()
 
     def _must_wait(self, refused: NotStarted, among: int) -> bool:
         """Whether the guest had not the descriptors for one more beside others: then it is tried
