@@ -156,14 +156,18 @@ def joined(
     workspace: Workspace | None,
     where: Where,
 ) -> Sandbox:
-    """The sandbox of a session; its workspace can be opened again, for another sandbox."""
+    """The sandbox of a session, which can be opened again, for another one like it."""
 
-    def again(prepared: WorkspacePrepared) -> Coroutine[Any, Any, Sandbox]:
-        return open_new(context.spec, replace(where, workspace=prepared))
+    def again(
+        prepared: WorkspacePrepared | None, image: str | None = None
+    ) -> Coroutine[Any, Any, Sandbox]:
+        other = {} if image is None else {"image": image, "snapshot": None}
+        spec = context.spec.model_copy(update=other)
+        return open_new(spec, replace(where, workspace=prepared))
 
     if workspace is not None:
         workspace.join(context, again)
-    return Sandbox(context, receipt, network, workspace)
+    return Sandbox(context, receipt, network, workspace, again)
 
 
 async def _create(

@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+from dataclasses import replace
 
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Record
@@ -83,7 +84,8 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     life.ends = record.ends
     receipt = await _receipt(record, features, life, user)
     context = Context(life, record.spec, features, user)
-    sandbox = joined(context, receipt, network, held, where)
+    there = replace(where, endpoint=where.endpoint or record.endpoint or None)
+    sandbox = joined(context, receipt, network, held, there)
     steps.keep()
     return sandbox
 

@@ -20,14 +20,15 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
+from ringfence.sandbox.forks import fork_whole
 from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
-from ringfence.sandbox.snapshots import check_whole, keep_whole
+from ringfence.sandbox.snapshots import keep_whole
 from ringfence.sandbox.stdin import Stdin
-from ringfence.sandbox.workspace import Workspace, absent, frozen
+from ringfence.sandbox.workspace import Again, Workspace, absent, frozen
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -54,8 +55,10 @@ class Sandbox:
         receipt: Receipt,
         network: Networking,
         workspace: Workspace | None = None,
+        again: Again | None = None,
     ) -> None:
         self._context = context
+        self._again = again
         self._running = Running(context)
         self._receipt = receipt
         self._history: deque[Event] = deque(maxlen=_EVENTS_KEPT)
@@ -325,13 +328,17 @@ class Sandbox:
             return await keep_whole(self._context, prepared)
 
     async def fork(self, number: int) -> "list[Sandbox]":
-        """So many sandboxes like this one, whose workspaces start from its present state.
+        """So many sandboxes like this one, which start from the present state of its workspace,
+        and of a root file system that may be written. What lies on a tmpfs and commands are not
+        copied.
 
-        Commands and what is outside the workspace are not copied. They are the caller's to end.
-        An error or a cancellation leaves none of them. UnsupportedError as for `snapshot`.
+        They are the caller's to end. An error or a cancellation leaves none of them.
+        UnsupportedError as for `snapshot`; InvalidSpecError for a number below 1, and without a
+        repository in mode copy where the root is read-only, and for another mode.
         """
-        check_whole(self._context.spec, "fork")
-        return await self.workspace.fork(number)
+        if self._context.spec.security.read_only_root is not False:
+            return await self.workspace.fork(number)
+        return await fork_whole(self._context, self._workspace, self._again, number)
 
     async def detach(self) -> None:
         """End the session and leave the sandbox to its lifetime. StateError unless detached."""

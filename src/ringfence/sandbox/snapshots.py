@@ -71,7 +71,7 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
     """
     instance = context.life.instance
     if not isinstance(instance, Committable):
-        raise _not_kept(context.spec, "snapshot")
+        raise not_kept(context.spec, "snapshot")
     place = await asyncio.to_thread(snapshots)
     parts: list[Descriptor] = []
     try:
@@ -202,22 +202,12 @@ async def delete_snapshot(digest: str, *, backend: str = "docker") -> int:
     return freed
 
 
-def check_whole(spec: SandboxSpec, op: str) -> None:
-    """UnsupportedError for a root file system that may be written, where `op` does not keep it: a
-    part must not pass for the whole."""
-    if spec.security.read_only_root is False:
-        raise _not_kept(spec, op)
-
-
-def _not_kept(spec: SandboxSpec, op: str) -> UnsupportedError:
-    other = (
-        "take a snapshot and open that so many times"
-        if op == "fork" and spec.backend == "docker"
-        else f"use sandbox.workspace.{op}() where that is enough"
-    )
+def not_kept(spec: SandboxSpec, op: str) -> UnsupportedError:
+    """The error for a root file system that may be written, where `op` does not keep it: a part
+    must not pass for the whole."""
     return UnsupportedError(
-        f"{op} keeps the workspace alone here, and this sandbox may write its root file system as"
-        f" well: {other}",
+        f"{op} keeps the workspace alone on the {spec.backend} backend, and this sandbox may write"
+        f" its root file system as well: use sandbox.workspace.{op}() where that is enough",
         op=op,
         context={"fields": ["security.read_only_root"]},
     )

@@ -10,7 +10,7 @@ import pathlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
@@ -38,7 +38,18 @@ if TYPE_CHECKING:
     from ringfence.sandbox.sandbox import Sandbox
 
 T = TypeVar("T")
-Again = Callable[[Prepared], Coroutine[Any, Any, "Sandbox"]]
+
+
+class Again(Protocol):
+    """Opens a sandbox like one that is there, on another workspace, and of another image."""
+
+    def __call__(
+        self, prepared: Prepared | None, image: str | None = None
+    ) -> "Coroutine[Any, Any, Sandbox]":
+        """image: an id, None for the same one."""
+        ...
+
+
 _ID_BYTES = 6
 
 
@@ -144,6 +155,17 @@ class Workspace:
         InvalidSpecError unless there is a repository in mode copy. An error or a cancellation
         leaves none of them.
         """
+        async with self.forked(number) as made:
+            return await opened([self._opened_on(one) for one in made])
+
+    def _opened_on(self, prepared: Prepared) -> "Coroutine[Any, Any, Sandbox]":
+        assert self._again is not None  # noqa: S101 - it belongs to a sandbox
+        return self._again(prepared)
+
+    @asynccontextmanager
+    async def forked(self, number: int) -> AsyncIterator[list[Prepared]]:
+        """So many workspaces that start from the present state, for a block that opens them; an
+        error in it removes them. InvalidSpecError as for `fork`."""
         if number < 1 or self.prepared.mode != "copy" or self._again is None:
             raise InvalidSpecError(
                 "fork takes a number above 0, of a sandbox with a repository in mode copy",
@@ -153,8 +175,7 @@ class Workspace:
         places = [parent / secrets.token_hex(_ID_BYTES) for _ in range(number)]
         whom = For(0, 0, os.geteuid() == 0, strategy=self.prepared.strategy)
         try:
-            made = await self._still(lambda p: fork(p, places, whom))
-            return await _opened([self._again(one) for one in made])
+            yield await self._still(lambda p: fork(p, places, whom))
         except BaseException:
             for place in places:
                 await finish(asyncio.to_thread(clean, place))
@@ -199,7 +220,7 @@ async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
     return await asyncio.to_thread(work, prepared)
 
 
-async def _opened(openings: "list[Coroutine[Any, Any, Sandbox]]") -> "list[Sandbox]":
+async def opened(openings: "list[Coroutine[Any, Any, Sandbox]]") -> "list[Sandbox]":
     """All of them, or none when one fails."""
     tasks = [asyncio.ensure_future(opening) for opening in openings]
     try:

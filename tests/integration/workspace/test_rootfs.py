@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import ringfence
+from ringfence.backends.docker import removal
+from ringfence.backends.docker.backend import DockerBackend
 from ringfence.backends.docker.supply import Supply
 from ringfence.digest.store import Store
 from ringfence.errors import (
@@ -120,8 +122,6 @@ async def test_root_and_workspace_come_back_as_they_were(
         other = await sandbox.snapshot()
         kept.append(other.digest)
         assert other.digest != first.digest
-        with pytest.raises(UnsupportedError, match="snapshot and open"):
-            await sandbox.fork(2)
     store = Store(state_directory / "store")
     assert list(store.scrub()) == []
     assert store.gc(grace=0).removed == ()
@@ -179,6 +179,108 @@ async def test_the_image_of_a_root_is_ours_clean_and_goes_with_its_snapshot(
         await ringfence.open(backend="docker", snapshot=first.digest)
 
 
+async def steps() -> list[str]:
+    """The images that forks stand on."""
+    async with Supply() as supply:
+        return [stored.id for stored in await supply.images({"ringfence.step": None})]
+
+
+async def test_forks_start_from_root_and_workspace_of_one_moment_and_leave_nothing(
+    repository: Path, state_directory: Path, supply: Supply, image: str, kept: list[str]
+) -> None:
+    before = set(await steps())
+    async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
+        await shell(sandbox, "echo mine > /etc/mine; rm /bin/vi; echo more >> README.md")
+        forks = await sandbox.fork(2)
+        await shell(sandbox, "echo later > /etc/mine; echo later > README.md")
+        for number, fork in enumerate(forks):
+            assert await shell(fork, "cat /etc/mine README.md; ls /bin/vi || :") == (
+                "mine\nA project.\nmore\n"
+            )
+            await shell(fork, f"echo {number} > /etc/own; echo {number} > own")
+            changes = await fork.workspace.changes(since="parent")
+            assert [change.path for change in changes.items] == ["own"]
+        assert len(set(await steps()) - before) == 1
+        await forks[0].delete()
+        (below,) = await forks[1].fork(1)
+        assert await shell(below, "cat /etc/own own /etc/mine") == "1\n1\nmine\n"
+        digest = (await below.snapshot()).digest
+        kept.append(digest)
+        await forks[1].delete()
+        await below.delete()
+    assert set(await steps()) == before
+    async with ringfence.open(**WRITABLE, snapshot=digest) as again:
+        assert await shell(again, "cat /etc/own") == "1\n"
+    about = await config_of(start_of(digest, snapshots()).image)
+    assert about["Cmd"] == ["sh"]
+    assert not about["Entrypoint"]
+    assert not [name for name in about["Labels"] if name.startswith("ringfence.") and
+                name != "ringfence.snapshot"]  # fmt: skip
+
+
+async def test_a_fork_without_a_repository_outlives_its_parent_and_takes_its_image_along(
+    state_directory: Path, supply: Supply, image: str
+) -> None:
+    before = set(await steps())
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        await shell(sandbox, "echo mine > /etc/mine")
+        with pytest.raises(InvalidSpecError, match="above 0"):
+            await sandbox.fork(0)
+        (fork,) = await sandbox.fork(1)
+    assert await shell(fork, "cat /etc/mine") == "mine\n"
+    await fork.delete()
+    assert set(await steps()) == before
+
+
+async def test_a_failure_to_open_a_fork_leaves_no_image(
+    repository: Path, state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(await steps())
+    async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
+
+        async def full(*_: object, **__: object) -> None:
+            raise ResourceExhaustedError("no more", op="open")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DockerBackend, "create", full)
+            with pytest.raises(ResourceExhaustedError, match="no more"):
+                await sandbox.fork(2)
+        assert await shell(sandbox, "echo goes on") == "goes on\n"
+    assert set(await steps()) == before
+    assert not [path for path in (state_directory / "workspaces").iterdir() if path.name[0] != "."]
+
+
+async def test_what_a_dead_clients_fork_stood_on_goes_when_the_fork_is_looked_for(
+    state_directory: Path, image: str
+) -> None:
+    before = set(await steps())
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        (fork,) = await sandbox.fork(1)
+    fork._context.life.stop_watching()  # as its client does that was killed
+    record = fork._context.instance.record
+    backend = DockerBackend()
+    await removal.remove(backend._connected(), record.native)
+    assert set(await steps()) > before
+    with pytest.raises(NotFoundError):
+        await backend.attach(record)
+    assert set(await steps()) == before
+    await backend.aclose()
+    await fork.delete()
+
+
+async def test_no_other_image_goes_with_a_sandbox_whatever_its_labels_say(
+    state_directory: Path, image: str, tmp_path: Path
+) -> None:
+    name = f"ringfence-root-test/{secrets.token_hex(6)}:1"
+    await build(tmp_path, name, f"FROM {image}\nLABEL ringfence.step=fork ringfence.base=x\n")
+    try:
+        async with ringfence.open(**WRITABLE, image=name):
+            pass
+        assert (await config_of(name))["Labels"]["ringfence.step"] == "fork"
+    finally:
+        await remove(name)
+
+
 async def test_what_cannot_be_kept_is_refused(
     repository: Path, state_directory: Path, supply: Supply, image: str, tmp_path: Path
 ) -> None:
@@ -190,6 +292,8 @@ async def test_what_cannot_be_kept_is_refused(
         async with ringfence.open(**WRITABLE, image=name) as sandbox:
             with pytest.raises(UnsupportedError, match="/data"):
                 await sandbox.snapshot()
+            with pytest.raises(UnsupportedError, match="/data"):
+                await sandbox.fork(1)
     finally:
         await supply.remove(name)
     require_root()
@@ -197,6 +301,8 @@ async def test_what_cannot_be_kept_is_refused(
     async with ringfence.open(**{**WRITABLE, "backend": "process"}) as sandbox:
         with pytest.raises(UnsupportedError, match="root file system"):
             await sandbox.snapshot()
+        with pytest.raises(UnsupportedError, match="root file system"):
+            await sandbox.fork(1)
     assert Store(state_directory / "store").tags() == {}
 
 

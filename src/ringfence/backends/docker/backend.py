@@ -157,6 +157,8 @@ class DockerBackend:
         machine = await self._described()
         seen = await inspect(engine, record.native or container_name(record.id))
         if seen is None or seen.labels.get("ringfence.id") != record.id:
+            if record.spec.security.read_only_root is False:
+                await rootfs.drop(engine, record.spec.image or "")
             door.remove_directory(place.run_directories(engine.endpoint) / record.id)
             raise NotFoundError(
                 f"there is no sandbox {record.id} on {engine.endpoint.url}: it ended",

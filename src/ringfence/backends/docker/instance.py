@@ -58,6 +58,9 @@ class DockerInstance:
         self._engine = engine
         self._machine = machine
         self._started = seen.started
+        self._forked = (
+            str(seen.data["Image"]) if seen.labels.get(rootfs.STEP) == rootfs.FORK else ""
+        )
         self._directory = seen.run_directory
         self._waiting = waiting
         self._reader: Reader | None = None
@@ -210,26 +213,43 @@ class DockerInstance:
         """Its root file system as an image in a store; see `rootfs.commit`. UnsupportedError under
         gVisor, which may keep changes to itself. ResourceExhaustedError when there is no room for
         what its files claim to hold, here or on the daemon. SandboxLostError when it is gone."""
-        if is_gvisor(self.record.spec.security.runtime or self._machine.default_runtime):
-            raise UnsupportedError(
-                "snapshot: gVisor keeps changes to the root file system to itself: use runc",
-                op="snapshot",
-                sandbox_id=self.record.id,
-            )
-        seen = await self._inspect()
-        if seen is None:
-            raise self._lost("snapshot")
-        places = [store.root, *([Path(self._machine.root)] if self.pid else [])]
-        await asyncio.to_thread(rootfs.check_room, await self.written(), places)
+        seen = await self._committable("snapshot", store.root)
         return await rootfs.commit(
             self._engine, self.record.native, str(seen.data["Image"]), store, annotations
         )
 
+    async def branch(self) -> str:
+        """An image of its root file system, for forks; it goes with the last of them, or with
+        `drop`. As `commit`."""
+        seen = await self._committable("fork")
+        return await rootfs.branch(self._engine, self.record.native, str(seen.data["Image"]))
+
+    async def drop(self, image: str) -> None:
+        """Remove an image that `branch` made, unless a container needs it. Idempotent."""
+        await rootfs.drop(self._engine, image)
+
+    async def _committable(self, op: str, *places: Path) -> Inspection:
+        if is_gvisor(self.record.spec.security.runtime or self._machine.default_runtime):
+            raise UnsupportedError(
+                f"{op}: gVisor keeps changes to the root file system to itself: use runc",
+                op=op,
+                sandbox_id=self.record.id,
+            )
+        seen = await self._inspect()
+        if seen is None:
+            raise self._lost(op)
+        daemon = [Path(self._machine.root)] if self.pid else []
+        await asyncio.to_thread(rootfs.check_room, await self.written(), [*places, *daemon])
+        return seen
+
     async def delete(self) -> None:
-        """Kill it and remove it, its anonymous volumes and its directory. Idempotent."""
+        """Kill it and remove it, its anonymous volumes and its directory, and the image of a fork
+        with the last of them. Idempotent."""
         if self._deleted:
             return
         await removal.remove(self._engine, self.record.native)
+        if self._forked:
+            await rootfs.drop(self._engine, self._forked)
         self._drop_waiting()
         if self._reader is not None:
             self._reader.close()

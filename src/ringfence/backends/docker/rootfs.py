@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ from ringfence.images import layouts
 
 LABEL = "ringfence.snapshot"
 """The label of images that were made of sandboxes."""
-_STEP = "ringfence.step"
+STEP = "ringfence.step"
+"""The label of images that are removed again: "commit" on the way to a store, "fork" with the last
+container made of it."""
+FORK = "fork"
+_BASE = "ringfence.base"
+_LEFT_SECONDS = 3600
 _KEPT = ("Env", "Cmd", "Entrypoint", "WorkingDir", "User", "ExposedPorts", "StopSignal")
 _EPOCH = "1970-01-01T00:00:00Z"
 
@@ -47,27 +53,76 @@ async def commit(
     base: id of the image that it was made from. UnsupportedError for an image with volumes, whose
     content lies elsewhere. Else as `export`. Cancellation leaves nothing on the daemon.
     """
-    found = (await engine.get("snapshot", "images", base, "json")).get("Config") or {}
-    if found.get("Volumes"):
-        names = ", ".join(sorted(found["Volumes"]))
-        raise UnsupportedError(
-            f"snapshot: {names} are volumes of the image, which are not part of its root file"
-            " system: use an image without volumes",
-            op="snapshot",
-        )
+    found = (await _base(engine, base, "snapshot"))["Config"]
 
     def rewrite(committed: Mapping[str, Any]) -> Mapping[str, Any]:
         return configuration(committed, found)
 
     steps: list[str] = []
     try:
-        await finish(_commit(engine, container, steps))
+        await finish(_commit(engine, container, steps, {STEP: "commit"}))
         return await export(
             engine, steps[0], store, seconds=SECONDS, rewrite=rewrite, annotations=annotations
         )
     finally:
         for step in steps:
             await finish(_remove(engine, step))
+
+
+async def branch(engine: Engine, container: str, base: str) -> str:
+    """An image of a container's root file system, which should be frozen, for forks; its id.
+
+    `drop` removes it. As `commit`; nothing leaves the daemon.
+    """
+    found = await _base(engine, base, "fork")
+    await _sweep(engine)
+    steps: list[str] = []
+    try:
+        await finish(_commit(engine, container, steps, {STEP: FORK, _BASE: str(found["Id"])}))
+    except BaseException:
+        for step in steps:
+            await finish(_remove(engine, step))
+        raise
+    return steps[0]
+
+
+async def drop(engine: Engine, image: str) -> None:
+    """Remove an image that `branch` made, and those below it that it made, unless a container or
+    another one needs it. All others stay. Idempotent."""
+    with contextlib.suppress(ImageNotFoundError):
+        found = await engine.get("image", "images", image, "json")
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        ours = (
+            labels.get(STEP) == FORK and not found.get("RepoTags") and not found.get("RepoDigests")
+        )
+        if ours and await _remove(engine, image):
+            await drop(engine, found["Parent"] or labels[_BASE])
+
+
+async def _sweep(engine: Engine) -> None:
+    """Remove what clients left that were killed between an image and its first container."""
+    filters = {"label": [STEP], "dangling": ["true"]}
+    for row in await engine.get("image", "images", "json", filters=filters):
+        if row["Created"] < time.time() - _LEFT_SECONDS:
+            await _remove(engine, str(row["Id"]))
+
+
+async def _base(engine: Engine, image: str, op: str) -> Mapping[str, Any]:
+    """What the daemon says of the image that a container was made from; of a fork's, the one that
+    its first ancestor was made from. UnsupportedError for one with volumes."""
+    found = await engine.get(op, "images", image, "json")
+    config = found.get("Config") or {}
+    labels = config.get("Labels") or {}
+    if labels.get(STEP) == FORK and _BASE in labels:
+        return await _base(engine, labels[_BASE], op)
+    if config.get("Volumes"):
+        names = ", ".join(sorted(config["Volumes"]))
+        raise UnsupportedError(
+            f"{op}: {names} are volumes of the image, which are not part of its root file"
+            " system: use an image without volumes",
+            op=op,
+        )
+    return {**found, "Config": config}
 
 
 def check_room(size: int, places: Sequence[Path]) -> None:
@@ -119,19 +174,24 @@ async def load(engine: Engine, layout: Path, descriptor: Descriptor) -> str:
     return image
 
 
-async def _commit(engine: Engine, container: str, steps: list[str]) -> None:
+async def _commit(
+    engine: Engine, container: str, steps: list[str], labels: Mapping[str, str]
+) -> None:
     made = await engine.request(
         "snapshot",
         "POST",
         ("commit",),
         {"container": container, "pause": False},
-        {"Labels": {_STEP: "commit"}},
+        {"Labels": labels},
         seconds=SECONDS,
     )
     steps.append(str(made["Id"]))
 
 
-async def _remove(engine: Engine, image: str) -> None:
+async def _remove(engine: Engine, image: str) -> bool:
     # Without pruning: the parents of what was committed are other people's.
-    with contextlib.suppress(SandboxError):
+    try:
         await engine.request("image", "DELETE", ("images", image), {"noprune": True})
+    except SandboxError:
+        return False
+    return True
