@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.translate import translated
 from ringfence.errors import InvalidSpecError
 
 _LARGE = 64 * 1024 * 1024
@@ -44,7 +43,7 @@ def digest(
     """Print or check the digests of files, in the manner of sha256sum.
 
     With -c, lines are what this prints, or what sha256sum and its like print. Ends with 1 when a
-    file is not what it was, or cannot be read.
+    file is not what it was or cannot be read, or a line is none of these; the others are checked.
     """
     names = files or ["-"]
     _register(algorithm)
@@ -69,41 +68,74 @@ def digest(
 
 def _check(names: list[str], algorithm: str, json: bool, quiet: bool) -> int:
     results: list[Checked] = []
-    for name in names:
-        with translated("digest"):
-            results += _check_list(name, algorithm, quiet or json)
+    wrong = False
+    for listing in names:
+        before = len(results)
+        try:
+            for place, line in _lines(listing):
+                wanted = _parsed(line, algorithm, place)
+                wrong = wrong or wanted is None
+                if wanted is not None:
+                    results.append(_look(*wanted))
+                    _tell(results[-1], json, quiet)
+        except OSError as error:
+            output.note(output.escape_text(f"{listing}: {error.strerror}"))
+            wrong = True
+            continue
+        if len(results) == before:
+            output.note(output.escape_text(f"{listing}: nothing in it was checked"))
+            wrong = True
     if json:
         output.document([result._asdict() for result in results])
-    return 0 if results and all(result.verdict == "OK" for result in results) else 1
+    return 1 if wrong or any(result.verdict != "OK" for result in results) else 0
 
 
-def _check_list(listing: str, algorithm: str, silent: bool) -> Iterator[Checked]:
+def _lines(listing: str) -> Iterator[tuple[str, str]]:
+    """Place and text of each line that is neither empty nor a comment. OSError."""
     data = sys.stdin.buffer.read() if listing == "-" else Path(listing).read_bytes()
     for number, whole in enumerate(os.fsdecode(data).split("\n"), 1):
         line = whole.removesuffix("\r")
-        if not line.strip():
-            continue
-        name, wanted = _parse(line, algorithm, f"{listing}:{number}")
-        try:
-            verdict = "OK" if _digest(name, wanted.partition(":")[0]) == wanted else "FAILED"
-        except OSError as error:
-            verdict = str(error.strerror)
-        if verdict != "OK" or not silent:
-            tell = output.line if verdict in ("OK", "FAILED") and not silent else output.note
-            tell(output.escape_text(f"{_escape(name)}: {verdict}"))
-        yield Checked(name, wanted, verdict)
+        if line.strip() and not line.startswith("#"):
+            yield f"{listing}:{number}", line
 
 
-def _parse(line: str, algorithm: str, place: str) -> tuple[str, str]:
+def _look(name: str, wanted: str) -> Checked:
+    try:
+        verdict = "OK" if _digest(name, wanted.partition(":")[0]) == wanted else "FAILED"
+    except OSError as error:
+        verdict = str(error.strerror)
+    return Checked(name, wanted, verdict)
+
+
+def _tell(result: Checked, json: bool, quiet: bool) -> None:
+    """On stdout as sha256sum does; with --json only what is wrong, on stderr."""
+    if result.verdict == "OK" and (json or quiet):
+        return
+    name = _escape(result.name)
+    if result.verdict not in ("OK", "FAILED") and not json:
+        output.line(output.escape_text(f"{name}: FAILED open or read"))
+    tell = output.line if result.verdict in ("OK", "FAILED") and not json else output.note
+    tell(output.escape_text(f"{name}: {result.verdict}"))
+
+
+def _parsed(line: str, algorithm: str, place: str) -> tuple[str, str] | None:
+    """As `_parse`; None for a line that is wrong, which is said."""
+    try:
+        return _parse(line, algorithm)
+    except InvalidSpecError as error:
+        output.note(output.escape_text(f"{place}: {error}"))
+        return None
+
+
+def _parse(line: str, algorithm: str) -> tuple[str, str]:
     """File name and digest of a line. InvalidSpecError."""
     from ringfence.digest import Digest, DigestError
 
     tagged = _TAGGED.fullmatch(line)
     match = tagged or _LINE.fullmatch(line)
-    if match is None:
+    if match is None or "\0" in line:
         raise InvalidSpecError(
-            f"{place}: it is neither DIGEST, two spaces, FILE nor ALGORITHM (FILE) = DIGEST",
-            op="digest",
+            "it is neither DIGEST, two spaces, FILE nor ALGORITHM (FILE) = DIGEST", op="digest"
         )
     escaped, prefix, encoded, name = match.groups()
     if tagged is not None:
@@ -115,7 +147,7 @@ def _parse(line: str, algorithm: str, place: str) -> tuple[str, str]:
     try:
         wanted = Digest.parse(prefix + encoded)
     except DigestError as error:
-        raise InvalidSpecError(f"{place}: {error}", op="digest") from None
+        raise InvalidSpecError(str(error), op="digest") from None
     return (_unescape(name) if escaped else name), str(wanted)
 
 

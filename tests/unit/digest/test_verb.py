@@ -55,14 +55,27 @@ def test_lists_of_the_usual_tools_are_checked(
         (here / "list").write_text(listing.stdout)
         assert run(["digest", "--check", "list"]) == 0
         assert capsys.readouterr().out == "a: OK\n"
-    (here / "list").write_text(f"MD5 (a) = {'0' * 32}\n")
-    assert run(["digest", "-c", "list"]) == 2
-    assert "md5" in capsys.readouterr().err
-    (here / "list").write_text("nonsense\n")
-    assert run(["digest", "-c", "list"]) != 0
-    assert "list:1" in capsys.readouterr().err
-    (here / "list").write_text("")
+
+
+def test_what_cannot_be_checked_is_told_and_the_rest_is_checked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["nonsense", f"MD5 (a) = {'0' * 32}", f"{'0' * 63}  a", f"{'0' * 64}  a\0"]
+    lines = ["# a comment", "", *wrong, f"{SUM}  gone", f"{SUM}  a", f"sha256:{'0' * 64}  a"]
+    (here / "list").write_text("\n".join(lines))
+    assert run(["digest", "-c", "missing", "list"]) == 1
+    ended = capsys.readouterr()
+    assert ended.out == "gone: FAILED open or read\na: OK\na: FAILED\n"
+    told = ["missing: No such", *(f"list:{n}: " for n in range(3, 7)), "gone:"]
+    for said, begins in zip(ended.err.splitlines(), told, strict=True):
+        assert said.startswith(f"ringfence: {begins}")
+    assert run(["digest", "-c", "-q", "list"]) == 1
+    assert capsys.readouterr().out == "gone: FAILED open or read\na: FAILED\n"
+    (here / "list").write_text(f"nonsense\n{SUM}  a\n")
     assert run(["digest", "-c", "list"]) == 1
+    (here / "list").write_text("# nothing\n")
+    assert run(["digest", "-c", "list"]) == 1
+    assert "list: nothing in it was checked" in capsys.readouterr().err
 
 
 def test_only_newlines_end_the_lines_of_a_list(
