@@ -27,7 +27,6 @@ from ringfence.policy import Ceiling
 from ringfence.sandbox.commands import (
     Args,
     OnOutputLimit,
-    Prepared,
     Sink,
 )
 from ringfence.sandbox.context import Context
@@ -64,7 +63,6 @@ from ringfence.spec import (
 from ringfence.workspace import (
     Changes,
     Patch,
-    Prepared,
     Snapshot,
 )
 from ringfence.workspace.prepared import Since
@@ -264,7 +262,6 @@ class Workspace:
     def discard(self) -> Changes: ...
     def snapshot(self) -> Snapshot: ...
     def fork(self, number: int) -> list[Sandbox]: ...
-    def forked(self, number: int) -> AbstractContextManager[list[Prepared]]: ...
     def frozen(self) -> AbstractContextManager[None]: ...
     def close(self) -> None: ...
 

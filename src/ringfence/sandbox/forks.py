@@ -7,7 +7,7 @@ from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.snapshots import not_kept
-from ringfence.sandbox.workspace import Again, Workspace, frozen, opened
+from ringfence.sandbox.workspace import Again, Workspace, forked, frozen, opened
 from ringfence.workspace import Prepared
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def fork_whole(
         made: list[Prepared | None] = [None] * number
         async with frozen(context):
             if workspace is not None:
-                made[:] = await undo.enter_async_context(workspace.forked(number))
+                made[:] = await undo.enter_async_context(forked(workspace, number))
             image = await instance.branch()
         try:
             return await opened([again(one, image) for one in made])

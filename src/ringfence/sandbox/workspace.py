@@ -155,31 +155,11 @@ class Workspace:
         InvalidSpecError unless there is a repository in mode copy. An error or a cancellation
         leaves none of them.
         """
-        async with self.forked(number) as made:
-            return await opened([self._opened_on(one) for one in made])
-
-    def _opened_on(self, prepared: Prepared) -> "Coroutine[Any, Any, Sandbox]":
-        assert self._again is not None  # noqa: S101 - it belongs to a sandbox
-        return self._again(prepared)
-
-    @asynccontextmanager
-    async def forked(self, number: int) -> AsyncIterator[list[Prepared]]:
-        """So many workspaces that start from the present state, for a block that opens them; an
-        error in it removes them. InvalidSpecError as for `fork`."""
-        if number < 1 or self.prepared.mode != "copy" or self._again is None:
-            raise InvalidSpecError(
-                "fork takes a number above 0, of a sandbox with a repository in mode copy",
-                op="fork",
-            )
-        parent = self.prepared.directory.parent
-        places = [parent / secrets.token_hex(_ID_BYTES) for _ in range(number)]
-        whom = For(0, 0, os.geteuid() == 0, strategy=self.prepared.strategy)
-        try:
-            yield await self._still(lambda p: fork(p, places, whom))
-        except BaseException:
-            for place in places:
-                await finish(asyncio.to_thread(clean, place))
-            raise
+        again = self._again
+        if again is None:
+            raise StateError("this workspace belongs to no sandbox", op="fork")
+        async with forked(self, number) as made:
+            return await opened([again(one) for one in made])
 
     async def _still(self, work: Callable[[Prepared], T]) -> T:
         async with self.frozen():
@@ -196,6 +176,29 @@ class Workspace:
         if self._context is not None and self._context.life.reason == DETACHED:
             return
         await finish(asyncio.to_thread(self.prepared.close))
+
+
+@asynccontextmanager
+async def forked(workspace: Workspace, number: int) -> AsyncIterator[list[Prepared]]:
+    """So many workspaces that start from the present state of one, for a block that opens them; an
+    error in it removes them. InvalidSpecError as for `Workspace.fork`."""
+    prepared = workspace.prepared
+    if number < 1 or prepared.mode != "copy":
+        raise InvalidSpecError(
+            "fork takes a number above 0, of a sandbox with a repository in mode copy",
+            op="fork",
+        )
+    parent = prepared.directory.parent
+    places = [parent / secrets.token_hex(_ID_BYTES) for _ in range(number)]
+    whom = For(0, 0, os.geteuid() == 0, strategy=prepared.strategy)
+    try:
+        async with workspace.frozen():
+            made = await finish(_threaded(lambda p: fork(p, places, whom), prepared))
+        yield made
+    except BaseException:
+        for place in places:
+            await finish(asyncio.to_thread(clean, place))
+        raise
 
 
 @asynccontextmanager
