@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ringfence.backends.layers import devices_under
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
 from ringfence.metrics.places import Place
 from ringfence.spec import Limits
@@ -136,12 +137,9 @@ def refused(write: Write, error: OSError) -> Exception:
 def block_devices(paths: Iterable[str]) -> tuple[str, ...]:
     """ "major:minor" of the whole disks below these paths; what is on no disk is left out."""
     found = set()
-    for path in paths:
+    for number in {one for path in paths for one in devices_under(path)}:
         with contextlib.suppress(OSError):
-            number = Path(path).stat().st_dev
-            node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve(
-                strict=True
-            )
+            node = Path(f"/sys/dev/block/{number}").resolve(strict=True)
             if (node / "partition").exists():
                 node = node.parent
             found.add((node / "dev").read_text().strip())

@@ -176,6 +176,24 @@ async def test_rates_hold_or_are_refused(name: str, tmp_path: Path) -> None:
         assert time.monotonic() - begin > 2.0
 
 
+async def test_rates_hold_in_a_workspace(name: str, tmp_path: Path) -> None:
+    """The copy of a repository is on a disk of its own, which is limited, too."""
+    limits = {"read_rate": "8m", "write_rate": "2m", "disk": "64m"}
+    if not {"read_rate", "write_rate"} <= (await features(name)).limits:
+        pytest.skip("no rates here: refused in the test above")
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "file").write_text("x")
+    keys = {**keywords(name), "repository": str(tmp_path / "repository")}
+    async with ringfence.open(limits=limits, **keys) as sandbox:
+        kind = await sandbox.exec(["stat", "-f", "-c", "%T", "/workspace"])
+        if name == "gvisor" or kind.stdout.strip() != b"overlayfs":
+            return
+        write = ["dd", "if=/dev/zero", "of=x", "bs=512k", "count=16", "oflag=direct"]
+        begin = time.monotonic()
+        assert (await sandbox.exec(write, timeout=120)).ok
+        assert time.monotonic() - begin > 2.0
+
+
 FETCH = "import urllib.request; print(len(urllib.request.urlopen('http://big.test/x').read()))"
 
 

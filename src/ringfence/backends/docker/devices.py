@@ -1,20 +1,21 @@
 """The disks that read and write rates hold for."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from ringfence.backends.layers import devices_under
 
 
 def disks_of(paths: Iterable[str]) -> tuple[str, ...]:
     """The whole disks that these paths are on, as device files; those without one are left out."""
-    found = {disk for path in paths if (disk := _disk_of(path)) is not None}
+    numbers = {number for path in paths for number in devices_under(path)}
+    found = {disk for number in numbers if (disk := _disk(number)) is not None}
     return tuple(sorted(found))
 
 
-def _disk_of(path: str) -> str | None:
+def _disk(number: str) -> str | None:
     try:
-        number = Path(path).stat().st_dev
-        here = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve(strict=True)
+        here = Path(f"/sys/dev/block/{number}").resolve(strict=True)
     except OSError:
         return None
     disk = here.parent if (here / "partition").exists() else here
