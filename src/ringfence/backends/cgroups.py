@@ -117,6 +117,16 @@ class Cgroup:
             for name, directory in self.directories.items()
         }
 
+    @property
+    def counter(self) -> str:
+        """The file that counts its OOM kills, "" when there is none."""
+        if "memory" not in self.tree.controllers:
+            return ""
+        if self.tree.version == 2:
+            return f"{self.directories['unified']}/memory.events"
+        memory = self.directories.get("memory")
+        return "" if memory is None else f"{memory}/memory.oom_control"
+
     def exists(self) -> bool:
         """Whether any of it is there."""
         return any(os.access(directory, os.F_OK) for directory in self.directories.values())

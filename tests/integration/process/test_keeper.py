@@ -109,6 +109,34 @@ def test_the_last_to_leave_removes_what_all_were_in(kept: Kept, tmp_path: Path) 
     tmp_path.mkdir()
 
 
+def test_files_beside_the_sandboxes_go_with_the_last_one_only(kept: Kept, tmp_path: Path) -> None:
+    program = tmp_path / ".guest"
+    program.touch()
+    other = Kept(tmp_path)
+    kept.start("--last", str(tmp_path), "--", "/bin/true")
+    kept.end()
+    assert program.exists()
+    other.start("--last", str(tmp_path), "--", "/bin/true")
+    other.end()
+    assert not tmp_path.exists()
+    tmp_path.mkdir()
+
+
+def test_the_program_gets_the_counter_open_for_reading(kept: Kept, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("3")
+    script = "read -r kills <&4; ! echo 9 2>/dev/null >&4 && exit $kills"
+    kept.start("--counter", str(counter), "--", "/bin/sh", "-c", script)
+    assert kept.end() == (3, "")
+    assert counter.read_text() == "3"
+
+
+def test_a_counter_that_is_not_there_starts_nothing(kept: Kept, tmp_path: Path) -> None:
+    kept.start("--counter", str(tmp_path / "absent"), "--", "/bin/sh", "-c", "exit 7")
+    code, words = kept.end()
+    assert (code, "absent" in words) == (125, True)
+
+
 def test_it_gives_on_the_programs_end_and_removes_all(kept: Kept, cgroup: Path) -> None:
     kept.start("--make", str(cgroup), "--inside", f"{cgroup}/cgroup.procs", "0",
                "--", "/bin/sh", "-c", "exit 7")  # fmt: skip

@@ -76,7 +76,7 @@ class Creation:
         )
         keeper: Keeper | None = None
         try:
-            memory = "" if cgroup is None else _memory(cgroup)
+            counter = "" if cgroup is None else cgroup.counter
             place = command.Place(
                 home,
                 self.machine,
@@ -84,7 +84,7 @@ class Creation:
                 user,
                 plan,
                 self.binds,
-                memory,
+                counter,
                 linked,
                 memories.target(home.path.parent),
             )
@@ -128,11 +128,6 @@ class Creation:
                 sandbox_id=home.id,
                 context={"words": keeper.words()},
             ) from None
-
-
-def _memory(cgroup: Cgroup) -> str:
-    directories = cgroup.directories
-    return directories.get("unified") or directories.get("memory", "")
 
 
 async def _give_up(keeper: Keeper | None, home: Home, cgroup: Cgroup | None) -> None:

@@ -7,6 +7,7 @@ import resource
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,15 @@ _ANSWER_SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Machine:
     """bwrap: its path. privileged: whether sandboxes are made as root, without a user namespace.
-    guest: the guest's program. tree: where their cgroups go."""
+    guest: the guest's program. tree: where their cgroups go. devices: whether devices can be made,
+    so that the guest can have a /dev of its own."""
 
     bwrap: str
     version: tuple[int, int]
     privileged: bool
     guest: str
     tree: Tree
+    devices: bool = False
 
 
 def look(guest: Path) -> Machine:
@@ -51,7 +54,19 @@ def look(guest: Path) -> Machine:
         _check_root()
     else:
         _check_user(bwrap)
-    return Machine(bwrap, version, privileged, str(guest), known_tree())
+    devices = privileged and _makes_devices(guest.parent)
+    return Machine(bwrap, version, privileged, str(guest), known_tree(), devices)
+
+
+def _makes_devices(directory: Path) -> bool:
+    """Whether this root may: one of a user namespace, or held by a device cgroup, may not."""
+    path = f"{directory}/.device-{os.getpid()}-{threading.get_ident()}"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        os.unlink(path)  # noqa: PTH108 - once a look
+    except OSError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)

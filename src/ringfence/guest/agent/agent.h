@@ -208,6 +208,9 @@ extern int seccomp_apply(void) __attribute__((weak));
 
 int keep_main(int count, char **args);
 int enter(int count, char ***args);
+int mount_proc(const char *path);
+int mount_devices(const char *path);
+int mount_tmpfs(const char *value);
 int cover_proc(void);
 /* show.c: what a command sees of its own confinement; an exit status. */
 int show_main(int count, char **args);

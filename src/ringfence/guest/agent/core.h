@@ -74,6 +74,7 @@ bool signal_uid(u32 uid, int number);
 void open_files_raise(void);  /* for the agent alone: commands start with what it was given */
 
 /* oom.c */
+void oom_given(int descriptor);  /* its file, open already */
 void oom_start(void);
 u64 oom_kills(void);  /* UINT64_MAX: unknown */
 

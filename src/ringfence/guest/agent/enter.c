@@ -1,13 +1,16 @@
 /* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
  *
  *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]...
- *                   [--inodes COUNT:PATH]... [--capabilities HEX] -- GUEST OPTIONS
+ *                   [--proc PATH | --dev PATH | --tmpfs OPTIONS:PATH]... [--inodes COUNT:PATH]...
+ *                   [--counter DESCRIPTOR] [--capabilities HEX] -- GUEST OPTIONS
  *
+ * --proc, --dev and --tmpfs mount these (mounts.c), for root. --counter: an open file that counts the OOM kills.
  * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files; --read-only makes a mount of the path first. Masked files read as
  * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
 #include "agent.h"
+#include "core.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -122,6 +125,12 @@ static int no_exec(const char *path)
 	return add_flags(path, MS_NOEXEC);
 }
 
+/* Whether the failure is that of changing a path that is not there. */
+static bool may_be_absent(int (*act)(const char *))
+{
+	return errno == ENOENT && act != mount_proc && act != mount_devices && act != mount_tmpfs;
+}
+
 /* One option; how many arguments it took, 0 when it is none. */
 static int take_option(const char *name, const char *value)
 {
@@ -137,6 +146,14 @@ static int take_option(const char *name, const char *value)
 		act = limit_inodes;
 	else if (!strcmp(name, "--read-only"))
 		act = read_only;
+	else if (!strcmp(name, "--proc"))
+		act = mount_proc;
+	else if (!strcmp(name, "--dev"))
+		act = mount_devices;
+	else if (!strcmp(name, "--tmpfs"))
+		act = mount_tmpfs;
+	else if (!strcmp(name, "--counter"))
+		return oom_given((int)strtol(value, NULL, 10)), 2;
 	else if (!strcmp(name, "--capabilities"))
 		return kept = strtoull(value, NULL, 16), 2;
 	else
@@ -147,7 +164,7 @@ static int take_option(const char *name, const char *value)
 			give_up(name + 2, value);
 		of_proc[of_proc_count++] = (struct cover){act, value};
 	}
-	if (act(value) < 0 && errno != ENOENT && !(own_mounts() && act(value) == 0))
+	if (act(value) < 0 && !may_be_absent(act) && !(own_mounts() && act(value) == 0))
 		give_up(name + 2, value);
 	return 2;
 }
@@ -157,9 +174,13 @@ static void drop_capabilities(void)
 	struct capability_header header = {.version = CAPABILITY_VERSION_3};
 	struct capability_half data[2];
 
-	for (int capability = 0; capability <= LAST_CAPABILITY; capability++)
-		if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
-			give_up("drop", "capabilities");
+	for (int capability = 0; capability <= LAST_CAPABILITY; capability++) {
+		if (kept >> capability & 1 || prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
+			continue;
+		if (errno == EINVAL) /* the kernel knows no more */
+			break;
+		give_up("drop", "capabilities");
+	}
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	memset(data, 0, sizeof(data));
 	for (int half = 0; half < 2; half++)

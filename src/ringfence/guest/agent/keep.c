@@ -11,9 +11,10 @@
  *   --write FILE VALUE   write this
  *   --inside FILE VALUE  written by the child, before PROGRAM (its own place, oom_score_adj)
  *   --into PATH          PROGRAM is born in this version 2 cgroup
+ *   --counter FILE       PROGRAM gets it as descriptor 4, open for reading
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
- *   --last PATH          the directory that DIRECTORY is in: removed, too, by the last to leave it
+ *   --last PATH          the directory that DIRECTORY is in: removed, with the files in it, by the last to leave it
  * SIGTERM kills the sandbox. The exit status is PROGRAM's; 125 and a line on standard error when it was not started.
  */
 #include "agent.h"
@@ -33,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NOT_STARTED = 125, STEPS_CAP = 64, INFO_FD = 3, REMOVE_TRIES = 2000, STAT_BYTES = 512 };
+enum { NOT_STARTED = 125, STEPS_CAP = 64, INFO_FD = 3, COUNTER_FD = 4, REMOVE_TRIES = 2000, STAT_BYTES = 512 };
 #define INTO_CGROUP 0x200000000ULL
 
 struct clone_args_v2 {
@@ -48,7 +49,7 @@ struct steps {
 };
 
 static struct steps made, inside, thaws;
-static const char *into, *last;
+static const char *into, *counter, *last;
 static bool attached;
 static int home = -1;  /* DIRECTORY */
 static pid_t program;
@@ -95,6 +96,10 @@ static int take_step(int left, char **arg)
 		used = 2;
 		into = path;
 		done = 0;
+	} else if (!strcmp(arg[0], "--counter")) {
+		used = 2;
+		counter = path;
+		done = 0;
 	} else if (!strcmp(arg[0], "--last")) {
 		used = 2;
 		last = path;
@@ -122,6 +127,14 @@ static void default_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Have PROGRAM get `fd` as `wanted`; false when it cannot be. */
+static bool hand_over(int fd, int wanted)
+{
+	if (fd == wanted)
+		return fcntl(fd, F_SETFD, 0) == 0;
+	return fd >= 0 && dup2(fd, wanted) >= 0;
+}
+
 static _Noreturn void run_program(char **args)
 {
 	default_signals();
@@ -135,14 +148,14 @@ static _Noreturn void run_program(char **args)
 	}
 	int info = openat(home, "info", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (info < 0 || null < 0 || dup2(null, 0) < 0) {
+	if (!hand_over(info, INFO_FD) || !hand_over(null, 0)) {
 		complain("open", "info", errno);
 		_exit(NOT_STARTED);
 	}
-	if (info == INFO_FD)
-		fcntl(info, F_SETFD, 0);
-	else
-		dup2(info, INFO_FD);
+	if (counter && !hand_over(open(counter, O_RDONLY | O_CLOEXEC), COUNTER_FD)) {
+		complain("open", counter, errno);
+		_exit(NOT_STARTED);
+	}
 	execv(args[0], args);
 	complain("run", args[0], errno);
 	_exit(NOT_STARTED);
@@ -283,6 +296,22 @@ static void empty(int directory, bool deeper)
 		closedir(names);
 }
 
+/* Remove a directory on a tmpfs, and the files in it, unless a directory is there: each has a link to this one. */
+static void leave(const char *directory)
+{
+	struct stat status;
+
+	if (rmdir(directory) == 0 || errno != ENOTEMPTY)
+		return;
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fstat(fd, &status) == 0 && status.st_nlink == 2) {
+		empty(fd, false);
+		rmdir(directory);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 static void clear(const char *directory)
 {
 	for (int i = made.count - 1; i >= 0; i--)
@@ -296,7 +325,7 @@ static void clear(const char *directory)
 		rmdir(directory);
 	}
 	if (last)
-		rmdir(last);
+		leave(last);
 }
 
 /* Reap until there is no child; the status of PROGRAM once it is known, else -1. */

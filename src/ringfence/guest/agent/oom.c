@@ -1,4 +1,4 @@
-/* The OOM kills of the sandbox's memory cgroup, where its file can be read inside. */
+/* The OOM kills of the sandbox's memory cgroup, where its file was given or can be read inside. */
 #include "agent.h"
 #include "core.h"
 
@@ -31,8 +31,15 @@ static bool open_counter(const char *counter)
 	return false;
 }
 
+void oom_given(int descriptor)
+{
+	file = fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? -1 : descriptor;
+}
+
 void oom_start(void)
 {
+	if (file >= 0)
+		return;
 	if (!open_counter("/sys/fs/cgroup/memory.events"))
 		open_counter("/sys/fs/cgroup/memory/memory.oom_control");
 }

@@ -21,8 +21,10 @@ SPEC = SandboxSpec(
 )
 
 
-def line(spec: SandboxSpec = SPEC, *, privileged: bool = True, **more: object) -> list[str]:
-    machine = Machine("/usr/bin/bwrap", (0, 8), privileged, "/g/guest", Tree())
+def line(
+    spec: SandboxSpec = SPEC, *, privileged: bool = True, devices: bool = False, **more: object
+) -> list[str]:
+    machine = Machine("/usr/bin/bwrap", (0, 8), privileged, "/g/guest", Tree(), devices)
     values = {"root": [], "user": User(1000, 1001), "plan": Plan(), **more}
     return command.keeper(spec, Place(Home(Path("/state/box")), machine, **values))  # type: ignore[arg-type]
 
@@ -60,6 +62,48 @@ def test_tmpfs_are_sized_and_only_tmp_may_run_programs() -> None:
     assert pairs(line(privileged=False), "--inodes") == []
     strict = SPEC.model_copy(update={"security": Security()})
     assert pairs(line(strict), "--noexec") == ["/tmp", "/run", "/dev/shm"]
+
+
+def parts(args: list[str]) -> tuple[list[str], list[str]]:
+    """bubblewrap's own part of a line, and the guest's."""
+    whole = args[args.index("--") + 1 :]
+    return whole[: whole.index("--enter")], whole[whole.index("--enter") :]
+
+
+def test_where_devices_can_be_made_the_guest_mounts_what_needs_nothing_of_the_host() -> None:
+    bwrap, guest = parts(line(devices=True))
+    assert not {"--proc", "--dev", "--tmpfs"} & set(bwrap)
+    assert "CAP_MKNOD" in pairs(bwrap, "--cap-add")
+    assert (pairs(guest, "--proc"), pairs(guest, "--dev")) == (["/proc"], ["/dev"])
+    assert pairs(guest, "--tmpfs") == [
+        "size=1048576,nr_inodes=1024,mode=1777:/tmp",
+        "noexec,size=3145728,nr_inodes=3072,mode=1777:/run",
+        "noexec,size=2097152,nr_inodes=2048,mode=1777:/dev/shm",
+    ]
+    assert guest.index("--dev") < guest.index("--tmpfs") < guest.index("--seal")
+    assert pairs(guest, "--capabilities") == ["1e0"]
+
+
+def test_a_tmpfs_below_which_the_host_is_mounted_is_bubblewraps() -> None:
+    binds = (Bind("/h/ca", "/run/ca.pem"), Bind("/h/x", "/tmpx/y"))
+    bwrap, guest = parts(line(devices=True, binds=binds))
+    assert pairs(bwrap, "--tmpfs") == ["/run"]
+    assert pairs(guest, "--inodes") == ["3072:/run"]
+    assert [value.split(":")[1] for value in pairs(guest, "--tmpfs")] == ["/tmp", "/dev/shm"]
+
+
+def test_a_device_of_the_host_leaves_all_of_dev_to_bubblewrap() -> None:
+    spec = SPEC.model_copy(update={"security": Security(devices=("/dev/kvm",))})
+    bwrap, guest = parts(line(spec, devices=True))
+    assert pairs(bwrap, "--dev") == ["/dev"]
+    assert "--dev" not in guest
+
+
+def test_the_counter_of_kills_is_handed_to_the_guest_and_not_mounted() -> None:
+    args = line(counter="/c/memory.oom_control")
+    assert pairs(args[: args.index("--")], "--counter") == ["/c/memory.oom_control"]
+    assert pairs(parts(args)[1], "--counter") == ["4"]
+    assert "--counter" not in line()
 
 
 def test_kernel_files_are_masked_and_read_only_whatever_the_spec_says() -> None:
