@@ -138,6 +138,13 @@ class Cgroup:
         swap = "swap" in self.tree.limits
         return cgroup_files.v1(self.directories, limits, devices, swap=swap)
 
+    @property
+    def changeable(self) -> frozenset[str]:
+        """The names of limits that `update` can change."""
+        missing = set() if self.tree.version == 2 else set(_LIMITS) - set(self.directories)
+        fixed = {"read_rate", "write_rate", *(name for one in missing for name in _LIMITS[one])}
+        return self.tree.limits - fixed
+
     def update(self, limits: Limits) -> None:
         """Change limits of a running sandbox; None leaves one as it is.
 

@@ -79,6 +79,11 @@ def due_of(ends: float | None) -> tuple[float | None, str | None]:
     return time.clock_gettime(time.CLOCK_BOOTTIME) + ends - time.time(), boot_id()
 
 
+def spec_text(spec: SandboxSpec) -> str:
+    """A spec as it is kept."""
+    return spec.model_dump_json(exclude_unset=True)
+
+
 def to_row(entry: Entry) -> tuple[Any, ...]:
     """The values of COLUMNS."""
     record, owner = entry.record, entry.owner
@@ -88,7 +93,7 @@ def to_row(entry: Entry) -> tuple[Any, ...]:
         record.endpoint,
         record.native,
         record.transport,
-        record.spec.model_dump_json(exclude_unset=True),
+        spec_text(record.spec),
         record.created,
         record.ends,
         record.marker,

@@ -26,9 +26,11 @@ from ringfence.ledger.entry import (
     claim_of,
     due_of,
     from_row,
+    spec_text,
     to_row,
 )
 from ringfence.ledger.owner import Owner
+from ringfence.spec import SandboxSpec
 
 VERSION = 2
 KEPT_SECONDS = 7 * 86400.0
@@ -126,6 +128,10 @@ class Ledger:
         """Let it end at `ends` (seconds since the epoch). StateError when it ended already, so
         that an extension and an expiry at the same moment have one winner."""
         self._change(sandbox_id, "ends = ?, due = ?, due_boot = ?", ends, *due_of(ends))
+
+    def changed(self, sandbox_id: str, spec: SandboxSpec) -> None:
+        """Its spec is another one now. StateError when it ended already."""
+        self._change(sandbox_id, "spec = ?", spec_text(spec))
 
     def end(self, sandbox_id: str, reason: str) -> bool:
         """Say that it is gone, and why; the first word stays. Whether this was the first."""

@@ -3,7 +3,7 @@
 from ringfence.policy.ceiling import Ceiling, load_ceiling, machine_ceiling
 from ringfence.policy.facts import Facts, ImageFacts
 from ringfence.policy.profiles import PROFILES, Profile
-from ringfence.policy.resolve import Grant, grant, resolve
+from ringfence.policy.resolve import Grant, check_limits, grant, resolve
 
 __all__ = [
     "PROFILES",
@@ -12,6 +12,7 @@ __all__ = [
     "Grant",
     "ImageFacts",
     "Profile",
+    "check_limits",
     "grant",
     "load_ceiling",
     "machine_ceiling",

@@ -62,6 +62,15 @@ def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None)
     return Grant(spec, tuple(notes))
 
 
+def check_limits(limits: Limits, facts: Facts, ceiling: Ceiling) -> None:
+    """Raise as `resolve` does for numbers that the machine or the ceiling does not allow, for a
+    sandbox that runs already."""
+    request = SandboxSpec(limits=limits)
+    machine, operator = bounds(facts, ceiling)
+    _refuse(_above(request, operator), PolicyDeniedError)
+    _refuse(_above(request, machine) + _missing_cores(request, facts), InvalidSpecError)
+
+
 def _refuse(
     problems: list[tuple[str, str]], error: type[InvalidSpecError] | type[PolicyDeniedError]
 ) -> None:

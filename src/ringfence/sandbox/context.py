@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 
-from ringfence.backends.base import Features, Instance
+from ringfence.backends.base import Backend, Features, Instance
 from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, UnsupportedError
 from ringfence.events import EventBus, LimitHit
 from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
+from ringfence.policy import Ceiling, Facts
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
@@ -26,11 +27,23 @@ _LIMITS = {
 
 
 class Context:
-    """Shared by Sandbox, its commands and its files. spec: the granted one. room: how full its own
-    disk is, None when it has none of a size."""
+    """Shared by Sandbox, its commands and its files. spec: the granted one. backend: where it was
+    made. ceiling: the most that may be granted. room: how full its own disk is, None when it has
+    none of a size."""
 
-    def __init__(self, life: Life, spec: SandboxSpec, features: Features, default: User) -> None:
+    def __init__(
+        self,
+        life: Life,
+        spec: SandboxSpec,
+        features: Features,
+        default: User,
+        *,
+        backend: Backend,
+        ceiling: Ceiling,
+    ) -> None:
         self.life = life
+        self.ceiling = ceiling
+        self._backend = backend
         self.spec = spec
         self.features = features
         self.default_user = default
@@ -57,6 +70,10 @@ class Context:
     def bus(self) -> EventBus:
         """Where its events go."""
         return self.life.bus
+
+    async def facts(self) -> Facts:
+        """What the machine can give, asked anew."""
+        return await self._backend.facts(self.spec)
 
     def operation(self, op: str, *, uses: bool = True) -> "Doing":
         """Around each operation: is it possible now, and whose error is it. uses: whether the

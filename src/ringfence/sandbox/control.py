@@ -7,14 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends.finish import finish
-from ringfence.errors import InvalidSpecError, SandboxError, StateError, UnsupportedError
-from ringfence.events import Extended, LimitsUpdated, Paused, Resumed
+from ringfence.errors import (
+    InvalidSpecError,
+    SandboxError,
+    StateError,
+    UnsupportedError,
+)
+from ringfence.events import Paused, Resumed
 from ringfence.guest.failures import file_error
 from ringfence.guest.protocol import Cred, Failure
 from ringfence.sandbox.context import Context
-from ringfence.spec import Limits, SandboxInfo, State, Usage
+from ringfence.spec import SandboxInfo, State, Usage
 from ringfence.spec.model import check_inside_path
-from ringfence.spec.quantity import parse_duration
 
 _LONG_LEASE = 86400.0 * 40
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
@@ -41,15 +45,6 @@ class Countable(Protocol):
 
     async def open_files(self) -> int | None:
         """How many descriptors its processes hold; None without the right to look."""
-        ...
-
-
-@runtime_checkable
-class Updatable(Protocol):
-    """An instance whose limits can change while it runs."""
-
-    async def update(self, limits: Limits) -> None:
-        """Put in force what is not None; UnsupportedError before anything is changed."""
         ...
 
 
@@ -240,49 +235,8 @@ async def _resume(context: Context, instance: Pausable) -> None:
     await instance.resume()
     context.session.resume()
     context.life.state = State.RUNNING
+    context.life.touch()
     await context.session.lease(context.session.lease_seconds)
-
-
-async def extend(context: Context, lifetime: float | str) -> float:
-    """See `Sandbox.extend`."""
-    try:
-        seconds = parse_duration(lifetime)
-    except ValueError as error:
-        raise InvalidSpecError(
-            f"lifetime: {error}", op="extend", context={"fields": ["lifetime"]}
-        ) from None
-    with context.operation("extend"):
-        ends = await context.life.extend(seconds)
-    context.bus.publish(Extended(sandbox_id=context.id, ends=ends))
-    return ends
-
-
-async def update(context: Context, limits: Limits) -> Limits:
-    """See `Sandbox.update`."""
-    instance = context.instance
-    asked = {
-        name: value
-        for name, value in limits.model_dump(exclude_none=True, exclude={"ulimits"}).items()
-        if name not in ("timeout", "output")
-    }
-    lacking = sorted(set(asked) - context.features.limits)
-    if lacking or (asked and not isinstance(instance, Updatable)):
-        names = ", ".join(lacking or sorted(asked))
-        raise UnsupportedError(
-            f"update: the {context.spec.backend} backend cannot change {names} while it runs",
-            op="update",
-            context={"fields": lacking or sorted(asked)},
-        )
-    with context.operation("update"):
-        if isinstance(instance, Updatable) and asked:
-            await instance.update(limits)
-    merged = {
-        **dict(context.spec.limits),
-        **limits.model_dump(exclude_none=True, exclude={"ulimits"}),
-    }
-    context.spec = context.spec.model_copy(update={"limits": Limits(**merged)})
-    context.bus.publish(LimitsUpdated(sandbox_id=context.id, limits=asked))
-    return context.spec.limits
 
 
 async def detach(context: Context) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Record
 from ringfence.backends.sized import with_size
-from ringfence.policy import Facts, machine_ceiling, resolve
+from ringfence.policy import Ceiling, Facts, machine_ceiling, resolve
 from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import SandboxSpec
@@ -27,10 +27,14 @@ def choose(spec: SandboxSpec, where: Where, steps: Steps) -> tuple[SandboxSpec, 
 
 def grant(request: SandboxSpec, facts: Facts, features: Features, where: Where) -> SandboxSpec:
     """What is granted of a request. PolicyDeniedError, InvalidSpecError, UnsupportedError."""
-    ceiling = machine_ceiling() if where.ceiling is None else where.ceiling
-    granted = with_variables(resolve(request, facts, ceiling=ceiling), facts)
+    granted = with_variables(resolve(request, facts, ceiling=ceiling_of(where)), facts)
     needs.check_granted(granted, features)
     return binds.with_git(with_size(granted))
+
+
+def ceiling_of(where: Where) -> Ceiling:
+    """The most that may be granted there: the caller's, else this machine's."""
+    return where.ceiling or machine_ceiling() or Ceiling()
 
 
 def with_owner(facts: Facts, request: SandboxSpec) -> Facts:

@@ -19,7 +19,7 @@ from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
 from ringfence.sandbox.records import Records
-from ringfence.spec import State
+from ringfence.spec import SandboxSpec, State
 
 DELETED = "deleted"
 LIFETIME = "lifetime"
@@ -278,6 +278,10 @@ class Life:
         await self.session.lease(self.session.lease_seconds, seconds)
         self.ends = ends
         return ends
+
+    async def note(self, spec: SandboxSpec) -> None:
+        """Write down what is granted now."""
+        await self._records.changed(self.id, spec)
 
     def stop_watching(self) -> None:
         """Let nothing but `delete` end it any more. Idempotent."""

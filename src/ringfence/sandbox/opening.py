@@ -143,7 +143,8 @@ async def _open_new(
     life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
     steps.undo.callback(life.stop_watching)
     watch_limits(life, granted, facts, features)
-    context = Context(life, granted, features, user)
+    ceiling = granting.ceiling_of(where)
+    context = Context(life, granted, features, user, backend=backend, ceiling=ceiling)
     sandbox = joined(context, receipt, network, prepared.workspace, where)
     steps.keep()
     return sandbox

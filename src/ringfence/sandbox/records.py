@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
 from ringfence.ledger import Ledger, Owner
+from ringfence.spec import SandboxSpec
 
 
 @runtime_checkable
@@ -46,6 +47,10 @@ class Records:
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
         await self._step(lambda ledger: ledger.extend(sandbox_id, ends))
+
+    async def changed(self, sandbox_id: str, spec: SandboxSpec) -> None:
+        """Its limits were changed. StateError when it ended already."""
+        await self._step(lambda ledger: ledger.changed(sandbox_id, spec))
 
     async def end(self, sandbox_id: str, reason: str) -> None:
         """It is gone; the first reason stays."""

@@ -15,6 +15,7 @@ from ringfence.sandbox import binds, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.granting import ceiling_of
 from ringfence.sandbox.life import LOST, Life
 from ringfence.sandbox.opening import greet, joined
 from ringfence.sandbox.records import Records, Remembering
@@ -83,7 +84,8 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     steps.undo.callback(life.stop_watching)
     life.ends = record.ends
     receipt = await _receipt(record, features, life, user)
-    context = Context(life, record.spec, features, user)
+    ceiling = ceiling_of(where)
+    context = Context(life, record.spec, features, user, backend=backend, ceiling=ceiling)
     there = replace(where, endpoint=where.endpoint or record.endpoint or None)
     sandbox = joined(context, receipt, network, held, there)
     steps.keep()

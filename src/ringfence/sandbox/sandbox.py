@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ringfence.events import Event, EventStream
-from ringfence.sandbox import control
+from ringfence.sandbox import changing, control
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, Command, OnOutputLimit, Sink
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
@@ -302,15 +302,19 @@ class Sandbox:
         await control.resume(self._context)
 
     async def extend(self, lifetime: float | str) -> float:
-        """Let it end `lifetime` from now; the end in seconds since the epoch. StateError when it
-        ended already."""
-        return await control.extend(self._context, lifetime)
+        """Let it end `lifetime` from now; the end in seconds since the epoch. PolicyDeniedError above
+        the ceiling's, StateError or SandboxLostError when it ended already."""
+        return await changing.extend(self._context, lifetime)
 
     async def update(self, limits: Limits | Mapping[str, Any]) -> Limits:
         """Change limits of the running sandbox; what is None stays. All limits now in force.
-        UnsupportedError, naming what cannot be changed, before anything is; InvalidSpecError."""
+
+        UnsupportedError, naming what cannot be changed, InvalidSpecError and PolicyDeniedError for
+        what the machine or the ceiling does not allow, before anything is. ResourceExhaustedError
+        for less memory than is used.
+        """
         given = limits if isinstance(limits, Limits) else Limits.parse(limits)
-        return await control.update(self._context, given)
+        return await changing.update(self._context, given)
 
     async def snapshot(self) -> Snapshot:
         """Keep the present state of its workspace, and of a root file system that may be written;

@@ -30,7 +30,7 @@ def watch_limits(life: Life, granted: SandboxSpec, facts: Facts, features: Featu
     """Watch what of these limits has to be watched, beside the sandbox, until it ends."""
     limits = granted.limits
     if limits.cpu_time is not None:
-        life.watch(life.watch_cpu_time(limits.cpu_time, limits.cpus or facts.cpus))
+        life.watch(life.watch_cpu_time(limits.cpu_time, facts.cpus))
     instance = life.instance
     if limits.disk is not None and is_watched(granted, features) and isinstance(instance, Written):
         life.watch(watch_disk(life, instance, limits.disk))

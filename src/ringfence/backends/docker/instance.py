@@ -24,8 +24,10 @@ from ringfence.backends.docker.machine import Machine
 from ringfence.digest import Descriptor
 from ringfence.digest.store import Store
 from ringfence.errors import (
+    BackendUnavailableError,
     DeadlineExceededError,
     NotFoundError,
+    ResourceExhaustedError,
     SandboxLostError,
     StateError,
     UnsupportedError,
@@ -35,6 +37,7 @@ from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+_CHANGEABLE = frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"})
 _PAUSED_TRIES = 50
 _PAUSED_WAIT = 0.02
 
@@ -184,6 +187,11 @@ class DockerInstance:
         else:
             await self._ask_until("unpause", State.RUNNING)
 
+    @property
+    def changeable(self) -> frozenset[str]:
+        """The limits that the daemon changes while it runs."""
+        return _CHANGEABLE & self._machine.limits
+
     async def update(self, limits: Limits) -> None:
         """Change limits while it runs: memory, swap, cpus, cpuset, cpu_shares, pids; those that
         are None stay. InvalidSpecError when the daemon refuses a value, ResourceExhaustedError when
@@ -199,9 +207,22 @@ class DockerInstance:
             await self._engine.post("update", "containers", self.record.native, "update", body=body)
         except NotFoundError:
             raise self._lost("update") from None
+        except BackendUnavailableError:
+            await self._check_room(limits.memory)
+            raise
         finally:
             if freezer is not None and frozen:
                 await freezer.freeze()
+
+    async def _check_room(self, memory: int | None) -> None:
+        """Tell what a daemon cannot: version 1 refuses a limit below what is used."""
+        usage = None if memory is None else await self.usage()
+        if usage is not None and memory is not None and (usage.memory or 0) > memory:
+            raise ResourceExhaustedError(
+                f"limits: it uses more than {memory} already (memory)",
+                op="update",
+                sandbox_id=self.record.id,
+            )
 
     def _make_room(self, memory: int) -> None:
         try:

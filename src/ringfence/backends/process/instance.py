@@ -167,8 +167,15 @@ class ProcessInstance:
             raise self._lost(op)
         return self._cgroup
 
+    @property
+    def changeable(self) -> frozenset[str]:
+        """The limits that can change while it runs. A cpuset where one was asked for at first."""
+        if self._cgroup is None:
+            return frozenset()
+        return self._cgroup.changeable
+
     async def update(self, limits: Limits) -> None:
-        """Change memory, swap, cpus, cpu_shares or pids while it runs; those that are None stay.
+        """Change limits while it runs; those that are None stay.
 
         ResourceExhaustedError when it uses more already, StateError without cgroups.
         """
