@@ -104,6 +104,7 @@ class Sandbox:
         on_output_limit: OnOutputLimit = ...,
         merge_stderr: bool = ...,
         ulimits: Ulimits | None = ...,
+        cgroup: bool = ...,
         on_stdout: Sink | None = ...,
         on_stderr: Sink | None = ...,
     ) -> ExecResult: ...
@@ -122,6 +123,7 @@ class Sandbox:
         on_output_limit: OnOutputLimit = ...,
         merge_stderr: bool = ...,
         ulimits: Ulimits | None = ...,
+        cgroup: bool = ...,
         pty: bool | Terminal = ...,
         hold: bool = ...,
     ) -> Process: ...
@@ -371,6 +373,7 @@ def run(
     output: int | str | None = ...,
     on_output_limit: OnOutputLimit = ...,
     merge_stderr: bool = ...,
+    cgroup: bool = ...,
     on_stdout: Sink | None = ...,
     on_stderr: Sink | None = ...,
     image: str | None = ...,

@@ -7,6 +7,7 @@ import pytest
 from ringfence.testing.commands import CommandChecks
 from ringfence.testing.confinement import ConfinementChecks
 from ringfence.testing.files import FileChecks
+from ringfence.testing.measuring import MeasuringChecks
 from ringfence.testing.trees import TreeChecks
 
 from ..conftest import require_gvisor
@@ -15,7 +16,7 @@ from ..images import DEBIAN
 pytestmark = [pytest.mark.docker, pytest.mark.gvisor]
 
 
-class TestGvisor(CommandChecks, FileChecks, TreeChecks, ConfinementChecks):
+class TestGvisor(CommandChecks, MeasuringChecks, FileChecks, TreeChecks, ConfinementChecks):
     exempt: ClassVar[dict[str, str]] = {
         "test_memory_is_limited": "at the limit the whole sandbox ends, not one command",
         "test_processes_are_limited": "at the limit the whole sandbox ends, not one command",

@@ -32,6 +32,8 @@ class Features:
     locks: whether `SandboxSpec.lock` decides which image is used.
     networks: modes of `Network`; "proxy" and published ports need the guest's forward. watched:
     limits that nothing holds, but whose use the holder can watch, where `allow_degraded` has them.
+    exec_cgroups: whether a command can have a cgroup of its own (`exec(cgroup=True)`), where the
+    sandbox is on a socket.
     lifeline: whether an attached instance ends with its client and nothing of it stays, even when
     that happens while it is made; its record is then written meanwhile instead of before.
     """
@@ -51,6 +53,7 @@ class Features:
     usage: bool = True
     watched: frozenset[str] = frozenset()
     lifeline: bool = False
+    exec_cgroups: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,13 @@ class Exec(Operation):
         self.stdout.wake()
         self.stderr.wake()
 
+    @property
+    def ending(self) -> Exit | NotStarted | None:
+        """How it ended; None before that, and for one that was forgotten."""
+        if not self.over or not self.ended.done() or self.ended.cancelled():
+            return None
+        return self.ended.result()
+
     def occupy(self, leave: Callable[[], None]) -> None:
         """`leave` is called once, at its end or when the session forgets it."""
         self._leave = leave

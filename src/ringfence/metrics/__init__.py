@@ -1,6 +1,6 @@
 """What a sandbox uses, read from the kernel's cgroup files (versions 1 and 2)."""
 
-from ringfence.metrics.places import Place, places, places_of
+from ringfence.metrics.places import Place, places, places_apart, places_of
 from ringfence.metrics.reader import Reader, reader_for, reader_of
 from ringfence.metrics.sampler import Sample, Sampler
 
@@ -10,6 +10,7 @@ __all__ = [
     "Sample",
     "Sampler",
     "places",
+    "places_apart",
     "places_of",
     "reader_for",
     "reader_of",

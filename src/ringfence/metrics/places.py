@@ -95,6 +95,16 @@ def places_of(pid: int | str = "self") -> dict[str, Place]:
     return resolve(memberships(cgroup), mounted_hierarchies())
 
 
+def places_apart(pid: int) -> dict[str, Place]:
+    """Likewise, without a hierarchy's root and what this process is in itself: they are shared."""
+    own = places_of()
+    return {
+        name: place
+        for name, place in places_of(pid).items()
+        if place.path != "/" and own.get(name) != place
+    }
+
+
 def places(path: str) -> dict[str, Place]:
     """Where the cgroup `path` would be in each hierarchy of this machine, made or not."""
     mounted = mounted_hierarchies()

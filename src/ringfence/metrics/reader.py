@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ringfence.errors import NotFoundError
 from ringfence.metrics import parse
-from ringfence.metrics.places import Place, places_of, unified_controllers
+from ringfence.metrics.places import Place, places_apart, unified_controllers
 from ringfence.spec import Usage
 
 _READ_BYTES = 64 * 1024
@@ -90,14 +90,9 @@ def reader_for(pid: int) -> Reader:
     is left out. Raises NotFoundError when there is no such process.
     """
     try:
-        own = places_of()
-        found = places_of(pid)
+        return reader_of(places_apart(pid), pid)
     except ProcessLookupError as error:
         raise NotFoundError(f"usage: {error}", op="usage") from None
-    mine = {
-        name: place for name, place in found.items() if place.path != "/" and own.get(name) != place
-    }
-    return reader_of(mine, pid)
 
 
 def reader_of(places: Mapping[str, Place], pid: int | None = None) -> Reader:

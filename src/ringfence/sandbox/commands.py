@@ -56,6 +56,7 @@ class Command:
     on_output_limit: OnOutputLimit = "truncate"
     merge_stderr: bool = False
     ulimits: Ulimits | None = None
+    cgroup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from ringfence.spec import ExecResult, ExecUsage, Reason
 _LEFT_RUNNING = 3
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
-_START, _USER, _CWD, _PROGRAM, _TERMINAL = 1, 2, 3, 4, 5
+_START, _USER, _CWD, _PROGRAM, _TERMINAL, _CGROUP = 1, 2, 3, 4, 5, 6
 
 
 def result(args: tuple[str, ...], ending: Exit, cpu_limit: float | None = None) -> ExecResult:
@@ -92,8 +92,9 @@ def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> San
             op="exec",
             context={**context, "fields": ["args"]},
         )
-    if number == errno.ENOSYS:
-        return UnsupportedError(f"exec: not possible in this sandbox: {said}", op="exec")
+    if number == errno.ENOSYS or why.stage == _CGROUP:
+        what = "a cgroup of its own is " if why.stage == _CGROUP else ""
+        return UnsupportedError(f"exec: {what}not possible in this sandbox: {said}", op="exec")
     if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
         return ResourceExhaustedError(
             f"exec: no process could be started ({said}): end others or raise limits.pids and"

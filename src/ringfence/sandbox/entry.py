@@ -173,6 +173,7 @@ async def run(
     output: int | str | None = None,
     on_output_limit: OnOutputLimit = "truncate",
     merge_stderr: bool = False,
+    cgroup: bool = False,
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
     image: str | None = None,
@@ -239,6 +240,7 @@ async def run(
             output=output,
             on_output_limit=on_output_limit,
             merge_stderr=merge_stderr,
+            cgroup=cgroup,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )

@@ -17,6 +17,7 @@ from ringfence.guest.protocol import STDERR, STDOUT
 from ringfence.guest.request import Exit
 from ringfence.sandbox.commands import Prepared, Tap
 from ringfence.sandbox.ending import result
+from ringfence.sandbox.measuring import Measured
 from ringfence.spec import ExecResult
 
 _CHUNK = 64 * 1024
@@ -98,7 +99,9 @@ class Process:
         prepared: Prepared,
         *,
         held: bool = False,
+        measured: Measured | None = None,
     ) -> None:
+        self._measured = measured
         self._exec = exec_
         self._prepared = prepared
         self._held = held
@@ -181,6 +184,8 @@ class Process:
             self._collecting = [self._collect(self.stdout), self._collect(self.stderr)]
         await asyncio.wait([task for task, _ in self._collecting])
         ending = await self._exec.wait()
+        if self._measured is not None:
+            await self._measured.end(ending)
         if self._feed_error is not None:
             raise self._feed_error
         if not isinstance(ending, Exit):
@@ -228,6 +233,8 @@ class Process:
             self._exec.discard()
         else:
             await self._exec.abandon()
+        if self._measured is not None:
+            await self._measured.end(self._exec.ending)
         if tasks:
             await asyncio.wait(tasks)
 

@@ -1,5 +1,6 @@
 """Commands of one sandbox: execute, spawn, list, attach, forget."""
 
+import asyncio
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -10,11 +11,12 @@ from ringfence.events import ExecEnded, ExecStarted
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.ledger.reasons import CPU_TIME
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare, rlimits
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
 from ringfence.sandbox.hits import Hits
-from ringfence.sandbox.life import CPU_TIME
+from ringfence.sandbox.measuring import Measured
 from ringfence.sandbox.process import Process, signal_number
 from ringfence.spec import ExecResult, Reason
 
@@ -49,6 +51,7 @@ class Running:
         self._context = context
         self._hits = Hits(context)
         self._held: dict[int, tuple[Exec, Callable[[], None]]] = {}
+        self._measuring: set[asyncio.Future[None]] = set()
         self._rlimits = rlimits(context.spec.limits.ulimits)
         self._rlimits_of = context.spec.limits
 
@@ -56,18 +59,34 @@ class Running:
         """Run a command to its end; see `Sandbox.exec`."""
         with self._context.operation("exec"):
             prepared = prepare(command, await self._setting(command))
-            if sinks == (None, None):
-                ending = await self._context.session.run(
-                    prepared.request, lambda: self._say_started(prepared)
-                )
-            else:
-                self._say_started(prepared)
-                ending = await self._follow(prepared, command, sinks)
+            run = self._measure if command.cgroup else self._run
+            ending = await run(prepared, command, sinks)
             outcome = self._outcome(prepared, ending)
             self._say_ended(outcome)
             if not outcome.ok:
                 await self._hits.look(outcome)
             return outcome
+
+    async def _run(
+        self, prepared: Prepared, command: Command, sinks: tuple[Sink | None, Sink | None]
+    ) -> Exit | NotStarted:
+        if sinks == (None, None):
+            session = self._context.session
+            return await session.run(prepared.request, lambda: self._say_started(prepared))
+        self._say_started(prepared)
+        return await self._follow(prepared, command, sinks)
+
+    async def _measure(
+        self, prepared: Prepared, command: Command, sinks: tuple[Sink | None, Sink | None]
+    ) -> Exit | NotStarted:
+        """`_run` in a cgroup of its own."""
+        measured = await Measured.begin(self._context)
+        ending = None
+        try:
+            ending = await self._run(measured.within(prepared), command, sinks)
+            return ending
+        finally:
+            await measured.end(ending)
 
     async def _follow(
         self, prepared: Prepared, command: Command, sinks: tuple[Sink | None, Sink | None]
@@ -112,28 +131,57 @@ class Running:
             if command.on_output_limit == "truncate":
                 request = replace(prepared.request, stdout_cap=None, stderr_cap=None)
                 prepared = replace(prepared, request=request)
+            measured = await Measured.begin(context, hold=hold) if command.cgroup else None
             self._say_started(prepared)
-            started = await context.session.spawn(prepared.request)
+            started = await self._start(prepared, measured)
             if isinstance(started, NotStarted):
                 outcome = self._outcome(prepared, started)
                 self._say_ended(outcome)
                 raise _did_not_start(outcome)
-            return self._taken(started, prepared, held=hold)
+            return self._taken(started, prepared, held=hold, measured=measured)
 
-    def _taken(self, started: Exec, prepared: Prepared, *, held: bool) -> Process:
+    async def _start(self, prepared: Prepared, measured: Measured | None) -> Exec | NotStarted:
+        session = self._context.session
+        if measured is None:
+            return await session.spawn(prepared.request)
+        try:
+            started = await session.spawn(measured.within(prepared).request)
+        except BaseException:
+            await measured.end()
+            raise
+        if isinstance(started, NotStarted):
+            await measured.end()
+        measured.begun()
+        return started
+
+    def _taken(
+        self, started: Exec, prepared: Prepared, *, held: bool, measured: Measured | None = None
+    ) -> Process:
         release = self._context.life.use()
         if held:
             self._held[started.id] = (started, release)
 
         def ended(_: object) -> None:
+            if measured is None:
+                release()
+                self._say_exit(started, prepared)
+                return
+            task = asyncio.ensure_future(measured.end(started.ending))
+            self._measuring.add(task)
+            task.add_done_callback(told)
+
+        def told(task: asyncio.Future[None]) -> None:
+            self._measuring.discard(task)
             release()
-            if started.over and started.ended.done() and not started.ended.cancelled():
-                ending = started.ended.result()
-                if isinstance(ending, Exit):
-                    self._say_ended(result(prepared.args, ending, prepared.cpu_limit))
+            self._say_exit(started, prepared)
 
         started.ended.add_done_callback(ended)
-        return Process(started, prepared, held=held)
+        return Process(started, prepared, held=held, measured=measured)
+
+    def _say_exit(self, started: Exec, prepared: Prepared) -> None:
+        ending = started.ending
+        if isinstance(ending, Exit):
+            self._say_ended(result(prepared.args, ending, prepared.cpu_limit))
 
     def _need_terminals(self) -> None:
         context = self._context

@@ -144,6 +144,7 @@ class Sandbox:
         on_output_limit: OnOutputLimit = "truncate",
         merge_stderr: bool = False,
         ulimits: Ulimits | None = None,
+        cgroup: bool = False,
         on_stdout: Sink | None = None,
         on_stderr: Sink | None = None,
     ) -> ExecResult:
@@ -154,9 +155,11 @@ class Sandbox:
         out. timeout: seconds, `limits.timeout` when left out, math.inf for none; then SIGTERM,
         `grace` seconds, and the whole family is killed. output: bytes of each stream kept (at most
         64 MiB; `limits.output` when left out); the rest is counted and dropped, or the command is
-        killed on it. on_stdout, on_stderr: get all output as it comes.
+        killed on it. cgroup: give it one of its own, so that `result.usage.cgroup` tells of its
+        whole family (see docs/monitoring.md). on_stdout, on_stderr: get all output as it comes.
 
         Raises InvalidSpecError, NotFoundError (user), FileError (cwd), ResourceExhaustedError,
+        UnsupportedError (cgroup, where it can have none: before anything has started),
         StateError, SandboxLostError (when it was lost before; a loss meanwhile is the result
         SANDBOX_LOST), and what stdin or a callback raises. Cancellation kills the command's family
         and waits until it is gone.
@@ -174,6 +177,7 @@ class Sandbox:
             on_output_limit=on_output_limit,
             merge_stderr=merge_stderr,
             ulimits=ulimits,
+            cgroup=cgroup,
         )
         return await self._running.execute(command, (on_stdout, on_stderr))
 
@@ -192,6 +196,7 @@ class Sandbox:
         on_output_limit: OnOutputLimit = "truncate",
         merge_stderr: bool = False,
         ulimits: Ulimits | None = None,
+        cgroup: bool = False,
         pty: bool | Terminal = False,
         hold: bool = False,
     ) -> Spawning:
@@ -201,8 +206,8 @@ class Sandbox:
         `process.wait()` collects of a stream that nobody reads; with on_output_limit "kill" the
         command's limit. pty: give it a terminal (UnsupportedError where there is none); its output
         is stdout. hold: it outlives the `async with`, and in a detached sandbox the session; it is
-        listed by `processes` and found again by `attach`. Everything else, and what is raised, as
-        in `exec`; ProcessError when the program is missing or not executable.
+        listed by `processes` and found again by `attach`; not with cgroup. Everything else, and
+        what is raised, as in `exec`; ProcessError when the program is missing or not executable.
         """
         command = Command(
             args=args,
@@ -217,6 +222,7 @@ class Sandbox:
             on_output_limit=on_output_limit,
             merge_stderr=merge_stderr,
             ulimits=ulimits,
+            cgroup=cgroup,
         )
         terminal = Terminal() if pty is True else pty or None
         return Spawning(self._running, command, pty=terminal, hold=hold, stdin_open=stdin is None)

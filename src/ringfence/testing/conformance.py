@@ -4,12 +4,19 @@ from ringfence.testing.commands import CommandChecks
 from ringfence.testing.confinement import ConfinementChecks
 from ringfence.testing.files import FileChecks
 from ringfence.testing.life import LifeChecks
+from ringfence.testing.measuring import MeasuringChecks
 from ringfence.testing.processes import ProcessChecks
 from ringfence.testing.trees import TreeChecks
 
 
 class SandboxConformance(
-    CommandChecks, ProcessChecks, FileChecks, TreeChecks, LifeChecks, ConfinementChecks
+    CommandChecks,
+    MeasuringChecks,
+    ProcessChecks,
+    FileChecks,
+    TreeChecks,
+    LifeChecks,
+    ConfinementChecks,
 ):
     """Subclass it in a test module, override the fixture `spec_kwargs`, and run pytest.
 

@@ -60,11 +60,10 @@ class DockerBackend:
         machine = await self._described()
         runtime = None if spec is None else spec.security.runtime
         gvisor = is_gvisor(runtime or machine.default_runtime)
+        transports = self._transports(machine, gvisor=gvisor, local=self._known.local is not False)
         return Features(
             limits=machine.limits,
-            transports=self._transports(
-                machine, gvisor=gvisor, local=self._known.local is not False
-            ),
+            transports=transports,
             family_kill="user" if gvisor else "exec",
             pty=True,
             detached=True,
@@ -77,6 +76,7 @@ class DockerBackend:
             receipt=True,
             usage=True,
             watched=frozenset() if gvisor else frozenset({"disk"}),
+            exec_cgroups=transports[0] == "socket" and machine.cgroup_version == 1 and not gvisor,
         )
 
     async def info(self) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from ringfence.backends.docker.inspection import (
     inspect,
 )
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.digest import Descriptor
 from ringfence.digest.store import Store
 from ringfence.errors import (
@@ -32,7 +33,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.metrics import Reader, places_of, reader_for
+from ringfence.metrics import Reader, places_apart, places_of, reader_for
 from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
@@ -67,6 +68,7 @@ class DockerInstance:
         self._directory = seen.run_directory
         self._waiting = waiting
         self._reader: Reader | None = None
+        self._execs: ExecCgroups | None = None
         self._freezer: Freezer | None = None
         self._deleted = False
 
@@ -134,9 +136,27 @@ class DockerInstance:
                 raise self._lost("usage")
             return found
         try:
-            return self._measured().read()
+            found = self._measured().read()
         except NotFoundError:
             raise self._lost("usage") from None
+        return found if self._execs is None else self._execs.total(found)
+
+    async def exec_cgroup(self) -> ExecCgroup:
+        """A cgroup for one command, below the container's; see `ExecCgroups.begin`.
+
+        UnsupportedError where commands are no processes of this machine.
+        """
+        runtime = self.record.spec.security.runtime or self._machine.default_runtime
+        if not self.pid or is_gvisor(runtime):
+            raise UnsupportedError(
+                "cgroup: commands of this sandbox are no processes of this machine", op="exec"
+            )
+        try:
+            if self._execs is None:
+                self._execs = ExecCgroups(places_apart(self.pid))
+            return await self._execs.begin()
+        except (NotFoundError, ProcessLookupError):
+            raise self._lost("exec") from None
 
     async def open_files(self) -> int | None:
         """How many descriptors its processes hold, the guest's too; None where /proc may not be

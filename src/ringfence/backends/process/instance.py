@@ -10,6 +10,7 @@ from pathlib import Path
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.door import Door
+from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.backends.process import evidence
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.keeper import Keeper
@@ -19,6 +20,7 @@ from ringfence.errors import (
     ResourceExhaustedError,
     SandboxLostError,
     StateError,
+    UnsupportedError,
 )
 from ringfence.metrics import Reader, reader_of
 from ringfence.spec import Limits, State, Usage
@@ -57,6 +59,7 @@ class ProcessInstance:
         self._cgroup = cgroup
         self._waiting = waiting
         self._reader: Reader | None = None
+        self._execs: ExecCgroups | None = None
         self.ends = asyncio.Semaphore()
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
@@ -106,9 +109,23 @@ class ProcessInstance:
         if self._cgroup is None:
             return None
         try:
-            return self._measured(self._cgroup).read()
+            found = self._measured(self._cgroup).read()
         except NotFoundError:
             raise self._lost("usage") from None
+        return found if self._execs is None else self._execs.total(found)
+
+    async def exec_cgroup(self) -> ExecCgroup:
+        """A cgroup for one command, below the sandbox's; see `ExecCgroups.begin`."""
+        if self._cgroup is None or self._cgroup.tree.version != 1:
+            raise UnsupportedError(
+                "cgroup: there is no cgroup of version 1 for this sandbox", op="exec"
+            )
+        if self._execs is None:
+            self._execs = ExecCgroups(self._cgroup.places)
+        try:
+            return await self._execs.begin()
+        except NotFoundError:
+            raise self._lost("exec") from None
 
     async def open_files(self) -> int | None:
         """How many descriptors its processes hold, the guest's too; None without a cgroup.

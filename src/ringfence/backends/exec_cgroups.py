@@ -1,0 +1,229 @@
+"""Cgroups of single commands, each below its sandbox's own, in version 1.
+
+What uses a cgroup below a sandbox's counts in the sandbox's too, and is held by its limits: only
+where the kernel says so is a controller used. No command can leave its cgroup, since no sandbox
+can write to a cgroup tree. In version 2 a cgroup with processes, as a sandbox's is, gives those
+below it neither a memory nor a pids controller, so that there is nothing to read.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ringfence.backends.finish import finish
+from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
+from ringfence.metrics import Place, reader_of
+from ringfence.spec import Usage
+
+_PREFIX = "exec-"
+_COUNTERS = ("memory", "cpuacct", "pids", "blkio")
+_RATES = tuple(
+    f"blkio.throttle.{way}_{what}_device" for way in ("read", "write") for what in ("bps", "iops")
+)
+_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+class ExecCgroup:
+    """The cgroup of one command. Made by `ExecCgroups.make`; `end` reads and removes it.
+
+    descriptors: its `tasks` files, open for writing, for the guest's EXEC.
+    """
+
+    def __init__(self, group: "ExecCgroups", name: str, places: Mapping[str, Place]) -> None:
+        self._group = group
+        self._name = name
+        self._places = places
+        self._usage: Usage | None = None
+        self.descriptors: tuple[int, ...] = ()
+
+    def open(self) -> None:
+        """Make it. OSError, after which `end` removes what was made."""
+        for directory in _directories(self._places):
+            Path(directory).mkdir()
+            tasks = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
+            self.descriptors += (tasks,)
+
+    def close(self) -> None:
+        """Close the descriptors: the command has begun. Idempotent."""
+        held, self.descriptors = self.descriptors, ()
+        for descriptor in held:
+            os.close(descriptor)
+
+    def end(self) -> Usage | None:
+        """What was used in it, and remove it; the same again later. None when it is gone.
+
+        While processes are left in it, it stays, until the next `make` or the sandbox's end.
+        """
+        self.close()
+        if self._name in self._group.under_way:
+            self._usage = _read(self._places)
+            self._group.leave(self._name)
+        return self._usage
+
+
+class ExecCgroups:
+    """Those of one sandbox. places: the sandbox's own. Its methods may block and may be called from
+    any thread. under_way: names of those that have not ended."""
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self._places = {name: places[name] for name in _COUNTERS if name in places}
+        self._lock = threading.Lock()
+        self._known: dict[str, Mapping[str, Place]] = {}
+        self._gone = (0, 0)
+        self._looked = False
+        self.under_way: set[str] = set()
+
+    async def begin(self) -> ExecCgroup:
+        """`make` in a thread. Cancellation leaves none."""
+        made: list[ExecCgroup] = []
+        try:
+            await finish(asyncio.to_thread(lambda: made.append(self.make())))
+        except asyncio.CancelledError:
+            for one in made:
+                await finish(asyncio.to_thread(one.end))
+            raise
+        return made[0]
+
+    def make(self) -> ExecCgroup:
+        """A new one. UnsupportedError where none can be had, ResourceExhaustedError when the
+        machine is full, NotFoundError when the sandbox is gone."""
+        self._sweep()
+        name = f"{_PREFIX}{secrets.token_hex(6)}"
+        places = self._below(name)
+        if not places:
+            raise UnsupportedError(
+                "cgroup: this sandbox has no cgroup below which a command could have its own",
+                op="exec",
+                context={"fields": ["cgroup"]},
+            )
+        with self._lock:
+            self._known[name] = places
+            self.under_way.add(name)
+        made = ExecCgroup(self, name, places)
+        try:
+            made.open()
+        except OSError as error:
+            made.end()
+            raise _refused(error) from None
+        return made
+
+    def leave(self, name: str) -> None:
+        """One has ended: remove it if nobody is in it."""
+        with self._lock:
+            self.under_way.discard(name)
+        self._remove(name)
+
+    def total(self, usage: Usage) -> Usage:
+        """The sandbox's usage with what version 1 counts only where it happened: kills for want of
+        memory and refused forks."""
+        if not self._known and self._gone == (0, 0):
+            return usage
+        kills, refused = self._gone
+        for places in list(self._known.values()):
+            more = _events(places)
+            kills, refused = kills + more[0], refused + more[1]
+        return replace(
+            usage,
+            oom_kills=None if usage.oom_kills is None else usage.oom_kills + kills,
+            forks_refused=None if usage.forks_refused is None else usage.forks_refused + refused,
+        )
+
+    def _below(self, name: str) -> dict[str, Place]:
+        found = {}
+        for controller, place in self._places.items():
+            if _holds(controller, place.directory):
+                path, directory = f"{place.path}/{name}", f"{place.directory}/{name}"
+                found[controller] = replace(place, path=path, directory=directory)
+        return found
+
+    def _sweep(self) -> None:
+        """Remove those that had processes left in them when they ended, in earlier sessions too."""
+        if not self._looked:
+            for name in set(self._listed()):
+                with self._lock:
+                    self._known.setdefault(name, self._below(name))
+            self._looked = True
+        for name in list(self._known):
+            if name not in self.under_way:
+                self._remove(name)
+
+    def _listed(self) -> Iterator[str]:
+        for directory in _directories(self._places):
+            with contextlib.suppress(OSError):
+                yield from (one for one in os.listdir(directory) if one.startswith(_PREFIX))  # noqa: PTH208
+
+    def _remove(self, name: str) -> None:
+        with self._lock:
+            places = self._known.get(name)
+            if places is None:
+                return
+            kills, refused = _events(places)
+            for directory in _directories(places):
+                try:
+                    Path(directory).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:  # somebody is in it
+                    return
+            del self._known[name]
+            self._gone = (self._gone[0] + kills, self._gone[1] + refused)
+
+
+def _directories(places: Mapping[str, Place]) -> list[str]:
+    """Each once: controllers may be mounted together."""
+    return list(dict.fromkeys(place.directory for place in places.values()))
+
+
+def _holds(controller: str, directory: str) -> bool:
+    """Whether the limits of a cgroup hold for those below it.
+
+    A rate of block io never does in version 1; memory's do unless an old kernel was told otherwise.
+    FileNotFoundError is for `make` to meet: the sandbox is gone.
+    """
+    if controller == "memory":
+        return _text(f"{directory}/memory.use_hierarchy") in ("1", None)
+    if controller == "blkio":
+        return not any(_text(f"{directory}/{name}") for name in _RATES)
+    return True
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _read(places: Mapping[str, Place]) -> Usage | None:
+    try:
+        with reader_of(places) as reader:
+            return reader.read()
+    except (NotFoundError, OSError):
+        return None
+
+
+def _events(places: Mapping[str, Place]) -> tuple[int, int]:
+    counted = {name: place for name, place in places.items() if name in ("memory", "pids")}
+    found = _read(counted) or Usage()
+    return found.oom_kills or 0, found.forks_refused or 0
+
+
+def _refused(error: OSError) -> SandboxError:
+    context = {"errno": error.errno, "fields": ["cgroup"]}
+    if error.errno in (errno.ENOENT, errno.ENODEV):
+        return NotFoundError("cgroup: the sandbox has ended", op="exec", context=context)
+    if error.errno in _FULL:
+        return ResourceExhaustedError(
+            f"cgroup: none can be made now: {error.strerror}", op="exec", context=context
+        )
+    return UnsupportedError(
+        f"cgroup: this user cannot make one for a command here: {error.strerror}",
+        op="exec",
+        context=context,
+    )
