@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ringfence.backends.base import Bind, Features, Found, Record
+from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
 from ringfence.backends.process import memory
@@ -58,7 +59,6 @@ class ProcessBackend:
     async def features(self) -> Features:
         """What this machine can enforce. BackendUnavailableError with the remedy."""
         machine = await self._look()
-            exec_cgroups=machine.tree.version == 1,
         return Features(
             limits=ALWAYS | machine.tree.limits,
             transports=("socket",),
@@ -72,6 +72,7 @@ class ProcessBackend:
             receipt=True,
             usage=machine.tree.version > 0,
             lifeline=True,
+            exec_cgroups=machine.tree.version == 1,
         )
 
     async def facts(self, spec: SandboxSpec) -> Facts:
@@ -149,7 +150,7 @@ class ProcessBackend:
                 op="attach",
                 sandbox_id=record.id,
             )
-        cgroup = ground.cgroup(record.id)
+        cgroup = self._cgroup(machine, record.id)
         instance = ProcessInstance(
             record, home, keeper, cgroup, pid=pid, program=program(record.spec)
         )
@@ -178,8 +179,23 @@ class ProcessBackend:
 
     async def aclose(self) -> None:
         """Nothing is open between calls; the last one to leave takes the place along."""
-        if self._seen is not None:
-            memory.leave(self._seen.sandboxes())
+        if self._root is not None:
+            memory.leave(self._sandboxes())
+
+    def _state(self, machine: Machine, home: Home) -> State:
+        if home.keeper() is None:
+            return State.EXITED
+        cgroup = self._cgroup(machine, home.id)
+        return State.PAUSED if cgroup is not None and cgroup.frozen() else State.RUNNING
+
+    def _directory(self) -> Path:
+        if self._root is None:
+            base = state_directory() if self._endpoint is None else Path(self._endpoint)
+            root = base / "process"
+            root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            memory.ready(root / "sandboxes")
+            self._root = root
+        return self._root
 
     def _sandboxes(self) -> Path:
         root = self._directory() / "sandboxes"
@@ -189,19 +205,60 @@ class ProcessBackend:
     def _home(self, sandbox_id: str) -> Home:
         return Home(self._sandboxes() / sandbox_id)
 
-def _state(ground: Ground, home: Home) -> State:
-    if home.keeper() is None:
-        return State.EXITED
-    cgroup = ground.cgroup(home.id)
-    return State.PAUSED if cgroup is not None and cgroup.frozen() else State.RUNNING
+    def _cgroup(self, machine: Machine, sandbox_id: str) -> Cgroup | None:
+        if not machine.tree.version:
+            return None
+        whole = machine.tree.cgroup(sandbox_id)
+        there = {name: path for name, path in whole.directories.items() if Path(path).is_dir()}
+        return Cgroup(machine.tree, there) if there else None
 
     def _images(self) -> Images:
         machine = self._machine
         assert machine is not None  # noqa: S101 - the callers have looked
         return Images(self._directory() / "images", machine)
 
-def _images(ground: Ground) -> Images:
-    return Images(ground.directory / "images", ground.machine)
+    async def _look(self) -> Machine:
+        async with self._looking:
+            if self._machine is None:
+                self._machine = machines.look(self._guest())
+                self._sweep(self._machine)
+            return self._machine
+
+    def _guest(self) -> Path:
+        """The guest's program, copied to where sandboxes can have links to it if it can be read."""
+        source = build.target()
+        try:
+            status = source.stat()
+            copy = self._directory() / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
+            if not copy.exists():
+                new = copy.with_name(f".{copy.name}.{os.getpid()}")
+                try:
+                    shutil.copy(source, new)
+                    new.chmod(build.MODE)  # installers make programs readable
+                    new.rename(copy)
+                except BaseException:
+                    new.unlink(missing_ok=True)
+                    raise
+        except (FileNotFoundError, PermissionError):
+            return source
+        return copy
+
+    def _sweep(self, machine: Machine) -> None:
+        """Remove what keepers that were killed left behind, and what no sandbox uses any more.
+
+        Once a minute is enough, whoever does it.
+        """
+        note = self._directory() / "swept"
+        try:
+            if time.time() - note.stat().st_mtime < _SWEEP_SECONDS:
+                return
+        except FileNotFoundError:
+            pass
+        note.touch()
+        for home in homes.abandoned(self._sandboxes()):
+            sweep(home, self._cgroup(machine, home.id))
+        there = (home.facts() for home in homes.homes(self._sandboxes()))
+        prune(self._directory() / "etc", [facts.get("etc", "") for facts in there if facts])
 
 
 def program(spec: SandboxSpec) -> bytes:
