@@ -102,8 +102,7 @@ async def test_a_killed_client_takes_its_attached_sandboxes_along_frozen_ones_to
     backend: ProcessBackend, state_directory: Path
 ) -> None:
     async with client("2") as (process, ids):
-        machine = await backend._look()
-        cgroup = backend._cgroup(machine, ids[1])
+        cgroup = backend._ground().cgroup(ids[1])
         assert cgroup is not None
         cgroup.freeze()
         await until(cgroup.frozen)
@@ -148,6 +147,13 @@ async def test_the_end_of_the_session_ends_an_attached_sandbox(
         await until(lambda: gone(state_directory, sandbox.record.id))
 
 
+def sweep_now(state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the next look at the machine sweep, and what is asked next look."""
+    monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
+    monkeypatch.setattr("ringfence.backends.process.known._SECONDS", -1.0)
+    os.utime(state_directory / "process/swept", (0, 0))
+
+
 async def test_what_a_killed_keeper_leaves_is_swept(
     backend: ProcessBackend, state_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +165,7 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         await until(lambda: home.keeper() is None)
         assert await sandbox.instance.state() == "exited"
         assert cgroups(sandbox.record.id) != []
-        monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
-        os.utime(state_directory / "process/swept", (0, 0))
+        sweep_now(state_directory, monkeypatch)
         assert await ProcessBackend().found({}) == []
         await until(lambda: gone(state_directory, sandbox.record.id))
 
@@ -225,16 +230,16 @@ async def test_a_client_killed_at_any_point_leaves_nothing(
     await asyncio.gather(*(one(0.05 + 0.0037 * step) for step in range(6)))
     sandboxes = state_directory / "process/sandboxes"
     await until(lambda: not processes(str(sandboxes)))
-    monkeypatch.setattr("ringfence.backends.process.home._YOUNG_SECONDS", -1.0)
-    os.utime(state_directory / "process/swept", (0, 0))
+    sweep_now(state_directory, monkeypatch)
     assert await ProcessBackend().found({}) == []
     assert list(homes(sandboxes)) == []
     assert mounts(state_directory) == []
 
 
 def inside(directory: str) -> list[str]:
+    """The sandboxes in a directory."""
     try:
-        return [path.name for path in Path(directory).iterdir()]
+        return [path.name for path in Path(directory).iterdir() if path.is_dir()]
     except FileNotFoundError:  # the last keeper took it along
         return []
 

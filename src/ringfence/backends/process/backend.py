@@ -1,39 +1,29 @@
 """The backend of sandboxes that are processes of this machine."""
 
-import asyncio
 import errno
 import functools
 import os
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
 from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
-from ringfence.backends.process.etc import prune
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.images import Images
-from ringfence.backends.process.instance import ProcessInstance, sweep
+from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper
-from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.refusals import ALWAYS, refuse
 from ringfence.backends.sources import owner_of
-from ringfence.backends.state import state_directory
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError
-from ringfence.guest import build
 from ringfence.policy import seccomp
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, Security, State
 
-_AT_ONCE = 32
-"""Starts, and ends. More would not be faster, and each would take longer than it is given."""
-_SWEEP_SECONDS = 60.0
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EDQUOT)
 
 
@@ -42,23 +32,19 @@ class ProcessBackend:
 
     As root without a user namespace, with commands dropped to their user; as an ordinary user in a
     user namespace, in which all are one user. endpoint: the directory for what must outlive this
-    process, None for the state directory. One object serves one event loop and any number of
-    sandboxes; what it learned of the machine, it keeps.
+    process, None for the state directory. One object serves any number of sandboxes; all objects
+    of an event loop share what was learned of the machine, and how many sandboxes start at once.
     """
 
     name = "process"
 
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
-        self._root: Path | None = None
-        self._machine: Machine | None = None
-        self._looking = asyncio.Lock()
-        self._starts = asyncio.Semaphore(_AT_ONCE)
-        self._ends = asyncio.Semaphore(_AT_ONCE)
+        self._seen: Ground | None = None
 
     async def features(self) -> Features:
         """What this machine can enforce. BackendUnavailableError with the remedy."""
-        machine = await self._look()
+        machine = self._ground().machine
         return Features(
             limits=ALWAYS | machine.tree.limits,
             transports=("socket",),
@@ -78,10 +64,10 @@ class ProcessBackend:
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine. ImageNotFoundError, ImageError,
         BackendUnavailableError."""
-        await self._look()
+        ground = self._ground()
         image = None
         if spec.image is not None:
-            image = await self._images().look_up(spec.image)
+            image = await _images(ground).look_up(spec.image)
         owner = None
         if spec.repository is not None:
             owner = owner_of(spec.repository.path)
@@ -102,15 +88,15 @@ class ProcessBackend:
         UnsupportedError for what cannot be enforced here, ResourceExhaustedError when the machine
         is full, AlreadyExistsError, ImageError.
         """
-        machine = await self._look()
-        refuse(spec, machine)
+        ground = self._ground()
+        refuse(spec, ground.machine)
         rootfs = None
         if spec.image is not None:
-            rootfs = (await self._images().look_up(spec.image)).rootfs
+            rootfs = (await _images(ground).look_up(spec.image)).rootfs
         record = Record(
             id=sandbox_id,
             backend=self.name,
-            endpoint=str(self._directory().parent),
+            endpoint=str(ground.directory.parent),
             native=sandbox_id,
             transport="socket",
             spec=spec,
@@ -118,11 +104,9 @@ class ProcessBackend:
             ends=None if spec.lifetime is None else time.time() + spec.lifetime,
             image_digest=None if facts.image is None else facts.image.digest or None,
         )
-        creation = Creation(
-            machine, self._directory(), record, binds, rootfs, lambda: program(spec)
-        )
+        creation = Creation(ground, record, binds, rootfs, lambda: program(spec))
         try:
-            async with self._starts:
+            async with known().starts:
                 instance = await creation.run()
         except OSError as error:
             if error.errno not in _FULL or isinstance(error, SandboxError):
@@ -133,35 +117,35 @@ class ProcessBackend:
                 sandbox_id=sandbox_id,
                 context={"errno": error.errno},
             ) from error
-        instance.ends = self._ends
+        instance.ends = known().ends
         return instance
 
     async def attach(self, record: Record) -> ProcessInstance:
         """The instance of an earlier create; NotFoundError when it is gone."""
-        machine = await self._look()
-        home = self._home(record.id)
+        ground = self._ground()
+        home = Home(ground.sandboxes() / record.id)
         keeper = Keeper.find(home)
         pid = home.guest()
         if keeper is None or pid is None:
             if keeper is not None:
                 keeper.close()
             raise NotFoundError(
-                f"there is no sandbox {record.id} in {self._directory()}: it ended",
+                f"there is no sandbox {record.id} in {ground.directory}: it ended",
                 op="attach",
                 sandbox_id=record.id,
             )
-        cgroup = self._cgroup(machine, record.id)
+        cgroup = ground.cgroup(record.id)
         instance = ProcessInstance(
             record, home, keeper, cgroup, pid=pid, program=program(record.spec)
         )
-        instance.ends = self._ends
+        instance.ends = known().ends
         return instance
 
     async def found(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """All sandboxes below this endpoint that carry these labels."""
-        machine = await self._look()
+        ground = self._ground()
         found = []
-        for home in homes.homes(self._sandboxes()):
+        for home in homes.homes(ground.sandboxes()):
             facts = home.facts()
             if facts is None or not labels.items() <= facts["labels"].items():
                 continue
@@ -169,7 +153,7 @@ class ProcessBackend:
                 Found(
                     home.id,
                     home.id,
-                    self._state(machine, home),
+                    _state(ground, home),
                     facts["labels"],
                     facts["image"],
                     facts["created"],
@@ -179,86 +163,23 @@ class ProcessBackend:
 
     async def aclose(self) -> None:
         """Nothing is open between calls; the last one to leave takes the place along."""
-        if self._root is not None:
-            memory.leave(self._sandboxes())
+        if self._seen is not None:
+            memory.leave(self._seen.sandboxes())
 
-    def _state(self, machine: Machine, home: Home) -> State:
-        if home.keeper() is None:
-            return State.EXITED
-        cgroup = self._cgroup(machine, home.id)
-        return State.PAUSED if cgroup is not None and cgroup.frozen() else State.RUNNING
+    def _ground(self) -> Ground:
+        self._seen = known().ground(self._endpoint)
+        return self._seen
 
-    def _directory(self) -> Path:
-        if self._root is None:
-            base = state_directory() if self._endpoint is None else Path(self._endpoint)
-            root = base / "process"
-            root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            memory.ready(root / "sandboxes")
-            self._root = root
-        return self._root
 
-    def _sandboxes(self) -> Path:
-        root = self._directory() / "sandboxes"
-        memory.ours(root)
-        return root
+def _state(ground: Ground, home: Home) -> State:
+    if home.keeper() is None:
+        return State.EXITED
+    cgroup = ground.cgroup(home.id)
+    return State.PAUSED if cgroup is not None and cgroup.frozen() else State.RUNNING
 
-    def _home(self, sandbox_id: str) -> Home:
-        return Home(self._sandboxes() / sandbox_id)
 
-    def _cgroup(self, machine: Machine, sandbox_id: str) -> Cgroup | None:
-        if not machine.tree.version:
-            return None
-        whole = machine.tree.cgroup(sandbox_id)
-        there = {name: path for name, path in whole.directories.items() if Path(path).is_dir()}
-        return Cgroup(machine.tree, there) if there else None
-
-    def _images(self) -> Images:
-        machine = self._machine
-        assert machine is not None  # noqa: S101 - the callers have looked
-        return Images(self._directory() / "images", machine)
-
-    async def _look(self) -> Machine:
-        async with self._looking:
-            if self._machine is None:
-                self._machine = machines.look(self._guest())
-                self._sweep(self._machine)
-            return self._machine
-
-    def _guest(self) -> Path:
-        """The guest's program, copied to where sandboxes can have links to it if it can be read."""
-        source = build.target()
-        try:
-            status = source.stat()
-            copy = self._directory() / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
-            if not copy.exists():
-                new = copy.with_name(f".{copy.name}.{os.getpid()}")
-                try:
-                    shutil.copy(source, new)
-                    new.chmod(build.MODE)  # installers make programs readable
-                    new.rename(copy)
-                except BaseException:
-                    new.unlink(missing_ok=True)
-                    raise
-        except (FileNotFoundError, PermissionError):
-            return source
-        return copy
-
-    def _sweep(self, machine: Machine) -> None:
-        """Remove what keepers that were killed left behind, and what no sandbox uses any more.
-
-        Once a minute is enough, whoever does it.
-        """
-        note = self._directory() / "swept"
-        try:
-            if time.time() - note.stat().st_mtime < _SWEEP_SECONDS:
-                return
-        except FileNotFoundError:
-            pass
-        note.touch()
-        for home in homes.abandoned(self._sandboxes()):
-            sweep(home, self._cgroup(machine, home.id))
-        there = (home.facts() for home in homes.homes(self._sandboxes()))
-        prune(self._directory() / "etc", [facts.get("etc", "") for facts in there if facts])
+def _images(ground: Ground) -> Images:
+    return Images(ground.directory / "images", ground.machine)
 
 
 def program(spec: SandboxSpec) -> bytes:

@@ -11,13 +11,13 @@ from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
 from ringfence.backends.door import Door
-from ringfence.backends.process import command, etc, machine, root
+from ringfence.backends.process import command, machine, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.instance import ProcessInstance, end, guest_comes
 from ringfence.backends.process.keeper import Keeper
-from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.known import Ground
 from ringfence.errors import BackendUnavailableError, InvalidSpecError, SandboxLostError
 from ringfence.spec import SandboxSpec
 
@@ -48,11 +48,10 @@ def user_of(spec: SandboxSpec) -> User:
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """All that one start needs. directory: where sandboxes and selections of /etc are. rootfs: an
-    unpacked image, None for the host's own system. program: gives the compiled seccomp profile."""
+    """All that one start needs. rootfs: an unpacked image, None for the host's own system. program:
+    gives the compiled seccomp profile."""
 
-    machine: Machine
-    directory: Path
+    ground: Ground
     record: Record
     binds: Sequence[Bind]
     rootfs: Path | None
@@ -61,7 +60,7 @@ class Creation:
     async def run(self) -> ProcessInstance:
         """Start it and wait for its guest. What raises leaves nothing behind."""
         record, spec = self.record, self.record.spec
-        home = Home(self.directory / "sandboxes" / record.id)
+        home = Home(self.ground.directory / "sandboxes" / record.id)
         user = user_of(spec)
         entries, selected = self._root(user)
         plan, cgroup = self._plan()
@@ -72,14 +71,14 @@ class Creation:
                 "created": record.created,
                 "etc": selected,
             },
-            self.machine.guest,
+            self.ground.machine.guest,
         )
         keeper: Keeper | None = None
         try:
             counter = "" if cgroup is None else cgroup.counter
             place = command.Place(
                 home,
-                self.machine,
+                self.ground.machine,
                 entries,
                 user,
                 plan,
@@ -104,16 +103,15 @@ class Creation:
     def _root(self, user: User) -> tuple[list[root.Entry], str]:
         if self.rootfs is not None:
             return root.image(self.rootfs), ""
-        selected = etc.selection(self.directory / "etc", user)
-        return root.host(selected, user.home), selected.name
+        return self.ground.system(user)
 
     def _plan(self) -> tuple[Plan, Cgroup | None]:
-        tree, limits = self.machine.tree, self.record.spec.limits
+        tree, limits = self.ground.machine.tree, self.record.spec.limits
         if not tree.version:
             return Plan(), None
         devices: Sequence[str] = ()
         if limits.read_rate is not None or limits.write_rate is not None:
-            shown = ["/usr", str(self.directory), *(bind.source for bind in self.binds)]
+            shown = ["/usr", str(self.ground.directory), *(bind.source for bind in self.binds)]
             devices = block_devices(shown)
         return tree.plan(self.record.id, limits, devices), tree.cgroup(self.record.id, limits)
 

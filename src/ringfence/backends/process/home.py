@@ -9,6 +9,7 @@ The keeper removes all of it when the sandbox has ended.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringfence.backends.process import memory
+from ringfence.backends.process import binary, memory
 from ringfence.errors import AlreadyExistsError
 from ringfence.metrics.places import read_text
 
@@ -61,10 +62,17 @@ class Home:
             os.write(descriptor, json.dumps(facts).encode())
         finally:
             os.close(descriptor)
+        return self._link(guest, f"{path}/run/guest")
+
+    def _link(self, program: str, name: str) -> bool:
         try:
-            os.link(guest, f"{path}/run/guest")
-        except OSError:  # another owner's, another file system, or too many links
-            os.close(os.open(f"{path}/run/guest", _NEW, 0o644))
+            os.link(program, name)
+        except OSError as error:  # another owner's, another file system, or too many links
+            if error.errno == errno.EXDEV:
+                with contextlib.suppress(OSError):
+                    os.link(binary.beside(program, self.path), name)
+                    return True
+            os.close(os.open(name, _NEW, 0o644))
             return False
         return True
 

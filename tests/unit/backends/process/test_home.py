@@ -4,11 +4,14 @@ import fcntl
 import os
 import signal
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ringfence.backends.process import binary
 from ringfence.backends.process import home as homes
 from ringfence.backends.process.home import Home
 from ringfence.errors import AlreadyExistsError
@@ -84,3 +87,32 @@ def test_only_old_directories_without_a_keeper_are_abandoned(home: Home, keeper:
         os.utime(one.path, (0, 0))
     assert list(homes.abandoned(root)) == [other]
     assert list(homes.homes(root / "absent")) == []
+
+
+def test_a_program_of_another_file_system_is_copied_beside_the_homes_once(tmp_path: Path) -> None:
+    place = Path("/dev/shm")
+    if os.getuid() != 0 or place.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system to write to")
+    program = tmp_path / "guest-1"
+    program.write_bytes(b"program")
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        first, second = Home(Path(directory, "a")), Home(Path(directory, "b"))
+        assert first.make({}, str(program)) is True
+        assert second.make({}, str(program)) is True
+        copy = Path(directory, ".guest-1")
+        assert copy.stat().st_nlink == 3
+        assert (second.run / "guest").samefile(copy)
+        assert copy.stat().st_mode & 0o777 == 0o711
+        assert {home.id for home in homes.homes(Path(directory))} == {"a", "b"}
+
+
+def test_where_no_program_runs_none_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "guest-1"
+    program.touch()
+    (tmp_path / "place").mkdir()
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    with pytest.raises(PermissionError):
+        binary.beside(str(program), tmp_path / "place/box")
+    assert not list((tmp_path / "place").iterdir())

@@ -46,6 +46,20 @@ def test_it_is_a_link_into_memory_that_goes_with_the_last(tmp_path: Path, shared
     assert target.is_dir()
 
 
+def test_files_in_it_go_along_when_no_sandbox_is_there(tmp_path: Path, shared: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    root = tmp_path / "sandboxes"
+    ready(root, shared)
+    (root / ".guest").touch()
+    (root / "box").mkdir()
+    memory.leave(root)
+    assert (root / ".guest").exists()
+    (root / "box").rmdir()
+    memory.leave(root)
+    assert list(shared.iterdir()) == []
+
+
 def test_a_sandbox_that_comes_while_the_last_one_leaves_makes_it_again(
     tmp_path: Path, shared: Path
 ) -> None:

@@ -1,0 +1,48 @@
+"""The guest's program, where sandboxes can have links to it: each has it without a mount then."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from ringfence.guest import build
+
+
+def kept(directory: Path) -> Path:
+    """A copy in the directory of what outlives this process; the program itself where it cannot be
+    read."""
+    source = build.target()
+    try:
+        status = source.stat()
+        copy = directory / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
+        if not copy.exists():
+            _copy(source, copy)
+    except (FileNotFoundError, PermissionError):
+        return source
+    return copy
+
+
+def beside(program: str, home: Path) -> str:
+    """A copy of `program` in the directory that `home` is in; it goes with the last sandbox there.
+
+    OSError where no program runs there, or it cannot be read or written.
+    """
+    place = home.parent
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+    copy = place / f".{Path(program).name}"
+    if not copy.exists():
+        _copy(Path(program), copy)
+    return str(copy)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Make a copy that is there as a whole or not at all."""
+    new = copy.with_name(f".{copy.name}.{os.getpid()}")
+    try:
+        shutil.copy(source, new)
+        new.chmod(build.MODE)  # installers make programs readable
+        new.rename(copy)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
