@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from ringfence.errors import InvalidSpecError
+from ringfence.images.ignore import IGNORE, Rules
 
-IGNORE = ".dockerignore"
 _LARGEST_IGNORE = 1024 * 1024
 
 
@@ -20,15 +19,15 @@ def pack(directory: Path, into: IO[bytes], dockerfile: str = "Dockerfile") -> No
 
     dockerfile: path below the directory. InvalidSpecError when there is none.
     """
-    if not (directory / dockerfile).is_file() or ".." in Path(dockerfile).parts:
+    below = Path(dockerfile)
+    if below.is_absolute() or ".." in below.parts or not (directory / below).is_file():
         raise InvalidSpecError(f"there is no {dockerfile} in {directory}", op="build")
-    rules = _rules(directory)
+    rules = _rules(directory, (os.path.normpath(dockerfile), IGNORE))
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for path in _walk(directory):
+        for path in _walk(directory, rules):
             name = path.relative_to(directory).as_posix()
-            if name not in (dockerfile, IGNORE) and ignored(rules, name):
-                continue
-            add(archive, path, name)
+            if not rules.ignored(name):
+                add(archive, path, name)
 
 
 def pack_tree(directory: Path, into: IO[bytes]) -> None:
@@ -53,65 +52,25 @@ def add(archive: tarfile.TarFile, path: Path, name: str, *, keep_owner: bool = F
         archive.addfile(info)
 
 
-Rules = tuple[tuple[bool, re.Pattern[str]], ...]
-"""In order: whether it takes back an earlier one, and what it matches."""
-
-
-def rules_of(text: str) -> Rules:
-    """The rules that a .dockerignore's text states. InvalidSpecError for a broken pattern."""
-    found = []
-    for line in text.splitlines():
-        pattern = line.strip()
-        if not pattern or pattern.startswith("#"):
-            continue
-        back = pattern.startswith("!")
-        cleaned = os.path.normpath(pattern.lstrip("!").strip()).lstrip("/")
-        if cleaned != ".":
-            found.append((back, _compile(cleaned)))
-    return tuple(found)
-
-
-def ignored(rules: Rules, name: str) -> bool:
-    """Whether a path is left out: the last rule that matches it or a directory above decides."""
-    parts = name.split("/")
-    ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    verdict = False
-    for back, pattern in rules:
-        if verdict == back and any(pattern.fullmatch(way) for way in ways):
-            verdict = not back
-    return verdict
-
-
-def _rules(directory: Path) -> Rules:
+def _rules(directory: Path, always: tuple[str, ...]) -> Rules:
     path = directory / IGNORE
     if not path.is_file():
-        return ()
+        return Rules()
     if path.stat().st_size > _LARGEST_IGNORE:
         raise InvalidSpecError(f"{path} is larger than {_LARGEST_IGNORE} bytes", op="build")
-    return rules_of(path.read_text("utf-8", "surrogateescape"))
+    return Rules(path.read_bytes().decode("utf-8", "surrogateescape"), always)
 
 
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[\^?[^\]]+\]|\\.|.", re.DOTALL)
-_WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    out = []
-    for token in _TOKEN.findall(pattern):
-        if token in _WILD:
-            out.append(_WILD[token])
-        elif token.startswith("[") and len(token) > 1:
-            out.append(token.replace("[[", r"[\["))
-        else:
-            out.append(re.escape(token[-1]))
-    try:
-        return re.compile("".join(out), re.DOTALL)
-    except re.error as error:
-        raise InvalidSpecError(f"{IGNORE}: {pattern!r}: {error}", op="build") from None
-
-
-def _walk(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path, rules: Rules | None = None) -> Iterator[Path]:
+    """Everything below, sorted; nothing below a directory that is left out for good."""
     for base, names, files in os.walk(directory):
-        names.sort()
         for name in sorted(names + files):
             yield Path(base, name)
+        if rules is not None:
+            above = Path(base).relative_to(directory)
+            names[:] = [name for name in names if not _ends(rules, (above / name).as_posix())]
+        names.sort()
+
+
+def _ends(rules: Rules, name: str) -> bool:
+    return rules.ignored(name) and rules.ends_at(name)

@@ -10,7 +10,8 @@ import pytest
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import ImageError, InvalidSpecError
-from ringfence.images import context, layouts
+from ringfence.images import context, ignore, layouts
+from ringfence.images.ignore import Automaton, Rules, parts_of
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -39,10 +40,57 @@ INDEX = "application/vnd.oci.image.index.v1+json"
         ("a\n!a/b", "a/b", False),
         ("!a\na", "a", True),
         ("a.b", "axb", False),
+        ("a**b", "axb", False),
+        ("a**b", "ax/b", True),
+        ("**log", "mylog/x", True),
+        ("**/log", "mylog", False),
+        ("**/*log", "a/mylog", True),
+        ("a/**/b", "a/b", True),
+        ("a/**/b", "a/x/y/b", True),
+        ("a/**/b", "ab", False),
+        ("a**", "abc/d", True),
+        (r"\*", "*", True),
+        (r"\*", "a", False),
+        (r"[\]a]x", "]x", True),
+        ("[^a]b", "/b", True),
+        ("\ufeffa", "a", True),
+        ("a\r\n", "a", True),
+        (" #a", "#a", True),
+        ("!!a\n!a", "!a", False),
+        ("a\x0cb", "a", False),
+        ("é?", "éé", True),
+        (".\n/", "a", False),
     ],
 )
 def test_dockerignore_is_read_as_docker_reads_it(text: str, name: str, verdict: bool) -> None:
-    assert context.ignored(context.rules_of(text), name) is verdict
+    assert Rules(text).ignored(name) is verdict
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[]", "[]a]", "[a", "[-a]", "[a-c-]x", "[b-a]", "a\\", "!", "! "]
+)
+def test_a_broken_pattern_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSpecError, match=r"^\.dockerignore: "):
+        Rules(text)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*a" * 500 + "b", "**/a/" * 500 + "b", "?" * 5000 + "*b", "***" * 500 + "b*a"]
+)
+def test_no_pattern_takes_more_steps_than_a_path_has_letters(pattern: str) -> None:
+    name = "a/" * 100 + "a" * 200
+    automaton = Automaton(parts_of(pattern))
+    assert not automaton.covers(name)
+    assert 0 < len(automaton.steps) <= len(name)
+
+
+def test_what_is_remembered_of_a_pattern_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ignore, "_MOST_KNOWN", 10)
+    automaton = Automaton(parts_of("*a?b*"))
+    for letter in "cdefgh":
+        assert automaton.covers(f"{letter}a{letter}b/{letter}")
+        assert not automaton.covers(letter * 30)
+        assert len(automaton.steps) <= 10
 
 
 def test_a_context_holds_what_is_not_ignored_and_follows_no_link(tmp_path: Path) -> None:
@@ -61,9 +109,27 @@ def test_a_context_holds_what_is_not_ignored_and_follows_no_link(tmp_path: Path)
     assert sorted(members) == [".dockerignore", "Dockerfile", "link", "sub", "sub/x"]
     assert members["link"].issym()
     assert {member.uid for member in members.values()} == {0}
-    for wrong in ("missing", "../Dockerfile"):
+    for wrong in ("missing", "../Dockerfile", str(tmp_path / "Dockerfile")):
         with pytest.raises(InvalidSpecError):
             context.pack(tmp_path, io.BytesIO(), wrong)
+
+
+def test_what_is_taken_back_is_there_however_deep_and_so_is_the_dockerfile(tmp_path: Path) -> None:
+    for name in ("a/b/keep", "a/b/drop", "a/build/Dockerfile", "c/drop", "c/d/keep"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".dockerignore").write_text("a\nc\n!a/b/keep\n")
+
+    def packed() -> set[str]:
+        out = io.BytesIO()
+        context.pack(tmp_path, out, "a/build/Dockerfile")
+        out.seek(0)
+        with tarfile.open(fileobj=out) as archive:
+            return set(archive.getnames())
+
+    assert packed() == {".dockerignore", "a/b/keep", "a/build/Dockerfile"}
+    (tmp_path / ".dockerignore").write_text("a\nc\n!**/keep\n")
+    assert packed() == {".dockerignore", "a/b/keep", "a/build/Dockerfile", "c/d/keep"}
 
 
 def test_what_a_path_holds_is_told_by_what_is_in_it(tmp_path: Path) -> None:
