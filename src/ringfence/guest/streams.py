@@ -16,6 +16,50 @@ FILE_CHUNK_BYTES = 256 * 1024
 SMALL_BYTES = 4 * 1024
 
 
+class Pieces:
+    """Bytes in the pieces that they came in. Small ones are put together, so that what is kept
+    takes about as much memory as it has bytes; large ones are copied once."""
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def add(self, chunk: memoryview) -> None:
+        """Keep a copy of `chunk`."""
+        size = len(chunk)
+        self._size += size
+        last = self._pieces[-1] if self._pieces else None
+        if size >= SMALL_BYTES:
+            self._pieces.append(bytes(chunk))
+        elif isinstance(last, bytearray) and len(last) < CHUNK_BYTES:
+            last += chunk
+        elif size:
+            self._pieces.append(bytearray(chunk))
+
+    def take(self, size: int) -> bytes:
+        """1 to `size` bytes, removed; there must be some. What was added at once comes at once."""
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            view = memoryview(piece)
+            self._pieces.appendleft(view[size:])
+            piece = view[:size]
+        self._size -= len(piece)
+        return bytes(piece)
+
+    def clear(self) -> None:
+        """Drop them all."""
+        self._pieces.clear()
+        self._size = 0
+
+
 class Output:
     """Bytes from the guest, in order, kept until they are taken.
 
@@ -40,7 +84,7 @@ class Output:
     def __init__(
         self, cap: int | None, *, collect: bool, start: int = 0, jumps: bool = False
     ) -> None:
-        self.data = bytearray()
+        self.data = Pieces()
         self.end = start
         self._acked = start
         self._cap = cap
@@ -61,7 +105,7 @@ class Output:
             raise malformed("more output than its cap allows")
         full = not self._collects and len(self.data) + len(chunk) > OUTPUT_WINDOW
         if not (self._drops or full):
-            self.data += chunk
+            self.data.add(chunk)
         if self._waiter is not None:
             self.wake()
         return self._open and end - self._acked >= ACK_BYTES
@@ -72,16 +116,8 @@ class Output:
         self._acked += offset - self.end
 
     def take(self, size: int) -> bytes:
-        """At most `size` bytes, removed."""
-        data = self.data
-        if len(data) <= size:
-            chunk = bytes(data)
-            data.clear()
-        else:
-            with memoryview(data) as view:
-                chunk = bytes(view[:size])
-            del data[:size]
-        return chunk
+        """1 to `size` bytes, removed; there must be some."""
+        return self.data.take(size)
 
     @property
     def consumed(self) -> int:
@@ -123,50 +159,37 @@ class Output:
 
 
 class Inflow:
-    """Bytes from the guest in the pieces that they came in, at most a window of them at a time.
+    """Bytes from the guest in the pieces that they came in, at most a window of them at a time."""
 
-    Small pieces are put together, so that what is kept takes about as much memory as it has bytes.
-    """
-
-    __slots__ = ("_acked", "_chunks", "_consumed", "_window", "end")
+    __slots__ = ("_acked", "_pieces", "_window", "end")
 
     def __init__(self, window: int = OUTPUT_WINDOW) -> None:
-        self._chunks: deque[bytes | bytearray | memoryview] = deque()
+        self._pieces = Pieces()
         self._window = window
-        self._consumed = self._acked = 0
+        self._acked = 0
         self.end = 0
 
     def __bool__(self) -> bool:
-        return bool(self._chunks)
+        return bool(self._pieces)
 
     def add(self, chunk: memoryview) -> None:
         """Take what came. GuestError when it is more than the window allows."""
         self.end += len(chunk)
         if self.end - self._acked > self._window:
             raise malformed("more data than its window allows")
-        if len(chunk) >= SMALL_BYTES:
-            self._chunks.append(bytes(chunk))
-            return
-        last = self._chunks[-1] if self._chunks else None
-        if isinstance(last, bytearray) and len(last) < CHUNK_BYTES:
-            last += chunk
-        else:
-            self._chunks.append(bytearray(chunk))
+        self._pieces.add(chunk)
 
     def take(self, size: int) -> bytes:
         """1 to `size` bytes, removed; there must be some."""
-        chunk = self._chunks.popleft()
-        if len(chunk) > size:
-            view = memoryview(chunk)
-            self._chunks.appendleft(view[size:])
-            chunk = view[:size]
-        self._consumed += len(chunk)
-        return bytes(chunk)
+        return self._pieces.take(size)
 
     def clear(self) -> None:
         """Drop what is there."""
-        self._chunks.clear()
-        self._consumed = self.end
+        self._pieces.clear()
+
+    @property
+    def _consumed(self) -> int:
+        return self.end - len(self._pieces)
 
     @property
     def wants_ack(self) -> bool:
