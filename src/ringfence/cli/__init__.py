@@ -2,9 +2,15 @@
 
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """The `ringfence` command."""
-    from ringfence.cli.app import run
+    try:
+        from ringfence.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while it still loads
+        code = INTERRUPTED
+    sys.exit(code)

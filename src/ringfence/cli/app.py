@@ -4,12 +4,11 @@ import signal
 
 import typer
 
-from ringfence.cli import output, verbs
+from ringfence.cli import INTERRUPTED, output, verbs
 from ringfence.cli.exits import exits
 from ringfence.errors import InvalidSpecError, SandboxError
 
 FAILED = 125
-INTERRUPTED = 130
 _USAGE = 2
 _EPILOG = (
     "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 when"

@@ -5,7 +5,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +45,7 @@ async def _ls(target: str, long: bool, user: str | None, json: bool) -> int:
         entries = await _all_of(sandbox, path or sandbox.cwd, user)
     entries.sort(key=lambda entry: entry.name)
     if json:
-        output.document([asdict(entry) for entry in entries])
+        output.document([entry._asdict() for entry in entries])
     elif long:
         for entry in entries:
             mode = _LETTERS.get(entry.kind, "?") + stat.filemode(entry.mode)[1:]

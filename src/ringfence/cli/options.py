@@ -370,6 +370,8 @@ def pair(text: str, option: str, *, inherit: bool = False) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals and inherit and name in os.environ:
         return name, os.environ[name]
+    if not equals and inherit:
+        raise _usage(f"{option} {text!r}: it is not set here: write NAME=VALUE, or export it")
     if not equals:
         raise _usage(f"{option} {text!r}: write NAME=VALUE")
     return name, value

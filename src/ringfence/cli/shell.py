@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ringfence.cli import output
 from ringfence.cli.options import Audit
-from ringfence.errors import InvalidSpecError
+from ringfence.errors import InvalidSpecError, ProcessError
 
 if TYPE_CHECKING:
     from ringfence.sandbox.process import Process
@@ -37,7 +38,8 @@ def shell(
 ) -> int:
     """Open a shell (or COMMAND) on a terminal of its own in a sandbox: resize, colours, Ctrl-C.
 
-    What it prints reaches your terminal as it is. Its exit code is the shell's.
+    What it prints reaches your terminal as it is. Its exit code is the shell's; 126 or
+    127 when COMMAND cannot be executed or is not there.
     """
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise InvalidSpecError(
@@ -63,7 +65,12 @@ async def _shell(
             cwd=cwd,
             env={"TERM": os.environ.get("TERM", "xterm")},
         )
-        async with spawning as process:
+        try:
+            process = await spawning
+        except ProcessError as error:
+            output.note(output.escape_text(str(error)))
+            return int(error.context["exit_code"])
+        async with process:
             with _raw_terminal():
                 return await _join(process)
 

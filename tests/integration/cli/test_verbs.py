@@ -160,6 +160,18 @@ def test_files_go_in_and_come_out(created: str, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "sub" / "f").read_bytes() == b"\0data"
 
 
+def test_ls_json_is_one_document_with_every_field(created: str) -> None:
+    written = ringfence("exec", created, "--", "sh", "-c", "printf 12 > /tmp/f; chmod 640 /tmp/f")
+    assert written.returncode == 0
+    [entry] = json.loads(ringfence("ls", "--json", f"{created}:/tmp").stdout)
+    assert (entry["path"], entry["kind"], entry["size"], entry["mode"]) == (
+        "/tmp/f",
+        "file",
+        2,
+        0o640,
+    )
+
+
 def test_pause_freezes_and_resume_goes_on(created: str) -> None:
     assert ringfence("pause", created).returncode == 0
     assert next(one for one in listed() if one["id"] == created)["state"] == "paused"
@@ -179,6 +191,16 @@ def test_a_shell_is_a_real_terminal(created: str) -> None:
     assert process.wait(60) == 5
     assert b"/dev/pts/" in seen or b"/dev/" in seen
     assert b"not a tty" not in seen
+
+
+def test_a_program_that_a_shell_does_not_find_is_127(created: str) -> None:
+    master, slave = pty.openpty()
+    words = [*RINGFENCE, "shell", created, "--", "no-such-program"]
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    seen = read_all(master)
+    assert process.wait(60) == 127
+    assert b"no-such-program: not found" in seen
 
 
 def read_all(master: int) -> bytes:

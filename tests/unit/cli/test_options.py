@@ -53,6 +53,14 @@ def test_allowing_a_host_asks_for_the_proxy() -> None:
     assert (spec.network.allow[0].host, spec.network.allow[0].ports) == ("example.com", (8443,))
 
 
+def test_a_variable_by_name_alone_that_is_not_set_here_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RF_TEST_VALUE", raising=False)
+    with pytest.raises(InvalidSpecError, match="not set here"):
+        spec_of(env=["RF_TEST_VALUE"])
+
+
 def test_a_variable_by_name_alone_takes_our_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RF_TEST_VALUE", "x")
     assert dict(spec_of(env=["RF_TEST_VALUE"]).env) == {"RF_TEST_VALUE": "x"}
