@@ -1,7 +1,7 @@
 """Logins of registries, where Docker keeps them: its config.json and credential helpers.
 
-They are looked up for one registry at the moment of a pull, sent to the daemon with that pull, and
-kept nowhere. No message holds one: `redact` is for what a registry may send back.
+They are looked up for one registry at the moment of a pull or a build, sent to the daemon with
+that, and kept nowhere. No message holds one: `redact` is for what a registry may send back.
 """
 
 from __future__ import annotations
@@ -38,14 +38,22 @@ class Credentials:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
 
+    def sent(self, domain: str) -> dict[str, str]:
+        """What the Engine takes for the login of a registry."""
+        data = {"serveraddress": server_of(domain)}
+        if self.identity_token:
+            return {**data, "identitytoken": self.identity_token}
+        return {**data, "username": self.username, "password": self.password}
+
     def header(self, domain: str) -> str:
         """The text of the Engine's header X-Registry-Auth for a registry."""
-        data: dict[str, str] = {"serveraddress": _server(domain)}
-        if self.identity_token:
-            data["identitytoken"] = self.identity_token
-        else:
-            data |= {"username": self.username, "password": self.password}
-        return base64.urlsafe_b64encode(json.dumps(data).encode()).decode()
+        return base64.urlsafe_b64encode(json.dumps(self.sent(domain)).encode()).decode()
+
+    def shown(self, domain: str) -> str:
+        """As whom a registry is asked, for an error; without one, how to get one."""
+        if self == Credentials():
+            return f"without a login: if it wants one, docker login {domain}"
+        return f"as {self.username or 'the owner of a token'}"
 
     def redact(self, text: str) -> str:
         """The text without the secrets, in none of the forms in which they are sent."""
@@ -68,13 +76,13 @@ def find(domain: str, directory: Path | None = None) -> Credentials | None:
     """
     config = _read(directory or _directory())
     helpers = _mapping(config.get("credHelpers"))
-    helper = helpers.get(_server(domain)) or helpers.get(domain) or config.get("credsStore")
+    helper = helpers.get(server_of(domain)) or helpers.get(domain) or config.get("credsStore")
     if helper:
-        return _ask(str(helper), _server(domain))
+        return _ask(str(helper), server_of(domain))
     entries = _mapping(config.get("auths"))
-    entry = entries.get(_server(domain))
+    entry = entries.get(server_of(domain))
     if entry is None:
-        host = _host(_server(domain))
+        host = _host(server_of(domain))
         entry = next((known for name, known in entries.items() if _host(name) == host), None)
     return None if entry is None else _stored(_mapping(entry), domain)
 
@@ -84,7 +92,8 @@ def _directory() -> Path:
     return Path(named) if named else Path.home() / ".docker"
 
 
-def _server(domain: str) -> str:
+def server_of(domain: str) -> str:
+    """What Docker calls a registry where it keeps logins."""
     return HUB if domain == DEFAULT_DOMAIN else domain
 
 

@@ -115,6 +115,29 @@ async def test_the_login_is_found_where_docker_keeps_it(
     assert AUTH not in caplog.text
 
 
+async def test_a_build_starts_from_a_private_image_with_the_login_that_docker_has(
+    supply: Supply, stored: Reference, private: str, name: str, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        f"ARG FROM={private.partition(':')[0]}\nFROM $FROM:{private.partition(':')[2]}/{name}:1\n"
+        f"COPY --from={stored} /who /again\n"
+    )
+    with pytest.raises(ImageError, match=rf"{private} was asked without a login.*docker login"):
+        await supply.build(tmp_path)
+    wrong = f"wrong {secrets.token_hex(12)}"
+    write(config, auths={private: {"username": USER, "password": wrong}})
+    with pytest.raises(ImageError, match=f"{private} was asked as {USER}") as caught:
+        await supply.build(tmp_path)
+    assert wrong not in json.dumps(caught.value.to_dict()) + repr(caught.value)
+    write(config, auths={private: {"auth": AUTH}})
+    built = await supply.build(tmp_path)
+    write(config, credsStore="there-is-none")
+    again = await supply.build(tmp_path)
+    assert again.id == built.id
+    await supply.remove(str(built.id), force=True)
+    await supply.remove(str(stored))
+
+
 async def test_a_login_that_is_refused_is_in_no_error(
     supply: Supply, stored: Reference, private: str, config: Path
 ) -> None:

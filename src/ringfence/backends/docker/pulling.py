@@ -68,11 +68,5 @@ def _guarded(reference: Reference, login: Credentials) -> Iterator[None]:
         message = login.redact(error.message)
         kind = ImageError if error.context.get("status") in _REFUSED else type(error)
         if kind is ImageError:
-            message += f" ({reference.domain} was asked {_as_whom(reference, login)})"
+            message += f" ({reference.domain} was asked {login.shown(reference.domain)})"
         raise kind(message, op=error.op, context=error.context) from None
-
-
-def _as_whom(reference: Reference, login: Credentials) -> str:
-    if login == Credentials():
-        return f"without a login: if it wants one, docker login {reference.domain}"
-    return f"as {login.username or 'the owner of a token'}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ringfence.backends.docker import pulling
+from ringfence.backends.docker import building, pulling
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
@@ -202,8 +202,10 @@ class Supply:
     ) -> Stored:
         """Build from a Dockerfile with the classic builder; the image.
 
-        network: whether RUN steps have one; off unless asked for. ImageError when a step fails;
-        cancellation ends the build.
+        network: whether RUN steps have one; off unless asked for. Images that it starts from and
+        that the daemon has not are pulled by the builder, with the logins that Docker's own
+        configuration has for their registries. ImageError when a step fails; cancellation ends the
+        build.
         """
         query = {
             "t": None if reference is None else reference.with_tag().familiar(),
@@ -221,9 +223,8 @@ class Supply:
         with tempfile.TemporaryFile() as body:
             await asyncio.to_thread(contexts.pack, directory, body, dockerfile)
             body.seek(0)
-            async for message in messages(
-                self._engine, "build", ("build",), query, body, seconds=seconds
-            ):
+            known = await building.logins(self._engine, directory / dockerfile, arguments or {})
+            async for message in building.build(self._engine, query, body, known, seconds):
                 built = (message.get("aux") or {}).get("ID", built)
                 _tell(tell, message)
         if built is None:
