@@ -69,7 +69,9 @@ def stats(
 
 async def _stats(names: list[str], interval: float, once: bool, json: bool) -> int:
     from ringfence.sandbox.members import usages
+    from ringfence.spec.quantity import check_interval
 
+    check_interval(interval)
     history: dict[str, list[float]] = {}
     last: dict[str, Any] = {}
     live = None if json or once else _live()
@@ -77,7 +79,7 @@ async def _stats(names: list[str], interval: float, once: bool, json: bool) -> i
         while True:
             now = {one: usage async for one, usage in usages(names)}
             for name, usage in now.items():
-                history.setdefault(name, []).append(_cores(last.get(name), usage, interval))
+                history.setdefault(name, []).append(_cores(last.get(name), usage))
                 del history[name][:-_HISTORY]
             last = now
             _show(now, history, live, json)
@@ -122,10 +124,11 @@ def _row(name: str, usage: Any, cores: Sequence[float]) -> tuple[str, ...]:
             size(usage.disk_read), size(usage.disk_written), usage.source)  # fmt: skip
 
 
-def _cores(before: Any, now: Any, interval: float) -> float:
-    if before is None or before.cpu_seconds is None or now.cpu_seconds is None:
+def _cores(before: Any, now: Any) -> float:
+    if before is None or None in (before.cpu_seconds, now.cpu_seconds, before.uptime, now.uptime):
         return 0.0
-    return float(max(0.0, now.cpu_seconds - before.cpu_seconds) / interval)
+    passed = now.uptime - before.uptime
+    return float(max(0.0, now.cpu_seconds - before.cpu_seconds) / passed) if passed > 0 else 0.0
 
 
 def sparkline(values: Sequence[float]) -> str:

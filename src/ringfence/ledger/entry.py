@@ -9,6 +9,7 @@ from typing import Any
 
 from ringfence.backends.base import Record
 from ringfence.ledger.owner import Owner, boot_id
+from ringfence.ledger.reasons import LIFETIME, LOST
 from ringfence.spec import SandboxSpec
 
 COLUMNS = (
@@ -16,6 +17,9 @@ COLUMNS = (
     " owner_pid, owner_start, owner_boot, workspace, ended, reason, due, due_boot"
 )
 CLAIM_COLUMNS = "id, ends, due, due_boot, owner_pid, owner_start, owner_boot"
+
+NEAR_SECONDS = 2.0
+"""The guest's clock and its host's may differ by this much over a lifetime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,15 @@ class Claim:
     due: float | None
     due_boot: str | None
 
-    def expired(self, now: float | None = None) -> bool:
-        """Whether its lifetime is over. now: seconds since the epoch; None asks the clock since
-        boot, so that a clock that is set ends nothing early and keeps nothing."""
+    def expired(self, now: float | None = None, *, early: float = 0.0) -> bool:
+        """Whether its lifetime is over, or is in `early` seconds. now: seconds since the epoch;
+        None asks the clock since boot, so that a clock that is set ends nothing early and keeps
+        nothing."""
         if self.ends is None:
             return False
         if now is None and self.due is not None and self.due_boot == boot_id():
-            return self.due <= time.clock_gettime(time.CLOCK_BOOTTIME)
-        return self.ends <= (time.time() if now is None else now)
+            return self.due <= time.clock_gettime(time.CLOCK_BOOTTIME) + early
+        return self.ends <= (time.time() if now is None else now) + early
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,11 @@ class Entry:
     def expired(self, now: float | None = None) -> bool:
         """Whether its lifetime is over, as `Claim.expired` has it."""
         return self.claim.expired(now)
+
+    @property
+    def fate(self) -> str:
+        """Why it is gone when nobody has said so: it ended itself at its time, or was lost."""
+        return LIFETIME if self.claim.expired(early=NEAR_SECONDS) else LOST
 
     @property
     def live(self) -> bool:

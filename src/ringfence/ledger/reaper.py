@@ -10,17 +10,15 @@ from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxErro
 from ringfence.ledger.backends import Backends, Load
 from ringfence.ledger.entry import Claim, Entry
 from ringfence.ledger.owner import Owner
+from ringfence.ledger.reasons import CLIENT_LOST, LIFETIME
 from ringfence.ledger.store import KEPT_SECONDS, Ledger
 from ringfence.spec import State
-
-LOST = "its client ended"
-EXPIRED = "its lifetime ended"
-GONE = "it ended or was removed outside Ringfence"
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What one sweep did with one sandbox. error: why it is still there, None when it is gone."""
+    """What one sweep did with one sandbox. reason: one of `reasons`. error: why it is still there,
+    None when it is gone."""
 
     id: str
     reason: str
@@ -61,15 +59,16 @@ def _due(claims: Iterable[Claim], now: float | None) -> dict[str, str]:
         if claim.owner not in alive:
             alive[claim.owner] = claim.owner is not None and claim.owner.alive()
         if claim.expired(now):
-            due[claim.id] = EXPIRED
+            due[claim.id] = LIFETIME
         elif not alive[claim.owner]:
-            due[claim.id] = LOST
+            due[claim.id] = CLIENT_LOST
     return due
 
 
 async def _settle(
     ledger: Ledger, entry: Entry, backends: Backends, reason: str | None
 ) -> Reaped | None:
+    why = reason or entry.fate
     try:
         instance = await _find(backends, entry.record)
         if instance is None and reason is None and not entry.record.native:
@@ -83,11 +82,11 @@ async def _settle(
 
             await asyncio.to_thread(clean, entry.workspace)
     except BackendUnavailableError as error:
-        return Reaped(entry.record.id, reason or GONE, str(error)) if reason else None
+        return Reaped(entry.record.id, why, str(error)) if reason else None
     except (SandboxError, OSError) as error:
-        return Reaped(entry.record.id, reason or GONE, str(error))
-    ledger.end(entry.record.id, reason or GONE)
-    return Reaped(entry.record.id, reason or GONE)
+        return Reaped(entry.record.id, why, str(error))
+    ledger.end(entry.record.id, why)
+    return Reaped(entry.record.id, why)
 
 
 async def _find(backends: Backends, record: Record) -> Instance | None:

@@ -19,6 +19,7 @@ from ringfence.guest.protocol import Cred, Failure
 from ringfence.sandbox.context import Context
 from ringfence.spec import SandboxInfo, State, Usage
 from ringfence.spec.model import check_inside_path
+from ringfence.spec.quantity import check_interval
 
 _LONG_LEASE = 86400.0 * 40
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
@@ -136,8 +137,13 @@ async def open_files(context: Context) -> int | None:
         return await instance.open_files()
 
 
-async def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
+def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
     """See `Sandbox.stats`."""
+    check_interval(interval)
+    return _stats(context, interval)
+
+
+async def _stats(context: Context, interval: float) -> AsyncIterator[Usage]:
     while not context.life.ended:
         try:
             found = await usage(context)

@@ -18,16 +18,13 @@ from ringfence.backends.finish import finish
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
+from ringfence.ledger.entry import NEAR_SECONDS
+from ringfence.ledger.reasons import CPU_TIME, DELETED, IDLE, LIFETIME, LOST
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec, State
 
-DELETED = "deleted"
-LIFETIME = "lifetime"
-IDLE = "idle_timeout"
-LOST = "lost"
-CPU_TIME = "cpu_time"
 DETACHED = "detached"
-_NEAR_SECONDS = 2.0
+"""The reason for a holder that left it; the sandbox goes on."""
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.02, 5.0
 
 
@@ -142,8 +139,10 @@ class Life:
 
     def lost(self, op: str) -> SandboxLostError:
         """The error for an operation after the sandbox ended by itself."""
-        why = f"its {self.reason} has passed" if self.reason in (LIFETIME, IDLE, CPU_TIME) else None
-        if why is None:
+        reason = self.reason or (LIFETIME if self._expired() else LOST)
+        if reason != LOST:
+            why = f"its {reason} has passed"
+        else:
             why = self.session.lost.result().message if self.session.lost.done() else "it ended"
         return SandboxLostError(f"{op}: the sandbox is gone: {why}", op=op, sandbox_id=self.id)
 
@@ -175,7 +174,7 @@ class Life:
             return True
 
     def _expired(self) -> bool:
-        return self._due is not None and _since_boot() >= self._due - _NEAR_SECONDS
+        return self._due is not None and _since_boot() >= self._due - NEAR_SECONDS
 
     async def _watch_idle(self, timeout: float) -> None:
         while True:
@@ -203,13 +202,14 @@ class Life:
                 break
             await asyncio.sleep(min(max(left / cores, _SHORTEST_LOOK), _LONGEST_LOOK))
         self.reason = CPU_TIME
-        self._hit(CPU_TIME, f"{limit:g} s of processor time")
+        self._hit(CPU_TIME, f"{limit:g} s of processor time", cpu_seconds=limit - left)
         with contextlib.suppress(SandboxError):
             await self.session.kill_all()
         self._begin_end(CPU_TIME, 0.0)
 
-    def _hit(self, limit: str, detail: str) -> None:
-        self.bus.publish(LimitHit(sandbox_id=self.id, limit=limit, detail=detail))
+    def _hit(self, limit: str, detail: str, **counters: float) -> None:
+        hit = LimitHit(sandbox_id=self.id, limit=limit, detail=detail, counters=counters)
+        self.bus.publish(hit)
 
     def watch(self, step: Coroutine[Any, Any, None]) -> None:
         """Run `step` beside the sandbox, until it ends."""

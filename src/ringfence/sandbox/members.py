@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
-from ringfence.ledger.reaper import GONE
+from ringfence.ledger.reasons import DELETED
 from ringfence.sandbox.control import Pausable
-from ringfence.sandbox.life import DELETED
 from ringfence.spec import SandboxInfo, State, Usage
 
 
@@ -53,8 +52,9 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     except SandboxError as error:
         return _info(entry, State.RUNNING, f"unknown: {error.message}")
     if state is State.EXITED:
-        await asyncio.to_thread(book.end, entry.record.id, GONE)
-        return _info(entry, state, GONE)
+        fate = entry.fate
+        await asyncio.to_thread(book.end, entry.record.id, fate)
+        return _info(entry, state, fate)
     return _info(entry, state, None)
 
 

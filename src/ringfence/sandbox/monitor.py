@@ -5,14 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.errors import SandboxError
 from ringfence.events import HealthChanged, LimitHit
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.spec import Usage
-
-_SHORTEST = 0.01
+from ringfence.spec.quantity import check_interval
 
 
 class Monitor:
@@ -73,12 +72,7 @@ class Monitor:
 @asynccontextmanager
 async def monitored(context: Context, interval: float) -> AsyncIterator[Monitor]:
     """See `Sandbox.monitor`."""
-    if not interval >= _SHORTEST:
-        raise InvalidSpecError(
-            f"interval: {interval!r} seconds are under {_SHORTEST}",
-            op="monitor",
-            context={"fields": ["interval"]},
-        )
+    check_interval(interval)
     monitor = Monitor(context)
 
     async def watch() -> None:

@@ -20,6 +20,7 @@ from ringfence.errors import ResourceExhaustedError, SandboxError
 from ringfence.events import Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
+from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs, networking, snapshots
@@ -39,7 +40,6 @@ from ringfence.workspace import Prepared as WorkspacePrepared
 LEASE_SECONDS = 10.0
 GREETING_SECONDS = 30.0
 _ID_BYTES = 6
-CREATE_FAILED = "create failed"
 
 
 async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:

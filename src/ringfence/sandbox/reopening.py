@@ -10,13 +10,13 @@ from ringfence.backends.finish import finish
 from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
-from ringfence.ledger import Ledger
+from ringfence.ledger import Entry, Ledger
 from ringfence.sandbox import binds, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.granting import ceiling_of
-from ringfence.sandbox.life import LOST, Life
+from ringfence.sandbox.life import Life
 from ringfence.sandbox.opening import greet, joined
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
@@ -54,7 +54,7 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     try:
         instance = await backend.attach(record)
     except NotFoundError:
-        await records.end(record.id, LOST)
+        await records.end(record.id, Entry(record).fate)
         raise
     if await instance.state() is State.PAUSED:
         raise StateError(

@@ -258,7 +258,7 @@ class Sandbox:
         return await control.usage(self._context)
 
     def stats(self, interval: float = 1.0) -> AsyncIterator[Usage]:
-        """Its usage now and every `interval` seconds, until it ends."""
+        """Its usage now and every `interval` seconds, until it ends. InvalidSpecError."""
         return control.stats(self._context, interval)
 
     def events(self) -> EventStream:
@@ -308,8 +308,8 @@ class Sandbox:
         await control.resume(self._context)
 
     async def extend(self, lifetime: float | str) -> float:
-        """Let it end `lifetime` from now; the end in seconds since the epoch. PolicyDeniedError above
-        the ceiling's, StateError or SandboxLostError when it ended already."""
+        """Let it end `lifetime` from now; the end in seconds since the epoch. PolicyDeniedError
+        above the ceiling's, StateError or SandboxLostError when it ended already."""
         return await changing.extend(self._context, lifetime)
 
     async def update(self, limits: Limits | Mapping[str, Any]) -> Limits:

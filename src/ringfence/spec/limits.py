@@ -3,24 +3,36 @@
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from ringfence.spec.model import Model
-from ringfence.spec.quantity import Duration, Size, SizeOrZero
+from ringfence.spec.quantity import Duration, NotTruth, Size, SizeOrZero
 
-Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
+Count = Annotated[int, NotTruth, Field(gt=0, le=2**31 - 1)]
 
 UNLIMITED = 2**63 - 1
 """A ulimit's value that stands for RLIM_INFINITY."""
 
-_CPUSET = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*")
+_Value = Annotated[
+    int,
+    NotTruth,
+    Field(ge=0, le=UNLIMITED),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]}, mode="validation"
+    ),
+]
+
+_CORES = r"[0-9]{1,4}(?:-[0-9]{1,4})?"
+_CPUSET = re.compile(rf"{_CORES}(?:,{_CORES})*")
 
 
 class Ulimit(Model):
     """A pair of resource limits as in setrlimit(2), `soft` at most `hard`; "unlimited" too."""
 
-    soft: Annotated[int, Field(ge=0, le=UNLIMITED)]
-    hard: Annotated[int, Field(ge=0, le=UNLIMITED)]
+    short_forms = ({"type": "integer", "minimum": 0}, {"const": "unlimited"})
+
+    soft: _Value
+    hard: _Value
 
     @model_validator(mode="before")
     @classmethod
@@ -75,9 +87,9 @@ class Limits(Model):
 
     memory: Size | None = None
     swap: SizeOrZero | None = None
-    cpus: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] | None = None
+    cpus: Annotated[float, NotTruth, Field(gt=0, le=4096, allow_inf_nan=False)] | None = None
     cpuset: str | None = None
-    cpu_shares: Annotated[int, Field(ge=2, le=262144)] | None = None
+    cpu_shares: Annotated[int, NotTruth, Field(ge=2, le=262144)] | None = None
     pids: Count | None = None
     disk: Size | None = None
     tmp: Size | None = None

@@ -2,17 +2,39 @@
 
 import difflib
 import posixpath
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
+from pydantic_core import CoreSchema
 
 from ringfence.errors import InvalidSpecError
+from ringfence.spec.quantity import short
+
+
+Id = Annotated[
+    str,
+    pydantic.WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0}]}, mode="validation"
+    ),
+]
+"""Who: a name, a number, or "uid:gid"; kept as a text."""
 
 
 class Model(pydantic.BaseModel):
     """A frozen value: unknown fields are refused, defaults are checked too."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """JSON Schemas of what stands for a whole value, such as a number for a Port."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        table = handler(core_schema)
+        if not cls.short_forms or handler.mode != "validation":
+            return table
+        return {"anyOf": [table, *cls.short_forms]}
 
     @classmethod
     def parse(cls, data: Any) -> Self:
@@ -31,7 +53,7 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
         reason = entry["msg"].removeprefix("Value error, ")
         if entry["type"] == "extra_forbidden":
             reason = "no such field" + _nearest_field(str(entry["loc"][-1]))
-        value = f" (got {_short(entry['input'])})" if _may_be_shown(entry) else ""
+        value = f" (got {short(entry['input'])})" if _may_be_shown(entry) else ""
         problems.append({"field": field, "message": f"{field}: {reason}{value}"})
     return InvalidSpecError(
         "; ".join(problem["message"] for problem in problems),
@@ -52,15 +74,12 @@ def _may_be_shown(entry: Any) -> bool:
     return entry["type"] != "missing" and not hidden and not isinstance(entry["input"], dict)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def check_text(value: str, what: str) -> str:
-    """`value`, unless it holds a NUL."""
+    """`value`, unless it holds a NUL or bytes that are no UTF-8."""
     if "\0" in value:
         raise ValueError(f"{what} holds a NUL character")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{what} is not UTF-8")
     return value
 
 

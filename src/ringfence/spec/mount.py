@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ringfence.spec.model import Model, check_inside_path, check_text
+from ringfence.spec.model import Id, Model, check_inside_path, check_text
 from ringfence.spec.quantity import Size
 
 _CONFIG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:\.[^\x00\n]{1,200})?\.[A-Za-z][A-Za-z0-9-]*")
@@ -88,7 +88,7 @@ class Repository(Model):
     subpath: str | None = None
     depth: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     submodules: bool = False
-    owner: str | None = None
+    owner: Id | None = None
     file_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
     directory_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
     size: Size | None = None

@@ -44,6 +44,8 @@ class Rule(Model):
     A text such as "example.com:8443" stands for a rule with that one port.
     """
 
+    short_forms = ({"type": "string"},)
+
     host: str
     ports: tuple[PortNumber, ...] = (80, 443)
 
@@ -107,6 +109,8 @@ class Secret(Model):
 
 class Port(Model):
     """A TCP port inside, reachable on the host's loopback at `host` (0: one that is free)."""
+
+    short_forms = ({"type": "integer", "minimum": 1, "maximum": 65535},)
 
     inside: PortNumber
     host: Annotated[int, Field(ge=0, le=65535)] = 0

@@ -4,7 +4,9 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
+
+from ringfence.errors import InvalidSpecError
 
 _SIZE_UNITS = {
     "": 1,
@@ -15,9 +17,11 @@ _SIZE_UNITS = {
     "t": 2**40, "tib": 2**40, "tb": 10**12,
 }  # fmt: skip
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_MOST_DIGITS = 30
 _LARGEST_SIZE = 2**62
 _LONGEST_SECONDS = 10 * 365 * 86400.0
+_SHORTEST_INTERVAL = 0.01
 
 
 def parse_size(value: Any) -> int:
@@ -28,10 +32,10 @@ def parse_size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a size is a number of bytes or a text such as '512MiB'")
     number = _parse(value, _SIZE_UNITS, "size", "b, k, kb, kib, m, mb, mib, g, gb, gib, t, tb, tib")
+    if not 0 < number <= _LARGEST_SIZE:
+        raise ValueError(f"a size is above 0 and at most {_LARGEST_SIZE} bytes, not {short(value)}")
     if number != int(number):
         raise ValueError(f"{value!r} is not a whole number of bytes")
-    if not 0 < number <= _LARGEST_SIZE:
-        raise ValueError(f"a size is above 0 and at most {_LARGEST_SIZE} bytes, not {value!r}")
     return int(number)
 
 
@@ -44,34 +48,68 @@ def parse_duration(value: Any) -> float:
         raise ValueError("a duration is a number of seconds or a text such as '5m'")
     number = _parse(value, _TIME_UNITS, "duration", "ms, s, m, h, d")
     if not 0 < number <= _LONGEST_SECONDS:
-        raise ValueError(f"a duration is above 0 and at most ten years, not {value!r}")
+        raise ValueError(f"a duration is above 0 and at most ten years, not {short(value)}")
     return float(number)
+
+
+def check_interval(value: float) -> None:
+    """Raise InvalidSpecError unless `value` is seconds from a hundredth to ten years."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not _SHORTEST_INTERVAL <= value <= _LONGEST_SECONDS:
+        raise InvalidSpecError(
+            f"interval: {value!r} is not {_SHORTEST_INTERVAL:g} to {_LONGEST_SECONDS:g} seconds",
+            op="validate",
+            context={"fields": ["interval"]},
+        )
+
+
+def short(value: object) -> str:
+    """A value in a message: at most 80 characters of its repr."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return "that"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _parse(value: float | str, units: dict[str, Any], kind: str, known: str) -> float:
     if isinstance(value, int | float):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{value!r} is not a {kind}")
         return value
     match = _QUANTITY.fullmatch(value)
     if match is None:
-        raise ValueError(f"{value!r} is not a {kind}: write a number and a unit ({known})")
+        raise ValueError(f"{short(value)} is not a {kind}: write a number and a unit ({known})")
+    if len(match[1]) > _MOST_DIGITS:
+        raise ValueError(f"a {kind} has at most {_MOST_DIGITS} digits")
     unit = units.get(match[2].lower())
     if unit is None:
-        raise ValueError(f"unknown unit {match[2]!r} in {value!r}: known are {known}")
+        raise ValueError(f"unknown unit {short(match[2])} in {short(value)}: known are {known}")
     number = float(match[1]) if "." in match[1] else int(match[1])
     return number * unit  # type: ignore[no-any-return]
 
 
 def _size_or_zero(value: Any) -> int:
-    return 0 if type(value) is int and value == 0 else parse_size(value)
+    return 0 if value == "0" or (type(value) is int and value == 0) else parse_size(value)
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+NotTruth = BeforeValidator(_no_truth)
+"""For numbers: True is none, though it is a 1."""
+
+_NUMBER_OR_TEXT: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+_QUANTITY_SCHEMA = WithJsonSchema(_NUMBER_OR_TEXT, mode="validation")
+
+Size = Annotated[int, BeforeValidator(parse_size), _QUANTITY_SCHEMA]
 """Bytes; accepts what `parse_size` accepts."""
 
-SizeOrZero = Annotated[int, BeforeValidator(_size_or_zero)]
+SizeOrZero = Annotated[int, BeforeValidator(_size_or_zero), _QUANTITY_SCHEMA]
 """Bytes, or 0."""
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Duration = Annotated[float, BeforeValidator(parse_duration), _QUANTITY_SCHEMA]
 """Seconds; accepts what `parse_duration` accepts."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from ringfence.spec.limits import Limits
-from ringfence.spec.model import Model, check_inside_path, check_text
+from ringfence.spec.model import Id, Model, check_inside_path, check_text
 from ringfence.spec.mount import Mount, Repository
 from ringfence.spec.names import PROFILES, ProfileName, nearest
 from ringfence.spec.network import Network
@@ -56,7 +56,7 @@ class SandboxSpec(Model):
     profile: ProfileName = "strict"
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: str | None = None
-    user: str | None = None
+    user: Id | None = None
     repository: Repository | None = None
     mounts: tuple[Mount, ...] = ()
     limits: Limits = Limits()

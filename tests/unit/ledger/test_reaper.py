@@ -45,10 +45,10 @@ async def test_a_sandbox_whose_client_ended_is_deleted(place: Place) -> None:
     orphan = await place.sandbox("orphan", DEAD)
     kept = await place.sandbox("kept", Owner.me())
     [reaped] = await reap(place.ledger, load=place.load)
-    assert (reaped.id, reaped.reason, reaped.error) == ("orphan", "its client ended", None)
+    assert (reaped.id, reaped.reason, reaped.error) == ("orphan", "client_lost", None)
     assert await orphan.state() is State.EXITED
     assert await kept.state() is State.RUNNING
-    assert place.ledger.get("orphan").reason == "its client ended"
+    assert place.ledger.get("orphan").reason == "client_lost"
     assert [entry.record.id for entry in place.ledger.live()] == ["kept"]
 
 
@@ -56,7 +56,7 @@ async def test_a_lifetime_ends_by_the_clock_that_is_given(place: Place) -> None:
     await place.sandbox("short", None, ends=1000.0)
     assert await reap(place.ledger, load=place.load, now=999.0) == []
     [reaped] = await reap(place.ledger, load=place.load, now=1000.0)
-    assert reaped.reason == "its lifetime ended"
+    assert reaped.reason == "lifetime"
 
 
 @pytest.mark.parametrize("jump", [-86400.0, 86400.0])
@@ -83,8 +83,17 @@ async def test_one_removed_by_hand_is_closed_in_the_ledger(place: Place) -> None
     instance = await place.sandbox("gone", Owner.me())
     await instance.delete()
     [reaped] = await reap(place.ledger, load=place.load)
-    assert "outside" in reaped.reason
+    assert reaped.reason == "lost"
     assert place.ledger.live() == []
+
+
+async def test_one_that_ended_at_its_time_was_not_lost(place: Place) -> None:
+    """Whoever finds it gone knows its end, though the guest ended it and told nobody."""
+    for name, left, reason in (("over", 0.5, "lifetime"), ("early", 600.0, "lost")):
+        instance = await place.sandbox(name, None, ends=time.time() + left)
+        await instance.delete()
+        [reaped] = await reap(place.ledger, load=place.load)
+        assert (reaped.id, reaped.reason) == (name, reason)
 
 
 async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:
@@ -141,7 +150,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     deadline = time.monotonic() + 60
     while ledger.live() and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert ledger.get("rf-x").reason == "its client ended"
+    assert ledger.get("rf-x").reason == "client_lost"
     (tmp_path / "ledger.sqlite").unlink()
     while _guards(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)

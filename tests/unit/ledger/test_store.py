@@ -74,14 +74,14 @@ def test_an_id_is_taken_once(ledger: Ledger) -> None:
 def test_the_first_word_on_how_it_ended_stays(ledger: Ledger) -> None:
     ledger.add(a_record(), owner=None)
     assert ledger.end("rf-one", "deleted")
-    assert not ledger.end("rf-one", "its lifetime ended")
+    assert not ledger.end("rf-one", "lifetime")
     assert ledger.get("rf-one").reason == "deleted"
     assert ledger.live() == []
 
 
 def test_an_ended_sandbox_is_not_extended(ledger: Ledger) -> None:
     ledger.add(a_record(ends=1.0), owner=None)
-    ledger.end("rf-one", "its lifetime ended")
+    ledger.end("rf-one", "lifetime")
     with pytest.raises(StateError):
         ledger.extend("rf-one", time.time() + 60)
 
@@ -101,7 +101,7 @@ def test_of_an_extension_and_an_expiry_one_wins(ledger: Ledger) -> None:
 
         thread = threading.Thread(target=extend)
         thread.start()
-        ledger.end(name, "its lifetime ended")
+        ledger.end(name, "lifetime")
         thread.join()
         entry = ledger.get(name)
         assert not entry.live

@@ -100,9 +100,14 @@ async def test_a_clock_that_is_set_changes_no_reason(
             assert sandbox.info.state == "running"
             ages.append(after)
             mock._instances[sandbox.id].guest.die()
+            told = "its lifetime has passed" if reason == "lifetime" else "is gone: "
+            while not sandbox._context.session.lost.done():
+                await asyncio.sleep(0)
+            with pytest.raises(SandboxLostError, match=told):
+                await sandbox.exec(["true"])
             await gone(sandbox)
             assert sandbox.info.reason == reason
-            with pytest.raises(SandboxLostError):
+            with pytest.raises(SandboxLostError, match=told):
                 await sandbox.exec(["true"])
         monkeypatch.undo()
         ages.append(0.0)

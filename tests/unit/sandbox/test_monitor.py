@@ -78,12 +78,14 @@ async def test_looking_is_no_use(mock: MockBackend) -> None:
 
 
 async def test_what_is_no_interval(mock: MockBackend) -> None:
-    """Zero, negative and NaN are InvalidSpecError."""
+    """Zero, negative, NaN, infinity and no numbers are InvalidSpecError, at once."""
     async with ringfence.open(backend=mock) as sandbox:
-        for interval in (0, -1, float("nan")):
-            with pytest.raises(ringfence.InvalidSpecError):
-                async with sandbox.monitor(interval):
+        for interval in (0, -1, float("nan"), float("inf"), True, "x", None):
+            with pytest.raises(ringfence.InvalidSpecError, match=r"^interval: "):
+                async with sandbox.monitor(interval):  # type: ignore[arg-type]
                     pass
+            with pytest.raises(ringfence.InvalidSpecError, match=r"^interval: "):
+                sandbox.stats(interval)  # type: ignore[arg-type]
 
 
 async def test_processor_time_that_is_used_up(seen: list[Usage]) -> None:

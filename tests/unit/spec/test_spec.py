@@ -90,6 +90,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
      "spec", "two mounts"),
     ({"repository": {"path": ".", "mode": "cow"}}, "repository.mode", "cow"),
     ({"repository": {"path": ".", "ref": "--upload-pack=x"}}, "repository.ref", "branch"),
+    ({"repository": {"path": "project-\udcff"}}, "repository.path", "UTF-8"),
     ({"repository": {"path": ".", "subpath": "../x"}}, "repository.subpath", "relative"),
     ({"repository": {"path": ".", "mount_point": "/usr"}}, "repository.mount_point", "/workspace"),
     ({"repository": {"path": ".", "git": {"user_name": "a\nb"}}}, "repository.git.user_name",
@@ -110,6 +111,29 @@ def test_what_is_wrong_is_named(data: dict[str, Any], field: str, word: str) -> 
         SandboxSpec.parse(data)
     assert caught.value.context["fields"] == [field]
     assert word in str(caught.value)
+
+
+NO_NUMBERS = [True, 10**400, -(10**400), 10**5000, float("nan"), float("inf"), "", " ", "1.5.5", -1]
+NO_TEXTS = ["9" * 400, "9" * 400 + "d", "\u0661\u0660", "-1", "1e3", "0x10", b"1", False]
+OF_TEXTS = ["memory", "swap", "output", "read_rate", "timeout", "cpu_time"]
+
+
+@pytest.mark.parametrize("name", [*OF_TEXTS, "cpus", "pids", "cpu_shares", "ulimits.nofile"])
+def test_what_is_no_number_of_any_limit(name: str) -> None:
+    """True is none, though it is a 1; nor are digits of other scripts; none is too long to say."""
+    for value in [*NO_NUMBERS, *(NO_TEXTS if name in OF_TEXTS else ())]:
+        data: Any = value
+        for part in reversed(name.split(".")):
+            data = {part: data}
+        with pytest.raises(InvalidSpecError, match=rf"^limits\.{name}") as caught:
+            SandboxSpec.parse({"limits": data})
+        assert len(str(caught.value)) < 400
+
+
+def test_no_swap_is_a_number_or_a_text() -> None:
+    """The command line has texts only."""
+    assert SandboxSpec.parse({"limits": {"swap": "0"}}).limits.swap == 0
+    assert SandboxSpec.parse({"limits": {"swap": 0}}).limits.swap == 0
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:

@@ -1,0 +1,11 @@
+"""Why a sandbox ended, in one word each: what its record, its events and its info say."""
+
+DELETED = "deleted"
+LIFETIME = "lifetime"
+IDLE = "idle_timeout"
+CPU_TIME = "cpu_time"
+CLIENT_LOST = "client_lost"
+"""The process that held it ended without deleting it."""
+LOST = "lost"
+"""It ended by itself or was removed by others."""
+CREATE_FAILED = "create_failed"
