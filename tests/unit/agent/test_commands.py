@@ -55,6 +55,23 @@ def test_a_command_has_three_descriptors(guest: Guest, flags: int) -> None:
     assert out.split() == [b"0", b"1", b"2"]
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(1000, 64 * 1024), (1_000_000, 256 * 1024)])
+def test_a_command_that_fills_its_pipe_gets_a_wider_one(
+    guest: Guest, size: int, wanted: int
+) -> None:
+    script = (
+        f"import fcntl, os; os.write(1, bytes({size})); os.write(2, b'%d' % fcntl.fcntl(1, 1032))"
+    )
+
+    def found() -> bool:
+        ending = guest.raw.run("python3", "-c", script)
+        assert len(ending.stdout) == size
+        return int(ending.stderr) == wanted
+
+    # Not while others of the guest's user have more pipes than the kernel lets one user have.
+    until(found, "no pipe of that size")
+
+
 def test_pipes_belong_to_the_command(guest: Guest) -> None:
     script = "echo out >/dev/stdout; echo err >/proc/self/fd/2; cat /dev/stdin"
     ending = guest.raw.run("sh", "-c", script, stdin=b"in\n")

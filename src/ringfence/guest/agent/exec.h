@@ -19,7 +19,7 @@ struct stream {
 	u64 total, sent, cap;
 	u64 acked;     /* of stderr; stdout's is the operation's */
 	u64 quota;     /* bytes still read after the wait for children is over */
-	bool open, stalled, drained;
+	bool open, stalled, drained, widened;
 	u8 *ring;      /* of a held exec: byte n of the output at n % HELD_BYTES */
 };
 
@@ -105,6 +105,7 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 void supervisor_free(struct supervisor *supervisor);     /* it has nobody left: for the next exec */
 void supervisor_dismiss(struct supervisor *supervisor);  /* the agent has no more jobs for it */
 void supervisors_renew(void);  /* those that wait are replaced */
-void pool_refill(void);        /* once there is time */
+void pool_fill(void);          /* once there is time */
+void pool_refill(void);        /* the same, after a while where most commands end sooner */
 
 #endif

@@ -1,6 +1,7 @@
 /* The output of an exec: its window, its cap, and what is held of it. */
 #include "exec.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { PTY_REST = 64 * 1024 };
+enum { PTY_REST = 64 * 1024, WIDE_BYTES = 256 * 1024 };
 
 static u8 number_of(const struct stream *stream) { return stream == &stream->exec->streams[OUT] ? 1 : 2; }
 static u64 kept(const struct stream *stream) { return stream->total < stream->cap ? stream->total : stream->cap; }
@@ -121,6 +122,14 @@ static ssize_t read_sent(struct stream *stream, size_t size)
 	return got;
 }
 
+/* A command that fills its pipe gets a wider one: fewer turns between the two. Where too many are wide it stays. */
+static void widen(struct stream *stream)
+{
+	if (!stream->widened)
+		fcntl(stream->watch.fd, F_SETPIPE_SZ, WIDE_BYTES);
+	stream->widened = true;
+}
+
 static ssize_t read_some(struct stream *stream, size_t size)
 {
 	if (stream->total >= stream->cap || stream->exec->dropping)
@@ -157,6 +166,8 @@ static void read_up_to(struct stream *stream, int turns)
 			return;
 		}
 		ssize_t got = read_some(stream, size);
+		if (got == CHUNK_BYTES)
+			widen(stream);
 		if (got > 0) {
 			if (exec->late)
 				stream->quota -= (u64)got;
