@@ -1,7 +1,9 @@
 """How much of the machine a sandbox may use."""
 
 import re
-from typing import Annotated
+import resource
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
@@ -21,6 +23,32 @@ _Value = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]}, mode="validation"
     ),
 ]
+
+RESOURCES = {
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "core": resource.RLIMIT_CORE,
+    "fsize": resource.RLIMIT_FSIZE,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": getattr(resource, "RLIMIT_MSGQUEUE", 12),
+    "stack": resource.RLIMIT_STACK,
+    "cpu": resource.RLIMIT_CPU,
+    "rtprio": getattr(resource, "RLIMIT_RTPRIO", 14),
+}
+"""The ulimits as the kernel numbers them."""
+
+PROC_NAMES = {
+    "nofile": "Max open files",
+    "nproc": "Max processes",
+    "core": "Max core file size",
+    "fsize": "Max file size",
+    "memlock": "Max locked memory",
+    "msgqueue": "Max msgqueue size",
+    "stack": "Max stack size",
+    "cpu": "Max cpu time",
+    "rtprio": "Max realtime priority",
+}
+"""As /proc/PID/limits names them."""
 
 _CORES = r"[0-9]{1,4}(?:-[0-9]{1,4})?"
 _CPUSET = re.compile(rf"{_CORES}(?:,{_CORES})*")
@@ -54,6 +82,9 @@ class Ulimit(Model):
         return self
 
 
+_UlimitForm = Ulimit | int | Literal["unlimited"] | Mapping[str, Any] | None
+
+
 class Ulimits(Model):
     """Resource limits of every command; None leaves the profile's. Units are setrlimit(2)'s.
 
@@ -70,6 +101,22 @@ class Ulimits(Model):
     stack: Ulimit | None = None
     cpu: Ulimit | None = None
     rtprio: Ulimit | None = None
+
+    if TYPE_CHECKING:  # what a type checker lets pass: the short forms, too
+
+        def __init__(
+            self,
+            *,
+            nofile: _UlimitForm = None,
+            nproc: _UlimitForm = None,
+            core: _UlimitForm = None,
+            fsize: _UlimitForm = None,
+            memlock: _UlimitForm = None,
+            msgqueue: _UlimitForm = None,
+            stack: _UlimitForm = None,
+            cpu: _UlimitForm = None,
+            rtprio: _UlimitForm = None,
+        ) -> None: ...
 
 
 class Limits(Model):
@@ -102,6 +149,30 @@ class Limits(Model):
     timeout: Duration | None = None
     output: Size | None = None
     ulimits: Ulimits = Ulimits()
+
+    if TYPE_CHECKING:  # what a type checker lets pass: sizes and durations as texts, too
+
+        def __init__(
+            self,
+            *,
+            memory: int | str | None = None,
+            swap: int | str | None = None,
+            cpus: float | None = None,
+            cpuset: str | None = None,
+            cpu_shares: int | None = None,
+            pids: int | None = None,
+            disk: int | str | None = None,
+            tmp: int | str | None = None,
+            shm: int | str | None = None,
+            run: int | str | None = None,
+            read_rate: int | str | None = None,
+            write_rate: int | str | None = None,
+            network_rate: int | str | None = None,
+            cpu_time: float | str | None = None,
+            timeout: float | str | None = None,
+            output: int | str | None = None,
+            ulimits: Ulimits | Mapping[str, Any] = ...,
+        ) -> None: ...
 
     @field_validator("cpuset")
     @classmethod

@@ -10,7 +10,6 @@ from pydantic_core import CoreSchema
 from ringfence.errors import InvalidSpecError
 from ringfence.spec.quantity import short
 
-
 Id = Annotated[
     str,
     pydantic.WithJsonSchema(
