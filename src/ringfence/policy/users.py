@@ -24,8 +24,8 @@ def is_reserved(user: str) -> bool:
 
 
 def choose_user(request: SandboxSpec, facts: Facts) -> str:
-    """The request's user, else the image's when not root, else the repository's owner when not
-    root, else 1000. InvalidSpecError when the image's user is no user."""
+    """The request's user, else the image's when not root, else the repository's owner, as the
+    request maps it, when not root, else 1000. InvalidSpecError when the image's user is no user."""
     if request.user is not None:
         return request.user
     if facts.image is not None and facts.image.user:
@@ -37,8 +37,10 @@ def choose_user(request: SandboxSpec, facts: Facts) -> str:
             ) from None
         if not is_root(user) and not is_reserved(user):
             return user
-    owner = facts.repository_uid
+    owner, group = facts.repository_uid, facts.repository_gid
+    if request.repository is not None and request.repository.owner is not None:
+        mapped = [int(part) for part in request.repository.owner.split(":")]
+        owner, group = mapped[0], mapped[-1]
     if owner and owner <= 65535 and owner not in RESERVED_UIDS:
-        group = facts.repository_gid
         return str(owner) if not group or group > 65535 else f"{owner}:{group}"
     return str(_ORDINARY)

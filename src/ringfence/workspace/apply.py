@@ -12,6 +12,7 @@ from ringfence.errors import (
     PolicyDeniedError,
     StateError,
 )
+from ringfence.workspace import applied
 from ringfence.workspace.beneath import (
     lstat,
     open_directory,
@@ -35,13 +36,18 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     First every touched path of the original is compared with what the sandbox started from:
     StateError names one that is not so any more, PolicyDeniedError a link that would leave the
     repository. Then all is written beside and renamed into place; when that fails half-way, what
-    was done is undone. It blocks.
+    was done is undone. Applied again, only what differs from what was applied last is written. It
+    blocks.
     """
     if prepared.original is None:
         raise StateError(
             "a cloned repository has no original to change: take the patch", op="workspace.apply"
         )
     changes = prepared.changes(since=since)
+    before = applied.read(prepared.directory)
+    if before:
+        with prepared.now() as now:
+            changes = applied.remaining(changes, before, now)
     if not changes.items:
         return changes
     try:
@@ -57,6 +63,7 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
             _Writing(root, now).run(changes)
     finally:
         os.close(root)
+    applied.write(prepared.directory, {**before, **applied.wanted(changes)})
     return changes
 
 

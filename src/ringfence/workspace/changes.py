@@ -115,7 +115,7 @@ class _Comparison:
         new = self._side(self.now, path, after)
         if old == new:
             return
-        self.items.append(Change(path, _kind(old, new), old, new))
+        self.items.append(Change(path, kind_between(old, new), old, new))
 
     def _git_name(self, path: str) -> None:
         names = path.split("/")
@@ -176,7 +176,8 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _kind(old: Side | None, new: Side | None) -> Kind:
+def kind_between(old: Side | None, new: Side | None) -> Kind:
+    """What a path that was `old` and is `new` went through."""
     if old is None:
         return "added"
     if new is None:

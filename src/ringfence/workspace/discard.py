@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ringfence.errors import StateError
-from ringfence.workspace import manifest
+from ringfence.workspace import applied, manifest
 from ringfence.workspace.apply import copy_out
 from ringfence.workspace.beneath import (
     chmod,
@@ -42,6 +42,7 @@ def discard(prepared: Prepared) -> Changes:
             _Reset(prepared, base, target).run(paths)
         finally:
             os.close(target)
+    applied.forget(prepared.directory)
     if prepared.strategy == "copy":
         _record(prepared, place, paths)
     return changes

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ringfence.errors import StateError
-from ringfence.workspace import shared
+from ringfence.workspace import applied, shared
 from ringfence.workspace.failures import failed
 from ringfence.workspace.layer_copy import copy_layer
 from ringfence.workspace.ownership import Ownership, dress, root_entry
@@ -55,6 +55,8 @@ def _child(parent: Prepared, frozen: shared.Layer, directory: Path, whom: For) -
     layers = (frozen.path, *parent.layers)
     child = mount(child, layers, whom, parent.size, Owners(stored, seen, Ownership()))
     child.save()
+    if before := applied.read(parent.directory):
+        applied.write(directory, before)
     return child
 
 

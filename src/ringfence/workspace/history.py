@@ -20,6 +20,7 @@ from ringfence.workspace.patch import quoted
 
 History = Literal["head", "full"]
 _WALK_SECONDS = 60.0
+_MOST_TRACKED = 2_000_000
 _COMMIT = "refs/ringfence/head"
 
 
@@ -61,6 +62,15 @@ class Builder:
         except StateError:
             return False
         return True
+
+    def unborn(self) -> bool:
+        """Whether HEAD is a branch that has no commit yet, in place of one that is missing."""
+        head = self.source.head()
+        return (
+            head is not None
+            and head.startswith("ref: ")
+            and (head[5:] not in self.source.references())
+        )
 
     def complete(self) -> bool:
         """Whether all of HEAD's files are there."""
@@ -105,23 +115,26 @@ class Builder:
         self._settle()
 
     def head(self) -> None:
-        """Keep one commit: the visible part of HEAD. The index keeps what is visible of it."""
-        tracked = self._tracked()
+        """Keep one commit, the visible part of HEAD; none where HEAD has none. The index keeps what
+        is visible of it."""
+        born = self.born()
+        tracked = self._tracked(born=born)
         hidden = set(self.hidden([entry.path for entry in tracked]))
         self._write_index([entry for entry in tracked if entry.path not in hidden])
-        commit = self._one_commit(self.hidden([entry.path for entry in self._committed()]))
         head = self.source.head()
         ref = head[5:] if head is not None and head.startswith("ref: ") else "refs/heads/main"
+        references = {ref: self._one_commit()} if born else {}
         (self.target / "shallow").unlink(missing_ok=True)
-        refer(self.target, {ref: commit}, f"ref: {ref}")
+        refer(self.target, references, f"ref: {ref}")
         self._settle()
 
-    def _one_commit(self, unseen: list[str]) -> str:
-        """Make a commit of HEAD's tree without some paths; its id.
+    def _one_commit(self) -> str:
+        """Make a commit of HEAD's tree without the hidden paths; its id.
 
         By fast-import, which leaves the objects that are there alone: other commands that write
         one set the times of the original's.
         """
+        unseen = self.hidden([entry.path for entry in self._committed()])
         tree = self._git("rev-parse", "HEAD^{tree}").strip()
         when = self._git("log", "-1", "--format=%ct", "HEAD").strip()
         message = b"The repository as the sandbox sees it\n"
@@ -138,29 +151,49 @@ class Builder:
         self._git("update-ref", "-d", _COMMIT)
         return commit
 
-    def _committed(self) -> list[_Committed]:
-        """The files of HEAD."""
+    def _committed(self, tree: str = "HEAD", prefix: str = "") -> list[_Committed]:
+        """The files of a tree, with `prefix` before their paths."""
         found = []
-        for line in self._git("ls-tree", "-r", "-z", "HEAD").split(b"\0"):
+        for line in self._git("ls-tree", "-r", "-z", tree).split(b"\0"):
             facts, _, path = line.partition(b"\t")
             if path:
                 mode, _, name = facts.decode().split(" ")
-                found.append(_Committed(os.fsdecode(path), int(mode, 8), name))
+                found.append(_Committed(prefix + os.fsdecode(path), int(mode, 8), name))
         return found
 
-    def _tracked(self) -> list[index.Tracked]:
+    def _tracked(self, *, born: bool = True) -> list[index.Tracked]:
         """The entries of the source's index; those of HEAD when there is none that can be read."""
         if data := self.source.index():
-            with suppress(ValueError):
-                return index.read(data, self._id_bytes)
+            try:
+                read = index.read(data, self._id_bytes)
+            except ValueError:
+                read = None
+            if read is not None:
+                return self._unfolded(read)
             with suppress(ValueError, StateError):
                 return self._joined_index(data)
+        if not born:
+            return []
         (self.target / "index").unlink(missing_ok=True)
         self._git("read-tree", "HEAD")
         return index.read((self.target / "index").read_bytes(), self._id_bytes)
 
+    def _unfolded(self, tracked: list[index.Tracked]) -> list[index.Tracked]:
+        """With the files of the directories that a sparse index names in place of them. Git would
+        write the trees anew, which sets the times of the original's objects."""
+        entries = []
+        for entry in tracked:
+            if not entry.is_directory:
+                entries.append(entry)
+                continue
+            for path, mode, name in self._committed(entry.name.hex(), entry.path):
+                entries.append(index.fresh(path, mode, bytes.fromhex(name)).skipped())
+            if len(entries) > _MOST_TRACKED:
+                raise StateError(f"the index names over {_MOST_TRACKED} files", op="workspace")
+        return entries
+
     def _joined_index(self, data: bytes) -> list[index.Tracked]:
-        """The entries of a split or sparse index, which git makes whole."""
+        """The entries of a split index, which git makes whole."""
         names = self.source.shared_indexes()
         for name in names:
             (self.target / name).write_bytes(self.source.shared_index(name))
@@ -170,7 +203,7 @@ class Builder:
         finally:
             for name in names:
                 (self.target / name).unlink(missing_ok=True)
-        return index.read((self.target / "index").read_bytes(), self._id_bytes)
+        return self._unfolded(index.read((self.target / "index").read_bytes(), self._id_bytes))
 
     def _write_index(self, entries: Iterable[index.Tracked]) -> None:
         """Let these be tracked; what is absent counts as checked out, and is no deletion."""

@@ -18,8 +18,9 @@ STAGE = 0x3000
 _STATUS_BYTES = 40
 _LONGEST = 4096
 """Bytes of the longest path that a file can have."""
-_NEEDED = (b"link", b"sdir")
-"""Extensions without which the entries are not whole: of a split and of a sparse index."""
+_NEEDED = b"link"
+"""The extension without which the entries are not whole: of a split index."""
+_DIRECTORY = 0o040000
 
 
 class Tracked(NamedTuple):
@@ -32,6 +33,12 @@ class Tracked(NamedTuple):
     flags: int
     more: int = 0
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether it stands for all files of a directory, whose path ends with "/", in a sparse
+        index; name is then that of a tree."""
+        return int.from_bytes(self.status[24:28], "big") == _DIRECTORY
+
     def skipped(self) -> "Tracked":
         """It, counted as checked out whether it is there or not."""
         return self._replace(flags=self.flags | _EXTENDED, more=self.more | _SKIP)
@@ -40,7 +47,7 @@ class Tracked(NamedTuple):
 def read(data: bytes, id_bytes: int) -> list[Tracked]:
     """The entries of an index whose objects' ids have so many bytes.
 
-    ValueError for what is no index, or one whose entries are not all in it (split, sparse).
+    ValueError for what is no index, or one whose entries are not all in it (split).
     """
     try:
         signature, version, count = _HEAD.unpack_from(data)
@@ -48,8 +55,8 @@ def read(data: bytes, id_bytes: int) -> list[Tracked]:
             raise ValueError("no index")
         entries, end = _entries(data, version, count, id_bytes)
         while end + 8 <= len(data) - id_bytes:
-            if data[end : end + 4] in _NEEDED:
-                raise ValueError("the index is split or sparse")
+            if data[end : end + 4] == _NEEDED:
+                raise ValueError("the index is split")
             end += 8 + int.from_bytes(data[end + 4 : end + 8], "big")
     except (struct.error, IndexError):
         raise ValueError("the index ends too early") from None

@@ -97,6 +97,10 @@ def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
             builder.prepare()
             if builder.born():
                 _choose_depth(repository, found, builder)
+            elif builder.unborn():
+                found.history = "head"
+            else:
+                raise StateError("HEAD names a commit that is not there", op="workspace")
         except UnsupportedError:
             raise
         except SandboxError as error:

@@ -15,6 +15,7 @@ from ringfence.spec import Repository
 from ringfence.workspace import history, linking, manifest, mounts, shared, sources
 from ringfence.workspace.clone import is_url
 from ringfence.workspace.entries import FILE
+from ringfence.workspace.failures import shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.linking import Linking
 from ringfence.workspace.ownership import Ownership, dress, root_entry
@@ -294,12 +295,25 @@ class _Work:
             )
         root = self.found.source.root
         if self.maps:
+            self._check_one_file_system(root)
             uids, gids = zip(self.stored, self.seen, strict=True)
             root = mounts.mapped(self.directory, root, uids, gids)
         read_only = self.repository.mode == "ro"
         binds = [Binding(str(root), self.repository.mount_point, read_only)]
         binds += self._covers()
         return self.prepared("bind", binds)
+
+    def _check_one_file_system(self, root: Path) -> None:
+        """An id-mapped mount shows nothing of what is mounted in it."""
+        device = root.stat().st_dev
+        for entry in self.found.selection.entries:
+            if entry.device != device:
+                raise UnsupportedError(
+                    f"{shown(entry.path)} is on a file system of its own, whose owners cannot be"
+                    f" mapped in mode {self.repository.mode}: use mode copy, or exclude it",
+                    op="workspace",
+                    context={"path": shown(entry.path)},
+                )
 
     def _covers(self) -> Iterator[Binding]:
         """What is bound over the hidden paths and over everything called .git."""

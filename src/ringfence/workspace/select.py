@@ -15,7 +15,7 @@ from ringfence.errors import InvalidSpecError, ResourceExhaustedError
 from ringfence.spec import Repository
 from ringfence.workspace.beneath import open_directory, open_regular
 from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, is_git_name, leaves
-from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.failures import failed, missing, shown
 from ringfence.workspace.patterns import Patterns
 from ringfence.workspace.secrets import SECRETS
 
@@ -131,6 +131,7 @@ class _Walk:
             directory = open_directory(self.root, place.path)
         except OSError as error:
             raise failed(error, place.path or ".", "reading the repository") from None
+        listed: list[os.DirEntry[str]] = []
         try:
             with os.scandir(directory) as found:
                 listed = list(found)
@@ -143,7 +144,9 @@ class _Walk:
                 self.visit(place.path, self.result.entries[before:])
             return below
         except OSError as error:
-            raise failed(error, error.filename or place.path, "reading the repository") from None
+            name = error.filename if any(e.name == error.filename for e in listed) else ""
+            path = f"{place.path}/{name}".strip("/") or "."
+            raise failed(error, path, "reading the repository") from None
         finally:
             os.close(directory)
 
@@ -285,15 +288,32 @@ class _Walk:
         return ((prefix, Patterns(text.split("\n"))), *above)
 
 
+def _check_subpath(root: int, subpath: str) -> None:
+    try:
+        os.close(open_directory(root, subpath))
+    except FileNotFoundError:
+        raise missing(subpath) from None
+    except OSError as error:
+        raise InvalidSpecError(
+            f"the subpath {shown(subpath)} cannot be used: {error.strerror}; name a directory of"
+            " the repository itself, behind no link",
+            op="workspace",
+            context={"path": shown(subpath)},
+        ) from None
+
+
 def select(root: int, repository: Repository, visit: Visit | None = None) -> Selection:
     """Walk the tree at the directory descriptor `root` and choose what is visible.
 
     visit: is told what was chosen in each directory, one after the other, as soon as that is known.
     Of these only files that are hidden under another name, and, where `Rules.narrows`, empty
     directories, are left out in the end.
-    Errors: InvalidSpecError for what cannot be read, StateError for a tree that changes meanwhile,
+    Errors: NotFoundError and InvalidSpecError for a subpath that is missing or no directory,
+    InvalidSpecError for what cannot be read, StateError for a tree that changes meanwhile,
     ResourceExhaustedError beyond a million entries; each names the path. It blocks.
     """
+    if repository.subpath is not None:
+        _check_subpath(root, repository.subpath)
     return _Walk(root, Rules(repository), visit).run()
 
 

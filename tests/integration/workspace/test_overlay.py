@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.digest.store import Store
-from ringfence.errors import PolicyDeniedError, StateError
+from ringfence.errors import PolicyDeniedError, StateError, UnsupportedError
 from ringfence.workspace import For, Snapshots, apply, attach, clean, discard, fork, mounts
 from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import verify
@@ -211,3 +211,20 @@ def test_writes_through_rw_have_the_owner_of_the_original(repository: Path, moun
     assert (work / "fresh").stat().st_uid == 1000
     assert (repository / "fresh").stat().st_uid == os.geteuid()
     assert (repository / "README.md").stat().st_uid == os.geteuid()
+
+
+def test_a_file_system_inside_that_a_mapped_bind_would_not_show_is_refused(
+    repository: Path, mounted: Mount
+) -> None:
+    place = repository / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True, timeout=60)
+    try:
+        (place / "file").write_text("seen\n")
+        for mode in ("ro", "rw"):
+            with pytest.raises(UnsupportedError, match="disk"):
+                mounted(repository, mode=mode)
+            mounted(repository, mode=mode, exclude=("/disk",))
+        assert (inside(mounted(repository)) / "disk/file").read_text() == "seen\n"
+    finally:
+        subprocess.run(["umount", "-l", place], check=True, timeout=60)

@@ -150,3 +150,57 @@ def test_download_copies_what_is_named_and_follows_nothing(
     with pytest.raises(ResourceExhaustedError, match="sparse"):
         prepared.changes(max_bytes=1 << 20)
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_apply_goes_on_where_it_stopped(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    change_all(work)
+    apply(prepared)
+    before = digest_of_tree(repository)
+    assert len(apply(attach(prepared.record()))) == 0
+    assert digest_of_tree(repository) == before
+    (work / "README.md").write_text("Changed again.\n")
+    (work / "moved.py").rename(work / "moved-on.py")
+    (work / "run.sh/inner").unlink()
+    (work / "run.sh").rmdir()
+    (work / "run.sh").write_text("#!/bin/sh\necho run\n")
+    (work / "run.sh").chmod(0o755)
+    (work / "src/data.bin").chmod(0o644)
+    (work / "fresh").write_text("fresh\n")
+    done = apply(attach(prepared.record()))
+    assert "run.sh" in [change.path for change in done]
+    kept = snapshot(repository)
+    kept.pop(".env")
+    assert kept == snapshot(work)
+    assert (repository / "src/data.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_apply_again_refuses_what_somebody_else_changed_meanwhile(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    apply(prepared)
+    (repository / "README.md").write_text("Mine.\n")
+    (inside(prepared) / "README.md").write_text("Changed again.\n")
+    with pytest.raises(StateError, match=r"README\.md"):
+        apply(prepared)
+    assert (repository / "README.md").read_text() == "Mine.\n"
+
+
+def test_what_was_applied_stays_when_the_workspace_is_discarded(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    work = inside(prepared)
+    (work / "README.md").write_text("Changed.\n")
+    apply(prepared)
+    discard(prepared)
+    (work / "fresh").write_text("fresh\n")
+    apply(prepared)
+    assert (repository / "README.md").read_text() == "Changed.\n"
+    assert (repository / "fresh").exists()
+    (work / "README.md").write_text("Once more.\n")
+    with pytest.raises(StateError, match=r"README\.md"):
+        apply(prepared)

@@ -16,6 +16,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
+from ringfence.spec import SandboxSpec
 from ringfence.workspace import clean, staging
 from ringfence.workspace.sources import check_root
 from tests.unit.workspace.conftest import Make, digest_of_tree, inside
@@ -36,6 +37,12 @@ def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "round").symlink_to("round")
     with pytest.raises(SandboxError, match="round"):
         check_root(str(tmp_path / "round"))
+
+
+def test_a_path_that_is_not_utf_8_is_an_error_of_the_spec() -> None:
+    with pytest.raises(InvalidSpecError, match="UTF-8") as caught:
+        SandboxSpec.parse({"repository": {"path": "project-\udcff"}})
+    assert caught.value.context["fields"] == ["repository.path"]
 
 
 def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

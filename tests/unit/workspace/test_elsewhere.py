@@ -279,3 +279,47 @@ def test_a_bare_repository_is_cloned_by_its_url(
     assert (found is not None, reason) == (True, None)
     found_plan = plan(Repository(path=(tmp_path / "bare one.git").as_uri(), ref="main"))
     assert {entry.path for entry in found_plan.selection.entries} >= {"README.md", "src/code.py"}
+
+
+def test_git_works_in_a_repository_without_a_commit(repository: Path, make: Make) -> None:
+    shutil.rmtree(repository / ".git")
+    git(repository, "init", "-q", "-b", "trunk")
+    git(repository, "add", "-f", ".env", "README.md")
+    prepared = make(repository)
+    work = inside(prepared)
+    assert git(work, "status", "--porcelain", "-uno") == "A  README.md\n"
+    assert SECRET not in objects_of(work)
+    git(work, "commit", "-q", "-m", "first")
+    assert git(work, "log", "--format=%s", "trunk") == "first\n"
+    assert len(prepared.changes()) == 0
+    (repository / ".git/index").unlink()
+    assert git(inside(make(repository)), "ls-files") == ""
+
+
+def test_a_head_whose_commit_is_missing_is_said(repository: Path, make: Make) -> None:
+    (repository / ".git/refs/heads/main").write_text("1" * 40 + "\n")
+    prepared = make(repository)
+    assert not (inside(prepared) / ".git").exists()
+    assert any("not there" in warning for warning in prepared.warnings)
+
+
+def test_a_sparse_index_leaves_the_times_of_the_originals_objects(
+    repository: Path, make: Make
+) -> None:
+    git(repository, "sparse-checkout", "set", "--cone", "--sparse-index", "none")
+    for path in (repository / ".git/objects").rglob("??????*"):
+        os.utime(path, (1, 1))
+    before = digest_of_tree(repository)
+    work = inside(make(repository))
+    assert digest_of_tree(repository) == before
+    assert git(work, "ls-files") == git(repository, "ls-files")
+    assert git(work, "status", "--porcelain", "-uno") == ""
+
+
+def test_a_sparse_index_does_not_name_more_files_than_there_is_room_for(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repository, "sparse-checkout", "set", "--cone", "--sparse-index", "none")
+    monkeypatch.setattr("ringfence.workspace.history._MOST_TRACKED", 1)
+    with pytest.raises(StateError, match="over 1 files"):
+        make(repository)

@@ -1,11 +1,18 @@
 """What is visible is chosen, and what is not cannot be read by any path."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from ringfence.errors import InvalidSpecError, ResourceExhaustedError
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SandboxError,
+    StateError,
+)
 from ringfence.spec import Repository
 from ringfence.workspace import plan, select
 from tests.unit.workspace.conftest import Make, git, inside
@@ -154,3 +161,46 @@ def test_a_worktree_is_followed_only_when_it_is_named_back(
     prepared = make(stranger)
     assert not (inside(prepared) / ".git").exists()
     assert any("does not name it back" in warning for warning in prepared.warnings)
+
+
+@pytest.mark.parametrize(
+    ("subpath", "error"),
+    [("nope", NotFoundError), ("src/nope", NotFoundError), ("README.md", InvalidSpecError),
+     ("link", InvalidSpecError), ("README.md/x", InvalidSpecError)],
+)  # fmt: skip
+def test_a_subpath_that_is_no_directory_is_named(
+    repository: Path, subpath: str, error: type[SandboxError]
+) -> None:
+    with pytest.raises(error, match=subpath):
+        plan(Repository(path=str(repository), subpath=subpath))
+
+
+def test_a_file_that_goes_away_during_the_walk_is_named_with_its_directory(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["ringfence.workspace.select"]
+    real = module.open_directory
+
+    class Gone:
+        name = "code.py"
+
+        def stat(self, *, follow_symlinks: bool) -> object:
+            monkeypatch.undo()
+            raise FileNotFoundError(2, "No such file or directory", self.name)
+
+    class Listing:
+        def __enter__(self) -> list[Gone]:
+            return [Gone()]
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def meddle(root: int, path: str) -> int:
+        if path == "src":
+            monkeypatch.setattr(os, "scandir", lambda _: Listing())
+        return real(root, path)
+
+    monkeypatch.setattr(module, "open_directory", meddle)
+    with pytest.raises(StateError, match=r"src/code\.py: No such file") as caught:
+        plan(Repository(path=str(repository)))
+    assert caught.value.context["path"] == "src/code.py"
