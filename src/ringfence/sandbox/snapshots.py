@@ -25,8 +25,11 @@ from ringfence.workspace.snapshot import KIND, SIZE, delete, document_of, find, 
 class Committable(Protocol):
     """An instance whose root file system can be kept."""
 
-    async def commit(self, store: Store, annotations: Mapping[str, str]) -> Descriptor:
-        """Put it into a store as an image; the manifest, without a name."""
+    async def commit(
+        self, store: Store, annotations: Mapping[str, str], made: list[Digest]
+    ) -> Descriptor:
+        """Put it into a store as an image; the manifest, without a name. made: is told what was not
+        there before, also by a commit that fails."""
         ...
 
 
@@ -74,32 +77,33 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
         raise not_kept(context.spec, "snapshot")
     place = await asyncio.to_thread(snapshots)
     parts: list[Descriptor] = []
+    made: list[Digest] = []
     try:
-        digest = await _composed(instance, prepared, place.store, parts)
+        digest = await _composed(instance, prepared, place.store, parts, made)
     except BaseException:
-        for part in parts:
-            await finish(_discard(place.store, part))
+        for each in (*(part.digest for part in parts), *reversed(made)):
+            await finish(asyncio.to_thread(place.store.discard, each))
         raise
     return await asyncio.to_thread(find, digest, place)
 
 
 async def _composed(
-    instance: Committable, prepared: Prepared | None, store: Store, parts: list[Descriptor]
+    instance: Committable,
+    prepared: Prepared | None,
+    store: Store,
+    parts: list[Descriptor],
+    made: list[Digest],
 ) -> str:
-    """Put everything and give it its name; the digest. parts: what was put, also by then."""
+    """Put everything and give it its name; the digest. parts, made: what was put, also by then."""
     async with holding(store.composing()):
         size = 0
         if prepared is not None:
             size = await finish(_put(prepared, store, parts))
         listed = [{**part.to_dict(), "annotations": {KIND: "workspace"}} for part in parts]
-        parts.append(await instance.commit(store, {KIND: "root"}))
-        made = await asyncio.to_thread(_joined, store, parts[-1], listed, size)
-        await asyncio.to_thread(store.tag, name_of(made.digest), made)
-    return str(made.digest)
-
-
-async def _discard(store: Store, part: Descriptor) -> None:
-    await asyncio.to_thread(store.discard, part.digest)
+        parts.append(await instance.commit(store, {KIND: "root"}, made))
+        whole = await asyncio.to_thread(_joined, store, parts[-1], listed, size)
+        await asyncio.to_thread(store.tag, name_of(whole.digest), whole)
+    return str(whole.digest)
 
 
 async def _put(prepared: Prepared, store: Store, parts: list[Descriptor]) -> int:

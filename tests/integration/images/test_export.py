@@ -1,5 +1,6 @@
 """From the daemon into a content store, and from there into sandboxes of either backend."""
 
+import asyncio
 import json
 import secrets
 import shutil
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import ringfence
+from ringfence.backends.docker import export
 from ringfence.backends.docker.supply import Supply
 from ringfence.cli.app import run
 from ringfence.digest import Digest
 from ringfence.digest.store import Store
 from ringfence.digest.store.manifest import read_document
-from ringfence.errors import ImageError, ImageNotFoundError
+from ringfence.errors import ImageError, ImageNotFoundError, ResourceExhaustedError
 from ringfence.images import Reference
 
 from ...conftest import missing, require_bwrap, require_docker
@@ -90,6 +92,60 @@ def test_the_verb_exports_what_skopeo_reads(
     assert json.loads(said)["Digest"] == digest
     assert run(["image", "export", image, "--root", str(root), "--tag", "by-id"]) == 0
     assert capsys.readouterr().out.strip() == digest
+
+
+async def test_an_export_that_fails_leaves_what_was_there_and_nothing_else(
+    supply: Supply, name: str, tmp_path: Path
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    await built(supply, name, context)
+    whole = Store(tmp_path / "whole")
+    await supply.export(f"{name}:built", whole)
+    store = Store(tmp_path / "store", quota=whole.usage() - 1)
+    layers = [blob for blob in whole.walk() if blob.size > 100_000]
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await supply.export(f"{name}:built", store)
+    assert "store gc" not in caught.value.message
+    assert list(store.walk()) == []
+    there = store.put(whole.read(layers[0].digest))
+    with pytest.raises(ResourceExhaustedError):
+        await supply.export(f"{name}:built", store)
+    assert [blob.digest for blob in store.walk()] == [there]
+    store.delete(there)
+    with store.composing(), pytest.raises(ResourceExhaustedError, match="store gc"):
+        await supply.export(f"{name}:built", store)
+    assert layers[0].digest in store
+    store.gc(grace=0)
+    assert list(store.walk()) == []
+
+
+async def test_a_cancelled_export_ends_before_its_cancellation_and_leaves_nothing(
+    supply: Supply, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    await built(supply, name, context)
+    store = Store(tmp_path / "store")
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(supply.export(f"{name}:built", store))
+    real = export._Source.read
+    reads = 0
+
+    def read(source: export._Source, size: int = -1, /) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            loop.call_soon_threadsafe(task.cancel)
+            assert source._ended.wait(60)
+        return real(source, size)
+
+    monkeypatch.setattr(export._Source, "read", read)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reads == 2
+    assert list(store.walk()) == []
+    assert store.ingests() == {}
 
 
 async def test_a_layer_that_is_not_what_the_configuration_says_is_refused(

@@ -7,13 +7,15 @@ import json
 import posixpath
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import IO, Any
 
 from ringfence.backends.docker.engine import Engine
+from ringfence.backends.finish import finish
 from ringfence.digest import Descriptor, Digest, DigestError
-from ringfence.digest.store import QuotaExceeded, Store
+from ringfence.digest.store import QuotaExceeded, Store, StoreError
 from ringfence.digest.store.manifest import LARGEST, LAYER, put_image
 from ringfence.errors import ImageError, ResourceExhaustedError
 
@@ -30,14 +32,16 @@ async def export(
     store: Store,
     *,
     seconds: float,
+    made: list[Digest],
     rewrite: Rewrite | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Descriptor:
     """Put an image into a store; its manifest, which has no name there yet.
 
     The configuration stays byte by byte, so that importing it again gives the same id, unless it
-    is rewritten. The caller holds `store.composing()`. ImageError, ImageNotFoundError,
-    ResourceExhaustedError, DeadlineExceededError. Cancellation leaves unnamed blobs at most.
+    is rewritten. The caller holds `store.composing()`. made: is told what was not in the store
+    before, for the caller to discard after an error or a cancellation. ImageError,
+    ImageNotFoundError, ResourceExhaustedError, DeadlineExceededError.
     """
     with tempfile.TemporaryFile() as body:
         chunks = engine.stream("export", "GET", ("images", image, "get"), {}, seconds=seconds)
@@ -50,12 +54,79 @@ async def export(
                     waiting.clear()
         body.write(waiting)
         body.seek(0)
-        return await asyncio.to_thread(_kept, body, store, rewrite, annotations)
+        return await _ended_with(_Into(store, made), body, rewrite, annotations)
+
+
+async def _ended_with(
+    into: _Into,
+    body: IO[bytes],
+    rewrite: Rewrite | None,
+    annotations: Mapping[str, str] | None,
+) -> Descriptor:
+    """`_kept` in a thread of its own, which a cancellation ends before it is raised."""
+    task = asyncio.ensure_future(asyncio.to_thread(_kept, body, into, rewrite, annotations))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        into.ended.set()
+        await finish(_over(task))
+        raise
+
+
+async def _over(task: asyncio.Task[Descriptor]) -> None:
+    await asyncio.wait([task])
+    task.exception()
+
+
+async def discard(store: Store, made: list[Digest]) -> bool:
+    """Remove what an image that failed had put; whether all of it is gone: others who put images
+    may need it, and are not waited for. Cancellation does not end it."""
+    return await finish(asyncio.to_thread(_discarded, store, made))
+
+
+def _discarded(store: Store, made: list[Digest]) -> bool:
+    try:
+        for digest in reversed(made):
+            store.discard(digest, wait=False)
+    except (StoreError, OSError):
+        return False
+    return True
+
+
+class _EndedError(Exception):
+    """Nobody waits for the image any more."""
+
+
+class _Into:
+    """Where blobs go. made: those that were not there before. ended: set to put no more."""
+
+    def __init__(self, store: Store, made: list[Digest]) -> None:
+        self.store = store
+        self.made = made
+        self.ended = threading.Event()
+
+    def put(self, source: IO[bytes], digest: Digest, size: int) -> None:
+        """One layer, unless it is there."""
+        if digest not in self.store:
+            self.made.append(digest)
+            self.store.put(_Source(source, self.ended), expected=digest, size=size)
+
+
+class _Source:
+    def __init__(self, source: IO[bytes], ended: threading.Event) -> None:
+        self._source = source
+        self._ended = ended
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As the stream that it is over, until it has ended."""
+        if self._ended.is_set():
+            raise _EndedError
+        return self._source.read(size)
 
 
 def _kept(
     body: IO[bytes],
-    store: Store,
+    into: _Into,
     rewrite: Rewrite | None,
     annotations: Mapping[str, str] | None,
 ) -> Descriptor:
@@ -66,11 +137,11 @@ def _kept(
             about = json.loads(config)
             diffs = [Digest.parse(text) for text in about["rootfs"]["diff_ids"]]
             layers = [
-                _layer(archive, name, digest, store)
+                _layer(archive, name, digest, into)
                 for name, digest in zip(entry["Layers"], diffs, strict=True)
             ]
         kept = config if rewrite is None else rewrite(about)
-        return put_image(store, kept, layers, annotations)
+        return put_image(into.store, kept, layers, annotations, into.made)
     except QuotaExceeded as error:
         raise ResourceExhaustedError(f"export: {error}", op="export") from None
     except (DigestError, tarfile.TarError, KeyError, TypeError, ValueError) as error:
@@ -79,14 +150,13 @@ def _kept(
         ) from None
 
 
-def _layer(archive: tarfile.TarFile, name: str, digest: Digest, store: Store) -> Descriptor:
+def _layer(archive: tarfile.TarFile, name: str, digest: Digest, into: _Into) -> Descriptor:
     member = _member(archive, name)
-    if digest not in store:
-        source = archive.extractfile(member)
-        if source is None:
-            raise ValueError(f"{name} is no file")
-        store.put(source, expected=digest, size=member.size)
-    return Descriptor(LAYER, digest, store.info(digest).size)
+    source = archive.extractfile(member)
+    if source is None:
+        raise ValueError(f"{name} is no file")
+    into.put(source, digest, member.size)
+    return Descriptor(LAYER, digest, into.store.info(digest).size)
 
 
 def _document(archive: tarfile.TarFile, name: str) -> bytes:

@@ -22,7 +22,7 @@ from ringfence.backends.docker.inspection import (
 )
 from ringfence.backends.docker.machine import Machine
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
-from ringfence.digest import Descriptor
+from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import (
     BackendUnavailableError,
@@ -250,13 +250,20 @@ class DockerInstance:
         except (NotFoundError, ProcessLookupError):
             raise self._lost("update") from None
 
-    async def commit(self, store: Store, annotations: Mapping[str, str]) -> Descriptor:
+    async def commit(
+        self, store: Store, annotations: Mapping[str, str], made: list[Digest]
+    ) -> Descriptor:
         """Its root file system as an image in a store; see `rootfs.commit`. UnsupportedError under
         gVisor, which may keep changes to itself. ResourceExhaustedError when there is no room for
         what its files claim to hold, here or on the daemon. SandboxLostError when it is gone."""
         seen = await self._committable("snapshot", store.root)
         return await rootfs.commit(
-            self._engine, self.record.native, str(seen.data["Image"]), store, annotations
+            self._engine,
+            self.record.native,
+            str(seen.data["Image"]),
+            store,
+            annotations,
+            made=made,
         )
 
     async def branch(self) -> str:

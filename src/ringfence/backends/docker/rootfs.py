@@ -18,7 +18,7 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
 from ringfence.backends.docker.supply import SECONDS, Supply
 from ringfence.backends.finish import finish
-from ringfence.digest import Descriptor
+from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import (
     ImageError,
@@ -47,6 +47,8 @@ async def commit(
     base: str,
     store: Store,
     annotations: Mapping[str, str],
+    *,
+    made: list[Digest],
 ) -> Descriptor:
     """Keep a container's root file system, which should be frozen; the manifest, without a name.
 
@@ -62,7 +64,13 @@ async def commit(
     try:
         await finish(_commit(engine, container, steps, {STEP: "commit"}))
         return await export(
-            engine, steps[0], store, seconds=SECONDS, rewrite=rewrite, annotations=annotations
+            engine,
+            steps[0],
+            store,
+            seconds=SECONDS,
+            made=made,
+            rewrite=rewrite,
+            annotations=annotations,
         )
     finally:
         for step in steps:

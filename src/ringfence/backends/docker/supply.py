@@ -13,12 +13,12 @@ from typing import IO, Any
 from ringfence.backends.docker import building, pulling
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.export import export
+from ringfence.backends.docker.export import discard, export
 from ringfence.backends.docker.messages import LONGEST, messages
-from ringfence.backends.finish import holding
+from ringfence.backends.finish import finish, holding
 from ringfence.digest import Digest
 from ringfence.digest.store import Store
-from ringfence.errors import ImageError, ImageNotFoundError
+from ringfence.errors import ImageError, ImageNotFoundError, SandboxError
 from ringfence.images import Pin, Reference, credentials, layouts
 from ringfence.images import context as contexts
 from ringfence.images.credentials import Credentials
@@ -175,16 +175,27 @@ class Supply:
         """Put an image of the daemon into a store, an OCI layout; the digest of its manifest there.
 
         tag: what the store calls it, else what `name` says. `import_` of that layout gives the
-        same id again. Raises ImageNotFoundError, ImageError, ResourceExhaustedError.
+        same id again. Raises ImageNotFoundError, ImageError, ResourceExhaustedError. An error or a
+        cancellation leaves nothing in the store, unless others put images into it meanwhile: then
+        the error says so.
         """
         stored = await self.inspect(name)
         if tag is None:
             known = str(stored.id) == name or name in str(stored.id)
             tag = str(stored.id) if known else Reference.parse_familiar(name).with_tag().familiar()
-        async with holding(store.composing()):
-            made = await export(self._engine, str(stored.id), store, seconds=seconds)
-            await asyncio.to_thread(store.tag, tag, made)
-        return made.digest
+        made: list[Digest] = []
+        try:
+            async with holding(store.composing()):
+                image = await export(
+                    self._engine, str(stored.id), store, seconds=seconds, made=made
+                )
+                await finish(asyncio.to_thread(store.tag, tag, image))
+        except BaseException as error:
+            if await discard(store, made) or not isinstance(error, SandboxError):
+                raise
+            text = f"{error.message}; what had been put stays until `ringfence store gc`"
+            raise type(error)(text, op=error.op, context=error.context) from error
+        return image.digest
 
     async def build(
         self,

@@ -11,6 +11,7 @@ from ringfence.digest.store.errors import (
     BlobNotFound,
     IngestBusy,
     QuotaExceeded,
+    StoreBusy,
     StoreError,
     StoreInvalid,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "IngestBusy",
     "QuotaExceeded",
     "Store",
+    "StoreBusy",
     "StoreError",
     "StoreInvalid",
 ]

@@ -5,6 +5,7 @@ StoreError
 ├── BlobExists        the blob that was to be ingested is there already
 ├── IngestBusy        another process, or another thread, is writing that ingest
 ├── QuotaExceeded     the store would grow over its quota
+├── StoreBusy         somebody puts what has no name yet: nothing can be removed now
 └── StoreInvalid      the directory is no content store, or not one to be trusted
 """
 
@@ -27,6 +28,10 @@ class IngestBusy(StoreError):
 
 class QuotaExceeded(StoreError):
     """The store would grow over its quota."""
+
+
+class StoreBusy(StoreError):
+    """Somebody puts what has no name yet: nothing can be removed now."""
 
 
 class StoreInvalid(StoreError):

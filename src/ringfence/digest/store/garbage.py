@@ -62,15 +62,16 @@ def collect(
     return Collected(tuple(removed), size, _ingests(layout, stale, dry_run))
 
 
-def release(layout: Layout, digest: Digest) -> Collected:
+def release(layout: Layout, digest: Digest, *, wait: bool = True) -> Collected:
     """Remove `digest`, which no name stands for any more, and all that only it needed, at once.
 
     Nothing is removed while something else needs it. What a damaged one needed stays for `collect`.
-    StoreInvalid when another one that is needed is damaged.
+    StoreInvalid when another one that is needed is damaged. wait: for those who compose, or raise
+    StoreBusy.
     """
     removed: list[Digest] = []
     size = 0
-    with locks.exclusive(layout.composing), locks.exclusive(layout.lock):
+    with locks.exclusive(layout.composing, wait=wait), locks.exclusive(layout.lock):
         for each in sorted(closure(layout, [digest], past_damage=True) - reachable(layout)):
             path = layout.blob(each)
             if path.is_file():

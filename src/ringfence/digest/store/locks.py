@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.digest.store.errors import IngestBusy
+from ringfence.digest.store.errors import IngestBusy, StoreBusy
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def shared(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock alone. Waits."""
-    with _held(path, fcntl.LOCK_EX):
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock alone. Waits, or raises StoreBusy."""
+    with _held(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
 
 
@@ -36,7 +36,10 @@ def exclusive(path: Path) -> Iterator[None]:
 def _held(path: Path, how: int) -> Iterator[None]:
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(number, how)
+        try:
+            fcntl.flock(number, how)
+        except BlockingIOError:
+            raise StoreBusy(f"{path.parent.parent} is being written to") from None
         yield
     finally:
         os.close(number)

@@ -26,20 +26,22 @@ def put_image(
     config: bytes | Mapping[str, Any],
     layers: Sequence[Descriptor],
     annotations: Mapping[str, str] | None = None,
+    made: list[Digest] | None = None,
 ) -> Descriptor:
     """The manifest of an image whose layers are in the store: written, not named yet.
 
-    config: a Mapping is written so that equal ones have equal digests.
+    config: a Mapping is written so that equal ones have equal digests. made: is told what was not
+    there before, also of an image that fails.
     """
     data = config if isinstance(config, bytes) else _encoded(config)
-    about = Descriptor(CONFIG, store.put(data), len(data))
+    about = _put(store, CONFIG, data, made)
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": about.to_dict(),
         "layers": [layer.to_dict() for layer in layers],
     }
-    return _put(store, MANIFEST, document, annotations)
+    return _put(store, MANIFEST, _annotated(document, annotations), made)
 
 
 def put_index(
@@ -49,7 +51,7 @@ def put_index(
 ) -> Descriptor:
     """An index over manifests in the store. manifests: descriptors as JSON has them."""
     document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(manifests)}
-    return _put(store, INDEX, document, annotations)
+    return _put(store, INDEX, _annotated(document, annotations))
 
 
 def read_document(store: Store, digest: str) -> dict[str, Any]:
@@ -71,15 +73,18 @@ def read_document(store: Store, digest: str) -> dict[str, Any]:
 
 
 def _put(
-    store: Store,
-    media_type: str,
-    document: dict[str, Any],
-    annotations: Mapping[str, str] | None,
+    store: Store, media_type: str, data: bytes, made: list[Digest] | None = None
 ) -> Descriptor:
+    digest = Digest.from_bytes(data)
+    if made is not None and digest not in store:
+        made.append(digest)
+    return Descriptor(media_type, store.put(data), len(data))
+
+
+def _annotated(document: dict[str, Any], annotations: Mapping[str, str] | None) -> bytes:
     if annotations:
         document["annotations"] = dict(annotations)
-    data = _encoded(document)
-    return Descriptor(media_type, Digest(store.put(data)), len(data))
+    return _encoded(document)
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:

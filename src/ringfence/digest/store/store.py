@@ -214,10 +214,13 @@ class Store:
         self.untag(name)
         return garbage.release(self._layout, found.digest)
 
-    def discard(self, digest: str) -> Collected:
+    def discard(self, digest: str, *, wait: bool = True) -> Collected:
         """Remove at once what was put under no name: a blob and what only it needed. Nothing when
-        something needs it. Not while this thread is `composing`: it would wait for itself."""
-        return garbage.release(self._layout, Digest.parse(digest, strict=False))
+        something needs it. Not while this thread is `composing`: it would wait for itself.
+
+        wait: for others who compose, whose it may be too; or raise StoreBusy.
+        """
+        return garbage.release(self._layout, Digest.parse(digest, strict=False), wait=wait)
 
     @contextmanager
     def composing(self) -> Iterator[None]:
