@@ -152,14 +152,24 @@ class Engine:
                 return
             try:
                 async with asyncio.timeout(SECONDS):
-                    status, data = await self._exchange("GET", "/version", None)
+                    self._version = await self._pinged() or await self._asked()
             except TimeoutError:
                 raise failures.of_deadline("version", SECONDS) from None
             except (aiohttp.ClientError, OSError) as error:
                 raise failures.of_connection("version", self.endpoint, error) from None
-            if status >= 300:
-                raise failures.of_status("version", status, _message(data))
-            self._version = _speak(data, self.endpoint)
+
+    async def _pinged(self) -> str:
+        """What a ping tells, "" where that is not enough. For /version an Engine runs programs."""
+        async with self._client().get(self.endpoint.base + "/_ping") as response:
+            text = response.headers.get("Api-Version", "")
+        newest = _pair(text) if response.status < 300 and _PAIR.fullmatch(text) else (0, 0)
+        return f"/v{text}" if OLDEST <= newest <= _NEWEST else ""
+
+    async def _asked(self) -> str:
+        status, data = await self._exchange("GET", "/version", None)
+        if status >= 300:
+            raise failures.of_status("version", status, _message(data))
+        return _speak(data, self.endpoint)
 
     async def hijack(
         self, op: str, path: tuple[str, ...], query: Mapping[str, object], factory: Callable[[], P]

@@ -46,9 +46,13 @@ Answer = Callable[[web.Request], web.StreamResponse]
 async def engine_that(
     answer: Answer, directory: Path, version: object = VERSION
 ) -> AsyncIterator[Engine]:
-    """An Engine on a socket of its own; `answer` gets all but /version."""
+    """An Engine on a socket of its own; `answer` gets all but /version and /_ping."""
+    newest = version.get("ApiVersion") if isinstance(version, dict) else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/_ping":
+            headers = {"Api-Version": newest} if isinstance(newest, str) else {}
+            return web.Response(text="OK", headers=headers)
         if request.path == "/version":
             return web.json_response(version)
         return answer(request)

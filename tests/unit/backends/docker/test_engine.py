@@ -32,6 +32,12 @@ async def test_the_version_spoken_is_the_newest_that_both_know(short: Path) -> N
         assert (await engine.get("info", "info"))["path"] == "/v1.41/info"
 
 
+async def test_a_ping_tells_the_version_without_programs_being_run(short: Path) -> None:
+    known = {"ApiVersion": "1.44", "MinAPIVersion": "1.50"}  # as /version it would say 1.50
+    async with engine_that(echo, short, known) as engine:
+        assert (await engine.get("info", "info"))["path"] == "/v1.44/info"
+
+
 async def test_an_engine_of_the_future_is_spoken_to_in_a_version_it_still_knows(
     short: Path,
 ) -> None:
