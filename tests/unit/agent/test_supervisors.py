@@ -24,6 +24,13 @@ def test_a_supervisor_serves_again_when_its_command_left_nobody(guest: Guest) ->
     assert len(parents) <= KEPT
 
 
+def test_commands_one_after_the_other_have_the_same_supervisor(guest: Guest) -> None:
+    held = guest.raw.start("sleep", "1000")
+    guest.raw.started(held)
+    parents = {guest.raw.run("sh", "-c", "echo $PPID").stdout for _ in range(3 * KEPT)}
+    assert len(parents) == 1
+
+
 def test_a_supervisor_with_a_family_left_does_not(guest: Guest) -> None:
     script = "sleep 1000 <&- >&- 2>&- & echo $PPID"
     parents = [guest.raw.run("sh", "-c", script) for _ in range(KEPT + 2)]

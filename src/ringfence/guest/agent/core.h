@@ -59,6 +59,7 @@ op_handler op_exec, op_list, op_attach, op_forget, op_kill_all;
 void kill_all_lost(void);
 void exec_kill_ended(u32 id);
 void exec_orphan_ended(pid_t pid, int status, const struct usage *usage);
+extern bool filter_follows;  /* so supervisors are not forked before, that it be installed ahead in each */
 void exec_start(void);
 
 /* identity.c */

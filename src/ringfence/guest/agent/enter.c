@@ -42,6 +42,8 @@ struct cover {
 	const char *path;
 };
 
+bool filter_follows;
+
 static u64 kept;
 static struct cover of_proc[OF_PROC_CAP];
 static int of_proc_count;
@@ -216,6 +218,7 @@ int enter(int count, char ***args)
 			give_up("open", "/dev/null");
 	if (null > 2)
 		close(null);
+	filter_follows = true;
 	*args = all + at;
 	return count - at;
 }

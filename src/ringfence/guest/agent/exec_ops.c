@@ -129,5 +129,6 @@ int op_forget(struct conn *conn, u32 id, struct reader *r)
 void exec_start(void)
 {
 	have_subreaper();
-	pool_refill();
+	if (!filter_follows)
+		pool_fill();
 }

@@ -133,6 +133,8 @@ static int op_filter(struct conn *conn, u32 id, struct reader *r)
 	__atomic_store_n(&shared->present, other, __ATOMIC_RELEASE);
 	if (filter_changes++)  /* before the first one there was none to be installed ahead */
 		supervisors_renew();
+	else
+		pool_fill();
 	send_done(conn, id);
 	return 0;
 }

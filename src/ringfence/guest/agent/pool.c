@@ -1,4 +1,7 @@
-/* Supervisors: a few wait for a job, forked ahead or free again. Each serves one exec at a time. */
+/* Supervisors: a few wait for a job, forked ahead or free again. Each serves one exec at a time. One that is free again is
+ * the first to be taken: it is ready, with what it needs in the processor's caches. Another is forked ahead only for a
+ * command that goes on for a while, since one that ends soon leaves its supervisor for the next.
+ */
 #include "exec.h"
 
 #include <fcntl.h>
@@ -9,10 +12,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { AHEAD = 2, KEPT = 4 };  /* forked ahead; kept of those that are free again */
+enum {
+	AHEAD = 1,      /* forked ahead */
+	AHEAD_ONCE = 2, /* the same where each serves one exec only */
+	KEPT = 4,       /* of those that are free again */
+	WHILE_MS = 20,
+};
 
-static struct supervisor *idle;  /* the one that waited longest first: it is ready */
+static struct supervisor *idle;  /* those that served before, then those that were forked, the oldest first */
 static int idle_count;
+static struct timer later;
 
 static void supervisor_ended(struct child *child, int status);
 
@@ -44,13 +53,10 @@ static void supervisor_ready(struct watch *watch, u32 events)
 	take_report(container_of(watch, struct supervisor, watch));
 }
 
-static void add_idle(struct supervisor *supervisor)
+static void add_idle(struct supervisor **at, struct supervisor *supervisor)
 {
-	struct supervisor **at = &idle;
-	while (*at)
-		at = &(*at)->next;
+	supervisor->next = *at;
 	*at = supervisor;
-	supervisor->next = NULL;
 	idle_count++;
 }
 
@@ -61,7 +67,7 @@ void supervisor_free(struct supervisor *supervisor)
 {
 	supervisor->exec = NULL;
 	if (idle_count < KEPT && supervisor->filter_changes == filter_changes)
-		add_idle(supervisor);
+		add_idle(&idle, supervisor);
 	else
 		supervisor_dismiss(supervisor);
 }
@@ -73,7 +79,7 @@ void supervisors_renew(void)
 		idle = idle->next;
 	}
 	idle_count = 0;
-	pool_refill();
+	pool_fill();
 }
 
 static struct supervisor *supervisor_fork(void)
@@ -100,15 +106,26 @@ static struct supervisor *supervisor_fork(void)
 	return supervisor;
 }
 
-static void refill(void)
+static bool has_enough(void) { return idle_count >= (own_pid_namespace ? AHEAD_ONCE : AHEAD); }
+
+static void fork_ahead(void)
 {
-	if (idle_count >= AHEAD)
+	if (has_enough())
 		return;
 	struct supervisor *supervisor = supervisor_fork();
 	if (!supervisor)
 		return;
-	add_idle(supervisor);
-	pool_refill();
+	struct supervisor **last = &idle;
+	while (*last)
+		last = &(*last)->next;
+	add_idle(last, supervisor);
+	pool_fill();
+}
+
+static void fork_later(struct timer *timer)
+{
+	(void)timer;
+	fork_ahead();
 }
 
 static void forget_idle(const struct supervisor *supervisor)
@@ -137,12 +154,11 @@ static void supervisor_ended(struct child *child, int status)
 struct supervisor *supervisor_take(void)
 {
 	struct supervisor *supervisor = idle;
-	if (idle_count <= 1)
-		when_idle(refill);
 	if (!supervisor)
 		supervisor = supervisor_fork();
 	else
 		forget_idle(supervisor);
+	pool_refill();
 	if (supervisor)
 		supervisor->filter_changes = filter_changes;
 	return supervisor;
@@ -195,8 +211,16 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 	send(supervisor->watch.fd, &tell, sizeof tell, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+void pool_fill(void)
+{
+	if (!has_enough())
+		when_idle(fork_ahead);
+}
+
 void pool_refill(void)
 {
-	if (idle_count < AHEAD)
-		when_idle(refill);
+	if (own_pid_namespace)
+		pool_fill();
+	else if (!has_enough() && !later.set)
+		timer_set(&later, WHILE_MS, fork_later);
 }
