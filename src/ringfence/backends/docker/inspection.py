@@ -9,6 +9,7 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.place import INSIDE
 from ringfence.errors import NotFoundError
 from ringfence.metrics import places_of
+from ringfence.metrics.places import read_text
 from ringfence.spec import State
 
 STATES: Mapping[str, State] = {
@@ -78,7 +79,7 @@ class Inspection:
         cgroup must name the container.
         """
         try:
-            cgroups = Path(f"/proc/{self.pid}/cgroup").read_text()
+            cgroups = read_text(f"/proc/{self.pid}/cgroup")
         except OSError:
             return 0
         return self.pid if self.container in cgroups else 0
@@ -95,7 +96,7 @@ async def inspect(engine: Engine, container: str) -> Inspection | None:
 def guest_status(pid: int) -> str:
     """/proc/PID/status, "" when it is gone or not seen."""
     try:
-        return Path(f"/proc/{pid}/status").read_text() if pid else ""
+        return read_text(f"/proc/{pid}/status") if pid else ""
     except OSError:
         return ""
 
@@ -111,7 +112,7 @@ def cgroup_files(pid: int) -> dict[str, str]:
         place = places.get(controller)
         for name in names if place is not None else ():
             try:
-                text = Path(place.directory, name).read_text() if place else ""
+                text = read_text(f"{place.directory}/{name}") if place else ""
             except OSError:
                 continue
             found[name] = text.strip()
@@ -121,7 +122,7 @@ def cgroup_files(pid: int) -> dict[str, str]:
 def interfaces(pid: int) -> frozenset[str] | None:
     """The network interfaces that a process has, None when that cannot be seen."""
     try:
-        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+        lines = read_text(f"/proc/{pid}/net/dev").splitlines()[2:]
     except OSError:
         return None
     return frozenset(line.split(":")[0].strip() for line in lines if ":" in line)
