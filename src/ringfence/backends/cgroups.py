@@ -204,11 +204,12 @@ class Cgroup:
         return f"{self.directories['freezer']}/freezer.state", "FROZEN", "THAWED"
 
     def processes(self) -> set[int]:
-        """The processes in it."""
+        """The processes in it, and in the cgroups of commands below it."""
         found: set[int] = set()
-        for directory in self.directories.values():
-            with contextlib.suppress(OSError):
-                found.update(map(int, Path(directory, "cgroup.procs").read_text().split()))
+        for top in self.directories.values():
+            for directory in (top, *_below(top)):
+                with contextlib.suppress(OSError):
+                    found.update(map(int, Path(directory, "cgroup.procs").read_text().split()))
         return found
 
     def kill(self) -> None:
@@ -220,13 +221,22 @@ class Cgroup:
             self.thaw()
 
     def remove(self) -> bool:
-        """Remove it; False while processes are in it. Idempotent."""
+        """Remove it and those below it; False while processes are in it. Idempotent."""
         gone = True
-        for directory in self.directories.values():
-            try:
-                Path(directory).rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:
-                gone = False
+        for top in self.directories.values():
+            for directory in (*_below(top), top):
+                try:
+                    Path(directory).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    gone = False
         return gone
+
+
+def _below(directory: str) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

@@ -7,7 +7,7 @@
  * DIRECTORY is the sandbox's own; the keeper holds a POSIX lock on DIRECTORY/keeper for as long as it lives and removes
  * the directory last. PROGRAM gets an open file DIRECTORY/info as descriptor 3, into which it writes {"child-pid": N}.
  * Steps, in order:
- *   --make PATH          make this cgroup; it is removed at the end
+ *   --make PATH          make this cgroup; it is removed at the end, with those that were made below it
  *   --write FILE VALUE   write this
  *   --inside FILE VALUE  written by the child, before PROGRAM (its own place, oom_score_adj)
  *   --into PATH          PROGRAM is born in this version 2 cgroup
@@ -312,13 +312,29 @@ static void leave(const char *directory)
 		close(fd);
 }
 
+/* Those of single commands, below a sandbox's cgroup; whether there were any that nobody is in. */
+static bool remove_below(const char *cgroup)
+{
+	DIR *names = opendir(cgroup);
+	struct dirent *entry;
+	bool any = false;
+
+	while (names && (entry = readdir(names)))
+		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+			any |= unlinkat(dirfd(names), entry->d_name, AT_REMOVEDIR) == 0;
+	if (names)
+		closedir(names);
+	return any;
+}
+
 static void clear(const char *directory)
 {
 	for (int i = made.count - 1; i >= 0; i--)
 		for (int tries = 0; tries < REMOVE_TRIES; tries++) {
 			if (rmdir(made.list[i].path) == 0 || errno != EBUSY)
 				break;
-			nap();
+			if (!remove_below(made.list[i].path))
+				nap();
 		}
 	if (home >= 0) {
 		empty(home, true);

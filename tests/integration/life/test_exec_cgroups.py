@@ -1,0 +1,240 @@
+"""A command's own cgroup holds all of its family, under the sandbox's limits, and is gone with it."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence import Reason
+from ringfence.events import LimitHit
+from ringfence.metrics import places_of
+from ringfence.metrics.places import mounted_hierarchies
+from tests.conftest import missing, require_bwrap, require_docker, require_root
+from tests.images import BUSYBOX
+
+PATIENCE = 60.0
+COUNTED = ("memory", "cpuacct", "pids", "blkio")
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("process", marks=pytest.mark.process),
+    ]
+)
+def where(request: pytest.FixtureRequest, state_directory: Path) -> dict[str, Any]:
+    require_root()
+    if not any("memory" in one.controllers for one in mounted_hierarchies()):
+        missing("needs cgroup version 1")
+    if request.param == "docker":
+        require_docker(BUSYBOX)
+        return {"image": BUSYBOX}
+    require_bwrap()
+    return {"backend": "process"}
+
+
+def directories(sandbox: ringfence.Sandbox) -> list[Path]:
+    """The sandbox's cgroups that commands have theirs below."""
+    found = places_of(sandbox._context.instance.pid)
+    return [Path(found[name].directory) for name in COUNTED]
+
+
+def own(sandbox: ringfence.Sandbox) -> list[str]:
+    """The cgroups of commands that are there."""
+    return [str(one) for top in directories(sandbox) for one in top.iterdir() if one.is_dir()]
+
+
+def links() -> list[str]:
+    """What our descriptors lead to."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
+
+
+async def until(fact: Callable[[], Awaitable[bool] | bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        answer = fact()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+async def test_all_descendants_begin_in_it_and_nobody_else(where: dict[str, Any]) -> None:
+    """A grandchild in a session of its own too; the supervisor that started it serves the next."""
+    async with ringfence.open(**where) as sandbox:
+        line = "setsid sh -c 'cat /proc/self/cgroup; echo; cat /proc/$PPID/cgroup'; echo $PPID"
+        first = await sandbox.exec(shell=line, cgroup=True)
+        second = await sandbox.exec(shell="cat /proc/self/cgroup; echo $PPID")
+        lines = [line for line in first.stdout.decode().splitlines() if ":" in line]
+        assert len(lines) >= 2 * 4
+        for line in lines:
+            counted = set(line.split(":")[1].split(",")) & set(COUNTED)
+            assert ("/exec-" in line) == bool(counted), line
+        assert b"/exec-" not in second.stdout
+        assert first.stdout.split()[-1] == second.stdout.split()[-1], "the same supervisor"
+        guest = places_of(sandbox._context.instance.pid)
+        assert not any("/exec-" in place.path for place in guest.values())
+
+
+async def test_a_command_can_neither_leave_it_nor_reach_it(where: dict[str, Any]) -> None:
+    async with ringfence.open(**where) as sandbox:
+        script = """
+            ls -l /proc/self/fd
+            for file in $(find / -xdev -name tasks 2>/dev/null) /sys/fs/cgroup/*/tasks; do
+                echo $$ >$file && echo escaped
+            done
+            cat /proc/self/cgroup
+        """
+        for user in (None, "root"):
+            found = (await sandbox.exec(shell=script, cgroup=True, user=user)).stdout.decode()
+            assert "tasks" not in found
+            assert "escaped" not in found
+            assert found.count("/exec-") >= 3
+
+
+@pytest.mark.parametrize("way", ["ended", "missing", "timeout", "cancelled", "spawned", "left"])
+async def test_nothing_of_it_is_left(where: dict[str, Any], way: str) -> None:
+    async with ringfence.open(**where) as sandbox:
+        if way == "ended":
+            await asyncio.gather(*(sandbox.exec(["true"], cgroup=True) for _ in range(20)))
+        elif way == "missing":
+            await sandbox.exec(["no-such-program"], cgroup=True)
+        elif way == "timeout":
+            await sandbox.exec(shell="setsid sleep 9 & sleep 9", timeout=0.2, grace=0, cgroup=True)
+        elif way == "cancelled":
+            task = asyncio.create_task(sandbox.exec(["sleep", "300"], cgroup=True))
+            await until(lambda: bool(own(sandbox)))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        elif way == "spawned":
+            async with sandbox.spawn(["sleep", "300"], cgroup=True) as process:
+                assert len(own(sandbox)) >= 3
+            assert not process.running
+        else:
+            result = await sandbox.exec(shell="sleep 300 >/dev/null 2>&1 &", cgroup=True)
+            assert result.survivors
+            assert len(own(sandbox)) >= 3, "somebody is in it"
+            await sandbox.kill_all()
+            await sandbox.exec(["true"], cgroup=True)
+        assert own(sandbox) == []
+        assert not [link for link in links() if link.endswith("/tasks") and "/exec-" in link]
+
+
+async def test_a_sandbox_ends_with_those_that_are_in_use(where: dict[str, Any]) -> None:
+    async with ringfence.open(**where) as sandbox:
+        tops = directories(sandbox)
+        await sandbox.exec(shell="sleep 300 >/dev/null 2>&1 &", cgroup=True)
+        await sandbox.spawn(["sleep", "300"], cgroup=True)
+        assert len(own(sandbox)) >= 6
+    assert [top for top in tops if top.exists()] == []
+
+
+async def test_memory_is_limited_and_kills_are_counted(where: dict[str, Any]) -> None:
+    """In the command's result, the sandbox's usage and the event, though the kernel counts them in
+    the command's cgroup alone."""
+    limits = {"memory": "64m", "tmp": "1m", "shm": "1m", "run": "1m"}
+    async with ringfence.open(limits=limits, **where) as sandbox:
+        hog = "x=0123456789abcdef; while true; do x=$x$x; done"
+        result = await sandbox.exec(shell=hog, timeout=100, cgroup=True)
+        assert result.reason is Reason.OOM_KILLED
+        assert result.usage.oom_kills == result.usage.cgroup.oom_kills == 1
+        assert 32 * 2**20 < result.usage.cgroup.memory_peak <= 64 * 2**20
+        assert (await sandbox.usage()).oom_kills == 1
+        assert [hit.limit for hit in sandbox.history if isinstance(hit, LimitHit)] == ["memory"]
+        process = await sandbox.spawn(shell=hog, cgroup=True)
+        assert (await process.wait()).reason is Reason.OOM_KILLED
+        assert (await sandbox.usage()).oom_kills == 2
+
+
+async def test_processes_are_limited_and_refused_forks_are_counted(where: dict[str, Any]) -> None:
+    async with ringfence.open(limits={"pids": 16}, **where) as sandbox:
+        line = "i=0; while [ $i -lt 80 ]; do sleep 300 & i=$((i+1)); done; echo all"
+        result = await sandbox.exec(shell=line, timeout=30, grace=0, cgroup=True)
+        assert b"all" not in result.stdout
+        assert result.usage.cgroup.forks_refused >= 1
+        usage = await sandbox.usage()
+        assert usage.forks_refused == result.usage.cgroup.forks_refused
+        assert "pids" in [hit.limit for hit in sandbox.history if isinstance(hit, LimitHit)]
+
+
+async def test_the_sandbox_still_counts_all_processes(where: dict[str, Any]) -> None:
+    async with ringfence.open(**where) as sandbox:
+        before = await sandbox.usage()
+        async with sandbox.spawn(["sleep", "300"], cgroup=True):
+            during = await sandbox.usage()
+            assert during.processes >= 2
+            assert during.processes >= before.processes
+            assert await sandbox.open_files() > 0
+
+
+async def test_a_rate_of_block_io_is_not_got_around(where: dict[str, Any]) -> None:
+    """Version 1 does not hold it for cgroups below: then there is none for block io."""
+    try:
+        opened = await ringfence.open(limits={"read_rate": "1m"}, **where)
+    except ringfence.UnsupportedError as error:
+        pytest.skip(str(error))
+    async with opened as sandbox:
+        result = await sandbox.exec(["cat", "/proc/self/cgroup"], cgroup=True)
+        lines = [line for line in result.stdout.decode().splitlines() if ":blkio:" in line]
+        assert len(lines) == 1
+        assert "/exec-" not in lines[0]
+        assert result.usage.cgroup.disk_read is None
+        assert result.usage.cgroup.cpu_seconds > 0
+
+
+CLIENT = """
+import asyncio, os, signal, sys
+import ringfence
+from ringfence.metrics import places_of
+
+async def main():
+    spec = {"image": sys.argv[1]} if sys.argv[1] else {"backend": "process"}
+    async with ringfence.open(detached=sys.argv[2] == "detached", lifetime=120, **spec) as sandbox:
+        asyncio.create_task(sandbox.exec(["sleep", "1000"], cgroup=True))
+        await sandbox.exec(shell="sleep 1000 >/dev/null 2>&1 &", cgroup=True)
+        while len(await sandbox.processes()) < 1:
+            await asyncio.sleep(0.01)
+        places = places_of(sandbox._context.instance.pid)
+        print(sandbox.id, *(places[name].directory for name in ("memory", "pids")), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def client(where: dict[str, Any], how: str) -> tuple[str, list[Path]]:
+    """The sandbox of a client that was killed with two of its commands measured; its cgroups."""
+    args = [sys.executable, "-c", CLIENT, where.get("image", ""), how]
+    done = await asyncio.to_thread(subprocess.run, args, stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    name, *tops = done.stdout.decode().split()
+    return name, [Path(top) for top in tops]
+
+
+async def test_a_killed_client_leaves_none(where: dict[str, Any]) -> None:
+    _, tops = await client(where, "attached")
+    await until(lambda: not any(top.exists() for top in tops))
+
+
+async def test_a_detached_sandboxs_next_session_clears_up(where: dict[str, Any]) -> None:
+    name, _ = await client(where, "detached")
+    async with ringfence.open(id=name) as sandbox:
+        assert len(own(sandbox)) >= 3
+        await sandbox.kill_all()
+        assert (await sandbox.exec(["true"], cgroup=True)).usage.cgroup is not None
+        assert own(sandbox) == []
+        await sandbox.delete()
