@@ -6,9 +6,12 @@ from typing import Any
 from ringfence.policy.ceiling import MEMORY_MINIMUM, Ceiling
 from ringfence.policy.facts import Facts
 from ringfence.spec import Limits, SandboxSpec, Ulimit, Ulimits
+from ringfence.spec.limits import UNLIMITED
 
 _PID_MAX = 4194304
 _FRACTION = 0.01
+_LOWEST = {"nofile": 4, "stack": 64 * 1024, "cpu": 1}
+"""Below these not even `true` starts: it loads a library, has arguments, and needs a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +23,17 @@ class Bound:
     high: float
     low: float = 0
 
-    def asked(self, spec: SandboxSpec) -> float | None:
-        """The number that a spec has in this field; of a ulimit the hard one."""
+    def broken(self, spec: SandboxSpec) -> float | None:
+        """The number that a spec has in this field, of a ulimit the soft or the hard one, when it
+        does not lie in the range."""
         value: Any = spec
         for part in self.field.split("."):
             value = getattr(value, part)
-        if isinstance(value, Ulimit):
-            return value.hard
-        return None if value is None else float(value) if value != int(value) else int(value)
-
-    def holds(self, value: float) -> bool:
-        """Whether the number lies in the range."""
-        return self.low <= value <= self.high
+        numbers = (value.soft, value.hard) if isinstance(value, Ulimit) else (value,)
+        for number in numbers:
+            if number is not None and not self.low <= number <= self.high:
+                return float(number) if number != int(number) else int(number)
+        return None
 
     @property
     def range(self) -> str:
@@ -50,7 +52,11 @@ def bounds(facts: Facts, ceiling: Ceiling) -> tuple[list[Bound], list[Bound]]:
         Bound("limits.memory", whose, facts.memory, MEMORY_MINIMUM),
         Bound("limits.cpus", whose, facts.cpus, _FRACTION),
         Bound("limits.pids", whose, _PID_MAX, 1),
-        Bound("limits.ulimits.nofile", whose, facts.nofile),
+    ]
+    highest = {**dict.fromkeys(_LOWEST, UNLIMITED), **facts.ulimits, "nofile": facts.nofile}
+    machine += [
+        Bound(f"limits.ulimits.{name}", whose, most, _LOWEST.get(name, 0))
+        for name, most in highest.items()
     ]
     operator = [
         Bound(f"limits.{name}", "the ceiling", value)

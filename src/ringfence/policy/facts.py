@@ -22,7 +22,8 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """image: None for a backend without images. memory: bytes of the machine. cpus: its cores.
-    nofile: the highest hard limit of open files it can give. repository_uid, repository_gid: owner
+    nofile: the highest hard limit of open files it can give; ulimits: likewise of others, by name,
+    where there is one that is known. repository_uid, repository_gid: owner
     of the repository's directory, None without one. local: whether the daemon shares our files.
     data_root: where a daemon keeps its data, "" for none: nothing of it is shown to a sandbox.
     """
@@ -35,3 +36,4 @@ class Facts:
     repository_gid: int | None = None
     local: bool = True
     data_root: str = ""
+    ulimits: Mapping[str, int] = field(default_factory=dict)

@@ -95,8 +95,8 @@ def _above(request: SandboxSpec, most: list[Bound]) -> list[tuple[str, str]]:
     """The request's own numbers that are out of their bounds."""
     found = []
     for bound in most:
-        value = bound.asked(request)
-        if value is not None and not bound.holds(value):
+        value = bound.broken(request)
+        if value is not None:
             found.append((bound.field, f"{value} is outside of {bound.range} of {bound.whose}"))
     return found
 

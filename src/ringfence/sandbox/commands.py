@@ -15,24 +15,15 @@ from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit
 from ringfence.sandbox.stdin import Stdin, as_input
 from ringfence.spec import Limits, Ulimits
+from ringfence.spec.limits import RESOURCES, UNLIMITED
 from ringfence.spec.model import check_inside_path
 from ringfence.spec.quantity import parse_duration, parse_size
 
 GRACE_SECONDS = 2.0
 """Between a timeout's SIGTERM and the kill of the whole family."""
+_INFINITY = 2**64 - 1
 MOST_OUTPUT = 64 * 1024 * 1024
 """Bytes of one stream that a result can hold."""
-_RESOURCES = {
-    "nofile": resource.RLIMIT_NOFILE,
-    "nproc": resource.RLIMIT_NPROC,
-    "core": resource.RLIMIT_CORE,
-    "fsize": resource.RLIMIT_FSIZE,
-    "memlock": resource.RLIMIT_MEMLOCK,
-    "msgqueue": getattr(resource, "RLIMIT_MSGQUEUE", 12),
-    "stack": resource.RLIMIT_STACK,
-    "cpu": resource.RLIMIT_CPU,
-    "rtprio": getattr(resource, "RLIMIT_RTPRIO", 14),
-}
 
 Args = Sequence[str | bytes]
 Sink = Callable[[bytes], Awaitable[None] | None]
@@ -158,7 +149,8 @@ def _timeout(asked: float | str) -> float | None:
 
 
 def _grace(asked: float) -> float:
-    if not 0 <= asked <= 3600:
+    known = isinstance(asked, int | float) and not isinstance(asked, bool)
+    if not known or not 0 <= asked <= 3600:
         raise _wrong("grace", f"{asked!r} is not 0 to 3600 seconds")
     return asked
 
@@ -194,13 +186,18 @@ def rlimits(*layers: Ulimits) -> Rlimits:
     """The limits of all layers, where a later one goes before an earlier one."""
     found: dict[int, tuple[int, int]] = {}
     for ulimits in layers:
-        for name, number in _RESOURCES.items():
+        for name, number in RESOURCES.items():
             limit = getattr(ulimits, name)
             if limit is not None:
-                found[number] = (limit.soft, limit.hard)
+                found[number] = (_kernels(limit.soft), _kernels(limit.hard))
     cpu = found.get(resource.RLIMIT_CPU)
     table = tuple((number, *pair) for number, pair in sorted(found.items()))
     return Rlimits(table, None if cpu is None else float(cpu[0]))
+
+
+def _kernels(limit: int) -> int:
+    """RLIM_INFINITY for what is unlimited: kernels calculate with any other number."""
+    return _INFINITY if limit == UNLIMITED else limit
 
 
 def _shown(arg: bytes) -> str:

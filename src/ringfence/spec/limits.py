@@ -24,6 +24,8 @@ _Value = Annotated[
     ),
 ]
 
+_MOST_CPU = 10**9
+"""Seconds of processor time that the kernel can calculate with, in nanoseconds."""
 RESOURCES = {
     "nofile": resource.RLIMIT_NOFILE,
     "nproc": resource.RLIMIT_NPROC,
@@ -117,6 +119,14 @@ class Ulimits(Model):
             cpu: _UlimitForm = None,
             rtprio: _UlimitForm = None,
         ) -> None: ...
+
+    @field_validator("cpu")
+    @classmethod
+    def _cpu(cls, value: Ulimit | None) -> Ulimit | None:
+        for number in () if value is None else (value.soft, value.hard):
+            if _MOST_CPU < number < UNLIMITED:
+                raise ValueError(f"{number} seconds: at most {_MOST_CPU}, or 'unlimited'")
+        return value
 
 
 class Limits(Model):

@@ -154,6 +154,17 @@ async def test_cpu_time(name: str) -> None:
         assert "cpu_time" in [event["limit"] for event in events]
 
 
+@pytest.mark.parametrize("row", sorted(set(ROWS) - {"msgqueue", "rtprio"}))
+async def test_a_ulimit_above_the_machines_is_refused_by_its_name(name: str, row: str) -> None:
+    """Before anything starts; where this machine gives any number, it holds."""
+    limits = {"ulimits": {row: "unlimited"}}
+    try:
+        async with ringfence.open(limits=limits, **keywords(name)) as sandbox:
+            assert sandbox.receipt[f"ulimits.{row}"].ok
+    except ringfence.InvalidSpecError as error:
+        assert error.context["fields"] == [f"limits.ulimits.{row}"]  # noqa: PT017
+
+
 async def test_rates_hold_or_are_refused(name: str, tmp_path: Path) -> None:
     """On disks, for direct input and output: four times the rate's bytes take two seconds."""
     limits = {"read_rate": "8m", "write_rate": "2m"}

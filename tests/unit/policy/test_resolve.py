@@ -8,7 +8,7 @@ import pytest
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy import PROFILES, Facts, ImageFacts, grant, resolve
 from ringfence.policy.users import RESERVED_UIDS
-from ringfence.spec import Limits, Repository, SandboxSpec, Ulimits
+from ringfence.spec import Limits, Repository, SandboxSpec, Ulimit, Ulimits
 
 GIB = 2**30
 MACHINE = Facts(memory=64 * GIB, cpus=16, nofile=1048576)
@@ -103,7 +103,7 @@ def test_a_tmpfs_of_the_profile_shrinks_to_the_memory() -> None:
     ({"cpus": 0.001}, ("limits.cpus", "0.001", "0.01 to 2")),
     ({"cpuset": "0-2"}, ("limits.cpuset", "'0-2'", "0 to 1")),
     ({"pids": 5000000}, ("limits.pids", "5000000", "4194304")),
-    ({"ulimits": {"nofile": 4096}}, ("limits.ulimits.nofile", "4096", "0 to 2048")),
+    ({"ulimits": {"nofile": 4096}}, ("limits.ulimits.nofile", "4096", "4 to 2048")),
     ({"tmp": "1g"}, ("limits.tmp", str(GIB), "limits.memory")),
 ])  # fmt: skip
 def test_a_users_number_above_the_machine_is_refused(
@@ -193,3 +193,31 @@ def test_an_image_whose_user_is_no_user_is_refused() -> None:
     facts = dataclasses.replace(MACHINE, image=ImageFacts("sha256:1", user="a b"))
     with pytest.raises(InvalidSpecError, match="'a b'"):
         resolve(spec(), facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "range_"),
+    [
+        ("nproc", 5001, "0 to 5000"),
+        ("nproc", {"soft": 1, "hard": 5001}, "0 to 5000"),
+        ("nofile", {"soft": 3, "hard": 100}, "4 to 2048"),
+        ("stack", {"soft": 4096, "hard": "unlimited"}, "65536 to 9223372036854775807"),
+        ("cpu", 0, "1 to 9223372036854775807"),
+        ("rtprio", 1, "0 to 0"),
+    ],
+)
+def test_ulimits_lie_between_what_a_command_needs_and_what_the_machine_gives(
+    name: str, asked: object, range_: str
+) -> None:
+    """Soft and hard; else the first command would fail, and nobody could say of what."""
+    facts = dataclasses.replace(SMALL, ulimits={"nproc": 5000, "rtprio": 0})
+    limits = Limits.parse({"ulimits": {name: asked}})
+    with pytest.raises(InvalidSpecError, match=rf"^limits\.ulimits\.{name}: .* of {range_}, "):
+        resolve(SandboxSpec(limits=limits), facts)
+
+
+def test_a_profiles_ulimit_is_lowered_to_the_machines() -> None:
+    """An ordinary user with little still gets a sandbox."""
+    facts = dataclasses.replace(SMALL, ulimits={"memlock": 4096, "msgqueue": 0})
+    ulimits = resolve(SandboxSpec(), facts).limits.ulimits
+    assert (ulimits.memlock, ulimits.msgqueue) == (Ulimit.parse(4096), Ulimit.parse(0))

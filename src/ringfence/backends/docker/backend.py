@@ -99,10 +99,12 @@ class DockerBackend:
         owner = None
         if spec.repository is not None and local:
             owner = owner_of(spec.repository.path)
+        runtime = spec.security.runtime or machine.default_runtime
         return Facts(
             memory=machine.memory,
             cpus=float(machine.cpus),
             nofile=machine.nofile,
+            ulimits={} if is_gvisor(runtime) else machine.ulimits,
             image=image.facts,
             repository_uid=owner and owner[0],
             repository_gid=owner and owner[1],

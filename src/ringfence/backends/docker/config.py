@@ -13,6 +13,7 @@ from ringfence.backends.docker.machine import Machine
 from ringfence.policy.profiles import tmpfs_inodes
 from ringfence.policy.seccomp import granted
 from ringfence.spec import Limits, SandboxSpec, Ulimits
+from ringfence.spec.limits import UNLIMITED
 from ringfence.spec.names import CAPABILITIES
 
 GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
@@ -213,8 +214,13 @@ def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
         if limit is None or name in _OF_COMMANDS_ONLY:
             continue
         least = min(_GUEST_RAISED.get(name, 0), machine.nofile)
-        found.append({"Name": name, "Soft": max(limit.soft, least), "Hard": max(limit.hard, least)})
+        soft, hard = max(limit.soft, least), max(limit.hard, least)
+        found.append({"Name": name, "Soft": _engines(soft), "Hard": _engines(hard)})
     return found
+
+
+def _engines(limit: int) -> int:
+    return -1 if limit == UNLIMITED else limit
 
 
 def _confinement(spec: SandboxSpec, machine: Machine, architecture: str) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import SandboxError
+from ringfence.spec.limits import PROC_NAMES
 
 _SIZED_DRIVERS = frozenset({"btrfs", "zfs"})
 _USUAL_NOFILE = 1048576
@@ -26,6 +28,7 @@ _LIMITS_BY_FLAG = {
     "CPUShares": "cpu_shares",
     "PidsLimit": "pids",
 }
+_CAP_SYS_RESOURCE = 1 << 24
 _OTHER_LIMITS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
 
 
@@ -33,7 +36,8 @@ _OTHER_LIMITS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
 class Machine:
     """A daemon and the machine it runs on.
 
-    memory: bytes; cpus: cores; nofile: the highest hard limit of open files. security: names such
+    memory: bytes; cpus: cores; nofile: the highest hard limit of open files.
+    ulimits: likewise of others, by name, where the daemon is bound by its own. security: names such
     as "seccomp", "apparmor", "selinux", "userns", "rootless". limits: names of `Limits` that hold.
     root: where the daemon keeps its data. sized_root: whether a container's own layer can be given
     a size. same_kernel: whether it says to run this machine's kernel. daemon: its pid here, 0 when
@@ -53,6 +57,7 @@ class Machine:
     sized_root: bool
     same_kernel: bool
     daemon: int = 0
+    ulimits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def surely_local(self) -> bool:
@@ -74,11 +79,13 @@ async def describe(engine: Engine) -> Machine:
     same_kernel = info.get("KernelVersion") == os.uname().release
     here = same_kernel and daemon > 0
     root = str(info.get("DockerRootDir", ""))
+    hard = _hard_limits(daemon)
     return Machine(
         engine=str(info.get("ServerVersion", "")),
         memory=int(info.get("MemTotal", 0)),
         cpus=int(info.get("NCPU", 1)),
-        nofile=_nofile(daemon),
+        nofile=hard.pop("nofile", _USUAL_NOFILE),
+        ulimits={} if _may_raise(daemon) else hard,
         cgroup_version=int(info.get("CgroupVersion") or 1),
         security=security,
         runtimes=frozenset(info.get("Runtimes") or {}),
@@ -129,17 +136,29 @@ def _name_of(pid: int) -> str:
         return ""
 
 
-def _nofile(daemon: int) -> int:
-    """What the daemon may hand on: its own hard limit of open files, where that can be read."""
+def _hard_limits(daemon: int) -> dict[str, int]:
+    """The daemon's own hard limits by the name of the ulimit, without those that are unlimited;
+    empty where they cannot be read."""
     try:
         text = Path(f"/proc/{daemon}/limits").read_text()
     except OSError:
-        return _USUAL_NOFILE
-    for line in text.splitlines():
-        if line.startswith("Max open files"):
-            hard = line.split()[4]
-            return int(hard) if hard.isdigit() else _USUAL_NOFILE
-    return _USUAL_NOFILE
+        return {}
+    rows = {line[:25].strip(): line[25:].split() for line in text.splitlines()[1:]}
+    return {
+        name: int(rows[row][1])
+        for name, row in PROC_NAMES.items()
+        if row in rows and rows[row][1].isdigit()
+    }
+
+
+def _may_raise(daemon: int) -> bool:
+    """Whether the daemon's containers can have higher limits than itself (CAP_SYS_RESOURCE)."""
+    try:
+        text = Path(f"/proc/{daemon}/status").read_text()
+    except OSError:
+        return True
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", text, re.MULTILINE)
+    return found is None or bool(int(found[1], 16) & _CAP_SYS_RESOURCE)
 
 
 def _shares_mounts(pid: int) -> bool:

@@ -75,6 +75,7 @@ class ProcessBackend:
             memory=machines.memory(),
             cpus=float(len(os.sched_getaffinity(0))),
             nofile=machines.nofile(),
+            ulimits=machines.ulimits(),
             image=None if image is None else image.facts,
             repository_uid=owner and owner[0],
             repository_gid=owner and owner[1],

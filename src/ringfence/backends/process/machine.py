@@ -15,6 +15,7 @@ from pathlib import Path
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError
+from ringfence.spec.limits import RESOURCES
 
 LEAST_VERSION = (0, 8)
 _VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -159,6 +160,12 @@ def nofile() -> int:
     """The highest number of open files a process here can have."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return 2**20 if hard == resource.RLIM_INFINITY else hard
+
+
+def ulimits() -> dict[str, int]:
+    """The highest of other resource limits, by name; what is unlimited is left out."""
+    hard = {name: resource.getrlimit(number)[1] for name, number in RESOURCES.items()}
+    return {name: most for name, most in hard.items() if most != resource.RLIM_INFINITY}
 
 
 def _unavailable(why: str) -> BackendUnavailableError:

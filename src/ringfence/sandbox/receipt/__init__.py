@@ -6,6 +6,7 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 from collections.abc import Mapping
@@ -112,6 +113,8 @@ async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
     ended = await session.run(prepared.request)
     if not isinstance(ended, Exit):
         why = ended.detail or os.strerror(ended.errno)
+        if ended.errno == errno.EPERM:
+            why = "a ulimit is above the hard one there, or the user may not be had"
         raise PolicyDeniedError(
             f"receipt: nothing can be run as {spec.user}: {why}",
             op="receipt",

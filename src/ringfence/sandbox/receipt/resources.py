@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ringfence.sandbox.receipt.evidence import Findings, control, number
 from ringfence.spec import Control
-from ringfence.spec.limits import UNLIMITED, cores
+from ringfence.spec.limits import PROC_NAMES, UNLIMITED, cores
 
 PAGE = 4096
 HEADROOM = 32
@@ -13,18 +13,6 @@ GVISOR_HEADROOM = 512
 
 _DISK_OVERHEAD = 2 << 20
 """What a file system of that size may need for itself, beside a sixteenth of it."""
-
-_RLIMITS = {
-    "nofile": "Max open files",
-    "nproc": "Max processes",
-    "core": "Max core file size",
-    "fsize": "Max file size",
-    "memlock": "Max locked memory",
-    "msgqueue": "Max msgqueue size",
-    "stack": "Max stack size",
-    "cpu": "Max cpu time",
-    "rtprio": "Max realtime priority",
-}
 
 
 def resource_rows(found: Findings) -> Iterator[Control]:
@@ -165,7 +153,7 @@ def _disk(found: Findings, asked: int) -> Control:
 
 
 def _ulimits(found: Findings) -> Iterator[Control]:
-    for name, words in _RLIMITS.items():
+    for name, words in PROC_NAMES.items():
         pair = getattr(found.spec.limits.ulimits, name)
         if pair is None:
             continue

@@ -130,6 +130,11 @@ def test_limits_that_would_hit_the_guest_are_left_to_each_command() -> None:
     ]
 
 
+def test_unlimited_is_said_as_the_engine_says_it() -> None:
+    made = body(limits={"ulimits": {"core": {"soft": 7, "hard": "unlimited"}}})["HostConfig"]
+    assert made["Ulimits"] == [{"Name": "core", "Soft": 7, "Hard": -1}]
+
+
 def test_the_guest_s_open_files_stay_within_what_the_machine_gives() -> None:
     made = body(of=machine(nofile=1000), limits={"ulimits": {"nofile": 64}})
     assert made["HostConfig"]["Ulimits"] == [{"Name": "nofile", "Soft": 1000, "Hard": 1000}]
