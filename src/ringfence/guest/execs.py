@@ -5,7 +5,7 @@ import math
 from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ringfence.errors import InvalidSpecError, SandboxError, SandboxLostError
+from ringfence.errors import SandboxError, SandboxLostError
 from ringfence.guest.operation import Operation, lost
 from ringfence.guest.protocol import (
     STDERR,
@@ -16,7 +16,9 @@ from ringfence.guest.protocol import (
     Ask,
     ExecFlag,
     Payload,
+    content,
     malformed,
+    whole_number,
 )
 from ringfence.guest.request import ExecRequest, Exit, NotStarted, unpack_exit
 from ringfence.guest.streams import CHUNK_BYTES, Input, Output
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ringfence.guest.connection import Connection
 
 _LAST_SIGNAL = 64
-_LAST_COLUMN = 65535
+LAST_COLUMN = 65535
 ABANDON_SECONDS = 5.0
 """How long a killed exec may take to be gone before its sandbox is given up."""
 OVERTIME_SECONDS = 5.0
@@ -211,16 +213,14 @@ class Exec(Operation):
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send signal `number` to its main process, or to that one's process group."""
-        if not 0 < number <= _LAST_SIGNAL:
-            raise _out_of_range("signal", number, _LAST_SIGNAL)
+        whole_number(number, "signal", _LAST_SIGNAL, 1)
         if not self.over:
             self._connection.send(Ask.SIGNAL, self.id, U32.pack(number) + bytes((group,)))
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of its terminal."""
-        for field, value in (("rows", rows), ("columns", columns)):
-            if not 0 < value <= _LAST_COLUMN:
-                raise _out_of_range(field, value, _LAST_COLUMN)
+        whole_number(rows, "rows", LAST_COLUMN, 1)
+        whole_number(columns, "columns", LAST_COLUMN, 1)
         if not self.ended.done():
             size = rows.to_bytes(2, "little") + columns.to_bytes(2, "little")
             self._connection.send(Ask.RESIZE, self.id, size)
@@ -275,14 +275,6 @@ class Exec(Operation):
             self._connection.lose(
                 SandboxLostError(f"its guest did not kill exec {self.id} within 5 s", op="exec")
             )
-
-
-def _out_of_range(field: str, value: int, most: int) -> InvalidSpecError:
-    return InvalidSpecError(
-        f"{field}: {value} cannot be sent; give 1 to {most}",
-        op="exec",
-        context={"fields": [field]},
-    )
 
 
 def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> Exec:
@@ -345,6 +337,6 @@ async def feed(exec_: Exec, source: AsyncIterable[bytes]) -> Exit | NotStarted:
 
 async def _pump(source: AsyncIterable[bytes], exec_: Exec) -> None:
     async for chunk in source:
-        if not await exec_.write(chunk):
+        if not await exec_.write(content(chunk, "stdin")):
             return
     exec_.write_eof()

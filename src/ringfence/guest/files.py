@@ -25,9 +25,11 @@ from ringfence.guest.protocol import (
     Payload,
     Stat,
     WriteFlag,
+    content,
     cred,
     string,
     text,
+    whole_number,
 )
 from ringfence.guest.transfers import Reader, Whole, Writer
 from ringfence.guest.walks import Entry, Walk, Watch, unpack_entries
@@ -42,6 +44,9 @@ _READ = struct.Struct("<QQ")
 _WRITE = struct.Struct("<IIQ")
 _LIST = struct.Struct("<IB")
 _WALK = struct.Struct("<IQ")
+
+_LAST_U32 = 2**32 - 1
+_LAST_OFFSET = 2**63 - 1
 
 Path = str | bytes
 
@@ -79,7 +84,8 @@ class Files:
         cursor: of the page before, empty for the first. Without `with_stat` every stat is zeros.
         """
         place = _path(path)
-        payload = cred(who) + string(place) + string(cursor) + _LIST.pack(limit, with_stat)
+        payload = cred(who) + string(place) + string(cursor)
+        payload += _LIST.pack(whole_number(limit, "limit", _LAST_U32, 1), with_stat)
         return await self._ask("list", Ask.LIST_DIR, place, payload, _page)
 
     async def read(
@@ -96,9 +102,10 @@ class Files:
         FileTooLargeError when there are more than `max_bytes`, before more than that is kept.
         """
         place = _path(path)
-        wanted = NO_CAP if length is None else length
+        wanted = NO_CAP if length is None else whole_number(length, "length", _LAST_OFFSET)
         if max_bytes is not None:
-            wanted = min(wanted, max_bytes + 1)
+            wanted = min(wanted, whole_number(max_bytes, "max_bytes", _LAST_OFFSET) + 1)
+        whole_number(offset, "offset", _LAST_OFFSET)
         transfer = Whole(self._connection, place, offset, max_bytes)
         payload = cred(who) + string(place) + _READ.pack(offset, wanted)
         self._connection.send(Ask.READ, self._register(transfer), payload)
@@ -116,8 +123,9 @@ class Files:
         Close it (`async with`) when not reading to the end.
         """
         place = _path(path)
+        wanted = NO_CAP if length is None else whole_number(length, "length", _LAST_OFFSET)
+        whole_number(offset, "offset", _LAST_OFFSET)
         reader = Reader(self._connection, place, offset)
-        wanted = NO_CAP if length is None else length
         payload = cred(who) + string(place) + _READ.pack(offset, wanted)
         self._connection.send(Ask.READ, self._register(reader), payload)
         return reader
@@ -138,8 +146,9 @@ class Files:
         else it holds what was written.
         """
         place = _path(path)
+        whole_number(offset, "offset", _LAST_OFFSET)
         begin = cred(who) + string(place)
-        if not isinstance(data, AsyncIterable) and len(data) <= _WHOLE_BYTES:
+        if not isinstance(data, AsyncIterable) and len(content(data, "data")) <= _WHOLE_BYTES:
             payload = begin + _WRITE.pack(flags | WriteFlag.WHOLE, mode, offset) + data
             return await self._ask("write", Ask.WRITE, place, payload, Payload.u64)
         writer = Writer(self._connection, place)
@@ -205,6 +214,8 @@ class Files:
         Use `aclose()` when leaving it early.
         """
         place = _path(path)
+        whole_number(depth, "depth", _LAST_U32, 1)
+        whole_number(max_entries, "max_entries", NO_CAP)
         walk = Walk(self._connection, place)
         payload = cred(who) + string(place) + _WALK.pack(depth, max_entries)
         self._connection.send(Ask.WALK, self._register(walk), payload)
@@ -256,7 +267,7 @@ async def _pour(
         await writer.input.write(data)
     else:
         async for chunk in data:
-            if not await writer.input.write(chunk):
+            if not await writer.input.write(content(chunk, "data")):
                 break
     if not writer.over:
         writer.end()

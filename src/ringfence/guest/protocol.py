@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ringfence.errors import GuestError, InvalidSpecError
+from ringfence.spec.quantity import short
 
 VERSION: Final = 1
 MARKER_BYTES: Final = 16
@@ -203,13 +204,34 @@ def cred(who: Cred) -> bytes:
 
 
 def text(value: str | bytes, field: str) -> bytes:
-    """`value` as bytes (UTF-8 with surrogateescape); InvalidSpecError when it holds a NUL."""
-    data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    """`value` as bytes (UTF-8 with surrogateescape); InvalidSpecError for no text, and a NUL."""
+    try:
+        data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    except (AttributeError, UnicodeEncodeError):
+        raise _wrong(field, value, "no text") from None
     if 0 in data:
         raise InvalidSpecError(
             f"{field} holds a NUL byte (got {value[:60]!r}): remove it", context={"fields": [field]}
         )
     return data
+
+
+def whole_number(value: int, field: str, most: int, least: int = 0) -> int:
+    """`value`, when it is a whole number from `least` to `most`; else InvalidSpecError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _wrong(field, value, f"not a whole number from {least} to {most}")
+    return value
+
+
+def content(value: bytes | bytearray | memoryview, field: str) -> bytes | memoryview:
+    """`value`, when it is bytes of some kind; else InvalidSpecError."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise _wrong(field, type(value).__name__, "given: give bytes")
+    return memoryview(value) if isinstance(value, bytearray) else value
+
+
+def _wrong(field: str, value: object, what: str) -> InvalidSpecError:
+    return InvalidSpecError(f"{field}: {short(value)} is {what}", context={"fields": [field]})
 
 
 def texts(values: Iterable[str | bytes], field: str) -> list[bytes]:

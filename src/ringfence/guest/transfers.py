@@ -11,6 +11,7 @@ from ringfence.guest.failures import file_error, too_large
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
 from ringfence.guest.protocol import (
     FILE_WINDOW,
+    NO_CAP,
     OUTPUT_WINDOW,
     STDOUT,
     U64,
@@ -19,6 +20,7 @@ from ringfence.guest.protocol import (
     Payload,
     Stat,
     malformed,
+    whole_number,
 )
 from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, FILE_CHUNK_BYTES, Inflow, Input
 
@@ -251,6 +253,7 @@ class Reader(Transfer):
 
         One reader at a time.
         """
+        whole_number(size, "size", NO_CAP, 1)
         flow = self._flow
         while not flow:
             if self.over:

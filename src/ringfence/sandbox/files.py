@@ -9,14 +9,21 @@ NotFoundError for the user). Cancellation ends what takes long; what is short ma
 """
 
 import builtins
+import errno
 import os
 import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
 from ringfence.digest.store import Store
-from ringfence.errors import InvalidSpecError, PathNotFoundError, UnsupportedError
-from ringfence.guest.protocol import Feature, WriteFlag
+from ringfence.errors import (
+    FileError,
+    FileTooLargeError,
+    InvalidSpecError,
+    PathNotFoundError,
+    UnsupportedError,
+)
+from ringfence.guest.protocol import Feature, WriteFlag, whole_number
 from ringfence.guest.transfers import Reader
 from ringfence.sandbox import keeping, trees
 from ringfence.sandbox.context import Context
@@ -30,6 +37,8 @@ READ_CAP = 10 * 1024 * 1024
 """Bytes that `read` gives out unless it is told otherwise."""
 LIST_CAP = 10_000
 GLOB_CAP = 100_000
+_MOST_ENTRIES = 2**32 - 2
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 Path = str | bytes
 User = str | int | None
@@ -185,11 +194,16 @@ class Files:
             return file_info(_text(path), found)
 
     async def exists(self, path: Path, *, user: User = None) -> bool:
-        """Whether something is there that the user can see; a dangling link counts as nothing."""
+        """Whether something is there; a link that leads to nothing, or in circles, is nothing.
+
+        PathDeniedError where the user may not look.
+        """
         try:
             await self.stat(path, user=user)
-        except PathNotFoundError:
-            return False
+        except FileError as error:
+            if error.context.get("errno") in _NOTHING_THERE:
+                return False
+            raise
         return True
 
     async def list(
@@ -202,20 +216,24 @@ class Files:
     ) -> Listing:
         """One page of at most `limit` entries of a directory, in no order.
 
-        cursor: of the page before. Links are not followed.
+        cursor: of the page before; InvalidSpecError for another. Links are not followed.
         """
-        if limit < 1:
-            raise InvalidSpecError(
-                f"limit: {limit} entries are none", op="files.list", context={"fields": ["limit"]}
-            )
+        whole_number(limit, "limit", _MOST_ENTRIES, 1)
+        if not isinstance(cursor, bytes | None):
+            raise _no_cursor()
         with self._context.operation("files.list"):
             who = await self._context.cred(user)
             found: builtins.list[FileInfo] = []
             place: bytes | None = cursor or b""
             while place is not None and len(found) < limit:
-                page = await self._context.session.files.list_dir(
-                    path, who, cursor=place, limit=limit - len(found)
-                )
+                try:
+                    page = await self._context.session.files.list_dir(
+                        path, who, cursor=place, limit=limit - len(found)
+                    )
+                except FileError as error:
+                    if place and error.context.get("errno") == errno.EINVAL:
+                        raise _no_cursor() from None
+                    raise
                 found += map(below(_text(path)), page.entries)
                 place = page.cursor
             return Listing(tuple(found), place)
@@ -252,6 +270,7 @@ class Files:
         The pattern is absolute. Names that begin with a dot match only a pattern's dot. At most
         `limit` paths are looked at: FileTooLargeError above, rather than a part of the answer.
         """
+        whole_number(limit, "limit", _MOST_ENTRIES)
         wanted = Pattern(pattern)
         if wanted.literal:
             return (pattern,) if await self.exists(pattern, user=user) else ()
@@ -264,7 +283,13 @@ class Files:
                     found.append(entry.path)
         except PathNotFoundError:
             return ()
-        _check_size("files.glob", pattern, seen, limit)
+        if seen > limit:
+            raise FileTooLargeError(
+                f"files.glob: there are over {limit} paths to look at for {pattern!r}: raise the"
+                " limit, or begin the pattern with a longer directory",
+                op="files.glob",
+                context={"path": pattern, "limit": limit},
+            )
         return tuple(sorted(found))
 
     @asynccontextmanager
@@ -413,10 +438,19 @@ def _text(path: Path) -> str:
     return path if isinstance(path, str) else os.fsdecode(path)
 
 
+def _no_cursor() -> InvalidSpecError:
+    return InvalidSpecError(
+        "cursor: it is none of this directory: take the one of the page before",
+        op="files.list",
+        context={"fields": ["cursor"]},
+    )
+
+
 def _check_mode(op: str, mode: int) -> None:
-    if mode & ~0o1777:
+    if not isinstance(mode, int) or mode & ~0o1777:
+        shown = f"{mode:#o}" if isinstance(mode, int) else repr(mode)
         raise InvalidSpecError(
-            f"mode: {mode:#o} is more than permission bits: set-user-id and set-group-id are not"
+            f"mode: {shown} is more than permission bits: set-user-id and set-group-id are not"
             " given",
             op=op,
             context={"fields": ["mode"]},

@@ -14,7 +14,7 @@ class Pattern:
     whether it is a plain path."""
 
     def __init__(self, pattern: str) -> None:
-        if not pattern.startswith("/") or "\0" in pattern:
+        if not isinstance(pattern, str) or not pattern.startswith("/") or "\0" in pattern:
             raise InvalidSpecError(
                 f"pattern: {pattern!r} is not absolute: write it from /, such as /workspace/*.py",
                 op="files.glob",

@@ -13,7 +13,7 @@ from typing import Self
 
 from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import STDERR, STDOUT
+from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag, content, whole_number
 from ringfence.guest.request import Exit
 from ringfence.sandbox.commands import Prepared, Tap
 from ringfence.sandbox.ending import result
@@ -22,6 +22,7 @@ from ringfence.spec import ExecResult
 
 _CHUNK = 64 * 1024
 _LAST_SIGNAL = 64
+_MOST_READ = 2**63 - 1
 LONGEST_LINE = 1024 * 1024
 """Bytes after which a line without an end is handed out in parts."""
 
@@ -41,6 +42,7 @@ class Stream(AsyncIterator[bytes]):
 
     async def read(self, size: int = _CHUNK) -> bytes:
         """1 to `size` bytes; b"" at the end. Cancellation loses nothing."""
+        whole_number(size, "size", _MOST_READ, 1)
         self.touched = True
         if self._line:
             chunk = bytes(self._line[:size])
@@ -149,7 +151,7 @@ class Process:
         StateError when it has ended, or its stdin was closed or given at the start. Cancellation
         leaves a part of it sent.
         """
-        sent = data.encode() if isinstance(data, str) else data
+        sent = data.encode() if isinstance(data, str) else content(data, "data")
         if not await self._exec.write(sent) and sent:
             raise StateError(
                 f"stdin: exec {self.id} does not take input any more: it ended, or its stdin was"
@@ -170,7 +172,12 @@ class Process:
         self._exec.kill()
 
     def resize(self, rows: int, columns: int) -> None:
-        """Set the size of its terminal. InvalidSpecError for sizes out of 1 to 65535."""
+        """Set the size of its terminal. InvalidSpecError for sizes out of 1 to 65535; StateError
+        for a command that was spawned without a terminal."""
+        if not self._exec.again and not self._prepared.request.flags & ExecFlag.PTY:
+            raise StateError(
+                f"resize: exec {self.id} has no terminal: spawn it with pty=True", op="exec.resize"
+            )
         self._exec.resize(rows, columns)
 
     async def wait(self) -> ExecResult:
@@ -252,7 +259,7 @@ class Process:
     async def _feed(self, source: AsyncIterable[bytes]) -> None:
         try:
             async for chunk in source:
-                if not await self._exec.write(chunk):
+                if not await self._exec.write(content(chunk, "stdin")):
                     return
             self._exec.write_eof()
         except asyncio.CancelledError:
@@ -267,9 +274,8 @@ def signal_number(name: int | str) -> int:
     try:
         if isinstance(name, str):
             return signals.Signals["SIG" + name.removeprefix("SIG")].value
-        if 0 < name <= _LAST_SIGNAL:
-            return name
-    except KeyError:
+        return whole_number(name, "signal", _LAST_SIGNAL, 1)
+    except (KeyError, InvalidSpecError):
         pass
     raise InvalidSpecError(
         f"signal: {name!r} is none: write one such as 'TERM' or 15",

@@ -141,6 +141,18 @@ class CommandChecks(Checks):
 
         assert (await sandbox.exec(["cat"], stdin=pieces())).stdout == b"one two three"
 
+    async def test_a_stdin_stream_of_texts_is_refused(self, sandbox: ringfence.Sandbox) -> None:
+        """Pieces that are no bytes are InvalidSpecError, of exec and of spawn."""
+
+        async def texts() -> AsyncIterator[str]:
+            yield "text"
+
+        with pytest.raises(ringfence.InvalidSpecError):
+            await sandbox.exec(["cat"], stdin=texts())  # type: ignore[arg-type]
+        async with sandbox.spawn(["cat"], stdin=texts()) as process:  # type: ignore[arg-type]
+            with pytest.raises(ringfence.InvalidSpecError):
+                await process.wait()
+
     async def test_an_error_of_the_stdin_stream_is_raised(self, sandbox: ringfence.Sandbox) -> None:
         """What the iterable raises is raised, and the command is gone."""
 
@@ -330,13 +342,21 @@ class CommandChecks(Checks):
         assert (result.reason, result.signal, result.exit_code) == (Reason.SIGNALED, 9, None)
         assert result.shell_code == 137
 
-    @pytest.mark.parametrize("timeout", [0, -1, "soon", float("nan")])
+    @pytest.mark.parametrize("timeout", [0, -1, "soon", float("nan"), True, 10**400])
     async def test_what_is_no_timeout_is_refused(
         self, sandbox: ringfence.Sandbox, timeout: float | str
     ) -> None:
         """It is InvalidSpecError."""
         with pytest.raises(ringfence.InvalidSpecError):
             await sandbox.exec(["true"], timeout=timeout)
+
+    @pytest.mark.parametrize("grace", [-1, 4000, float("nan"), True, "soon"])
+    async def test_what_is_no_grace_is_refused(
+        self, sandbox: ringfence.Sandbox, grace: float
+    ) -> None:
+        """It is InvalidSpecError."""
+        with pytest.raises(ringfence.InvalidSpecError):
+            await sandbox.exec(["true"], grace=grace)
 
     async def test_output_above_the_cap_is_counted(self, sandbox: ringfence.Sandbox) -> None:
         """The first bytes are kept, the rest is counted, and the command ends by itself."""

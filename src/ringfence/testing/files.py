@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,64 @@ class FileChecks(Checks):
         await sandbox.files.write(f"{place}/f", b"0123456789")
         assert await sandbox.files.read(f"{place}/f", offset=2, length=3) == b"234"
         assert await sandbox.files.read(f"{place}/f", offset=8) == b"89"
+
+    @pytest.mark.parametrize(
+        ("verb", "wrong"),
+        [
+            ("read", {"offset": -1}),
+            ("read", {"offset": 2**64}),
+            ("read", {"length": -1}),
+            ("read", {"length": "5"}),
+            ("read", {"max_bytes": -1}),
+            ("list", {"limit": 0}),
+            ("list", {"limit": 2**40}),
+            ("list", {"cursor": "text"}),
+            ("list", {"cursor": b"of elsewhere"}),
+            ("write", {"data": 5}),
+            ("write", {"data": b"", "mode": "644"}),
+            ("write", {"data": b"", "mode": None}),
+            ("write_at", {"offset": -1, "data": b""}),
+            ("write_at", {"offset": 2**64, "data": b""}),
+            ("glob", {"limit": -1}),
+        ],
+        ids=str,
+    )
+    async def test_wrong_arguments(
+        self, sandbox: ringfence.Sandbox, place: str, verb: str, wrong: dict[str, object]
+    ) -> None:
+        """What no file can have is InvalidSpecError, and nothing is done."""
+        path = place if verb == "list" else f"{place}/f"
+        await sandbox.files.write(f"{place}/f", b"kept")
+        with pytest.raises(ringfence.InvalidSpecError):
+            await getattr(sandbox.files, verb)(path, **wrong)
+        assert await sandbox.files.read(f"{place}/f") == b"kept"
+
+    @pytest.mark.parametrize("path", [5, None, "relative", "", "/nul\0", "/\ud800"], ids=repr)
+    async def test_what_is_no_path(self, sandbox: ringfence.Sandbox, path: Any) -> None:
+        """Other types, and texts that no path can be, are InvalidSpecError for every verb."""
+        files = sandbox.files
+        for asked in (files.read, files.stat, files.exists, files.list, files.remove, files.glob):
+            with pytest.raises(ringfence.InvalidSpecError):
+                await asked(path)
+        with pytest.raises(ringfence.InvalidSpecError):
+            await files.write(path, b"")
+
+    async def test_an_iterable_of_texts(self, sandbox: ringfence.Sandbox, place: str) -> None:
+        """Pieces that are no bytes are InvalidSpecError; an atomic write leaves nothing."""
+
+        async def texts() -> AsyncIterator[str]:
+            yield "text"
+
+        with pytest.raises(ringfence.InvalidSpecError):
+            await sandbox.files.write(f"{place}/f", texts(), atomic=True)  # type: ignore[arg-type]
+        assert (await sandbox.files.list(place)).names == ()
+
+    async def test_nothing_is_there(self, sandbox: ringfence.Sandbox, place: str) -> None:
+        """Below a file, in a circle of links, and under a name too long is nothing."""
+        await sandbox.files.write(f"{place}/f", b"")
+        await sandbox.files.symlink("circle", f"{place}/circle")
+        for name in ("absent", "f/below", "circle", "n" * 300):
+            assert not await sandbox.files.exists(f"{place}/{name}")
 
     async def test_exclusive_writing(self, sandbox: ringfence.Sandbox, place: str) -> None:
         """A file that is there is PathExistsError, and stays as it is."""

@@ -76,7 +76,7 @@ class ProcessChecks(Checks):
         with pytest.raises(ringfence.NotFoundError):
             await sandbox.signal(987654, "TERM")
 
-    @pytest.mark.parametrize("signal", ["NOPE", 0, 65, -1])
+    @pytest.mark.parametrize("signal", ["NOPE", 0, 65, -1, 1.5, True, None])
     async def test_what_is_no_signal_is_refused(
         self, sandbox: ringfence.Sandbox, signal: str | int
     ) -> None:
@@ -214,6 +214,29 @@ class ProcessChecks(Checks):
             return
         async with sandbox.spawn(shell=line, pty=Terminal(rows=40, columns=100)) as process:
             assert (await process.wait()).stdout.strip() == b"40 100"
+
+    @pytest.mark.parametrize("size", [(0, 80), (24, 65536), (-1, 80), (24, "80")], ids=str)
+    async def test_a_terminal_of_no_size_is_refused(
+        self, sandbox: ringfence.Sandbox, features: Features, size: tuple[int, int]
+    ) -> None:
+        """Before anything starts: InvalidSpecError, or UnsupportedError without terminals."""
+        error = ringfence.InvalidSpecError if features.pty else ringfence.UnsupportedError
+        with pytest.raises(error):
+            await sandbox.spawn(["true"], pty=ringfence.Terminal(*size))
+
+    async def test_what_has_no_terminal_has_no_size(self, sandbox: ringfence.Sandbox) -> None:
+        """resize of a command without a terminal is StateError, not silence."""
+        async with sandbox.spawn(["sleep", "60"]) as process:
+            with pytest.raises(ringfence.StateError):
+                process.resize(24, 80)
+
+    @pytest.mark.parametrize("size", [0, -1, "5"])
+    async def test_no_bytes_cannot_be_read(self, sandbox: ringfence.Sandbox, size: int) -> None:
+        """A number of bytes that is none is refused: b"" would say that the stream ended."""
+        async with sandbox.spawn(["echo", "x"]) as process:
+            with pytest.raises(ringfence.InvalidSpecError):
+                await process.stdout.read(size)
+            assert await process.stdout.read_all() == b"x\n"
 
     async def test_a_terminal_can_be_resized(
         self, sandbox: ringfence.Sandbox, features: Features

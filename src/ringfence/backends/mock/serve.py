@@ -39,11 +39,13 @@ def stat(tree: Tree, fields: Payload) -> bytes:
 
 
 def list_dir(tree: Tree, fields: Payload) -> bytes:
-    """LIST_DIR: names in order; the cursor is the last one given."""
+    """LIST_DIR: names in order; the cursor is a slash and the last one given."""
     user, path, cursor = who(fields), fields.string(), fields.string()
     limit, with_stat = fields.u32(), fields.u8()
+    if cursor and not cursor.startswith(b"/"):
+        raise failure(errno.EINVAL)
     entries = tree.directory(path, user).entries
-    names = sorted(name for name in entries if name > cursor)
+    names = sorted(name for name in entries if name > cursor[1:])
     parts: list[bytes] = []
     room = PAGE_BYTES
     for name in names[:limit]:
@@ -53,7 +55,7 @@ def list_dir(tree: Tree, fields: Payload) -> bytes:
             break
         parts.append(row)
     more = len(parts) < len(names)
-    after = names[len(parts) - 1] if more and parts else b""
+    after = b"/" + names[len(parts) - 1] if more and parts else b""
     return bytes((more,)) + string(after) + U32.pack(len(parts)) + b"".join(parts)
 
 
