@@ -8,8 +8,8 @@ from typing import Any
 
 from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
 from ringfence.events import ExecEnded, ExecStarted
-from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
+from ringfence.guest.execs import LAST_COLUMN, Exec
+from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare, rlimits
@@ -124,9 +124,9 @@ class Running:
                 flags |= ExecFlag.PTY
             if stdin_open:
                 flags |= ExecFlag.STDIN_OPEN
-            size = (pty.rows, pty.columns) if pty else (0, 0)
+            rows, columns = _size(pty)
             prepared = prepare(
-                command, await self._setting(command), flags=flags, rows=size[0], columns=size[1]
+                command, await self._setting(command), flags=flags, rows=rows, columns=columns
             )
             if command.on_output_limit == "truncate":
                 request = replace(prepared.request, stdout_cap=None, stderr_cap=None)
@@ -299,6 +299,15 @@ class Running:
                 )
             )
         self._hits.ended(outcome)
+
+
+def _size(pty: Terminal | None) -> tuple[int, int]:
+    if pty is None:
+        return 0, 0
+    return (
+        whole_number(pty.rows, "rows", LAST_COLUMN, 1),
+        whole_number(pty.columns, "columns", LAST_COLUMN, 1),
+    )
 
 
 def _did_not_start(outcome: ExecResult) -> ProcessError:
