@@ -20,7 +20,6 @@ from ringfence.errors import ResourceExhaustedError, SandboxError
 from ringfence.events import Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
-from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs, networking, snapshots
@@ -113,11 +112,11 @@ async def _open_new(
     granted = granting.grant(request, facts, features, where)
     authority = networking.authority_for(granted.network, sandbox_id)
     records = Records.of(backend, where.ledger)
-    steps.undo.push_async_callback(records.end, sandbox_id, CREATE_FAILED)
     reserved = granting.reserved(granted, sandbox_id, backend)
-    added = steps.beside(records.add(reserved, binds.undo_of(granted, sandbox_id)))
-    if granted.detached or granted.repository is not None or not features.lifeline:
-        await added
+    steps.undo.push_async_callback(records.failed, reserved)
+    ends_alone = features.lifeline and not granted.detached and granted.repository is None
+    if not ends_alone:
+        await records.add(reserved, binds.undo_of(granted, sandbox_id))
     prepared = await binds.prepare(
         granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
     )
@@ -127,11 +126,11 @@ async def _open_new(
         prepared = replace(prepared, binds=(*prepared.binds, trusted))
     instance = await _create(backend, granted, sandbox_id, facts, prepared)
     steps.undo.push_async_callback(instance.delete)
-    await added
     session = await greet(instance, granted)
     steps.undo.push_async_callback(session.close)
     user = await _user(session, granted, instance, features)
-    noted = steps.beside(records.created(instance.record))
+    note = records.add if ends_alone else records.created
+    noted = steps.beside(note(instance.record))
     if facts.local and features.mounts:
         inodes = not is_gvisor(granted.security.runtime)
         await binds.verify(prepared, session, user, inodes=inodes)

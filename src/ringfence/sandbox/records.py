@@ -1,12 +1,15 @@
 """Where a sandbox's record is kept: the ledger, or the backend itself when that is memory."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
+from ringfence.errors import AlreadyExistsError
 from ringfence.ledger import Ledger, Owner
+from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.spec import SandboxSpec
 
 
@@ -27,6 +30,7 @@ class Records:
 
     def __init__(self, ledger: Ledger | Callable[[], Ledger] | None) -> None:
         self._ledger = ledger
+        self._opened: Ledger | None = None
 
     @classmethod
     def of(cls, backend: Backend, ledger: Ledger | None) -> "Records":
@@ -35,7 +39,7 @@ class Records:
             return cls(None)
         return cls(ledger or Ledger.default)
 
-    async def add(self, record: Record, workspace: Mapping[str, Any] | None) -> None:
+    async def add(self, record: Record, workspace: Mapping[str, Any] | None = None) -> None:
         """Write down a sandbox that is about to be made, and see that somebody reaps it."""
         owner = None if record.spec.detached else Owner.me()
         await self._step(lambda ledger: _add(ledger, record, owner, workspace))
@@ -43,6 +47,10 @@ class Records:
     async def created(self, record: Record) -> None:
         """The backend made it."""
         await self._step(lambda ledger: ledger.created(record))
+
+    async def failed(self, record: Record) -> None:
+        """It was not made, whether it was written down before or not."""
+        await self._step(lambda ledger: _fail(ledger, record))
 
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
@@ -57,10 +65,14 @@ class Records:
         await self._step(lambda ledger: ledger.end(sandbox_id, reason))
 
     async def _step(self, step: Callable[[Ledger], object]) -> None:
-        ledger = self._ledger
-        if ledger is not None:
-            opened = ledger if callable(ledger) else lambda: ledger
-            await finish(asyncio.to_thread(lambda: step(opened())))
+        if self._ledger is not None:
+            await finish(asyncio.to_thread(lambda: step(self._open())))
+
+    def _open(self) -> Ledger:
+        if self._opened is None:
+            assert self._ledger is not None  # noqa: S101 - else there are no steps
+            self._opened = self._ledger() if callable(self._ledger) else self._ledger
+        return self._opened
 
 
 def _add(
@@ -70,3 +82,9 @@ def _add(
 
     ledger.add(record, owner=owner, workspace=workspace)
     guard.ensure(ledger.path.parent)
+
+
+def _fail(ledger: Ledger, record: Record) -> None:
+    with contextlib.suppress(AlreadyExistsError):
+        ledger.add(record, owner=None)
+    ledger.end(record.id, CREATE_FAILED)

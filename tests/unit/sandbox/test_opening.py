@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ringfence.errors import (
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
+from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.sandbox import granting, opening
 from ringfence.sandbox.records import Records
 
@@ -112,26 +114,50 @@ async def _cancelled_anywhere(durable: Durable, ledger: Ledger) -> None:
 
 
 class Tied(Durable):
-    """One whose sandboxes end with their client, so that the record is written meanwhile."""
+    """One whose sandboxes end with their client, so that the record is written once they are."""
 
     async def features(self) -> Features:
         return replace(await self.mock.features(), lifeline=True)
 
 
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_fault_while_the_record_is_written_meanwhile_leaves_nothing(
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "created"])
+async def test_a_fault_where_the_record_is_written_late_leaves_nothing(
     step: str, mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record's own fault is told once the sandbox is made, which then ends."""
 
-    def fail(*args: Any, **kw: Any) -> Any:
-        raise ResourceExhaustedError(f"no {step}")
-
-    monkeypatch.setattr(*STEPS[step], fail)
+    monkeypatch.setattr(*STEPS[step], partial(_fail, step))
     with pytest.raises(ResourceExhaustedError, match=f"no {step}"):
         await ringfence.open(backend=Tied(mock), ledger=ledger)
     monkeypatch.undo()
     await nothing_is_left(mock, ledger)
+    assert {entry.reason for entry in ledger.all()} <= {CREATE_FAILED}
+
+
+async def test_one_that_was_not_made_is_on_record_as_that(
+    mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the record is written late, and whether it was when the fault came or not."""
+    for step in ("create", "network"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*STEPS[step], partial(_fail, step))
+            with pytest.raises(ResourceExhaustedError):
+                await ringfence.open(backend=Tied(mock), ledger=ledger)
+    assert [entry.reason for entry in ledger.all()] == [CREATE_FAILED] * 2
+
+
+def _fail(step: str, *args: Any, **kw: Any) -> Any:
+    raise ResourceExhaustedError(f"no {step}")
+
+
+async def test_one_that_ends_with_its_client_is_written_down_in_one_step(
+    mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Records, "created")
+    async with ringfence.open(backend=Tied(mock), ledger=ledger) as sandbox:
+        entry = ledger.get(sandbox.id)
+        assert entry.live
+        assert entry.record.native == sandbox._context.instance.record.native != ""
 
 
 async def test_a_record_that_cannot_be_written_meanwhile_ends_the_sandbox(
