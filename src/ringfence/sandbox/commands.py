@@ -8,22 +8,20 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ringfence.errors import InvalidSpecError
+from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.guest.control import User
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit
 from ringfence.sandbox.stdin import Stdin, as_input
 from ringfence.spec import Limits, Ulimits
-from ringfence.spec.limits import RESOURCES, UNLIMITED
+from ringfence.spec.limits import MOST_OUTPUT, RESOURCES, UNLIMITED
 from ringfence.spec.model import check_inside_path
 from ringfence.spec.quantity import parse_duration, parse_size
 
 GRACE_SECONDS = 2.0
 """Between a timeout's SIGTERM and the kill of the whole family."""
 _INFINITY = 2**64 - 1
-MOST_OUTPUT = 64 * 1024 * 1024
-"""Bytes of one stream that a result can hold."""
 
 Args = Sequence[str | bytes]
 Sink = Callable[[bytes], Awaitable[None] | None]
@@ -72,7 +70,7 @@ class Rlimits:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the sandbox itself says of every command. env: as `pack_env` makes it. rlimits: those of
-    `limits.ulimits`."""
+    `limits.ulimits`. most: the ceiling's limits."""
 
     env: bytes
     cwd: str
@@ -80,16 +78,20 @@ class Setting:
     limits: Limits
     rlimits: Rlimits
     groups: tuple[int, ...] = field(default=())
+    most: Limits = field(default=Limits())
 
 
 def prepare(
     command: Command, setting: Setting, *, flags: int = 0, rows: int = 0, columns: int = 0
 ) -> Prepared:
-    """The guest's request for `command`. InvalidSpecError names the field that is wrong."""
+    """The guest's request for `command`. InvalidSpecError names the field that is wrong,
+    PolicyDeniedError what is above the ceiling."""
     args = _args(command)
     kept = _kept(setting.limits) if command.output is None else _output(command.output)
+    _check("output", kept, setting.most.output)
     limits = setting.rlimits
     if command.ulimits is not None:
+        _check_ulimits(command.ulimits, setting.limits.ulimits)
         limits = rlimits(setting.limits.ulimits, command.ulimits)
     user = setting.user
     groups = user.groups
@@ -102,7 +104,7 @@ def prepare(
         uid=user.uid,
         gid=user.gid,
         groups=groups,
-        timeout=(setting.limits.timeout if command.timeout is None else _timeout(command.timeout)),
+        timeout=_timeout(command.timeout, setting),
         grace=_grace(command.grace),
         stdout_cap=kept,
         stderr_cap=kept,
@@ -139,13 +141,39 @@ def _cwd(asked: str) -> str:
         raise _wrong("cwd", str(error)) from None
 
 
-def _timeout(asked: float | str) -> float | None:
+def _timeout(asked: float | str | None, setting: Setting) -> float | None:
+    if asked is None:
+        return setting.limits.timeout
+    most = setting.most.timeout
     if asked == math.inf:
+        _check("timeout", math.inf, most)
         return None
     try:
-        return parse_duration(asked)
+        seconds = parse_duration(asked)
     except ValueError as error:
         raise _wrong("timeout", str(error)) from None
+    _check("timeout", seconds, most)
+    return seconds
+
+
+def _check(name: str, asked: float, most: float | None) -> None:
+    if most is not None and asked > most:
+        raise PolicyDeniedError(
+            f"{name}: {asked} is outside of 0 to {most}, the range of the ceiling",
+            op="exec",
+            context={"fields": [name]},
+        )
+
+
+def _check_ulimits(asked: Ulimits, granted: Ulimits) -> None:
+    """Hard limits only fall: what the sandbox was granted cannot be had back for one command."""
+    for name in RESOURCES:
+        limit, most = getattr(asked, name), getattr(granted, name)
+        if limit is not None and most is not None and limit.hard > most.hard:
+            raise _wrong(
+                f"ulimits.{name}",
+                f"{limit.hard} is outside of 0 to {most.hard}, the range of this sandbox",
+            )
 
 
 def _grace(asked: float) -> float:

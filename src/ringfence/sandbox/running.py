@@ -201,8 +201,8 @@ class Running:
         spec = context.spec
         if spec.limits is not self._rlimits_of:
             self._rlimits, self._rlimits_of = rlimits(spec.limits.ulimits), spec.limits
-        groups = spec.security.groups
-        return Setting(env, context.cwd, user, spec.limits, self._rlimits, groups)
+        groups, most = spec.security.groups, context.ceiling.limits
+        return Setting(env, context.cwd, user, spec.limits, self._rlimits, groups, most)
 
     # Held ones.
 

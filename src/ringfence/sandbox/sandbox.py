@@ -158,7 +158,8 @@ class Sandbox:
         killed on it. cgroup: give it one of its own, so that `result.usage.cgroup` tells of its
         whole family (see docs/monitoring.md). on_stdout, on_stderr: get all output as it comes.
 
-        Raises InvalidSpecError, NotFoundError (user), FileError (cwd), ResourceExhaustedError,
+        Raises InvalidSpecError, PolicyDeniedError (above the ceiling), NotFoundError (user),
+        FileError (cwd), ResourceExhaustedError,
         UnsupportedError (cgroup, where it can have none: before anything has started),
         StateError, SandboxLostError (when it was lost before; a loss meanwhile is the result
         SANDBOX_LOST), and what stdin or a callback raises. Cancellation kills the command's family

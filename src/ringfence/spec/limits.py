@@ -24,6 +24,8 @@ _Value = Annotated[
     ),
 ]
 
+MOST_OUTPUT = 64 * 1024 * 1024
+"""Bytes of one stream that a result can hold."""
 _MOST_CPU = 10**9
 """Seconds of processor time that the kernel can calculate with, in nanoseconds."""
 RESOURCES = {
@@ -157,7 +159,7 @@ class Limits(Model):
     network_rate: Size | None = None
     cpu_time: Duration | None = None
     timeout: Duration | None = None
-    output: Size | None = None
+    output: Annotated[Size, Field(le=MOST_OUTPUT)] | None = None
     ulimits: Ulimits = Ulimits()
 
     if TYPE_CHECKING:  # what a type checker lets pass: sizes and durations as texts, too

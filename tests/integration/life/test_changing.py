@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import ringfence
-from ringfence import Ceiling, Limits
+from ringfence import Ceiling, Limits, Ulimit, Ulimits
 from tests.conftest import require_bwrap, require_docker, require_root
 from tests.images import DEBIAN
 
@@ -71,6 +71,22 @@ async def test_the_ceiling_bounds_a_change(keywords: dict[str, Any]) -> None:
             await sandbox.extend(61)
         assert (await sandbox.update({"memory": "128m", "timeout": 60})).memory == 128 * MIB
         await sandbox.extend(59)
+
+
+async def test_the_ceiling_and_the_sandbox_bound_a_command(keywords: dict[str, Any]) -> None:
+    """A command of its own asks for no more time, output or ulimits than an opening could."""
+    ceiling = Ceiling(limits=Limits(timeout=60, output=MIB))
+    limits = {"ulimits": {"nofile": {"soft": 50, "hard": 100}}}
+    async with ringfence.open(limits=limits, ceiling=ceiling, **keywords) as sandbox:
+        for name, value in (("timeout", 61), ("timeout", float("inf")), ("output", MIB + 1)):
+            with pytest.raises(ringfence.PolicyDeniedError, match=rf"^{name}: "):
+                await sandbox.exec(["true"], **{name: value})
+        above = Ulimits(nofile=Ulimit(soft=50, hard=101))
+        with pytest.raises(ringfence.InvalidSpecError, match=r"nofile: 101 .* 0 to 100"):
+            await sandbox.exec(["true"], ulimits=above)
+        within = Ulimits(nofile=Ulimit(soft=100, hard=100))
+        result = await sandbox.exec(shell="ulimit -n", ulimits=within, timeout=60, output=MIB)
+        assert result.stdout == b"100\n"
 
 
 async def test_memory_and_swap_change_by_themselves(keywords: dict[str, Any]) -> None:
