@@ -1,5 +1,6 @@
 """From a granted spec to the body of the Engine's create call. Reads nothing but a seccomp file."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
 from ringfence.policy.profiles import tmpfs_inodes
 from ringfence.policy.seccomp import granted
-from ringfence.spec import Limits, SandboxSpec, Ulimits
+from ringfence.spec import Limits, SandboxSpec, Security, Ulimits
 from ringfence.spec.limits import UNLIMITED
 from ringfence.spec.names import CAPABILITIES
 
@@ -223,12 +224,27 @@ def _engines(limit: int) -> int:
     return -1 if limit == UNLIMITED else limit
 
 
+def _seccomp(security: Security, profile: str, architecture: str) -> str:
+    if security.seccomp is not None and "/" in security.seccomp:  # a file, which may change
+        return _packed(granted(security, profile, architecture))
+    return _builtin(security.seccomp, security.seccomp_allow, profile, architecture)
+
+
+@functools.lru_cache(maxsize=16)
+def _builtin(chosen: str | None, allowed: tuple[str, ...], profile: str, architecture: str) -> str:
+    security = Security(seccomp=chosen, seccomp_allow=allowed)
+    return _packed(granted(security, profile, architecture))
+
+
+def _packed(profile: Mapping[str, Any]) -> str:
+    return json.dumps(profile, separators=(",", ":"))
+
+
 def _confinement(spec: SandboxSpec, machine: Machine, architecture: str) -> dict[str, Any]:
     security = spec.security
     options = ["no-new-privileges"]
     if "seccomp" in machine.security:
-        profile = granted(security, spec.profile, architecture)
-        options.append(f"seccomp={json.dumps(profile, separators=(',', ':'))}")
+        options.append(f"seccomp={_seccomp(security, spec.profile, architecture)}")
     if security.apparmor is not None:
         options.append(f"apparmor={security.apparmor}")
     if security.selinux is not None:

@@ -67,6 +67,8 @@ class DockerInstance:
         )
         self._directory = seen.run_directory
         self._waiting = waiting
+        # What create has just asked is not asked again for the receipt, while its process lives.
+        self._just_seen = seen if waiting is not None else None
         self._reader: Reader | None = None
         self._execs: ExecCgroups | None = None
         self._freezer: Freezer | None = None
@@ -118,7 +120,9 @@ class DockerInstance:
 
     async def evidence(self) -> Evidence:
         """What the Engine and the kernel say of it. SandboxLostError when it is gone."""
-        seen = await self._inspect()
+        seen, self._just_seen = self._just_seen, None
+        if seen is None or not seen.pid_here:
+            seen = await self._inspect()
         if seen is None:
             raise self._lost("evidence")
         pid = seen.pid_here
