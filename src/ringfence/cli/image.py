@@ -94,6 +94,7 @@ def lock(
     """
 
     async def work(supply: "Supply") -> "Lock":
+        from ringfence.errors import InvalidSpecError
         from ringfence.images import Reference
 
         held = _read(file, missing_is_empty=not check)
@@ -104,6 +105,8 @@ def lock(
                 held.check(reference, stored.manifests(reference), stored.id)
             else:
                 held = held.locked(reference, stored.pin(reference))
+        if not held.pins:
+            raise InvalidSpecError(f"{file} has no image: name those to lock", op="lock")
         return held
 
     held = _with(work)

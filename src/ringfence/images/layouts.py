@@ -36,8 +36,12 @@ def kind_of(path: Path) -> str:
     try:
         with tarfile.open(path) as archive:
             names = {name.removeprefix("./") for name in _first_names(archive)}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ImageError(f"{path} is no tar archive: {error}", op="import") from None
+    except (tarfile.TarError, EOFError):
+        text = f"{path} is no tar archive, and no directory"
+        raise ImageError(text, op="import") from None
+    except OSError as error:
+        text = f"{path} is no tar archive: {error.strerror or 'it is cut short'}"
+        raise ImageError(text, op="import") from None
     if "oci-layout" in names:
         return "oci-archive"
     return "docker" if "manifest.json" in names else "rootfs"

@@ -27,6 +27,7 @@ _REFERENCE = re.compile(
 )
 _SPLIT = re.compile(rf"(?:(?P<domain>{_DOMAIN})/)?(?P<path>{_PART}(?:/{_PART})*)")
 _IDENTIFIER = re.compile("[a-f0-9]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,12 @@ class Reference:
         return self.familiar_name + str(self)[len(self.name) :]
 
 
+def check_name(text: str, op: str) -> None:
+    """Raise InvalidSpecError for what is neither a reference nor an id nor the beginning of one."""
+    if not _NAME.fullmatch(text) or ".." in text or "//" in text:
+        raise _wrong(text, _reason(text.replace("..", "!")), op)
+
+
 def _is_domain(text: str) -> bool:
     return any(mark in text for mark in ".:") or text == "localhost" or text != text.lower()
 
@@ -136,10 +143,10 @@ def _reason(text: str) -> str:
     return "it must look like [registry/]name[:tag][@sha256:...]"
 
 
-def _wrong(text: str, reason: str) -> InvalidSpecError:
+def _wrong(text: str, reason: str, op: str = "image") -> InvalidSpecError:
     shown = text if len(text) <= 200 else text[:200] + "..."
     return InvalidSpecError(
         f"image: {shown!r} is not an image's reference: {reason}",
-        op="image",
+        op=op,
         context={"fields": ["image"], "reference": shown},
     )

@@ -47,9 +47,14 @@ def test_a_tag_is_imported_pulled_locked_and_found_changed(
 
 
 def test_errors_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "junk").write_bytes(b"junk" * 1000)
     for arguments, words in (
         (["image", "pull", "Not A Name"], "is not an image's reference"),
-        (["image", "import", str(tmp_path / "missing")], "missing"),
+        (["image", "inspect", "../../containers/json"], "is not an image's reference"),
+        (["image", "rm", ""], "it is empty"),
+        (["image", "import", str(tmp_path / "missing")], "missing is no tar archive: No such file"),
+        (["image", "import", str(tmp_path / "junk")], "junk is no tar archive, and no directory\n"),
+        (["image", "lock", "-f", str(tmp_path / "none")], "has no image: name those to lock"),
         (["image", "build", str(tmp_path)], "there is no Dockerfile"),
         (["image", "lock", "--check", "-f", str(tmp_path / "none")], "No such file"),
     ):

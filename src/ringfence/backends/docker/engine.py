@@ -22,6 +22,7 @@ SECONDS = 30.0
 OLDEST = (1, 41)
 """Engine 20.10. Older ones ignore parts of what is asked of them."""
 _NEWEST = (1, 51)
+_PIECE = 256 * 1024
 _PAIR = re.compile(r"\d+\.\d+")
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -94,10 +95,13 @@ class Engine:
         url = self.endpoint.base + self._target(path, query)
         sent = {} if body is None else {"Content-Type": "application/x-tar"}
         sent |= headers or {}
+        data = None if body is None else _pieces(body)
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client().request(method, url, data=body, headers=sent) as response,
+                self._client().request(
+                    method, url, data=data, headers=sent, allow_redirects=False
+                ) as response,
             ):
                 if response.status >= 300:
                     raise failures.of_status(op, response.status, _message(await response.read()))
@@ -232,6 +236,19 @@ def _pair(text: str) -> tuple[int, int]:
         raise ValueError(text)
     major, minor = text.split(".")
     return int(major), int(minor)
+
+
+async def _pieces(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
+    """A file in pieces. It may be closed before its end, when the answer has come already."""
+
+    def read() -> bytes:
+        try:
+            return body.read(_PIECE)
+        except ValueError:
+            return b""
+
+    while piece := await asyncio.to_thread(read):
+        yield piece
 
 
 def _text(value: object) -> str:

@@ -9,9 +9,9 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.supply import Supply
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import Lock, Reference
+from ringfence.images.reference import check_name
 from ringfence.policy.facts import ImageFacts
 
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _ID = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 
@@ -36,12 +36,7 @@ async def look_up(engine: Engine, reference: str | None, lock: Lock | None = Non
             op="open",
             context={"fields": ["image"]},
         )
-    if not _REFERENCE.fullmatch(reference) or ".." in reference or "//" in reference:
-        raise InvalidSpecError(
-            f"image: {reference!r} is not an image's reference, such as python:3.12-slim",
-            op="open",
-            context={"fields": ["image"]},
-        )
+    check_name(reference, "open")
     if lock is None or _ID.fullmatch(reference):
         data = await engine.get("image", "images", reference, "json")
     else:

@@ -22,6 +22,7 @@ from ringfence.errors import ImageError, ImageNotFoundError, SandboxError
 from ringfence.images import Pin, Reference, credentials, layouts
 from ringfence.images import context as contexts
 from ringfence.images.credentials import Credentials
+from ringfence.images.reference import check_name
 
 SECONDS = 1800.0
 """How long a pull, an import or a build may take, unless somebody says otherwise."""
@@ -249,12 +250,14 @@ class Supply:
                                                                    filters=filters)]  # fmt: skip
 
     async def inspect(self, name: str) -> Stored:
-        """One image by reference or id. ImageNotFoundError."""
+        """One image by reference or id. ImageNotFoundError, InvalidSpecError."""
+        check_name(name, "image")
         return _stored(await self._engine.get("image", "images", name, "json"))
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a tag, and the image when that was its last. ImageNotFoundError; StateError when
-        a container needs it."""
+        a container needs it; InvalidSpecError."""
+        check_name(name, "image")
         await self._engine.request("image", "DELETE", ("images", name), {"force": force})
 
     async def prune(self, labels: Mapping[str, str | None], *, tagged: bool = False) -> list[str]:

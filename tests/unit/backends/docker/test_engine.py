@@ -1,5 +1,6 @@
 """Requests to the Engine: the version, quoting, and what its failures become."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from aiohttp import web
 
 from ringfence.backends.docker import images
 from ringfence.backends.docker.endpoint import resolve
-from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.engine import Engine, _pieces
 from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
@@ -131,3 +132,14 @@ async def test_an_image_is_needed(short: Path) -> None:
     async with engine_that(echo, short) as engine:
         with pytest.raises(InvalidSpecError, match="needs one"):
             await images.look_up(engine, None)
+
+
+async def test_a_body_that_is_closed_when_the_answer_came_first_ends_without_an_error() -> None:
+    body = io.BytesIO(b"x" * 1_000_000)
+    pieces = _pieces(body)
+    first = await anext(pieces)
+    body.close()
+    assert [piece async for piece in pieces] == []
+    assert (
+        b"".join([first, *[piece async for piece in _pieces(io.BytesIO(b"rest"))]])[-4:] == b"rest"
+    )
