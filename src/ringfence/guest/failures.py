@@ -26,7 +26,11 @@ _TABLE: dict[int, tuple[type[FileError], str, str]] = {
     errno.EFBIG: (FileTooLargeError, "it would be over the file size limit", "raise fsize"),
     errno.ENOSPC: (FileError, "no space is left", "remove files or raise the size of its mount"),
     errno.EDQUOT: (FileError, "the disk quota is used up", "remove files"),
-    errno.ENAMETOOLONG: (FileError, "the name is too long", "use names up to 255 bytes"),
+    errno.ENAMETOOLONG: (
+        FileError,
+        "a name is over 255 bytes, or a path at or below it over 4095",
+        "shorten it, or begin further down",
+    ),
     errno.ELOOP: (FileError, "there are too many links on the way", "name the target"),
     errno.EINVAL: (FileError, "it is not a regular file, or not possible here", "see stat"),
     errno.ENXIO: (FileError, "it is not a regular file", "see stat"),
@@ -41,17 +45,36 @@ _TABLE: dict[int, tuple[type[FileError], str, str]] = {
 }
 
 
-def file_error(op: str, path: bytes, failure: Failure) -> FileError:
-    """The error for a FAIL of `op` on `path`; both are in it, with the errno."""
+_OF_TWO = {
+    errno.EINVAL: ("they are the same, one is inside the other, or it is no file", "see stat"),
+    errno.EISDIR: ("one of them is a directory", "name a file, or copy recursively"),
+    errno.EEXIST: ("the destination is there already", "remove it or allow replacing"),
+    errno.ENOTEMPTY: ("the destination is a directory that is not empty", "remove it first"),
+    errno.ENOTDIR: ("what should be a directory is none", "name a directory"),
+}
+"""For what is moved or copied, where either path may be meant."""
+
+
+def file_error(op: str, path: bytes, failure: Failure, *, to: bytes | None = None) -> FileError:
+    """The error for a FAIL of `op` on `path` (and `to`); they are in it, with the errno."""
+    number = failure.errno
     cls, happened, remedy = _TABLE.get(
-        failure.errno, (FileError, os.strerror(failure.errno & 0xFFFF), "see the errno")
+        number, (FileError, os.strerror(number & 0xFFFF), "see the errno")
     )
-    shown = path.decode("utf-8", "surrogateescape")
-    return cls(
-        f"{op}: {shown!r}: {happened}; {remedy}",
-        op=op,
-        context={"path": shown, "errno": failure.errno},
-    )
+    shown = _shown(path)
+    context = {"path": shown, "errno": number}
+    where = repr(shown)
+    if to is not None:
+        context["to"] = _shown(to)
+        where += f" to {context['to']!r}"
+        happened, remedy = _OF_TWO.get(number, (happened, remedy))
+    elif op == "files.readlink" and number == errno.EINVAL:
+        happened = "it is no symbolic link"
+    return cls(f"{op}: {where}: {happened}; {remedy}", op=op, context=context)
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
 
 
 def too_large(op: str, path: bytes, limit: int) -> FileTooLargeError:

@@ -9,9 +9,10 @@ Cancellation ends what takes long inside too; short operations may still take ef
 import asyncio
 import struct
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.errors import InvalidSpecError
 from ringfence.guest.failures import file_error
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
 from ringfence.guest.protocol import (
@@ -21,7 +22,6 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Cred,
-    Failure,
     Payload,
     Stat,
     WriteFlag,
@@ -178,8 +178,9 @@ class Files:
     async def rename(self, path: Path, to: Path, who: Cred, *, replace: bool = True) -> None:
         """Rename; PathExistsError when `to` exists and is not to be replaced."""
         place = _path(path)
-        payload = cred(who) + U8.pack(replace) + string(place) + string(_path(to))
-        await self._ask("rename", Ask.RENAME, place, payload, nothing)
+        there = _path(to)
+        payload = cred(who) + U8.pack(replace) + string(place) + string(there)
+        await self._ask("rename", Ask.RENAME, place, payload, nothing, to=there)
 
     async def chmod(self, path: Path, who: Cred, mode: int) -> None:
         """Set the permission bits."""
@@ -190,8 +191,9 @@ class Files:
     async def copy(self, path: Path, to: Path, who: Cred, *, recursive: bool = False) -> int:
         """Copy a file, or a tree, inside the sandbox; the number of bytes."""
         place = _path(path)
-        payload = cred(who) + U8.pack(recursive) + string(place) + string(_path(to))
-        return await self._ask("copy", Ask.COPY, place, payload, Payload.u64, long=True)
+        there = _path(to)
+        payload = cred(who) + U8.pack(recursive) + string(place) + string(there)
+        return await self._ask("copy", Ask.COPY, place, payload, Payload.u64, long=True, to=there)
 
     async def symlink(self, target: Path, path: Path, who: Cred) -> None:
         """Make a symbolic link at `path` that holds `target`, whatever that is."""
@@ -246,9 +248,11 @@ class Files:
         parse: Callable[[Payload], T],
         *,
         long: bool = False,
+        to: bytes | None = None,
     ) -> T:
         connection = self._connection
-        question = Question(f"files.{name}", Answer.DONE, parse, _fail(f"files.{name}", path))
+        fail = partial(file_error, f"files.{name}", path, to=to)
+        question = Question(f"files.{name}", Answer.DONE, parse, fail)
         operation_id = connection.register(question, TREE_SECONDS if long else ANSWER_SECONDS)
         connection.send(op, operation_id, payload)
         try:
@@ -277,10 +281,6 @@ def _page(fields: Payload) -> Page:
     more = fields.u8()
     cursor = fields.string()
     return Page(unpack_entries(fields), cursor if more else None)
-
-
-def _fail(op: str, path: bytes) -> Callable[[Failure], SandboxError]:
-    return lambda failure: file_error(op, path, failure)
 
 
 def _path(path: Path) -> bytes:

@@ -115,6 +115,26 @@ class FileChecks(Checks):
         for name in ("absent", "f/below", "circle", "n" * 300):
             assert not await sandbox.files.exists(f"{place}/{name}")
 
+    async def test_an_error_of_two_paths_names_both(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """A file moved or copied over a directory: the message says which two."""
+        await sandbox.files.write(f"{place}/f", b"")
+        await sandbox.files.mkdir(f"{place}/d")
+        for verb in (sandbox.files.rename, sandbox.files.copy):
+            with pytest.raises(ringfence.PathIsADirectoryError) as caught:
+                await verb(f"{place}/f", f"{place}/d")
+            assert f"'{place}/f' to '{place}/d'" in str(caught.value)
+            assert caught.value.path == f"{place}/f"
+
+    async def test_too_many_paths_to_look_at(self, sandbox: ringfence.Sandbox, place: str) -> None:
+        """A glob over its limit is FileTooLargeError that counts paths."""
+        for name in "abc":
+            await sandbox.files.write(f"{place}/{name}", b"")
+        assert len(await sandbox.files.glob(f"{place}/*", limit=3)) == 3
+        with pytest.raises(ringfence.FileTooLargeError, match="over 2 paths"):
+            await sandbox.files.glob(f"{place}/*", limit=2)
+
     async def test_exclusive_writing(self, sandbox: ringfence.Sandbox, place: str) -> None:
         """A file that is there is PathExistsError, and stays as it is."""
         await sandbox.files.write(f"{place}/f", b"old", exclusive=True)
@@ -150,6 +170,17 @@ class FileChecks(Checks):
         async with sandbox.files.open(f"{place}/f") as reader:
             assert await reader.read(5) == b"xxxxx"
         assert await sandbox.files.read(f"{place}/f", length=1) == b"x"
+
+    @pytest.mark.parametrize("mode", [0o600, 0o666, 0o444], ids=oct)
+    async def test_atomic_writing_keeps_the_mode(
+        self, sandbox: ringfence.Sandbox, place: str, mode: int
+    ) -> None:
+        """What replaces a private file is as private; `mode` is of a new file alone."""
+        await sandbox.files.write(f"{place}/f", b"old", mode=0o644)
+        await sandbox.files.chmod(f"{place}/f", mode)
+        await sandbox.files.write(f"{place}/f", b"new", atomic=True, mode=0o640)
+        assert (await sandbox.files.stat(f"{place}/f")).mode == mode
+        assert await sandbox.files.read(f"{place}/f") == b"new"
 
     async def test_atomic_writing(self, sandbox: ringfence.Sandbox, place: str) -> None:
         """When the iterable fails, the old content is there, and nothing beside it."""

@@ -200,6 +200,8 @@ class Write:
             raise failure(errno.EEXIST)
         if node.is_directory:
             raise failure(errno.EISDIR)
+        if not node.is_link:
+            self._mode = node.mode & 0o1777
 
     def _open(self) -> Node:
         flags = self.flags

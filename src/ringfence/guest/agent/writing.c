@@ -82,6 +82,8 @@ static int open_atomic(struct writing *writing)
 			return -EEXIST;
 		if (S_ISDIR(st.st_mode))
 			return -EISDIR;
+		if (S_ISREG(st.st_mode))
+			writing->mode = st.st_mode & 01777;  /* what was nobody else's to read stays so */
 	} else if (errno != ENOENT || !(writing->flags & CREATE)) {
 		return -errno;
 	}
