@@ -19,13 +19,16 @@ _PERIOD = 100_000
 Write = tuple[str, str]
 """A file and what is written into it."""
 
-EVIDENCE = (
-    "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness", "pids.max",
-    "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "cpuset.cpus",
-    "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
-    "memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "io.max",
-)  # fmt: skip
-"""Files that say which limits hold."""
+EVIDENCE: Mapping[str, tuple[str, ...]] = {
+    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness"),
+    "pids": ("pids.max",),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
+    "cpuset": ("cpuset.cpus",),
+    "blkio": ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"),
+    "unified": ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight",
+                "cpuset.cpus", "io.max"),
+}  # fmt: skip
+"""Files that say which limits hold, by controller; of "unified" those of version 2."""
 
 
 def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: bool) -> list[Write]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ringfence.backends import cgroup_files
 from ringfence.backends.cgroup_files import Write
 from ringfence.errors import NotFoundError, StateError
-from ringfence.metrics.places import Place, read_text
+from ringfence.metrics.places import Place, read_value
 from ringfence.spec import Limits
 
 _LIMITS = {
@@ -170,10 +170,9 @@ class Cgroup:
         """Limits as the kernel has them, by file name; what is not there is left out."""
         found = {}
         for controller, directory in self.directories.items():
-            for name in cgroup_files.EVIDENCE:
-                if controller in ("unified", name.partition(".")[0]):
-                    with contextlib.suppress(OSError):
-                        found[name] = read_text(f"{directory}/{name}").strip()
+            for name in cgroup_files.EVIDENCE.get(controller, ()):
+                with contextlib.suppress(OSError):
+                    found[name] = read_value(f"{directory}/{name}")
         return found
 
     def freeze(self) -> None:

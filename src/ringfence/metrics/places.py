@@ -139,6 +139,15 @@ def read_text(path: str) -> str:
     return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
+def read_value(path: str) -> str:
+    """What a cgroup file says, without the space around: one read gives all of it. OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES).decode("utf-8", "surrogateescape").strip()
+    finally:
+        os.close(descriptor)
+
+
 def unescape(text: str) -> str:
     """A path as mountinfo has it, with its octal escapes undone."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

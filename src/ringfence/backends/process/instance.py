@@ -95,9 +95,7 @@ class ProcessInstance:
         try:
             status = evidence.status(self.pid)
             limits: Mapping[str, str] = {} if self._cgroup is None else self._cgroup.evidence()
-            return Evidence(
-                evidence.describe(self.pid, status, self.record, limits), status, limits
-            )
+            return Evidence(evidence.describe(self.pid, self.record), status, limits)
         except FileNotFoundError:
             raise self._lost("evidence") from None
 
