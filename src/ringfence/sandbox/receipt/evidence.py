@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ringfence.backends.base import Evidence
@@ -16,9 +17,10 @@ _CGROUP_INSIDE = (
     "/sys/fs/cgroup/cpu",
     "/sys/fs/cgroup/cpuset",
 )
+_MANY = (list, tuple, set, frozenset)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Findings:
     """spec: the granted one, for what was requested and for nothing else. outside: the backend's
     evidence. view: a command's own. here: the namespaces of this process, by kind, {} when the
@@ -34,23 +36,23 @@ class Findings:
     reserved_uid: int = 65501
     disk_watched: bool = False
 
-    @property
+    @cached_property
     def host_config(self) -> Mapping[str, Any]:
         """The Engine's description of how it runs the container; {} on other backends."""
         config = self.outside.runtime.get("HostConfig")
         return config if isinstance(config, dict) else {}
 
-    @property
+    @cached_property
     def guest_status(self) -> Mapping[str, str]:
         """The status of the guest on this host, {} when it is not seen or is gVisor's kernel."""
         return {} if self.gvisor else parse_status(self.outside.guest_status)
 
-    @property
+    @cached_property
     def runtime(self) -> str:
         """The OCI runtime by the Engine's word, "" on other backends."""
         return str(self.host_config.get("Runtime") or "")
 
-    @property
+    @cached_property
     def gvisor(self) -> bool:
         """Whether gVisor's kernel answers inside instead of this machine's."""
         return is_gvisor(self.runtime)
@@ -68,7 +70,7 @@ class Findings:
                     return text.strip(), f"{directory}/{name} inside"
         return None
 
-    @property
+    @cached_property
     def own_user_namespace(self) -> bool:
         """Whether a command is in another user namespace than this process."""
         seen = self.view.namespaces.get("user")
@@ -81,11 +83,13 @@ def control(name: str, requested: object, enforced: object, evidence: str, *, ok
 
 
 def _shown(value: object) -> str:
-    if value is None or value in ((), ""):
+    if isinstance(value, str):
+        return value or "none"
+    if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _MANY):
         return ", ".join(str(item) for item in sorted(value, key=str)) or "none"
     return str(value)
 

@@ -1,6 +1,7 @@
 """Rows of who a command is and what it may ask of the kernel."""
 
 import errno
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,6 +56,7 @@ def _groups(found: Findings) -> Control:
     return control("groups", asked, has, "a command's /proc/self/status: Groups", ok=ok)
 
 
+@functools.lru_cache(maxsize=64)
 def names_of(mask: str) -> frozenset[str]:
     """Capabilities of a hexadecimal mask of proc(5); unknown bits by their number."""
     bits = int(mask, 16)

@@ -1,7 +1,7 @@
 """What a command sees of its own confinement: the guest's `--show`, run as any command is."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
@@ -76,10 +76,7 @@ def parse_view(output: bytes) -> GuestView:
     """The view in `--show`'s output. GuestError when it is none, or longer than it may be."""
     if len(output) > _MOST_BYTES:
         raise _bad()
-    kinds: dict[str, dict[str, str]] = {}
-    for name, text in _records(output):
-        kind, _, rest = name.partition(":")
-        kinds.setdefault(kind, {})[rest] = text
+    kinds = _records(output)
     files = kinds.get("file", {})
     try:
         return GuestView(
@@ -101,7 +98,9 @@ def _bad() -> GuestError:
     return GuestError("receipt: the guest's view of itself makes no sense", op="receipt")
 
 
-def _records(output: bytes) -> Iterator[tuple[str, str]]:
+def _records(output: bytes) -> dict[str, dict[str, str]]:
+    """Texts by kind and name."""
+    kinds: dict[str, dict[str, str]] = {}
     at = 0
     while at < len(output):
         end = output.find(b"\n", at)
@@ -111,12 +110,11 @@ def _records(output: bytes) -> Iterator[tuple[str, str]]:
         begin, at = end + 1, end + 1 + int(size)
         if output[at : at + 1] != b"\n":
             raise _bad()
-        yield _text(name), _text(output[begin:at])
+        kind, _, rest = name.decode("utf-8", "surrogateescape").partition(":")
+        text = output[begin:at].decode("utf-8", "surrogateescape")
+        kinds.setdefault(kind, {})[rest] = text
         at += 1
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    return kinds
 
 
 @_remembered
@@ -134,22 +132,25 @@ def parse_mounts(text: str) -> dict[str, MountLine]:
     """The mounts that are seen, by destination: a later one covers an earlier one."""
     found = {}
     for line in text.splitlines():
-        before, dash, after = line.partition(" - ")
-        left, right = before.split(" "), after.split(" ")
-        if not dash or len(left) < 6 or len(right) < 3:
-            continue
-        destination = _unescaped(left[4])
-        found[destination] = MountLine(
-            destination,
-            _unescaped(left[3]),
-            right[0],
-            _options(left[5]),
-            _options(right[2]),
-        )
+        fields = line.split(" ", 3)  # three numbers, which every mount has of its own
+        mount = _mount(fields[3]) if len(fields) == 4 else None
+        if mount is not None:
+            found[mount.destination] = mount
     return found
 
 
 @_remembered
+def _mount(text: str) -> MountLine | None:
+    before, dash, after = text.partition(" - ")
+    left, right = before.split(" "), after.split(" ")
+    if not dash or len(left) < 3 or len(right) < 3:
+        return None
+    root, destination, options = left[:3]
+    return MountLine(
+        _unescaped(destination), _unescaped(root), right[0], _options(options), _options(right[2])
+    )
+
+
 def _options(text: str) -> frozenset[str]:
     return frozenset(text.split(","))
 
