@@ -24,6 +24,10 @@ def exec(  # noqa: A001 - the verb's name
     ] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
     timeout: Annotated[str | None, typer.Option("--timeout", "-t", help="Such as 30s.")] = None,
+    cgroup: Annotated[
+        bool,
+        typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
+    ] = False,
     audit: Audit = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
@@ -31,7 +35,7 @@ def exec(  # noqa: A001 - the verb's name
 
     Output streams, piped input goes in, Ctrl-C is passed on; the exit code is the command's.
     """
-    return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, audit, json))
+    return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, cgroup, audit, json))
 
 
 async def _exec(
@@ -41,6 +45,7 @@ async def _exec(
     cwd: str | None,
     user: str | None,
     timeout: str | None,
+    cgroup: bool,
     audit: Path | None,
     json: bool,
 ) -> int:
@@ -51,7 +56,14 @@ async def _exec(
     variables = dict(pair(text, "--env", inherit=True) for text in env or [])
     async with ringfence.open(id=name, audit=audit) as sandbox:
         result = await relay(
-            sandbox, command, show=not json, env=variables, cwd=cwd, user=user, timeout=timeout
+            sandbox,
+            command,
+            show=not json,
+            env=variables,
+            cwd=cwd,
+            user=user,
+            timeout=timeout,
+            cgroup=cgroup,
         )
     if json:
         output.document({"result": shape.result(result)})

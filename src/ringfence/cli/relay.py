@@ -29,6 +29,7 @@ async def relay(
     cwd: str | None = None,
     user: str | None = None,
     timeout: str | None = None,
+    cgroup: bool = False,
 ) -> "ExecResult":
     """Run `args` with both outputs copied to ours as they come, and stdin when it is piped.
 
@@ -43,6 +44,7 @@ async def relay(
             cwd=cwd,
             user=user,
             timeout=timeout,
+            cgroup=cgroup,
             on_stdout=output.Relay(sys.stdout).write if show else None,
             on_stderr=output.Relay(sys.stderr).write if show else None,
         )

@@ -34,6 +34,10 @@ def run(
     receipt: Annotated[
         bool, typer.Option("--receipt", help="Print what was really enforced, on stderr.")
     ] = False,
+    cgroup: Annotated[
+        bool,
+        typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
+    ] = False,
     audit: Audit = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON document with result, usage and receipt.")
@@ -55,7 +59,7 @@ def run(
         raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
     if patch is not None and (patch.is_dir() or not os.access(patch.parent, os.W_OK)):
         raise InvalidSpecError(f"--patch: {patch} cannot be written", op="usage")
-    return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, audit, json))
+    return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, cgroup, audit, json))
 
 
 async def _run(
@@ -65,6 +69,7 @@ async def _run(
     patch: Path | None,
     apply: bool,
     receipt: bool,
+    cgroup: bool,
     audit: Path | None,
     json: bool,
 ) -> int:
@@ -74,7 +79,7 @@ async def _run(
     async with ringfence.open(spec, audit=audit) as sandbox:
         for warning in sandbox.workspace.warnings if spec.repository is not None else ():
             output.note(output.escape_text(warning))
-        result = await relay(sandbox, command, show=not json, timeout=timeout)
+        result = await relay(sandbox, command, show=not json, timeout=timeout, cgroup=cgroup)
         out: dict[str, Any] = {}
         repository = spec.repository
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":

@@ -67,6 +67,17 @@ def test_run_passes_streams_and_the_exit_code_on(place: list[str]) -> None:
     assert listed() == []
 
 
+def test_a_commands_whole_family_is_measured_by_choice(place: list[str]) -> None:
+    done = ringfence("run", *place, "--cgroup", "--json", "--", "sh", "-c", "sleep 0.01 & wait")
+    if done.returncode == 125:
+        assert b"cgroup" in done.stderr
+        return
+    document = json.loads(done.stdout)
+    assert document["result"]["usage"]["cgroup"]["cpu_seconds"] > 0
+    plain = json.loads(ringfence("run", *place, "--json", "--", "true").stdout)
+    assert plain["result"]["usage"]["cgroup"] is None
+
+
 def test_a_timeout_is_124_and_a_missing_program_127(place: list[str]) -> None:
     late = ringfence("run", *place, "--timeout", "500ms", "--", "sleep", "60")
     assert late.returncode == 124
