@@ -17,22 +17,17 @@ _MOST_BYTES = 1 << 61
 
 
 class Layout(NamedTuple):
-    """word: struct's code of a chaining value. block: bytes of a block."""
+    """block: bytes of a block. whole: the state: magic, eight chaining values, block, length."""
 
     magic: bytes
-    word: str
     block: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of a state."""
-        return 4 + struct.calcsize(f">8{self.word}") + self.block + 8
+    whole: struct.Struct
 
 
 LAYOUTS = {
-    "sha256": Layout(b"sha\x03", "I", 64),
-    "sha384": Layout(b"sha\x04", "Q", 128),
-    "sha512": Layout(b"sha\x07", "Q", 128),
+    "sha256": Layout(b"sha\x03", 64, struct.Struct(">4s8I64sQ")),
+    "sha384": Layout(b"sha\x04", 128, struct.Struct(">4s8Q128sQ")),
+    "sha512": Layout(b"sha\x07", 128, struct.Struct(">4s8Q128sQ")),
 }
 
 
@@ -47,14 +42,7 @@ class Progress(NamedTuple):
 def pack(algorithm: str, progress: Progress) -> bytes:
     """The state in Go's layout."""
     layout = LAYOUTS[algorithm]
-    return b"".join(
-        (
-            layout.magic,
-            struct.pack(f">8{layout.word}", *progress.chain),
-            progress.pending.ljust(layout.block, b"\0"),
-            struct.pack(">Q", progress.length),
-        )
-    )
+    return layout.whole.pack(layout.magic, *progress.chain, progress.pending, progress.length)
 
 
 def unpack(algorithm: str, state: bytes, *, any_tail: bool = False) -> Progress:
@@ -65,17 +53,15 @@ def unpack(algorithm: str, state: bytes, *, any_tail: bool = False) -> Progress:
     layout = LAYOUTS[algorithm]
     if state[:4] != layout.magic:
         raise StateInvalid(f"crypto/{algorithm}: invalid hash state identifier")
-    if len(state) != layout.size:
+    if len(state) != layout.whole.size:
         raise StateInvalid(f"crypto/{algorithm}: invalid hash state size")
-    chain = struct.unpack_from(f">8{layout.word}", state, 4)
-    (length,) = struct.unpack_from(">Q", state, layout.size - 8)
+    _, *chain, block, length = layout.whole.unpack(state)
     if length >= _MOST_BYTES:
         raise StateInvalid(f"crypto/{algorithm}: a length that no content has")
-    block = state[layout.size - 8 - layout.block : layout.size - 8]
     count = length % layout.block
     if not any_tail and block[count:].strip(b"\0"):
         raise StateInvalid(f"crypto/{algorithm}: bytes after the pending ones")
-    return Progress(chain, block[:count], length)
+    return Progress(tuple(chain), block[:count], length)
 
 
 ANSWERS = {

@@ -22,27 +22,23 @@ if TYPE_CHECKING:
 
 _NAMES = ("libcrypto.so.3", "libcrypto.so.1.1")
 _SLICE = 256 * 1024
+_RAW = ctypes.c_char * 64
 
 
 class _Functions(NamedTuple):
-    """One algorithm's functions. word, block, raw: as `gostate` and in bytes."""
+    """One algorithm's functions. raw: bytes of a hash. low: bits of the lower half of a count.
+
+    context: chain, bit count low and high, block, how much of the block, bytes of a hash. space:
+    the type of memory that holds one.
+    """
 
     init: Any
     update: Any
     final: Any
-    word: str
-    block: int
     raw: int
-
-    @property
-    def head(self) -> int:
-        """Bytes of the chaining values, which the context begins with."""
-        return struct.calcsize(f"=8{self.word}")
-
-    @property
-    def size(self) -> int:
-        """Bytes of a context: chain, bit count low and high, block, two ints."""
-        return self.head + struct.calcsize(f"=2{self.word}") + self.block + 8
+    low: int
+    context: struct.Struct
+    space: Any
 
 
 def _load() -> Any:
@@ -57,7 +53,7 @@ def _load() -> Any:
     return None
 
 
-def _functions(library: Any, prefix: str, word: str, block: int, raw: int) -> _Functions | None:
+def _functions(library: Any, prefix: str, bits: int, raw: int) -> _Functions | None:
     try:
         init = getattr(library, f"{prefix}_Init")
         update = getattr(library, f"{prefix}_Update")
@@ -67,7 +63,8 @@ def _functions(library: Any, prefix: str, word: str, block: int, raw: int) -> _F
     init.argtypes = [ctypes.c_void_p]
     update.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
     final.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
-    return _Functions(init, update, final, word, block, raw)
+    context = struct.Struct("=8I2I64s2I" if bits == 32 else "=8Q2Q128s2I")
+    return _Functions(init, update, final, raw, bits, context, ctypes.c_char * context.size)
 
 
 class Hasher:
@@ -75,17 +72,16 @@ class Hasher:
 
     __slots__ = ("_address", "_algorithm", "_context", "_functions", "_lock", "_update")
 
-    def __init__(self, algorithm: str) -> None:
-        self._begin(algorithm)
-        self._functions.init(self._address)
-
-    def _begin(self, algorithm: str) -> None:
-        self._algorithm = algorithm
+    def __init__(self, algorithm: str, context: Any = None) -> None:
+        """context: one in memory that is this object's own; a fresh one when left out."""
         self._functions = functions = _KNOWN[algorithm]
-        self._context = ctypes.create_string_buffer(functions.size)
+        self._algorithm = algorithm
+        self._context = functions.space() if context is None else context
         self._address = ctypes.addressof(self._context)
         self._update = functions.update
         self._lock = threading.Lock()
+        if context is None:
+            functions.init(self._address)
 
     def update(self, data: Buffer) -> None:
         """Feed bytes."""
@@ -106,50 +102,35 @@ class Hasher:
     def digest(self) -> bytes:
         """The raw hash of all bytes so far; more may follow."""
         with self._lock:
-            scratch = ctypes.create_string_buffer(self._context.raw, self._functions.size)
-        raw = ctypes.create_string_buffer(64)
+            scratch = self._functions.space.from_buffer_copy(self._context)
+        raw = _RAW()
         self._functions.final(raw, ctypes.addressof(scratch))
-        return raw.raw[: self._functions.raw]
+        return bytes(raw.raw[: self._functions.raw])
 
     def copy(self) -> Hasher:
         """An independent one that has seen the same bytes."""
-        made = Hasher.__new__(Hasher)
-        made._begin(self._algorithm)
         with self._lock:
-            ctypes.memmove(made._address, self._address, self._functions.size)
-        return made
+            context = self._functions.space.from_buffer_copy(self._context)
+        return Hasher(self._algorithm, context)
 
     def progress(self) -> Progress:
         """What the context says."""
         functions = self._functions
         with self._lock:
             raw = self._context.raw
-        words = struct.unpack_from(f"=10{functions.word}", raw)
-        width = functions.head
-        bits = words[9] << width | words[8]
-        (count,) = struct.unpack_from("=I", raw, functions.size - 8)
-        start = functions.size - 8 - functions.block
-        return Progress(words[:8], raw[start : start + count], bits // 8)
+        *chain, low, high, block, count, _ = functions.context.unpack(raw)
+        return Progress(tuple(chain), block[:count], (high << functions.low | low) // 8)
 
     @classmethod
     def resume(cls, algorithm: str, progress: Progress) -> Hasher:
         """One that goes on from `progress`, which `gostate.unpack` has checked."""
-        made = cls.__new__(cls)
-        made._begin(algorithm)
-        functions = made._functions
-        bits, width, count = progress.length * 8, functions.head, len(progress.pending)
-        struct.pack_into(
-            f"=10{functions.word}",
-            made._context,
-            0,
-            *progress.chain,
-            bits & ((1 << width) - 1),
-            bits >> width,
+        functions = _KNOWN[algorithm]
+        bits, pending = progress.length * 8, progress.pending
+        low, high = bits & ((1 << functions.low) - 1), bits >> functions.low
+        raw = functions.context.pack(
+            *progress.chain, low, high, pending, len(pending), functions.raw
         )
-        start = functions.size - 8 - functions.block
-        ctypes.memmove(made._address + start, progress.pending, count)
-        struct.pack_into("=2I", made._context, functions.size - 8, count, functions.raw)
-        return made
+        return cls(algorithm, functions.space.from_buffer_copy(raw))
 
 
 def check(algorithm: str) -> bool:
@@ -173,9 +154,9 @@ def _find() -> dict[str, _Functions]:
     if library is None:
         return {}
     found = {
-        "sha256": _functions(library, "SHA256", "I", 64, 32),
-        "sha384": _functions(library, "SHA384", "Q", 128, 48),
-        "sha512": _functions(library, "SHA512", "Q", 128, 64),
+        "sha256": _functions(library, "SHA256", 32, 32),
+        "sha384": _functions(library, "SHA384", 64, 48),
+        "sha512": _functions(library, "SHA512", 64, 64),
     }
     return {name: functions for name, functions in found.items() if functions is not None}
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ringfence.digest import gostate
 from ringfence.digest.algorithm import Algorithm, Hash
@@ -45,19 +46,25 @@ def backend_of(algorithm: str) -> str:
     return "rehash"
 
 
-def fresh(algorithm: str) -> Hash:
-    """A hash object that has seen nothing. DigestUnsupported."""
-    plain = Algorithm(algorithm).hash()
-    backend = backend_of(algorithm)
+@functools.cache
+def _hashers(backend: str) -> Any:
+    """The class of a backend's hash objects; None for "rehash"."""
     if backend == "libcrypto":
         from ringfence.digest import libcrypto
 
-        return libcrypto.Hasher(algorithm)
+        return libcrypto.Hasher
     if backend == "rehashes":
         from ringfence.digest import rehashing
 
-        return rehashing.Hasher(algorithm)
-    return plain
+        return rehashing.Hasher
+    return None
+
+
+def fresh(algorithm: str) -> Hash:
+    """A hash object that has seen nothing. DigestUnsupported."""
+    plain = Algorithm(algorithm).hash()
+    made: Callable[[str], Hash] | None = _hashers(backend_of(algorithm))
+    return plain if made is None else made(algorithm)
 
 
 def state_of(algorithm: str, hasher: Hash, written: int) -> bytes:
@@ -80,15 +87,9 @@ def resumed(
     length, progress = _length(algorithm, state, any_tail)
     if offset is not None and offset != length:
         raise StateInvalid(f"the state is of offset {length}, not of {offset}")
-    backend = backend_of(algorithm)
-    if progress is not None and backend == "libcrypto":
-        from ringfence.digest import libcrypto
-
-        return libcrypto.Hasher.resume(algorithm, progress), length
-    if progress is not None and backend == "rehashes":
-        from ringfence.digest import rehashing
-
-        return rehashing.Hasher.resume(algorithm, progress), length
+    hashers = _hashers(backend_of(algorithm))
+    if progress is not None and hashers is not None:
+        return hashers.resume(algorithm, progress), length
     if prefix is None:
         raise StateUnusable
     hasher = fresh(algorithm)
