@@ -53,6 +53,12 @@ class Bench:
         """Drop the frozen trees that are kept for the next workspace."""
         shutil.rmtree(self.place / "state" / STORE, ignore_errors=True)
 
+    def edit(self) -> None:
+        """Replace ten files of the tree."""
+        for path in sorted(self.tree.glob("part3/module*/file7.py"))[:10]:
+            (self.place / "edited").write_bytes(os.urandom(25) * (BYTES // 25))
+            (self.place / "edited").replace(path)
+
     async def walk(self) -> None:
         root = open_root(self.tree)
         try:
@@ -91,19 +97,27 @@ async def _opening(bench: Bench, rounds: int) -> list[Line]:
     async def bound() -> None:
         opened.append(bench.open(bench.tree, mode="ro"))
 
+    async def edit() -> None:
+        while opened:
+            opened.pop().close()
+        bench.edit()
+
     async def tidy() -> None:
         while opened:
             opened.pop().close()
         bench.forget()
 
     things = {"first": tree, "empty": empty, "again": tree, "bound": bound, "walk": bench.walk}
+    things |= {"edit": edit, "edited": tree}
     times = await interleaved({**things, "tidy": tidy}, rounds, warm=1)
     first = times["first"] - times["empty"] - times["walk"]
     again = times["again"] - times["empty"] - times["walk"]
+    edited = times["edited"] - times["empty"] - times["walk"]
     return [
         below("the walk with 25 patterns", times["walk"] * 1e3, 400, "ms"),
         below("opening first, above an empty one and the walk", first * 1e3, 150, "ms"),
         below("opening again, above an empty one and the walk", again * 1e3, 150, "ms"),
+        below("opening edited, above an empty one and the walk", edited * 1e3, 150, "ms"),
         below("ro, above the walk", (times["bound"] - times["walk"]) * 1e3, 5, "ms"),
     ]
 

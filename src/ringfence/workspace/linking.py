@@ -20,6 +20,7 @@ FEW = 2000
 WRITE_BYTES = 1 << 14
 """What is worth waking it for."""
 _SECONDS = 300.0
+_LINKS_A_SECOND = 500
 _PIPE_BYTES = 1 << 20
 _VERSION = 2
 
@@ -109,7 +110,7 @@ class Linking:
             return {}
         self._write()
         try:
-            self._process.communicate(timeout=_SECONDS)
+            self._process.communicate(timeout=_SECONDS + self._count / _LINKS_A_SECOND)
             done = self._process.returncode == 0
         except subprocess.TimeoutExpired:
             done = False

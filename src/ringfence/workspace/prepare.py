@@ -21,6 +21,7 @@ from ringfence.workspace.linking import Linking
 from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.plan import Plan, build_history, look
 from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
+from ringfence.workspace.relinking import keep_right
 from ringfence.workspace.select import Rules, Selection
 from ringfence.workspace.staging import open_root, stage
 from ringfence.workspace.writable import For, Owners, everything, mount
@@ -230,11 +231,16 @@ class _Work:
     ) -> tuple[shared.Layer, bool]:
         """A new layer, and whether every file in it is a link. packed: the record of the entries
         that stands for files that are links."""
-        layer = self.early.layer if self.early else shared.create(self.directory)
+        entries = self.found.selection.entries
+        old = None
+        if packed is not None and self.early is None:
+            old = shared.renew(self.directory, self.found.source.root)
+        layer = old or (self.early.layer if self.early else shared.create(self.directory))
         target = open_root(layer.tree)
         try:
             begun = self.early.linking.finish() if self.early else {}
-            entries = self.found.selection.entries
+            if old is not None:
+                begun = keep_right(target, entries)
             staged = stage(root, entries, target, ownership=ownership, begun=begun)
             if build_history(self.repository, self.found, layer.tree / ".git"):
                 own(layer.tree / ".git", ownership.owner or self.stored, self.whom.privileged)

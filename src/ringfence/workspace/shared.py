@@ -89,13 +89,27 @@ def take(directory: Path, stamp: str) -> Layer | None:
     return layer
 
 
+def renew(directory: Path, origin: Path) -> Layer | None:
+    """A layer of that repository which was kept and nobody uses, for the workspace `directory` to
+    make what it needs of it; it is not kept any more."""
+    store = store_of(directory)
+    if not store.is_dir():
+        return None
+    with _locked(store):
+        for path in store.iterdir():
+            if _origin(path) == origin and not any((path / "users").iterdir()):
+                (path / "origin").unlink()
+                (path / "users" / directory.name).touch(exist_ok=False)
+                return Layer(path.rename(path.with_name(secrets.token_hex(8))))
+    return None
+
+
 def keeps(directory: Path, origin: Path) -> bool:
     """Whether a layer of that repository is kept in the store beside the workspace `directory`."""
     store = store_of(directory)
     if not store.is_dir():
         return False
-    links = [path / "origin" for path in store.iterdir()]
-    return any(link.is_symlink() and link.readlink() == origin for link in links)
+    return any(_origin(path) == origin for path in store.iterdir())
 
 
 def release(directory: Path) -> None:
@@ -118,8 +132,7 @@ def _superfluous(unused: list[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     oldest = time.time() - _KEPT_SECONDS
     for path in sorted(unused, key=lambda path: path.stat().st_mtime, reverse=True):
-        link = path / "origin"
-        origin = link.readlink() if link.is_symlink() else None
+        origin = _origin(path)
         if (
             origin is None
             or origin in seen
@@ -130,6 +143,12 @@ def _superfluous(unused: list[Path]) -> Iterator[Path]:
             yield path
         else:
             seen.add(origin)
+
+
+def _origin(path: Path) -> Path | None:
+    """The repository of a layer that is kept."""
+    link = path / "origin"
+    return link.readlink() if link.is_symlink() else None
 
 
 def _is_there(origin: Path) -> bool:

@@ -203,24 +203,25 @@ def stage(
     links: bool = True,
     begun: Begun | None = None,
 ) -> Staged:
-    """Put `entries` of the tree `root` into the empty directory `target` (both descriptors).
+    """Put `entries` of the tree `root` into the directory `target` (both descriptors), which holds
+    nothing but what `begun` names.
 
     links: hard links where they are possible; each is recorded as it was chosen, so that what was
-    edited since then is told by `check_unchanged`. Large trees take several threads. begun: what
-    of it is there already.
+    edited since then is told by `check_unchanged`. Large trees take several threads.
     Errors: StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is
     full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
     caller removes the directory. It blocks.
     """
     wanted = ownership or Ownership()
     there = begun or {}
+    linked_already = {f"{path}/{name}".lstrip("/") for path in there for name in there[path]}
     ready: list[Entry] = []
     groups: dict[str, list[Entry]] = {}
     directories: list[Entry] = []
     for entry in entries:
         if entry.kind == DIRECTORY:
             directories.append(entry)
-        elif there and is_linked(entry):
+        elif entry.path in linked_already and is_linked(entry):
             ready.append(entry)
         else:
             groups.setdefault(entry.path.rpartition("/")[0], []).append(entry)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import StateError
-from ringfence.workspace import Prepared, shared
+from ringfence.errors import ResourceExhaustedError, StateError
+from ringfence.spec import Repository
+from ringfence.workspace import Prepared, manifest, prepare, shared
 from tests.unit.workspace.conftest import Make, git, inside, only_kept
 
 
@@ -81,6 +82,137 @@ def test_what_differs_is_seen(
         assert os.path.lexists(theirs) == os.path.lexists(ours)
         if theirs.exists():
             assert ours.read_bytes() == theirs.read_bytes()
+
+
+def look(layer: Path) -> dict[str, object]:
+    """All that a layer shows, and its record, without what only says when it was made."""
+    tree = layer / "tree"
+    seen: dict[str, object] = {}
+    for path in [tree, *sorted(tree.rglob("*"))]:
+        name = str(path.relative_to(tree))
+        status = path.lstat()
+        facts = [status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns]
+        if name.startswith(".git"):
+            facts = [status.st_mode]
+        elif path.is_symlink():
+            facts.append(str(path.readlink()))
+        elif path.is_file():
+            facts.append(status.st_ino)
+        seen[name] = facts
+    for entry in manifest.read(layer / "entries").values():
+        own = entry._replace(ctime=0, links=0)
+        seen[f"record of {entry.path}"] = own if entry.kind == "file" else own._replace(inode=0)
+    return seen
+
+
+def turn(root: Path) -> None:
+    """Files become directories and the other way round."""
+    (root / "run.sh").unlink()
+    (root / "run.sh").mkdir()
+    (root / "run.sh/inner").touch()
+    shutil.rmtree(root / "src")
+    (root / "src").touch()
+    (root / "link").unlink()
+    (root / "link").mkdir()
+    (root / "deep/er/and").mkdir(parents=True)
+
+
+def lock(root: Path) -> None:
+    (root / "src/more").touch()
+    (root / "src").chmod(0o555)
+
+
+@pytest.mark.parametrize(
+    "change", [*DIFFERENCES, turn, lock, lambda root: (root / ".env").unlink()]
+)
+def test_a_tree_that_is_brought_up_to_date_is_the_one_that_would_be_made_anew(
+    repository: Path, make: Make, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    (repository / "src").chmod(0o555)
+    first = make(repository)
+    first.close()
+    (repository / "src").chmod(0o755)
+    change(repository)
+    again = make(repository)
+    status = repository.stat()
+    spec = Repository(path=str(repository))
+    fresh = prepare(
+        spec,
+        directory=tmp_path / "elsewhere/workspace",
+        uid=status.st_uid,
+        gid=status.st_gid,
+        privileged=False,
+        strategy="copy",
+    )
+    try:
+        assert look(layer_of(again)) == look(layer_of(fresh))
+        assert git(inside(again), "status", "--porcelain") == (
+            git(inside(fresh), "status", "--porcelain")
+        )
+    finally:
+        fresh.close()
+    assert not layer_of(first).exists()
+    again.close()
+    assert only_kept(tmp_path / "state/.layers")
+
+
+def test_only_what_differs_is_linked_again(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(repository).close()
+    edit(repository)
+    replace(repository)
+    (repository / "fresh").touch()
+    real, linked = os.link, []
+
+    def link(source: str, target: str, **descriptors: int) -> None:
+        linked.append(source)
+        real(source, target, **descriptors)
+
+    monkeypatch.setattr(os, "link", link)
+    make(repository)
+    named = {name for name in linked if "." in name or name == "fresh"}
+    assert named == {"code.py", "fresh"}
+
+
+def test_what_is_hidden_now_is_taken_out_of_a_tree_that_is_brought_up_to_date(
+    repository: Path, make: Make
+) -> None:
+    make(repository).close()
+    again = make(repository, exclude=("src/data.bin", "run.sh"))
+    tree = layer_of(again) / "tree"
+    assert not (tree / "src/data.bin").exists()
+    assert not (tree / "run.sh").exists()
+    assert (tree / "src/code.py").exists()
+
+
+def test_a_tree_that_is_used_is_left_alone(repository: Path, make: Make) -> None:
+    first = make(repository)
+    before = look(layer_of(first))
+    edit(repository)
+    (repository / "run.sh").unlink()
+    second = make(repository)
+    after = look(layer_of(first))
+    assert layer_of(second) != layer_of(first)
+    assert after.keys() == before.keys()
+
+
+def test_a_failure_to_bring_a_tree_up_to_date_leaves_none(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make(repository).close()
+    edit(repository)
+    (repository / "fresh").touch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        with pytest.raises(ResourceExhaustedError):
+            make(repository)
+    assert list((tmp_path / "state/.layers").iterdir()) == []
+    assert len(make(repository).changes()) == 0
 
 
 def test_other_patterns_make_another_tree(repository: Path, make: Make) -> None:
