@@ -105,6 +105,26 @@ async def test_a_command_can_neither_leave_it_nor_reach_it(where: dict[str, Any]
             assert found.count("/exec-") >= 3
 
 
+async def test_a_bystander_gets_hold_of_no_descriptor(where: dict[str, Any]) -> None:
+    """One of the same user that looks at every process while commands are started."""
+    async with ringfence.open(**where) as sandbox:
+        script = """
+            echo ready
+            while [ ! -e /tmp/stop ]; do
+                for fd in /proc/[0-9]*/fd/*; do
+                    case $(readlink "$fd") in */tasks) echo "stolen $fd" ;; esac
+                done
+            done
+        """
+        async with sandbox.spawn(shell=script) as bystander:
+            assert await bystander.stdout.readline() == b"ready\n"
+            for _ in range(100):
+                assert (await sandbox.exec(["true"], cgroup=True)).usage.cgroup is not None
+            await sandbox.files.write("/tmp/stop", b"")
+            ended = await bystander.wait()
+        assert (ended.exit_code, await bystander.stdout.read()) == (0, b"")
+
+
 @pytest.mark.parametrize("way", ["ended", "missing", "timeout", "cancelled", "spawned", "left"])
 async def test_nothing_of_it_is_left(where: dict[str, Any], way: str) -> None:
     async with ringfence.open(**where) as sandbox:
