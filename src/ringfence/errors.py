@@ -28,6 +28,8 @@ SandboxError
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -259,6 +261,21 @@ class FileError(SandboxError):
     code = ErrorCode.FILE
     category = Category.FAILED
 
+    number: ClassVar[int] = 0
+    """The errno of those that are an OSError, too; they have it with the path as `filename`."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str | None = None,
+        sandbox_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, op=op, sandbox_id=sandbox_id, context=context)
+        if isinstance(self, OSError):
+            _fill(self, self.context.get("errno", self.number), self.path)
+
     @property
     def path(self) -> str | None:
         """The path inside the sandbox, as it was asked for."""
@@ -266,11 +283,18 @@ class FileError(SandboxError):
         return None if path is None else str(path)
 
 
+def _fill(error: OSError, number: int, path: str | None) -> None:
+    error.errno = number
+    error.strerror = os.strerror(number)
+    error.filename = path
+
+
 class PathNotFoundError(FileError, FileNotFoundError):
     """Nothing is there."""
 
     code = ErrorCode.PATH_NOT_FOUND
     category = Category.MISSING
+    number = errno.ENOENT
 
 
 class PathExistsError(FileError, FileExistsError):
@@ -278,6 +302,7 @@ class PathExistsError(FileError, FileExistsError):
 
     code = ErrorCode.PATH_EXISTS
     category = Category.CONFLICT
+    number = errno.EEXIST
 
 
 class PathIsADirectoryError(FileError, IsADirectoryError):
@@ -285,6 +310,7 @@ class PathIsADirectoryError(FileError, IsADirectoryError):
 
     code = ErrorCode.PATH_IS_A_DIRECTORY
     category = Category.INVALID
+    number = errno.EISDIR
 
 
 class PathNotADirectoryError(FileError, NotADirectoryError):
@@ -292,6 +318,7 @@ class PathNotADirectoryError(FileError, NotADirectoryError):
 
     code = ErrorCode.PATH_NOT_A_DIRECTORY
     category = Category.INVALID
+    number = errno.ENOTDIR
 
 
 class PathDeniedError(FileError, PermissionError):
@@ -299,6 +326,7 @@ class PathDeniedError(FileError, PermissionError):
 
     code = ErrorCode.PATH_DENIED
     category = Category.DENIED
+    number = errno.EACCES
 
 
 class FileTooLargeError(FileError):

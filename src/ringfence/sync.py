@@ -211,9 +211,10 @@ class _Iterator(_Facade):
 
     def close(self) -> None:
         """End it. Idempotent."""
-        if self._pid != os.getpid():
+        aclose = getattr(self._inner, "aclose", None)
+        if aclose is None or self._pid != os.getpid():
             return
-        _LOOP.run(_call(self._inner.aclose, (), {}))
+        _LOOP.run(_call(aclose, (), {}))
 
     def __enter__(self) -> Any:
         return self

@@ -383,7 +383,8 @@ class Files:
 
         Directories, regular files and symbolic links (as links) go in, with their permission bits;
         FIFOs, devices and sockets are left out and named in the answer. A file that is there is
-        replaced, a directory is filled. InvalidSpecError when the source is missing.
+        replaced, a directory is filled. InvalidSpecError when something of the source is missing or
+        cannot be read.
         """
         with self._context.operation("files.upload"):
             who = await self._context.cred(user)

@@ -5,6 +5,7 @@ used once and deleted afterwards, never given out again, and another is made in 
 """
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -17,12 +18,14 @@ from ringfence.backends.base import Backend
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.events import EventBus
+from ringfence.guest.protocol import whole_number
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import SandboxSpec
 
+_MOST = 1_000_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts to make a member while they fail."""
 
@@ -48,12 +51,8 @@ class Pool:
     all that wait, while members in use stay with those who hold them."""
 
     def __init__(self, make: "Maker", size: int, concurrency: int) -> None:
-        if size < 1 or concurrency < 1:
-            raise InvalidSpecError(
-                f"pool: size {size} and concurrency {concurrency} must be at least 1",
-                op="pool",
-                context={"fields": ["size", "concurrency"]},
-            )
+        whole_number(size, "size", _MOST, 1)
+        whole_number(concurrency, "concurrency", _MOST, 1)
         self._make = make
         self._size = size
         self._concurrency = concurrency
@@ -221,11 +220,13 @@ def pool(
     ceiling: Ceiling | None = None,
     ledger: Ledger | None = None,
     events: EventBus | None = None,
+    audit: str | os.PathLike[str] | None = None,
 ) -> Pool:
     """A pool of `size` warm sandboxes of `spec`: `async with ringfence.pool(spec, size=8) as pool`,
     then `async with pool.acquire() as sandbox`.
 
-    concurrency: how many are made at a time. The other keywords are those of `open`.
+    concurrency: how many are made at a time. The other keywords are those of `open`; the audit
+    log has the events of all members.
     InvalidSpecError for a size below 1 and for a detached spec, whose members nobody would end.
     """
     if spec.detached:
@@ -241,5 +242,6 @@ def pool(
         ceiling=ceiling,
         ledger=ledger,
         events=events,
+        audit=audit,
     )
     return Pool(Maker(opening), size, concurrency)

@@ -84,20 +84,27 @@ def _survey(source: str, destination: str) -> tuple[list[_Member], Moved]:
     try:
         top = _Member(source, destination.rstrip("/") or "/", os.stat(source))  # noqa: PTH116
     except OSError as error:
-        raise InvalidSpecError(
-            f"upload: {source!r} cannot be read: {error.strerror}",
-            op="files.upload",
-            context={"fields": ["source"]},
-        ) from None
+        raise _unreadable(source, error) from None
     return [member for member in _below(top) if _fits(member, moved)], moved
+
+
+def _unreadable(path: str, error: OSError) -> InvalidSpecError:
+    return InvalidSpecError(
+        f"upload: {path!r} cannot be read: {error.strerror}",
+        op="files.upload",
+        context={"fields": ["source"], "path": path},
+    )
 
 
 def _below(top: _Member) -> Iterator[_Member]:
     yield top
     if not stat.S_ISDIR(top.status.st_mode):
         return
-    with os.scandir(top.source) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(top.source) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(top.source, error) from None
     base = "" if top.inside == "/" else top.inside
     for entry in found:
         status = entry.stat(follow_symlinks=False)
@@ -150,9 +157,7 @@ class _Upload:
             await self._files.symlink(target, member.inside, self._who)
 
     async def _content(self, source: str) -> AsyncIterator[bytes]:
-        number = await asyncio.to_thread(
-            os.open, source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        )
+        number = await _open(source)
         try:
             while chunk := await asyncio.to_thread(os.read, number, _CHUNK):
                 yield chunk
@@ -161,6 +166,24 @@ class _Upload:
                     self._progress(self._moved.bytes, self._total)
         finally:
             os.close(number)
+
+
+async def _open(source: str) -> int:
+    """A descriptor of a file of the host; a cancellation meanwhile leaves none open."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    opening = asyncio.ensure_future(asyncio.to_thread(os.open, source, flags))
+    try:
+        return await asyncio.shield(opening)
+    except OSError as error:
+        raise _unreadable(source, error) from None
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_opened)
+        raise
+
+
+def _close_opened(opening: "asyncio.Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 async def download(

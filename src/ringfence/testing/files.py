@@ -1,7 +1,9 @@
 """Checks of files inside."""
 
 import asyncio
+import errno
 import os
+import pickle
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -114,6 +116,17 @@ class FileChecks(Checks):
         await sandbox.files.symlink("circle", f"{place}/circle")
         for name in ("absent", "f/below", "circle", "n" * 300):
             assert not await sandbox.files.exists(f"{place}/{name}")
+
+    async def test_errors_are_pythons_own_besides(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """With errno, strerror and filename, after pickling too: `except OSError` works."""
+        with pytest.raises(FileNotFoundError) as caught:
+            await sandbox.files.read(f"{place}/absent")
+        for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+            assert (error.errno, error.filename) == (errno.ENOENT, f"{place}/absent")
+            assert error.strerror == os.strerror(errno.ENOENT)
+            assert isinstance(error, ringfence.PathNotFoundError)
 
     async def test_an_error_of_two_paths_names_both(
         self, sandbox: ringfence.Sandbox, place: str

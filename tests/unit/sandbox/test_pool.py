@@ -1,13 +1,16 @@
 """Pools on the mock."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
 import ringfence
 from ringfence import SandboxSpec, State
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, InvalidSpecError
+from ringfence.ledger import audit
 
 
 async def test_members_are_warm_used_once_and_replaced(mock: MockBackend) -> None:
@@ -25,6 +28,34 @@ async def test_members_are_warm_used_once_and_replaced(mock: MockBackend) -> Non
     assert pool.statistics.hits == 10
     assert pool.statistics.misses == 0
     assert await mock.found({}) == []
+
+
+async def test_the_audit_log_of_a_pool_has_all_its_members(
+    mock: MockBackend, tmp_path: Path
+) -> None:
+    log = tmp_path / "audit.log"
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock, audit=log) as pool:
+        await pool.fill()
+        async with pool.acquire() as sandbox:
+            await sandbox.exec(["true"])
+    assert audit.verify(log).ok
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    told = {
+        kind: {one["sandbox"] for one in entries if one["kind"] == kind}
+        for kind in ("Created", "Deleted", "ExecEnded")
+    }
+    assert told["ExecEnded"] == {sandbox.id}
+    assert sandbox.id in told["Created"]
+    assert len(told["Created"]) >= 2
+    assert told["Deleted"] == told["Created"]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2", True])
+def test_a_size_that_is_none_is_refused(mock: MockBackend, size: int) -> None:
+    with pytest.raises(InvalidSpecError):
+        ringfence.pool(SandboxSpec(), size=size, backend=mock)
+    with pytest.raises(InvalidSpecError):
+        ringfence.pool(SandboxSpec(), concurrency=size, backend=mock)
 
 
 async def test_an_unhealthy_member_is_replaced(mock: MockBackend) -> None:

@@ -91,6 +91,30 @@ def test_a_plain_script(tmp_path: Path) -> None:
         sandbox.exec(["true"])
 
 
+def test_every_iterator_can_be_closed_early() -> None:
+    """Once or twice, by hand or by its `with`; nothing of it is left under way."""
+    mock = MockBackend(files={"/workspace/a": "1", "/workspace/b": "2"})
+    with sync.open(backend=mock) as sandbox:
+        walk = sandbox.files.walk("/workspace")
+        next(walk)
+        walk.close()
+        walk.close()
+        assert list(walk) == []
+        with sandbox.files.walk("/workspace") as again:
+            next(again)
+        sandbox.stats().close()
+        sandbox.events().close()
+        with sandbox.spawn(shell="echo 1; echo 2; sleep 60") as process:
+            lines = process.stdout.lines()
+            assert next(lines) == b"1\n"
+            lines.close()
+            assert process.stdout.readline() == b"2\n"
+            process.stdout.close()
+        with sandbox.files.watch("/workspace") as events:
+            events.close()
+        assert sandbox.exec(["true"]).ok
+
+
 def _in_the_child(sandbox: sync.Sandbox, process: sync.Process) -> None:
     signal.alarm(60)
     bad = 99

@@ -14,7 +14,7 @@ GOOD = """
 from typing import assert_type
 
 import ringfence
-from ringfence import Limits, Ulimits
+from ringfence import FileEvent, FileInfo, Limits, Ulimits, Usage, sync
 
 limits = Limits(memory="128m", swap=0, cpus=1, pids=9, disk="1g", tmp="1m", shm="1m", run="1m",
     read_rate="1m", write_rate="1m", network_rate="1m", cpu_time="5m", timeout="5m", output="1k",
@@ -22,6 +22,21 @@ limits = Limits(memory="128m", swap=0, cpus=1, pids=9, disk="1g", tmp="1m", shm=
 assert_type(limits.memory, int | None)
 assert_type(limits.timeout, float | None)
 Limits(memory=1 << 30, timeout=1.5, ulimits={"nofile": 10})
+
+
+def blocking() -> None:
+    with sync.open() as sandbox:
+        walk = sandbox.files.walk("/")
+        assert_type(next(walk), FileInfo)
+        walk.close()
+        with sandbox.stats(1) as usages:
+            assert_type([usage for usage in usages], list[Usage])
+        with sandbox.spawn(["true"]) as process:
+            process.stdout.lines().close()
+            process.stdout.close()
+        with sandbox.files.watch("/") as events:
+            assert_type(next(events), FileEvent)
+            events.close()
 
 
 async def main() -> None:
