@@ -1,6 +1,6 @@
 """The Docker backend on an Engine of another version than the machine's own.
 
-What an Engine has a part in: lives, confinement, commands. Files and processes are the guest's.
+What an Engine has a part in: lives, confinement, commands, cgroups. Files and processes are the guest's.
 """
 
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 from ringfence.testing.commands import CommandChecks
 from ringfence.testing.confinement import ConfinementChecks
 from ringfence.testing.life import LifeChecks
+from ringfence.testing.measuring import MeasuringChecks
 
 from ..daemon import Daemon, other_daemon
 from ..images import BUSYBOX
@@ -32,7 +33,7 @@ def test_it_is_another_version(daemon: Daemon) -> None:
     assert daemon.docker(*VERSION) != usual
 
 
-class TestDockerSecond(LifeChecks, ConfinementChecks, CommandChecks):
+class TestDockerSecond(LifeChecks, ConfinementChecks, MeasuringChecks, CommandChecks):
     @pytest.fixture(scope="class")
     @classmethod
     def spec_kwargs(cls, daemon: Daemon) -> dict[str, Any]:

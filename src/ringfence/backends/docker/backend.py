@@ -76,7 +76,12 @@ class DockerBackend:
             receipt=True,
             usage=True,
             watched=frozenset() if gvisor else frozenset({"disk"}),
-            exec_cgroups=transports[0] == "socket" and machine.cgroup_version == 1 and not gvisor,
+            exec_cgroups=(
+                transports[0] == "socket"
+                and machine.cgroup_version == 1
+                and not gvisor
+                and os.geteuid() == 0
+            ),
         )
 
     async def info(self) -> Mapping[str, Any]:
