@@ -1,18 +1,18 @@
 """Steps that must be carried to their end, because half of them cannot be undone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def finish(step: Coroutine[Any, Any, T]) -> T:
+async def finish(step: Coroutine[Any, Any, T], *, hurry: Callable[[], object] | None = None) -> T:
     """The result of `step`, which is not cancelled, however often the caller is meanwhile.
 
     A cancellation that came is raised after its end, and goes before an error of the step. The
-    step must end by itself within a known time.
+    step must end by itself within a known time. hurry: is called when a cancellation comes.
     """
     task = asyncio.ensure_future(step)
     cancelled: asyncio.CancelledError | None = None
@@ -21,6 +21,8 @@ async def finish(step: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
+            if hurry is not None:
+                hurry()
     if cancelled is not None:
         if not task.cancelled():
             task.exception()

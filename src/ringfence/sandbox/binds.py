@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import SandboxSpec
 from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.prepare import environment
+from ringfence.workspace.stopping import Check, unless
 
 WORKSPACES = "workspaces"
 _LOOKS = 20
@@ -92,8 +94,10 @@ async def prepare(
     made = given
     if made is None:
         directory = directory_of(sandbox_id)
+        unwanted = threading.Event()
         try:
-            made = await finish(_made(granted, directory, facts, volumes))
+            making = _made(granted, directory, facts, volumes, unless(unwanted.is_set))
+            made = await finish(making, hurry=unwanted.set)
         except asyncio.CancelledError:
             await finish(asyncio.to_thread(workspace.clean, directory))
             raise
@@ -162,7 +166,7 @@ async def _is_mounted(bind: Bind, inode: int | None, session: Session, who: Cred
 
 
 async def _made(
-    granted: SandboxSpec, directory: Path, facts: Facts, volumes: bool
+    granted: SandboxSpec, directory: Path, facts: Facts, volumes: bool, check: Check
 ) -> workspace.Prepared:
     assert granted.repository is not None  # noqa: S101 - asked for by the caller alone
     whom = whom_for(granted, facts, volumes=volumes)
@@ -172,6 +176,7 @@ async def _made(
     return await asyncio.to_thread(
         workspace.prepare,
         granted.repository,
+        check=check,
         directory=directory,
         uid=whom.uid,
         gid=whom.gid,

@@ -8,12 +8,15 @@ import marshal
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.workspace import linker
 from ringfence.workspace.beneath import remove_tree
 from ringfence.workspace.entries import DIRECTORY, FILE, Entry
+from ringfence.workspace.stopping import Check, always
 
 FEW = 2000
 """Entries of a tree that is not worth a process."""
@@ -21,6 +24,7 @@ WRITE_BYTES = 1 << 14
 """What is worth waking it for."""
 _SECONDS = 300.0
 _LINKS_A_SECOND = 500
+_LOOK_SECONDS = 0.2
 _PIPE_BYTES = 1 << 20
 _VERSION = 2
 
@@ -104,16 +108,17 @@ class Linking:
             env={},
         )
 
-    def finish(self) -> Begun:
+    def finish(self, check: Check = always) -> Begun:
         """What was made; nothing, and an empty directory, when not all could be. It blocks."""
         if self._process is None:
             return {}
         self._write()
-        try:
-            self._process.communicate(timeout=_SECONDS + self._count / _LINKS_A_SECOND)
-            done = self._process.returncode == 0
-        except subprocess.TimeoutExpired:
-            done = False
+        ends = time.monotonic() + _SECONDS + self._count / _LINKS_A_SECOND
+        while self._process.returncode is None and time.monotonic() < ends:
+            check()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=_LOOK_SECONDS)
+        done = self._process.returncode == 0
         self.close()
         if done:
             return self._begun

@@ -1,7 +1,7 @@
 """From a repository of a spec to a workspace: choose, stage, mount."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ringfence.errors import (
 from ringfence.spec import Repository
 from ringfence.workspace import history, linking, manifest, mounts, shared, sources
 from ringfence.workspace.clone import is_url
-from ringfence.workspace.entries import FILE
+from ringfence.workspace.entries import FILE, Entry
 from ringfence.workspace.failures import shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.linking import Linking
@@ -24,6 +24,7 @@ from ringfence.workspace.prepared import Binding, Prepared, Strategy, clean
 from ringfence.workspace.relinking import keep_right
 from ringfence.workspace.select import Rules, Selection
 from ringfence.workspace.staging import open_root, stage
+from ringfence.workspace.stopping import Check, always
 from ringfence.workspace.writable import For, Owners, everything, mount
 
 _MASKS = 256
@@ -40,6 +41,7 @@ def prepare(
     strategy: Strategy | None = None,
     forbidden: tuple[Path, ...] = (),
     start: Path | None = None,
+    check: Check = always,
 ) -> Prepared:
     """Make the workspace of one sandbox in `directory`, which must not exist yet.
 
@@ -47,14 +49,14 @@ def prepare(
     data). start: the tree of a snapshot, to start from instead of the repository's files. An error
     leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError (it changes
     meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not possible here);
-    it names the path. It blocks and cannot be cancelled: run it in a thread, and
-    `clean(directory)` afterwards.
+    it names the path. It blocks: run it in a thread. check: what it raises ends the work between
+    two directories or files, and leaves nothing either.
     """
-    whom = For(uid, gid, privileged, volumes, strategy)
+    whom = For(uid, gid, privileged, volumes, strategy, check)
     try:
         directory.mkdir(mode=0o711, parents=True)
         with ExitStack() as until_made:
-            found, early = _found(repository, directory, forbidden, start, until_made)
+            found, early = _found(repository, directory, forbidden, start, until_made, check=check)
             work = _Work(repository, found, directory, whom, early)
             if start is not None and repository.mode != "copy":
                 raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
@@ -90,6 +92,8 @@ def _found(
     forbidden: tuple[Path, ...],
     start: Path | None,
     until: ExitStack,
+    *,
+    check: Check,
 ) -> tuple[Plan, _Early | None]:
     """What goes in, and what of it is on its way. Of a snapshot everything does, and the host's git
     does not look at it."""
@@ -101,9 +105,14 @@ def _found(
     source = sources.find(repository, directory, forbidden=forbidden)
     _check_apart(source.root, directory, source.cloned)
     if not _pays(repository, source, directory):
-        return look(repository, source, directory), None
+        return look(repository, source, directory, lambda *_: check()), None
     early = _Early(source, directory, until)
-    return look(repository, source, directory, early.linking.add), early
+
+    def visit(path: str, entries: Sequence[Entry]) -> None:
+        check()
+        early.linking.add(path, entries)
+
+    return look(repository, source, directory, visit), early
 
 
 def _pays(repository: Repository, source: sources.Source, directory: Path) -> bool:
@@ -238,10 +247,12 @@ class _Work:
         layer = old or (self.early.layer if self.early else shared.create(self.directory))
         target = open_root(layer.tree)
         try:
-            begun = self.early.linking.finish() if self.early else {}
+            begun = self.early.linking.finish(self.whom.check) if self.early else {}
             if old is not None:
                 begun = keep_right(target, entries)
-            staged = stage(root, entries, target, ownership=ownership, begun=begun)
+            staged = stage(
+                root, entries, target, ownership=ownership, begun=begun, check=self.whom.check
+            )
             if build_history(self.repository, self.found, layer.tree / ".git"):
                 own(layer.tree / ".git", ownership.owner or self.stored, self.whom.privileged)
             dress(target, root_entry(root), ownership)
@@ -279,7 +290,9 @@ class _Work:
         with Layers([start]) as kept:
             target = open_root(layer.tree)
             try:
-                staged = stage(kept.bottom, list(everything(kept)), target).entries
+                staged = stage(
+                    kept.bottom, list(everything(kept)), target, check=self.whom.check
+                ).entries
                 dress(target, root_entry(kept.bottom), Ownership())
             finally:
                 os.close(target)

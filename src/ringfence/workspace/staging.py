@@ -27,6 +27,7 @@ from ringfence.workspace.entries import (
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.linking import Begun, is_linked
 from ringfence.workspace.ownership import Ownership
+from ringfence.workspace.stopping import Check, always
 
 _FICLONE = 0x40049409
 _THREADS = min(4, os.cpu_count() or 1)
@@ -37,8 +38,11 @@ _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSU
 class Stage:
     """Puts entries of one tree into another, one after the other. path: where it is just now."""
 
-    def __init__(self, root: int, target: int, ownership: Ownership, links: bool) -> None:
+    def __init__(
+        self, root: int, target: int, ownership: Ownership, links: bool, check: Check = always
+    ) -> None:
         self.root, self.target = root, target
+        self.check = check
         self.ownership = ownership
         self.links = links and ownership.keeps
         self.reflinks = True
@@ -69,6 +73,7 @@ class Stage:
     def group(self, directory: str, entries: Sequence[Entry]) -> list[Entry]:
         """Put the files and links of one directory, which is there, into the copy."""
         self.path = directory or "."
+        self.check()
         staged: list[Entry] = []
         linked: dict[str, Entry] = {}
         with self.parents(directory) as (source, target):
@@ -124,6 +129,7 @@ class Stage:
         return staged
 
     def _copy(self, entry: Entry, name: str, source: int, target: int) -> os.stat_result:
+        self.check()
         reader = open_regular(source, name)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,12 +208,14 @@ def stage(
     ownership: Ownership | None = None,
     links: bool = True,
     begun: Begun | None = None,
+    check: Check = always,
 ) -> Staged:
     """Put `entries` of the tree `root` into the directory `target` (both descriptors), which holds
     nothing but what `begun` names.
 
     links: hard links where they are possible; each is recorded as it was chosen, so that what was
-    edited since then is told by `check_unchanged`. Large trees take several threads.
+    edited since then is told by `check_unchanged`. Large trees take several threads. check: what it
+    raises ends the work.
     Errors: StateError when the tree changes meanwhile, ResourceExhaustedError when the disk is
     full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
     caller removes the directory. It blocks.
@@ -229,7 +237,7 @@ def stage(
     _drop(target, there, ready)
     missing = [entry for entry in directories if entry.path not in there]
     _worked(Stage(root, target, wanted, links), lambda work: _made(work, missing))
-    works = [Stage(root, target, wanted, links) for _ in range(_threads(groups))]
+    works = [Stage(root, target, wanted, links, check) for _ in range(_threads(groups))]
     staged, linked = _filled(works, list(groups.items()))
     done = _worked(Stage(root, target, wanted, links), lambda work: _finished(work, directories))
     return Staged([*done, *ready, *staged], linked)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringfence.errors import UnsupportedError
@@ -12,6 +12,7 @@ from ringfence.workspace.layers import Layers
 from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.prepared import Binding, Prepared, Strategy
 from ringfence.workspace.staging import open_root, stage
+from ringfence.workspace.stopping import Check, always
 
 DEFAULT_SIZE = 2 << 30
 
@@ -20,13 +21,14 @@ DEFAULT_SIZE = 2 << 30
 class For:
     """Whom a workspace is for. uid, gid: the commands' user. privileged: we are root on the machine
     where the sandbox runs. volumes: the daemon may mount an overlay itself. strategy: instead of
-    the best one."""
+    the best one. check: whether the workspace is still wanted."""
 
     uid: int
     gid: int
     privileged: bool
     volumes: bool = False
     strategy: Strategy | None = None
+    check: Check = field(default=always, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def mount(
                 place.rmdir()
     if wanted == "volume" or (wanted is None and whom.volumes and not whom.privileged):
         return _volume(prepared, size, owners)
-    return _plain(prepared, size, owners, whom.privileged)
+    return _plain(prepared, size, owners, whom)
 
 
 def _overlay(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
@@ -103,12 +105,12 @@ def _volume(prepared: Prepared, size: int | None, owners: Owners) -> Prepared:
     return prepared
 
 
-def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: bool) -> Prepared:
+def _plain(prepared: Prepared, size: int | None, owners: Owners, whom: For) -> Prepared:
     place = prepared.directory
     with Layers([shared.Layer(prepared.layers[0]).tree]) as top:
         entries = list(everything(top))
         if size is not None:
-            if not privileged:
+            if not whom.privileged:
                 raise UnsupportedError("a size needs root on this machine", op="workspace")
             used = sum(entry.size + 4096 for entry in entries)
             place, _ = mounts.limited(prepared.directory, size + used)
@@ -117,7 +119,9 @@ def _plain(prepared: Prepared, size: int | None, owners: Owners, privileged: boo
         target = open_root(tree)
         try:
             ownership = owners.ownership if owners.maps else Ownership()
-            staged = stage(top.bottom, entries, target, ownership=ownership, links=False).entries
+            staged = stage(
+                top.bottom, entries, target, ownership=ownership, links=False, check=whom.check
+            ).entries
             dress(target, root_entry(top.bottom), ownership)
         finally:
             os.close(target)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ringfence import Repository
 from ringfence.errors import InvalidSpecError, ResourceExhaustedError, StateError
 from ringfence.sandbox import binds
 from ringfence.workspace import For, attach, clean, mounts, prepare
-from tests.conftest import require_docker
+from tests.conftest import require_bwrap, require_docker
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import BACKENDS, opened_on
 from tests.unit.workspace.conftest import digest_of_tree, git, only_kept
@@ -246,3 +247,46 @@ async def test_the_backend_passes_the_volume_on(
         await shell(sandbox, "echo more >> README.md")
         assert b"+more\n" in await sandbox.workspace.patch()
     assert (project / "README.md").read_text() == "A project.\n"
+
+
+OPENING = """
+import asyncio, resource, sys, ringfence
+
+async def main():
+    spec = ringfence.Repository(path=sys.argv[1])
+    async with ringfence.open(backend="process", repository=spec) as sandbox:
+        line = "echo new > new; echo more >> d3/f5; rm -r d7; find . -type f | wc -l"
+        said = await sandbox.exec(["sh", "-c", line], timeout=600)
+        changes = await sandbox.workspace.changes()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(int(said.check().stdout), len(changes), peak)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_million_files_are_worked_on(tmp_path: Path, state_directory: Path) -> None:
+    """The most there may be, in one and a half GiB of the client's memory; twice, since the second
+    opening stands on the tree of the first."""
+    require_bwrap()
+    root = tmp_path / "many"
+    for directory in range(998):
+        place = root / f"d{directory}"
+        place.mkdir(parents=True)
+        for file in range(1000):
+            os.close(os.open(place / f"f{file}", os.O_CREAT | os.O_WRONLY))
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", OPENING, root],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1700,
+        )
+        assert done.returncode == 0, done.stderr
+        files, changed, peak = map(int, done.stdout.split())
+        assert (files, changed) == (997_001, 1002)
+        assert peak < 3 << 19, "KiB"
+    assert sum(1 for _ in (root / "d7").iterdir()) == 1000

@@ -10,6 +10,7 @@ import pytest
 
 from ringfence.errors import StateError
 from ringfence.workspace import linker, linking
+from ringfence.workspace.stopping import Check
 from tests.unit.workspace.conftest import Make, digest_of_tree, inside
 
 
@@ -19,8 +20,8 @@ def early(monkeypatch: pytest.MonkeyPatch) -> list[linking.Begun]:
     made: list[linking.Begun] = []
     real = linking.Linking.finish
 
-    def finish(self: linking.Linking) -> linking.Begun:
-        made.append(real(self))
+    def finish(self: linking.Linking, check: Check) -> linking.Begun:
+        made.append(real(self, check))
         return made[-1]
 
     monkeypatch.setattr(linking, "FEW", 1)

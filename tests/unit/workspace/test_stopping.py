@@ -1,0 +1,82 @@
+"""Who does not want a workspace any more does not wait until it is made, and nothing of it stays."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.policy.facts import Facts
+from ringfence.sandbox import binds
+from ringfence.spec import Repository, SandboxSpec
+from ringfence.workspace import linking, prepare
+from ringfence.workspace.stopping import Check, Stopped
+from tests.unit.workspace.conftest import digest_of_tree
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_the_making_of_a_workspace_ends_wherever_it_is_stopped(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, early: bool
+) -> None:
+    if early:
+        monkeypatch.setattr(linking, "FEW", 1)
+        monkeypatch.setattr(linking, "WRITE_BYTES", 0)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    before = digest_of_tree(repository)
+    store = tmp_path / "state/.layers"
+    stopped, left = 0, [0]
+
+    def check() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+
+    while True:
+        left[0] = stopped
+        try:
+            prepared = prepare(
+                Repository(path=str(repository)),
+                directory=tmp_path / "state/workspace",
+                uid=1000,
+                gid=1000,
+                privileged=False,
+                strategy="copy",
+                check=check,
+            )
+        except Stopped:
+            stopped += 1
+            assert not (tmp_path / "state/workspace").exists()
+            assert not [path for path in store.iterdir() if not (path / "origin").is_symlink()]
+            continue
+        prepared.close()
+        break
+    assert stopped > 4, "in the walk, in the frozen tree and in the copy"
+    assert digest_of_tree(repository) == before
+
+
+async def test_a_cancelled_opening_stops_what_is_being_made(
+    repository: Path, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(*_: object, check: Check, **__: object) -> None:
+        begun.set()
+        ends = time.monotonic() + 60
+        try:
+            while time.monotonic() < ends:
+                check()
+                time.sleep(0.001)
+        except Stopped:
+            ended.set()
+            raise
+
+    monkeypatch.setattr("ringfence.workspace.prepare", slow)
+    spec = SandboxSpec(repository=Repository(path=str(repository)), user="1000")
+    facts = Facts(memory=1 << 30, cpus=1, nofile=1024)
+    opening = asyncio.ensure_future(binds.prepare(spec, "0123456789ab", facts))
+    await asyncio.to_thread(begun.wait, 60)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert ended.is_set()
