@@ -147,6 +147,26 @@ class LifeChecks(Checks):
         with pytest.raises(ringfence.SandboxError):
             await _reopened(fresh, first.id)
 
+    async def test_a_second_client_does_not_disturb_the_first(
+        self, fresh: Open, features: Features
+    ) -> None:
+        """One session at a time: another client waits, or is told so, and nothing is taken away."""
+        if not features.detached:
+            return
+        async with fresh(detached=True, lifetime=120) as first:
+
+            async def intrude() -> bytes:
+                async with await _reopened(fresh, first.id) as second:
+                    return (await second.exec(["echo", "second"])).stdout
+
+            intruding = asyncio.create_task(intrude())
+            result = await first.exec(shell="sleep 1; echo kept")
+            assert (result.reason, result.stdout) == (Reason.EXITED, b"kept\n")
+            assert (await first.exec(["true"])).ok
+        [outcome] = await asyncio.gather(intruding, return_exceptions=True)
+        assert outcome == b"second\n" or isinstance(outcome, ringfence.DeadlineExceededError)
+        await (await _reopened(fresh, first.id)).delete()
+
     async def test_an_attached_sandbox_has_one_holder(
         self, fresh: Open, spec_kwargs: dict[str, Any]
     ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroup_files import make_room
-from ringfence.backends.docker import door, removal, rootfs, statistics, streams
+from ringfence.backends.docker import door, holding, removal, rootfs, statistics, streams
 from ringfence.backends.docker.config import is_gvisor, limits_body
 from ringfence.backends.docker.door import Door
 from ringfence.backends.docker.engine import Engine
@@ -79,8 +80,8 @@ class DockerInstance:
         waiting, self._waiting = self._waiting, None
         if self.record.transport == "stream":
             if not isinstance(waiting, streams.Attached) or waiting.ended:
-                waiting = await self._attached()
-            return waiting.join(factory)
+                waiting = None
+            return (await self._alone(waiting)).join(factory)
         if not isinstance(waiting, socket.socket):
             waiting = await self._dialled()
         try:
@@ -89,6 +90,19 @@ class DockerInstance:
             waiting.close()
             raise
         return transport
+
+    async def _alone(self, waiting: streams.Attached | None) -> streams.Attached:
+        """The stream of a sandbox, which no other client of this machine has meanwhile."""
+        if not self.record.spec.detached:
+            return waiting or await self._attached()
+        held = await holding.hold(self.record.id, CONNECT_SECONDS)
+        try:
+            attached = waiting or await self._attached()
+        except BaseException:
+            os.close(held)
+            raise
+        attached.keep(held)
+        return attached
 
     async def _attached(self) -> streams.Attached:
         attached = await streams.attach(self._engine, self.record.native)

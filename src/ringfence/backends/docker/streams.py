@@ -1,6 +1,7 @@
 """An attached container's stdin and stdout as the stream of a guest."""
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ class Attached(asyncio.Protocol):
         self._left = 0
         self._wanted = False
         self._lost: tuple[Exception | None] | None = None
+        self._held: int | None = None
 
     # The connection's side.
 
@@ -59,6 +61,7 @@ class Attached(asyncio.Protocol):
         if not self.upgraded.done():
             self.upgraded.set_result((0, bytes(self._head)))
         self._lost = (exc,)
+        self._let_go()
         if self._inner is not None:
             self._inner.connection_lost(exc)
 
@@ -88,6 +91,17 @@ class Attached(asyncio.Protocol):
             self._demultiplex(waiting)
         transport.resume_reading()
         return transport
+
+    def keep(self, held: int) -> None:
+        """Close the descriptor `held` when the connection is gone."""
+        self._held = held
+        if self._lost is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def abort(self) -> None:
         """Close without waiting."""

@@ -19,7 +19,7 @@ from ringfence.backends.mock.script import (
     check_pattern,
 )
 from ringfence.backends.mock.tree import Tree
-from ringfence.errors import NotFoundError, SandboxError, SandboxLostError
+from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import Cred
 from ringfence.policy.facts import Facts, ImageFacts
 from ringfence.spec import SandboxSpec, State, Usage
@@ -28,6 +28,8 @@ _ROOT = Cred(0, 0)
 _USER = Cred(1000, 1000)
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"  # noqa: S105 - a file's content
 _GROUP = "root:x:0:\nuser:x:1000:\n"
+_CONNECT_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 _FEATURES = Features(
     transports=("memory",),
     family_kill="none",
@@ -47,8 +49,14 @@ class MockInstance:
         self._script = script
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
-        """A stream to the guest. SandboxLostError when it has ended."""
+        """A stream to the guest. SandboxLostError when it has ended, DeadlineExceededError while
+        another client has it."""
         self._script.check("connect")
+        end = time.monotonic() + _CONNECT_SECONDS
+        while self.guest.held and not self.guest.dead:
+            if time.monotonic() >= end:
+                raise DeadlineExceededError("connect: another client holds it", op="connect")
+            await asyncio.sleep(_LOOK_SECONDS)
         if self.guest.dead:
             raise SandboxLostError(
                 "the mock sandbox has ended: create a new one",

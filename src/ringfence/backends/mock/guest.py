@@ -74,6 +74,11 @@ class MockGuest:
         short = name.removeprefix("/usr").removeprefix("/bin/")
         return BUILTINS.get(short)
 
+    @property
+    def held(self) -> bool:
+        """Whether a client has a session with it."""
+        return self._stream is not None
+
     def stream(self) -> "GuestStream":
         """The protocol of a new session; the session before ends."""
         if self._stream is not None:
