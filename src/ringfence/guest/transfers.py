@@ -211,17 +211,20 @@ class Reader(Transfer):
     after the end.
     """
 
-    __slots__ = ("_flow", "_offset", "_waiter", "stat")
+    __slots__ = ("_answered", "_flow", "_offset", "_waiter", "stat")
 
     def __init__(self, connection: "Connection", path: bytes, offset: int) -> None:
         super().__init__(connection, "files.read", path)
+        self._answered = False
         self._flow = Inflow()
         self._offset = offset
         self._waiter: asyncio.Future[None] | None = None
         self.stat: Stat | None = None
 
     def _receive_part(self, op: int, payload: memoryview) -> None:
+        self._answered = True
         if op == Answer.SIZE:
+            self._wake()
             return
         if op != Answer.DATA:
             raise malformed(f"frame 0x{op:02x} in a READ")
@@ -248,6 +251,17 @@ class Reader(Transfer):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    async def begun(self) -> None:
+        """Once the guest opened the file. FileError when it cannot be opened."""
+        while not self._answered and not self.over:
+            await self._woken()
+        if self.error is not None and not self._answered:
+            raise self.error
+
+    async def _woken(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
     async def read(self, size: int = 4 * CHUNK_BYTES) -> bytes:
         """1 to `size` bytes; b"" at the end. FileError, also in the middle of a file.
 
@@ -260,8 +274,7 @@ class Reader(Transfer):
                 if self.error is not None:
                     raise self.error
                 return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._woken()
         chunk = flow.take(size)
         if flow.wants_ack and not self.over:
             self._connection.send(Ask.ACK, self.id, flow.ack())

@@ -20,6 +20,10 @@ from ringfence.spec import ExecResult, ExecUsage, Reason
 _LEFT_RUNNING = 3
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
+_HINTS = {
+    errno.EACCES: "no x bit, or it lies where nothing may be executed: security.tmp_exec",
+    errno.ENOEXEC: "a script begins with a line such as #!/bin/sh",
+}
 _START, _USER, _CWD, _PROGRAM, _TERMINAL, _CGROUP = 1, 2, 3, 4, 5, 6
 
 
@@ -64,7 +68,6 @@ def not_started(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> 
     if why.stage != _PROGRAM or why.errno in (errno.E2BIG, errno.ENOMEM):
         raise _refusal(args, cwd, user, why)
     missing = why.errno in (errno.ENOENT, errno.ENOTDIR)
-    word = "not found" if missing else f"cannot be executed: {os.strerror(why.errno)}"
     return ExecResult(
         args=args,
         exit_code=_NOT_FOUND if missing else _NOT_EXECUTABLE,
@@ -76,8 +79,17 @@ def not_started(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> 
         stderr_total=0,
         duration=0.0,
         usage=ExecUsage(),
-        error=f"{args[0]}: {word}",
+        error=f"{args[0]}: {_why_not(args[0], why.errno)}",
     )
+
+
+def _why_not(program: str, number: int) -> str:
+    if number == errno.ENOENT and "/" in program:
+        return "not found, or the interpreter that it names is not"
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return "not found"
+    hint = _HINTS.get(number)
+    return f"cannot be executed: {os.strerror(number)}" + (f" ({hint})" if hint else "")
 
 
 def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> SandboxError:

@@ -129,6 +129,12 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         "lock": lock,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    if not isinstance(backend, str | None) and not hasattr(backend, "create"):
+        raise InvalidSpecError(
+            f"backend: {backend!r} is neither a name, such as 'docker', nor a backend",
+            op="open",
+            context={"fields": ["backend"]},
+        )
     where = Where(
         backend=None if isinstance(backend, str) else backend,
         endpoint=endpoint,

@@ -104,11 +104,15 @@ class Files:
         self, path: Path, *, offset: int = 0, length: int | None = None, user: User = None
     ) -> AsyncIterator[Reader]:
         """The file as a stream of any length: `async with files.open(p) as reader`, then
-        `async for chunk in reader` or `await reader.read(n)`. At most 1 MiB is held."""
+        `async for chunk in reader` or `await reader.read(n)`. At most 1 MiB is held.
+
+        What cannot be opened is a FileError when the block begins.
+        """
         with self._context.operation("files.open"):
             who = await self._context.cred(user)
             files = self._context.session.files
             async with files.open_read(path, who, offset=offset, length=length) as reader:
+                await reader.begun()
                 yield reader
 
     # Writing.

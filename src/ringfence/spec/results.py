@@ -1,6 +1,7 @@
 """What comes back: results, usage, state, receipt. Plain slotted values, no validation."""
 
 import enum
+import signal as signals
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -163,8 +164,15 @@ class ExecResult:
     def describe(self) -> str:
         """Exit code or signal in words."""
         if self.signal is not None:
-            return f"signal {self.signal}"
+            return f"signal {self.signal}{_signal_name(self.signal)}"
         return "no exit code" if self.exit_code is None else f"exit code {self.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f", {signals.Signals(number).name}"
+    except ValueError:  # a real-time one
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,20 @@ class FileChecks(Checks):
         for name in ("absent", "f/below", "circle", "n" * 300):
             assert not await sandbox.files.exists(f"{place}/{name}")
 
+    async def test_what_cannot_be_opened_is_told_at_once(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """When the block begins, not when it first reads; an empty file opens."""
+        for path, error in (
+            (f"{place}/absent", ringfence.PathNotFoundError),
+            (place, ringfence.PathIsADirectoryError),
+        ):
+            with pytest.raises(error):
+                await sandbox.files.open(path).__aenter__()
+        await sandbox.files.write(f"{place}/empty", b"")
+        async with sandbox.files.open(f"{place}/empty") as reader:
+            assert await reader.read() == b""
+
     async def test_errors_are_pythons_own_besides(
         self, sandbox: ringfence.Sandbox, place: str
     ) -> None:

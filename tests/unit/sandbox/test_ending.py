@@ -44,6 +44,26 @@ def test_a_program_that_cannot_run_is_a_result(number: int, code: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("program", "number", "said"),
+    [
+        ("prog", errno.ENOENT, "prog: not found"),
+        ("./prog", errno.ENOENT, "interpreter"),
+        ("prog", errno.EACCES, "tmp_exec"),
+        ("prog", errno.ENOEXEC, "#!/bin/sh"),
+    ],
+)
+def test_a_program_that_cannot_run_is_told_why(program: str, number: int, said: str) -> None:
+    found = not_started((program,), "/", "user", NotStarted(number, 4, ""))
+    assert found.error is not None
+    assert said in found.error
+
+
+def test_a_signal_is_told_by_its_name() -> None:
+    with pytest.raises(ringfence.ProcessError, match="signal 11, SIGSEGV"):
+        result(("x",), Exit(Reason.SIGNALED, b"", b"", status=11)).check()
+
+
+@pytest.mark.parametrize(
     ("why", "expected"),
     [
         (NotStarted(errno.ENOENT, 3, ""), ringfence.PathNotFoundError),

@@ -321,3 +321,9 @@ async def test_the_images_environment_stands_below_the_specs(mock: MockBackend) 
     assert granted.env["PATH"] == "/image"
     assert granted.env["A"] == "spec"
     assert "BAD-NAME" not in granted.env
+
+
+@pytest.mark.parametrize("backend", [5, object(), b"docker"])
+def test_what_is_no_backend_is_refused_at_once(backend: Any) -> None:
+    with pytest.raises(ringfence.InvalidSpecError, match="backend"):
+        ringfence.open(backend=backend)
