@@ -448,6 +448,22 @@ async def real(place: Place) -> Place:
     return place
 
 
+async def test_paths_longer_than_the_kernel_takes_are_told_as_such(real: Place) -> None:
+    """Of a tree with names that are all short enough, which no path reaches the end of."""
+    await real.session.files.mkdir(f"{real.directory}/top", USER)
+    above = os.open(f"{real.directory}/top", os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("n" * 200, dir_fd=above)
+        below = os.open("n" * 200, os.O_RDONLY, dir_fd=above)
+        os.chown(below, *USER[:2])
+        os.close(above)
+        above = below
+    os.close(above)
+    with pytest.raises(FileError, match="path at or below it over 4095"):
+        await walk(real, f"{real.directory}/top")
+    assert await real.session.files.remove(f"{real.directory}/top", USER, recursive=True) == 26
+
+
 async def test_only_regular_files_are_read_and_written(real: Place) -> None:
     files = real.session.files
     fifo = Path(real.directory) / "fifo"
