@@ -5,7 +5,8 @@ import functools
 import mmap
 from collections.abc import Callable
 
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, which the mmap module does not name
+_HUGEPAGE = 14  # MADV_HUGEPAGE, which the mmap module may not name
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, which it does not name
 
 
 def populate(view: memoryview) -> None:
@@ -13,11 +14,23 @@ def populate(view: memoryview) -> None:
 
     It is advice: a kernel before 5.14, or a want of memory, changes nothing.
     """
+    _advise(view, _POPULATE_WRITE)
+
+
+def in_large_pages(view: memoryview) -> None:
+    """Have the memory of `view` taken in large pages, which are cleared in a fraction of the time.
+
+    Nothing is taken yet. It is advice: a kernel without such pages changes nothing.
+    """
+    _advise(view, _HUGEPAGE)
+
+
+def _advise(view: memoryview, advice: int) -> None:
     begin = ctypes.addressof(ctypes.c_char.from_buffer(view))
     start = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (begin + len(view)) // mmap.PAGESIZE * mmap.PAGESIZE
     if start < stop:
-        _madvise()(start, stop - start, _POPULATE_WRITE)
+        _madvise()(start, stop - start, advice)
 
 
 @functools.cache

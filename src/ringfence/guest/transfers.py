@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _PREPARED_BYTES = 1024 * 1024 * 1024
 """What is prepared at most on the guest's word."""
+_LARGE_PAGES_BYTES = 8 * 1024 * 1024
+"""From here up what large pages may take too much of does not matter."""
 
 
 class Transfer(Operation):
@@ -162,6 +164,8 @@ class Whole(Transfer):
             self._data = BytesIO(bytes(int(min(size, self._limit, _PREPARED_BYTES))))
             self._view = self._data.getbuffer()
             self._connection.long_reads += 1
+            if len(self._view) >= _LARGE_PAGES_BYTES:
+                _in_large_pages(self._view)
 
     def room(self, op: int, payload: memoryview, size: int) -> memoryview | None:
         """Where a DATA frame goes when all is well with it."""
@@ -348,3 +352,9 @@ def _populate(view: memoryview) -> None:
     from ringfence.guest.memory import populate  # what it needs is slow to import
 
     populate(view)
+
+
+def _in_large_pages(view: memoryview) -> None:
+    from ringfence.guest.memory import in_large_pages  # as above
+
+    in_large_pages(view)

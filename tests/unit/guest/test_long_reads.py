@@ -1,20 +1,24 @@
 """Long files go from the socket to where they stay, whatever the guest says of their size."""
 
 import asyncio
+import ctypes
 import os
+from pathlib import Path
 
 import pytest
 
-from ringfence.errors import FileTooLargeError, GuestError, SandboxLostError
-from ringfence.guest.memory import populate
-from ringfence.guest.protocol import STAT, U64, Answer, Ask
+from ringfence.errors import FileError, FileTooLargeError, GuestError, SandboxLostError
+from ringfence.guest.memory import in_large_pages, populate
+from ringfence.guest.protocol import STAT, U32, U64, Answer, Ask
 from ringfence.guest.session import Session
+from ringfence.guest.transfers import Whole
 
 from .conftest import USER, Place
 from .puppets import Puppet
 
 FRAME = 256 * 1024
 CONTENT = os.urandom(3 * FRAME + 100)
+FAILED = U32.pack(5) + b"\0" + U32.pack(0)
 END = U64.pack(len(CONTENT)) + bytes(STAT.size)
 
 
@@ -137,6 +141,46 @@ async def test_many_long_files_at_once(place: Place) -> None:
 def test_taking_memory_changes_nothing_in_it(start: int, stop: int) -> None:
     content = os.urandom(1 << 20)
     data = bytearray(content)
+    in_large_pages(memoryview(data)[start:stop])
     populate(memoryview(data)[start:stop])
     assert data == content
     data.clear()  # no view of it is left
+
+
+def mapping_of(address: int) -> dict[str, str]:
+    """What the kernel says of the mapping that `address` is in."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name.split(" ")[0]:
+            low, _, high = line.split(" ")[0].partition("-")
+            found, within = {}, int(low, 16) <= address < int(high, 16)
+            continue
+        found[name] = rest
+        if name == "VmFlags" and within:
+            return found
+    raise AssertionError("it is in no mapping")
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages in this kernel"
+)
+async def test_room_for_a_very_long_file_is_of_large_pages_that_are_not_taken_ahead(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    session, guest = puppet
+    number, reading = await begin(session, guest)
+    guest.send(Answer.SIZE, number, U64.pack(64 << 20))
+    guest.send(Answer.DATA, number, U64.pack(0) + CONTENT[:FRAME])
+    operation = session._operations[number]
+    assert isinstance(operation, Whole)
+    while operation._end < FRAME:
+        await asyncio.sleep(0)
+    assert operation._view is not None
+    address = ctypes.addressof(ctypes.c_char.from_buffer(operation._view))
+    mapping = mapping_of(address + FRAME)
+    assert "hg" in mapping["VmFlags"].split()
+    assert int(mapping["Rss"].split()[0]) <= 8 << 10
+    guest.send(Answer.FAIL, number, FAILED)
+    with pytest.raises(FileError):
+        await reading
