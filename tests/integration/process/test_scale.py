@@ -57,7 +57,8 @@ async def live_beside_each_other(number: int, sandboxes: Path) -> None:
             results = await asyncio.gather(*(box.exec(["echo", box.id]) for box in some))
             assert [result.stdout for result in results] == [f"{box.id}\n".encode() for box in some]
         assert all(await asyncio.gather(*(box.answers() for box in opened)))
-        weights = [resident(Home(sandboxes / box.id)) for box in opened]
+        homes = [Home(sandboxes / box.id) for box in opened]
+        weights = await asyncio.to_thread(lambda: [resident(home) for home in homes])
         assert sum(weights) / number < RESIDENT_BYTES
     finally:
         for begin in range(0, len(opened), AT_A_TIME):

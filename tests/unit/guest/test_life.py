@@ -125,6 +125,26 @@ async def test_an_answering_guest_is_kept_alive() -> None:
     await session.close()
 
 
+async def test_a_busy_event_loop_speaks_at_its_first_tick_though_it_spoke_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A whole interval later the lease would be over. What was said a moment ago is enough."""
+    session = await Session.start(Puppet().connect, lease=3000.0)
+    loop, send = asyncio.get_running_loop(), session.send
+    now = loop.time()
+    for seconds, pings in ((499, 0), (501, 1), (2900, 1)):
+        sent: list[int] = []
+        session._heard = True
+        monkeypatch.setattr(loop, "time", lambda: now)
+        send(Ask.LIST, 1)
+        monkeypatch.setattr(session, "send", lambda op, *_, to=sent: to.append(op))
+        monkeypatch.setattr(loop, "time", lambda after=seconds: now + after)
+        session._on_tick()
+        assert sent == [Ask.PING] * pings
+    monkeypatch.undo()
+    await session.close()
+
+
 async def test_a_suspended_session_does_not_expect_anything() -> None:
     guest = Puppet()
     session = await Session.start(guest.connect, lease=0.06)
