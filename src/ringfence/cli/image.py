@@ -63,6 +63,8 @@ def pull(
         found = []
         for name in names:
             reference = Reference.parse_familiar(name)
+            if lock is not None:
+                lock.require(reference)
             wanted = reference if lock is None else lock.resolve(reference)
             stored, pinned = await supply.pull(wanted, tell=_teller(), login=login)
             if lock is not None:

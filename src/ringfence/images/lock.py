@@ -49,17 +49,23 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str) -> Lock:
-        """The lock that a file's text describes. InvalidSpecError."""
+        """The lock that a file's text describes. InvalidSpecError, also when it has an image twice,
+        as after a merge."""
         try:
-            data: Any = json.loads(text)
+            data: Any = dict(json.loads(text, object_pairs_hook=list))
             if data["version"] != VERSION:
                 raise InvalidSpecError(
                     f"the lock file has version {data['version']!r}, known is {VERSION}", op="image"
                 )
-            pins = {str(_key(name)): Pin.parse(pin) for name, pin in data["images"].items()}
-        except (DigestError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            pins = [(str(_key(name)), Pin.parse(pin)) for name, pin in data["images"]]
+        except (DigestError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSpecError(f"the lock file cannot be read: {error}", op="image") from None
-        return cls(pins)
+        for name, pin in pins:
+            if (found := dict(pins)[name]) != pin:
+                raise InvalidSpecError(
+                    f"the lock file has {name} twice, as {pin} and as {found}", op="image"
+                )
+        return cls(dict(pins))
 
     def render(self) -> str:
         """The file's text."""
@@ -73,6 +79,17 @@ class Lock:
     def find(self, reference: Reference) -> Pin | None:
         """What a reference is pinned to, None when it is not in the file."""
         return self.pins.get(str(_key(str(reference))))
+
+    def require(self, reference: Reference) -> Pin:
+        """What a reference is pinned to. ImageError when it is not in the file."""
+        pin = self.find(reference)
+        if pin is None:
+            raise ImageError(
+                f"{reference} is not in the lock file: ringfence image lock {reference.familiar()}",
+                op="image",
+                context={"reference": str(reference)},
+            )
+        return pin
 
     def resolve(self, reference: Reference) -> Reference:
         """The reference with its pin, for pulling; unchanged when there is none to pull by.
@@ -92,13 +109,7 @@ class Lock:
         manifests: digests that registries serve it under. image_id: its configuration's digest.
         ImageError when the reference is not in the file at all.
         """
-        pin = self.find(reference)
-        if pin is None:
-            raise ImageError(
-                f"{reference} is not in the lock file: ringfence image lock {reference.familiar()}",
-                op="image",
-                context={"reference": str(reference)},
-            )
+        pin = self.require(reference)
         found = [image_id] if pin.local else list(manifests)
         if str(pin.digest) not in found:
             raise _changed(reference, pin, found or [f"{_ID}{image_id}"])

@@ -39,6 +39,8 @@ def test_a_tag_is_imported_pulled_locked_and_found_changed(
     assert pinned.partition("@")[2] in capsys.readouterr().err
     assert output("image", "pull", "--locked", lock, tag) == pinned
     assert json.loads(output("image", "inspect", "--json", tag))["id"] == first
+    assert run(["image", "pull", "--locked", lock, f"{registry}/{name}:not-locked"]) == 125
+    assert "not in the lock file" in capsys.readouterr().err
     output("image", "rm", tag)
     assert run(["image", "inspect", tag]) == 125
     capsys.readouterr()

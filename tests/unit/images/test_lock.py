@@ -26,11 +26,20 @@ def test_a_lock_is_written_and_read_again() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"version": 2, "images": {}}', '{"version": 1, "images": {"A": "x"}}',
-     '{"version": 1, "images": {"a": "sha256:1"}}', '{"version": 1, "images": {"a": 3}}'],
+     '{"version": 1, "images": {"a": "sha256:1"}}', '{"version": 1, "images": {"a": 3}}',
+     "3", "null", '{"version": 1, "images": 3}', '{"version": 1, "images": [["a"]]}'],
 )  # fmt: skip
 def test_a_file_that_is_no_lock_is_refused(text: str) -> None:
     with pytest.raises(InvalidSpecError):
         Lock.parse(text)
+
+
+def test_an_image_that_is_there_twice_is_refused_unless_both_say_the_same() -> None:
+    for other in ("python:3.12", "docker.io/library/python:3.12"):
+        text = f'{{"version": 1, "images": {{"python:3.12": "{A}", "{other}": "%s"}}}}'
+        assert Lock.parse(text % A) == Lock().locked(PYTHON, Pin.parse(A))
+        with pytest.raises(InvalidSpecError, match=f"twice, as {A} and as {B}"):
+            Lock.parse(text % B)
 
 
 def test_a_locked_tag_is_pulled_by_its_digest() -> None:
