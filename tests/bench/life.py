@@ -7,10 +7,11 @@ import aiodocker
 
 import ringfence
 from tests.bench import engine
-from tests.bench.measure import Line, at_least, below, interleaved
+from tests.bench.measure import Line, Timed, at_least, below, interleaved
 
 MANY = 40
 AT_ONCE = 8
+BATCHES = 3
 
 
 async def measure(rounds: int) -> list[Line]:
@@ -21,7 +22,11 @@ async def measure(rounds: int) -> list[Line]:
     deleted = await _deletes(rounds)
     docker = aiodocker.Docker()
     try:
-        ours, theirs = await _rate(_ours), await _rate(lambda: _theirs(docker))
+        many = await interleaved(
+            {"ours": lambda: _many(_ours), "theirs": lambda: _many(lambda: _theirs(docker))},
+            BATCHES,
+            warm=0,
+        )
     finally:
         await docker.close()
     return [
@@ -29,7 +34,12 @@ async def measure(rounds: int) -> list[Line]:
         below("resume", frozen["resume"] * 1e3, 2, "ms"),
         below("delete", deleted * 1e3, 60, "ms"),
         at_least(
-            f"{MANY} create+exec+delete, {AT_ONCE} at a time", ours, theirs, "plain Engine calls", 2
+            f"{MANY} create+exec+delete, {AT_ONCE} at a time",
+            many["ours"],
+            many["theirs"],
+            "plain Engine calls",
+            2,
+            scale=1e3 / MANY,
         ),
     ]
 
@@ -45,16 +55,14 @@ async def _deletes(rounds: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-async def _rate(one: object) -> float:
+async def _many(one: Timed) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def turn() -> None:
         async with gate:
-            await one()  # type: ignore[operator]
+            await one()
 
-    begin = time.perf_counter()
     await asyncio.gather(*(turn() for _ in range(MANY)))
-    return (time.perf_counter() - begin) / MANY
 
 
 async def _ours() -> None:
