@@ -427,6 +427,18 @@ class CommandChecks(Checks):
             await task
         assert await running(sandbox) == 0
 
+    async def test_cancellation_at_any_moment(self, sandbox: ringfence.Sandbox) -> None:
+        """Before the start, at it, after it: nothing runs, and the sandbox is as well as before."""
+        for turns in range(40):
+            task = asyncio.create_task(sandbox.exec(["sleep", "300"]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await running(sandbox) == 0
+        assert (await sandbox.exec(["true"])).ok
+
     async def test_commands_run_side_by_side(self, sandbox: ringfence.Sandbox) -> None:
         """50 at once each get their own output."""
         results = await asyncio.gather(*(sandbox.exec(["echo", str(i)]) for i in range(50)))

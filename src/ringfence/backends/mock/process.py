@@ -66,6 +66,7 @@ class Process:
         self._begun = time.monotonic()
         self._reason = 0
         self._signal = 0
+        self._entered = False
         self._executing = True
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -140,7 +141,8 @@ class Process:
         """End the command by a signal."""
         if self._task is not None and self._executing and not self._signal:
             self._reason, self._signal = reason, number
-            self._task.cancel()
+            if self._entered:  # a task cancelled before that would never tell its end
+                self._task.cancel()
 
     def detach(self) -> None:
         """No session listens any more."""
@@ -159,8 +161,10 @@ class Process:
 
     async def _run(self, command: Program, done: Callable[["Process"], None]) -> None:
         status = 0
+        self._entered = True
         try:
-            status = (await self._execute(command) & 0xFF) << 8
+            if not self._signal:
+                status = (await self._execute(command) & 0xFF) << 8
         except asyncio.CancelledError:
             if not self._signal:
                 raise
