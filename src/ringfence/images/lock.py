@@ -58,6 +58,8 @@ class Lock:
                     f"the lock file has version {data['version']!r}, known is {VERSION}", op="image"
                 )
             pins = [(str(_key(name)), Pin.parse(pin)) for name, pin in data["images"]]
+        except InvalidSpecError:
+            raise
         except (DigestError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSpecError(f"the lock file cannot be read: {error}", op="image") from None
         for name, pin in pins:

@@ -17,6 +17,7 @@ from ringfence.backends.docker.backend import DockerBackend
 from ringfence.backends.docker.supply import Supply
 from ringfence.digest.store import Store
 from ringfence.errors import (
+    ImageError,
     InvalidSpecError,
     NotFoundError,
     ResourceExhaustedError,
@@ -304,6 +305,23 @@ async def test_what_cannot_be_kept_is_refused(
         with pytest.raises(UnsupportedError, match="root file system"):
             await sandbox.fork(1)
     assert Store(state_directory / "store").tags() == {}
+
+
+async def test_a_snapshot_that_fails_at_its_end_leaves_no_layer(
+    repository: Path, state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[int] = []
+
+    def fails(store: Store, *_: object) -> None:
+        put.append(len(list(store.walk())))
+        raise ValueError("no manifest")
+
+    monkeypatch.setattr("ringfence.backends.docker.export.put_image", fails)
+    async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
+        with pytest.raises(ImageError, match="no manifest"):
+            await sandbox.snapshot()
+    assert put[0] > 1
+    assert list(Store(state_directory / "store").walk()) == []
 
 
 async def test_files_with_holes_do_not_fill_the_disk(
