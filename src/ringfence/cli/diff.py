@@ -44,17 +44,23 @@ def apply(
 ) -> int:
     """Write what changed into the original, whole or not at all.
 
-    Refused when a file of the original is not what the sandbox started from any more.
+    Refused when a file of the original is neither what the sandbox started from nor what was
+    applied last. Applied again, what came since is written, and named.
     """
+    from ringfence.workspace import applied
     from ringfence.workspace import apply as write
 
     found = _workspace(sandbox)
-    stat = found.patch().stat
+    again = bool(applied.read(found.directory))
+    stat = "" if again else found.patch().stat
     changes = write(found)
     if json:
         output.document(_changes(changes))
     elif stat:
         output.line(output.escape_text(stat.rstrip("\n")))
+    else:
+        for change in changes:
+            output.line(f"{change.kind} {output.escape_text(change.path)}")
     return 0
 
 

@@ -97,6 +97,11 @@ def test_diff_and_apply_of_a_sandbox(repository: Path, state_directory: Path) ->
         assert [(one["path"], one["kind"]) for one in changes] == [("fresh", "added")]
         ringfence("apply", name)
         assert (repository / "fresh").read_text() == "fresh\n"
+        assert ringfence("apply", name) == b""
+        ringfence("exec", name, "--", "sh", "-c", "echo more >> fresh")
+        assert ringfence("apply", name) == b"modified fresh\n"
+        (repository / "fresh").write_text("mine\n")
+        ringfence("exec", name, "--", "rm", "fresh")
         ringfence("apply", name, code=125)
     finally:
         ringfence("rm", name)
