@@ -85,6 +85,7 @@ def info(context: Context) -> SandboxInfo:
 
 async def state(context: Context) -> State:
     """See `Sandbox.state`."""
+    context.life.check_loop("state")
     if context.life.state is State.EXITED and not context.spec.detached:
         return State.EXITED
     return await context.instance.state()

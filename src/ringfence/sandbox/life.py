@@ -85,9 +85,8 @@ class Life:
 
     # Before and after every operation.
 
-    def check(self, op: str) -> None:
-        """Raise StateError or SandboxLostError unless operations are possible now, and here: in
-        the event loop that opened it."""
+    def check_loop(self, op: str) -> None:
+        """Raise StateError outside of the event loop that opened it."""
         if asyncio.get_running_loop() is not self._loop:
             raise StateError(
                 f"{op}: the sandbox belongs to the event loop that opened it: open it where it is"
@@ -95,8 +94,14 @@ class Life:
                 op=op,
                 sandbox_id=self.id,
             )
+
+    def check(self, op: str) -> None:
+        """Raise StateError or SandboxLostError unless operations are possible now, and here."""
+        self.check_loop(op)
         if self.state is State.RUNNING:
             if self.session.lost.done():
+                if not self.instance.record.spec.detached:
+                    self._lose()
                 raise self.lost(op)
             return
         if self.state is State.PAUSED:
@@ -155,17 +160,24 @@ class Life:
 
     async def _watch(self) -> None:
         await asyncio.shield(self.session.lost)
-        if self._ending is not None or self.state is State.EXITED:
+        if self.state is State.EXITED:
             return
-        reason = LIFETIME if self._expired() else LOST
-        if reason == LIFETIME:
-            self._hit(LIFETIME, "")
-        else:
-            self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
         if self.instance.record.spec.detached and await self._goes_on():
+            self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
             self._leave()
             return
-        self._begin_end(reason, 0.0)
+        self._lose()
+
+    def _lose(self) -> None:
+        """Its guest is gone: say why, once, and end what is left."""
+        if self.state is State.EXITED:
+            return
+        if self._expired():
+            self._hit(LIFETIME, "")
+            self._begin_end(LIFETIME, 0.0)
+            return
+        self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
+        self._begin_end(LOST, 0.0)
 
     async def _goes_on(self) -> bool:
         try:
@@ -227,6 +239,7 @@ class Life:
 
         Cancellation does not interrupt it and is raised after its end.
         """
+        self.check_loop("delete")
         ending = self._begin_end(DELETED, grace)
         return await finish(_result(ending))
 
@@ -255,6 +268,7 @@ class Life:
 
     async def detach(self) -> None:
         """End the session and leave the sandbox to its lifetime. Idempotent."""
+        self.check_loop("detach")
         if self.state is not State.EXITED:
             self.state, self.reason = State.EXITED, DETACHED
             await finish(self._detach())

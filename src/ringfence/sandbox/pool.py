@@ -33,7 +33,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 @dataclass(slots=True)
 class PoolStatistics:
     """What a pool did. ready: members that wait. hits: acquired without waiting. misses: made
-    while the caller waited. unhealthy: warm ones that did not answer and were replaced.
+    while the caller waited. unhealthy: warm ones that ended or did not answer and were replaced.
     wait_seconds: that callers of `acquire` waited in all."""
 
     ready: int = 0
@@ -61,6 +61,7 @@ class Pool:
         self._deleting: set[asyncio.Task[object]] = set()
         self._pause = 0.0
         self._open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._statistics = PoolStatistics()
 
     def __repr__(self) -> str:
@@ -77,8 +78,9 @@ class Pool:
         """A healthy member for this block alone; it is deleted at its end.
 
         A member is made at once when none waits. Raises what `open` raises, and StateError when
-        the pool is not open.
+        the pool is not open, or in another event loop than it was opened in.
         """
+        self._check("pool.acquire")
         sandbox = await self._take()
         self._statistics.in_use += 1
         try:
@@ -91,8 +93,7 @@ class Pool:
         begin = time.monotonic()
         try:
             while True:
-                if not self._open:
-                    raise StateError("pool: it is not open: use `async with`", op="pool.acquire")
+                self._check("pool.acquire")
                 if not self._ready:
                     self._statistics.misses += 1
                     sandbox = await self._make()
@@ -111,15 +112,39 @@ class Pool:
         finally:
             self._statistics.wait_seconds += time.monotonic() - begin
 
+    def _check(self, op: str) -> None:
+        if not self._open:
+            raise StateError("pool: it is not open: use `async with`", op=op)
+        if asyncio.get_running_loop() is not self._loop:
+            raise StateError(
+                "pool: it belongs to the event loop that opened it: open one where it is used",
+                op=op,
+            )
+
     async def _healthy(self, sandbox: Sandbox) -> bool:
         try:
             if await sandbox.answers():
                 return True
         except asyncio.CancelledError:
-            self._ready.append(sandbox)
+            self._keep(sandbox)
             raise
         self._discard(sandbox)
         return False
+
+    def _keep(self, sandbox: Sandbox) -> None:
+        """Let it wait, and another one in its place when it ends meanwhile."""
+        self._ready.append(sandbox)
+        sandbox._context.session.lost.add_done_callback(lambda _: self._lost(sandbox))
+
+    def _lost(self, sandbox: Sandbox) -> None:
+        if sandbox not in self._ready:
+            return
+        self._ready.remove(sandbox)
+        self._statistics.unhealthy += 1
+        self._discard(sandbox)
+        # What ends at once is not made at once again and again.
+        self._pause = max(self._pause, _FIRST_PAUSE)
+        self._refill()
 
     def _discard(self, sandbox: Sandbox) -> None:
         task: asyncio.Task[object] = asyncio.create_task(sandbox.delete(grace=0.0))
@@ -153,20 +178,20 @@ class Pool:
         self._pause = 0.0
         self._statistics.created += 1
         if self._open:
-            self._ready.append(sandbox)
+            self._keep(sandbox)
         else:
             await sandbox.delete(grace=0.0)
 
     async def fill(self) -> None:
         """Wait until `size` members are ready. Raises the first error of making one."""
+        self._check("pool.fill")
         while len(self._ready) < self._size:
-            if not self._open:
-                raise StateError("pool: it is not open: use `async with`", op="pool.fill")
             self._refill()
             failed = self._statistics.failures
             await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
+            self._check("pool.fill")
             if self._statistics.failures > failed:
-                self._ready.append(await self._make())
+                self._keep(await self._make())
                 self._statistics.created += 1
 
     async def aclose(self) -> None:
@@ -186,7 +211,7 @@ class Pool:
             await asyncio.wait(set(self._deleting))
 
     async def __aenter__(self) -> Self:
-        self._open = True
+        self._open, self._loop = True, asyncio.get_running_loop()
         self._refill()
         return self
 

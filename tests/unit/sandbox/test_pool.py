@@ -59,7 +59,7 @@ def test_a_size_that_is_none_is_refused(mock: MockBackend, size: int) -> None:
 
 
 async def test_an_unhealthy_member_is_replaced(mock: MockBackend) -> None:
-    """One that died while it waited is not handed out."""
+    """One that died while it waited is not handed out, though nobody has heard of it yet."""
     async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
         await pool.fill()
         first = next(iter(pool._ready))
@@ -68,6 +68,47 @@ async def test_an_unhealthy_member_is_replaced(mock: MockBackend) -> None:
             assert sandbox.id != first.id
             assert (await sandbox.exec(["true"])).ok
         assert pool.statistics.unhealthy == 1
+
+
+async def test_a_member_that_dies_is_replaced_before_anybody_asks(mock: MockBackend) -> None:
+    """And it is not said to be ready; none is left behind of it."""
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
+        await pool.fill()
+        dead = list(pool._ready)
+        for sandbox in dead:
+            mock._instances[sandbox.id].guest.die()
+        while pool.statistics.unhealthy < 2:
+            await asyncio.sleep(0)
+        assert pool.statistics.ready == 0
+        await pool.fill()
+        assert not {one.id for one in dead} & {one.id for one in pool._ready}
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.exec(["true"])).ok
+        assert (pool.statistics.hits, pool.statistics.misses) == (1, 0)
+    assert await mock.found({}) == []
+
+
+async def test_a_pool_belongs_to_its_event_loop(mock: MockBackend) -> None:
+    """In another one it hands out nothing, and keeps what it has; so does a sandbox."""
+
+    async def elsewhere(pool: ringfence.Pool, sandbox: ringfence.Sandbox) -> None:
+        with pytest.raises(ringfence.StateError, match="event loop"):
+            async with pool.acquire():
+                pass
+        with pytest.raises(ringfence.StateError, match="event loop"):
+            await pool.fill()
+        for call in (sandbox.delete, sandbox.state, sandbox.kill_all, sandbox.aclose):
+            with pytest.raises(ringfence.StateError, match="event loop"):
+                await call()
+
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        (waiting,) = pool._ready
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere(pool, waiting)))
+        async with pool.acquire() as sandbox:
+            assert sandbox is waiting
+            assert (await sandbox.exec(["true"])).ok
+        assert pool.statistics.unhealthy == 0
 
 
 async def test_more_callers_than_members(mock: MockBackend) -> None:
