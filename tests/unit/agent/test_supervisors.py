@@ -63,6 +63,14 @@ def test_a_job_leaves_nothing_in_its_supervisor(guest: Guest) -> None:
     assert "memfd:job" not in Path(f"/proc/{supervisor}/maps").read_text()
 
 
+def test_the_memory_of_a_large_job_is_not_counted_on_later_commands(guest: Guest) -> None:
+    """A command's own peak begins with what its supervisor ever had."""
+    before = max(guest.raw.run("true").fields[11] for _ in range(3 * KEPT))
+    guest.raw.run("true", *["x" * 100_000] * 15)
+    after = [guest.raw.run("true").fields[11] for _ in range(3 * KEPT)]
+    assert max(after) < before + 400, "KiB"
+
+
 def _without_close_range() -> None:
     """As a kernel before 5.9, or gVisor's; with a descriptor open that is far from the others."""
     profile = {

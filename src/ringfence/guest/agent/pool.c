@@ -66,7 +66,7 @@ void supervisor_dismiss(struct supervisor *supervisor) { shutdown(supervisor->wa
 void supervisor_free(struct supervisor *supervisor)
 {
 	supervisor->exec = NULL;
-	if (idle_count < KEPT && supervisor->filter_changes == filter_changes)
+	if (idle_count < KEPT && supervisor->filter_changes == filter_changes && !supervisor->grown)
 		add_idle(&idle, supervisor);
 	else
 		supervisor_dismiss(supervisor);
@@ -187,6 +187,7 @@ int supervisor_send(struct supervisor *supervisor, const struct job *job, const 
 	} control = {0};
 	bool inlined = job->strings <= INLINE_STRINGS;
 	int file = inlined ? -1 : strings_file(job, strings);
+	supervisor->grown |= !inlined;
 	if (!inlined && file < 0)
 		return -errno;
 	int all[JOB_FDS];
