@@ -62,15 +62,16 @@ async def update(context: Context, limits: Limits) -> Limits:
             op="update",
             context={"fields": [f"limits.{name}" for name in lacking]},
         )
-    check_limits(limits, await context.facts(), context.ceiling)
-    merged = Limits(**{**dict(context.spec.limits), **asked})
-    with context.operation("update"):
-        if isinstance(instance, Updatable) and not set(asked) <= _OF_THE_SESSION:
-            await instance.update(_in_the_kernel(asked, merged))
-        context.spec = context.spec.model_copy(update={"limits": merged})
-        await context.life.note(context.spec)
+    async with context.changing:
+        with context.operation("update"):
+            check_limits(limits, await context.facts(), context.ceiling)
+            merged = Limits(**{**dict(context.spec.limits), **asked})
+            if isinstance(instance, Updatable) and not set(asked) <= _OF_THE_SESSION:
+                await instance.update(_in_the_kernel(asked, merged))
+            context.spec = context.spec.model_copy(update={"limits": merged})
+            await context.life.note(context.spec)
     context.bus.publish(LimitsUpdated(sandbox_id=context.id, limits=asked))
-    return context.spec.limits
+    return merged
 
 
 def _in_the_kernel(asked: Mapping[str, Any], merged: Limits) -> Limits:

@@ -1,5 +1,6 @@
 """What the parts of one sandbox share: its life, its session, its users and its settings."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable
@@ -28,8 +29,8 @@ _LIMITS = {
 
 class Context:
     """Shared by Sandbox, its commands and its files. spec: the granted one. backend: where it was
-    made. ceiling: the most that may be granted. room: how full its own disk is, None when it has
-    none of a size."""
+    made. ceiling: the most that may be granted. changing: held while its limits are changed. room:
+    how full its own disk is, None when it has none of a size."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Context:
     ) -> None:
         self.life = life
         self.ceiling = ceiling
+        self.changing = asyncio.Lock()
         self._backend = backend
         self.spec = spec
         self.features = features

@@ -1,5 +1,6 @@
 """What of a running sandbox can be changed, and what is refused before anything is."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,33 @@ async def test_a_pause_is_no_idleness(keywords: dict[str, Any]) -> None:
         await sandbox.resume()
         assert ((await sandbox.health()).idle or 0) < 30
         assert (await sandbox.exec(["true"])).ok
+
+
+async def test_changes_at_the_same_time_leave_each_other_in_force(
+    keywords: dict[str, Any],
+) -> None:
+    """Memory and swap are told to the kernel together: none takes the other's back."""
+    async with ringfence.open(limits={"memory": "64m", "swap": "8m"}, **keywords) as sandbox:
+        await asyncio.gather(
+            sandbox.update({"memory": "96m"}),
+            sandbox.update({"swap": "16m"}),
+            sandbox.update({"pids": 77}),
+        )
+        limits = sandbox.spec.limits
+        assert (limits.memory, limits.swap, limits.pids) == (96 * MIB, 16 * MIB, 77)
+        assert (await sandbox.usage()).memory_limit == 96 * MIB
+
+
+async def test_a_sandbox_that_was_deleted_is_not_asked_what_its_machine_can_give(
+    keywords: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its backend is closed: a connection that is made then would stay."""
+    async with ringfence.open(**keywords) as sandbox:
+        await sandbox.delete()
+
+        async def facts() -> None:
+            pytest.fail("the backend was asked")
+
+        monkeypatch.setattr(sandbox._context, "facts", facts)
+        with pytest.raises(ringfence.StateError, match="deleted"):
+            await sandbox.update({"memory": "96m"})
