@@ -1,8 +1,9 @@
 """What an ordinary user can do, run as one by test_ordinary.py; prints its findings as JSON.
 
-    python -m tests.integration.process.ordinary UID DIRECTORY
+    python -m tests.integration.process.ordinary UID DIRECTORY OWNER MODE
 
-It starts as root, loads all that it needs (the interpreter may be out of that user's reach), and
+OWNER and MODE are those of the guest's file: an installation for all users is root's, and its guest
+may be run by them, not read. It starts as root, loads all that it needs (the interpreter may be out of that user's reach), and
 becomes the user for good.
 """
 
@@ -28,12 +29,12 @@ _SET_DUMPABLE = 4
 LOADED = (encodings.idna, importlib.readers)
 
 
-def become(uid: int, directory: Path) -> None:
+def become(uid: int, directory: Path, owner: int, mode: int) -> None:
     guest = directory / "guest"
     shutil.copy(build.target(), guest)
-    for path, mode in ((directory, 0o700), (guest, 0o755)):
-        os.chown(path, uid, uid)
-        path.chmod(mode)
+    os.chown(directory, uid, uid)
+    os.chown(guest, owner, owner)
+    guest.chmod(mode)
     build.target = lambda: guest
     os.environ["RINGFENCE_STATE_DIR"] = str(directory / "state")
     seccomp.syscalls("x86_64")
@@ -75,5 +76,5 @@ async def look() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    become(int(sys.argv[1]), Path(sys.argv[2]))
+    become(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4], 8))
     print(json.dumps(asyncio.run(look())))

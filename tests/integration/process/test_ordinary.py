@@ -15,8 +15,8 @@ from tests.conftest import require_bwrap, require_root
 UID = 61234
 
 
-@pytest.fixture(scope="module")
-def told() -> Iterator[dict[str, Any]]:
+@pytest.fixture(scope="module", params=["own", "installed for all"])
+def told(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     require_bwrap()
     require_root()
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ringfence-ordinary-") as directory:
@@ -27,6 +27,7 @@ def told() -> Iterator[dict[str, Any]]:
                 "tests.integration.process.ordinary",
                 str(UID),
                 directory,
+                *((str(UID), "755") if request.param == "own" else ("0", "711")),
             ],
             cwd=Path(__file__).parents[3],
             capture_output=True,
@@ -35,14 +36,16 @@ def told() -> Iterator[dict[str, Any]]:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout)
+        yield {"guest": request.param, **json.loads(done.stdout)}
 
 
 def test_commands_run_confined_under_the_one_user_there_is(told: dict[str, Any]) -> None:
     assert told["id"] == ["1000", "user"]
     assert told["users"] is False
     assert told["uid_map"] == ["1000", str(UID), "1"]
-    assert set(told["namespaces"].values()) == {True}
+    of_its_own = True if told["guest"] == "own" else None  # who may not read it is not told
+    assert set(told["namespaces"].values()) == {True, of_its_own}
+    assert told["namespaces"]["user"] is True
     status = dict(zip(told["status"][::2], told["status"][1::2], strict=True))
     assert {status[f"Cap{kind}:"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
     assert (status["NoNewPrivs:"], status["Seccomp:"]) == ("1", "2")

@@ -30,4 +30,9 @@ def _own(pid: int, kind: str) -> bool | None:
     try:
         return os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - not a path
     except PermissionError:
-        return None
+        return True if kind == "user" and _maps_users_otherwise(pid) else None
+
+
+def _maps_users_otherwise(pid: int) -> bool:
+    """Whether its users are mapped in another way, which everybody may look at."""
+    return read_text(f"/proc/{pid}/uid_map").split() != read_text("/proc/self/uid_map").split()

@@ -139,6 +139,7 @@ static _Noreturn void run_program(char **args)
 {
 	default_signals();
 	setsid();
+	prctl(PR_SET_DUMPABLE, 1); /* a program that its user may not read has the files of its /proc belong to root */
 	for (int i = 0; i < inside.count; i++) {
 		int done = write_file(inside.list[i].path, inside.list[i].value);
 		if (done < 0) {
