@@ -4,6 +4,7 @@ A layer is a directory `TOKEN` of the store: `tree` (the files), `entries` (thei
 `users` (one empty file per workspace). The last one to let go removes it, unless it is kept for the
 next workspace of the same repository: then it is named by a digest of all that was chosen, and
 `origin` links to the repository. One is kept for each repository, `_KEPT` in all, for a day.
+Without `origin` nobody takes it: the link comes last, and goes first when the layer is removed.
 """
 
 import fcntl
@@ -79,10 +80,10 @@ def keep(layer: Layer, stamp: str, origin: Path) -> Layer:
 def take(directory: Path, stamp: str) -> Layer | None:
     """The layer that was kept under that stamp, used by the workspace `directory` from now on."""
     layer = Layer(store_of(directory) / stamp)
-    if not layer.path.is_dir():
+    if _origin(layer.path) is None:
         return None
     with _locked(store_of(directory)):
-        if not layer.path.is_dir():
+        if _origin(layer.path) is None:
             return None
         (layer.path / "users" / directory.name).touch(exist_ok=False)
         os.utime(layer.path)
@@ -97,7 +98,7 @@ def renew(directory: Path, origin: Path) -> Layer | None:
         return None
     with _locked(store):
         for path in store.iterdir():
-            if _origin(path) == origin and not any((path / "users").iterdir()):
+            if _origin(path) == origin and not _is_used(path):
                 (path / "origin").unlink()
                 (path / "users" / directory.name).touch(exist_ok=False)
                 return Layer(path.rename(path.with_name(secrets.token_hex(8))))
@@ -121,9 +122,10 @@ def release(directory: Path) -> None:
         unused = []
         for path in store.iterdir():
             (path / "users" / directory.name).unlink(missing_ok=True)
-            if not any((path / "users").iterdir()):
+            if not _is_used(path):
                 unused.append(path)
         for path in _superfluous(unused):
+            (path / "origin").unlink(missing_ok=True)
             clear(path)
 
 
@@ -147,8 +149,17 @@ def _superfluous(unused: list[Path]) -> Iterator[Path]:
 
 def _origin(path: Path) -> Path | None:
     """The repository of a layer that is kept."""
-    link = path / "origin"
-    return link.readlink() if link.is_symlink() else None
+    try:
+        return (path / "origin").readlink()
+    except FileNotFoundError:
+        return None
+
+
+def _is_used(path: Path) -> bool:
+    try:
+        return any((path / "users").iterdir())
+    except FileNotFoundError:  # it was neither made nor removed to the end
+        return False
 
 
 def _is_there(origin: Path) -> bool:

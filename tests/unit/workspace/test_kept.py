@@ -263,3 +263,46 @@ def test_one_is_kept_for_each_repository_for_a_day(
     shutil.rmtree(repository)
     shared.release(tmp_path / "state/nobody")
     assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", ["users", "tree/src"])
+def test_a_tree_whose_removal_was_cut_short_is_taken_by_nobody_and_stops_nobody(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str
+) -> None:
+    """As by the end of the process; what is left of it goes with the next one."""
+    store = tmp_path / "state/.layers"
+
+    def cut(layer: Path) -> None:
+        shutil.rmtree(layer / first)
+        raise KeyboardInterrupt
+
+    make(repository).close()
+    (kept,) = store.iterdir()
+    day = time.time() - 2 * 24 * 3600
+    os.utime(kept, (day, day))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shared, "clear", cut)
+        shared.release(tmp_path / "state/nobody")
+    again = make(repository)
+    assert (inside(again) / "src/code.py").exists()
+    again.close()
+    assert kept not in [*store.iterdir()] or (kept / "tree/src/code.py").exists()
+    make(repository).close()
+    assert only_kept(store)
+
+
+def test_a_tree_that_goes_while_it_is_looked_for_is_none(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another opening takes its link to the repository away between two looks."""
+    make(repository).close()
+    real = Path.readlink
+
+    def taken(path: Path) -> Path:
+        if path.name == "origin":
+            path.unlink()
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "readlink", taken)
+        assert len(make(repository).changes()) == 0
