@@ -119,6 +119,12 @@ async def test_temporary_directories_are_sized_and_run_programs_only_when_allowe
         assert (await sandbox.run("/bin/sh", "-c", probe, "sh", "/run")).code == 126
 
 
+async def test_a_tmpfs_that_was_asked_for_is_seen_below_another(opens: Opened) -> None:
+    async with opens(security={"tmpfs": {"/tmp/x": "1MiB", "/data": "1MiB"}}) as sandbox:
+        told = await sandbox.sh("for n in /tmp/x /data; do echo > $n/f && stat -fc %b $n; done")
+    assert told.stdout == b"256\n256\n"
+
+
 async def test_binds_appear_as_asked_and_all_above_them_can_be_entered(
     opens: Opened, tmp_path: Path
 ) -> None:

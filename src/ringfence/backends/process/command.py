@@ -116,21 +116,27 @@ def _isolation(place: Place) -> list[str]:
     return args
 
 
+def _targets(spec: SandboxSpec, place: Place) -> list[str]:
+    """Where something was asked to be mounted."""
+    return [*(bind.destination for bind in place.binds), *spec.security.tmpfs]
+
+
 def _parents(spec: SandboxSpec, place: Place) -> list[str]:
     """Directories above mount points, which bubblewrap would make for their owner alone."""
-    targets = [*(bind.destination for bind in place.binds), *spec.security.tmpfs]
-    found = {str(above) for target in targets for above in PurePosixPath(target).parents}
-    return sorted(found - {"/"})
+    return sorted({above for target in _targets(spec, place) for above in _above(target)})
+
+
+def _above(path: str) -> set[str]:
+    return {str(above) for above in PurePosixPath(path).parents} - {"/"}
 
 
 def _mounted_by_guest(spec: SandboxSpec, place: Place) -> frozenset[str]:
     """What the guest mounts itself, which costs a tenth of what it costs in bubblewrap; for an
-    ordinary user nothing. What something of the host is mounted below is left to bubblewrap."""
+    ordinary user nothing. It comes last: what something else is mounted below is bubblewrap's."""
     if not place.machine.devices or spec.security.devices:
         return frozenset()
-    below = tuple(f"{bind.destination}/" for bind in place.binds)
-    tmpfs = (path for path in _ALWAYS if not any(one.startswith(f"{path}/") for one in below))
-    return frozenset(("/proc", "/dev", *tmpfs))
+    taken = {path for target in _targets(spec, place) for path in (target, *_above(target))}
+    return frozenset(("/proc", "/dev", *_ALWAYS)) - taken
 
 
 def _tmpfs(spec: SandboxSpec) -> Iterable[tuple[str, int]]:

@@ -92,6 +92,13 @@ def test_a_tmpfs_below_which_the_host_is_mounted_is_bubblewraps() -> None:
     assert [value.split(":")[1] for value in pairs(guest, "--tmpfs")] == ["/tmp", "/dev/shm"]
 
 
+def test_a_tmpfs_below_which_another_is_asked_for_is_bubblewraps_as_that_is() -> None:
+    security = Security(tmpfs={"/tmp/x": 4096, "/data": 8192})
+    bwrap, guest = parts(line(SPEC.model_copy(update={"security": security}), devices=True))
+    assert pairs(bwrap, "--tmpfs") == ["/tmp", "/tmp/x", "/data"]
+    assert [value.split(":")[1] for value in pairs(guest, "--tmpfs")] == ["/run", "/dev/shm"]
+
+
 def test_a_device_of_the_host_leaves_all_of_dev_to_bubblewrap() -> None:
     spec = SPEC.model_copy(update={"security": Security(devices=("/dev/kvm",))})
     bwrap, guest = parts(line(spec, devices=True))
