@@ -9,10 +9,13 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from ringfence.backends.process import memory
 
 # The same examples every time: what a random search finds is for `make soak`, which sets "soak".
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -81,9 +84,10 @@ def _has_image(image: str) -> bool:
 
 
 @pytest.fixture
-def state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty state directory for this test alone, named by RINGFENCE_STATE_DIR."""
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("RINGFENCE_STATE_DIR", str(directory))
-    return directory
+    yield directory
+    memory.leave(directory / "process/sandboxes")  # a backend that nobody closed has made it

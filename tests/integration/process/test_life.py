@@ -174,8 +174,10 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         assert await sandbox.instance.state() == "exited"
         assert cgroups(sandbox.record.id) != []
         sweep_now(state_directory, monkeypatch)
+        place = memory.target(state_directory / "process/sandboxes")
         assert await ProcessBackend().found({}) == []
         await until(lambda: gone(state_directory, sandbox.record.id))
+        await until(lambda: place is None or not os.path.lexists(place))
 
 
 async def test_only_the_guest_is_let_in(backend: ProcessBackend, state_directory: Path) -> None:

@@ -11,7 +11,7 @@ from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.door import Door
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
-from ringfence.backends.process import evidence
+from ringfence.backends.process import evidence, memory
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.keeper import Keeper
 from ringfence.errors import (
@@ -248,6 +248,7 @@ def sweep(home: Home, cgroup: Cgroup | None) -> None:
         cgroup.kill()
         cgroup.remove()
     home.remove()
+    memory.leave(home.path.parent)
 
 
 async def guest_comes(

@@ -12,7 +12,6 @@ from ringfence.backends.process import known as knowing
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.known import known
 from ringfence.backends.process.machine import Machine
-from ringfence.backends.state import VARIABLE
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec
 
@@ -21,7 +20,7 @@ FACTS = Facts(memory=2**30, cpus=2.0, nofile=1024)
 
 
 @pytest.fixture
-def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def looks(state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A machine that can do everything, and each look at it."""
     found: list[Path] = []
 
@@ -30,7 +29,6 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return Machine("/usr/bin/bwrap", (0, 8), True, str(guest), Tree())
 
     monkeypatch.setattr("ringfence.backends.process.machine.look", look)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
     return found
 
 
@@ -71,7 +69,9 @@ async def test_another_place_or_path_is_another_look(
     looks: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ProcessBackend().features()
-    await ProcessBackend(str(tmp_path / "other")).features()
+    other = ProcessBackend(str(tmp_path / "other"))
+    await other.features()
+    await other.aclose()
     monkeypatch.setenv("PATH", "/elsewhere")
     await ProcessBackend().features()
     assert len(looks) == 3
