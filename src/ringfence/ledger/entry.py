@@ -50,8 +50,8 @@ class Entry:
 
     record.native is "" while the backend is still making it. owner: the process whose end ends
     it, None for a detached one. workspace: what must be undone on this host when it ends.
-    ended: seconds since the epoch, None while it lives; reason: how and why it ended. due: its end
-    on the clock of the boot `due_boot`, which nobody sets.
+    ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is to. due:
+    its end on the clock of the boot `due_boot`, which nobody sets.
     """
 
     record: Record
@@ -74,6 +74,8 @@ class Entry:
     @property
     def fate(self) -> str:
         """Why it is gone when nobody has said so: it ended itself at its time, or was lost."""
+        if self.reason is not None:
+            return self.reason
         return LIFETIME if self.claim.expired(early=NEAR_SECONDS) else LOST
 
     @property

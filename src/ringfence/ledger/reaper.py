@@ -68,7 +68,7 @@ def _due(claims: Iterable[Claim], now: float | None) -> dict[str, str]:
 async def _settle(
     ledger: Ledger, entry: Entry, backends: Backends, reason: str | None
 ) -> Reaped | None:
-    why = reason or entry.fate
+    why = entry.reason or reason or entry.fate
     try:
         instance = await _find(backends, entry.record)
         if instance is None and reason is None and not entry.record.native:

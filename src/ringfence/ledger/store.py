@@ -133,11 +133,23 @@ class Ledger:
         """Its spec is another one now. StateError when it ended already."""
         self._change(sandbox_id, "spec = ?", spec_text(spec))
 
+    def unfinished(self, sandbox_id: str, reason: str) -> None:
+        """It is to be gone, for `reason`, and something of it could not be removed: whoever reaps
+        next goes on with that. Nothing where it has ended."""
+        now = time.time()
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE sandboxes SET reason = ?, ends = ?, due = ?, due_boot = ?"
+                " WHERE id = ? AND ended IS NULL",
+                (reason, now, *due_of(now), sandbox_id),
+            )
+
     def end(self, sandbox_id: str, reason: str) -> bool:
         """Say that it is gone, and why; the first word stays. Whether this was the first."""
         with self._transaction() as connection:
             done = connection.execute(
-                "UPDATE sandboxes SET ended = ?, reason = ? WHERE id = ? AND ended IS NULL",
+                "UPDATE sandboxes SET ended = ?, reason = COALESCE(reason, ?)"
+                " WHERE id = ? AND ended IS NULL",
                 (time.time(), reason, sandbox_id),
             )
             return done.rowcount == 1

@@ -136,7 +136,7 @@ def _args(command: Command) -> Sequence[str | bytes]:
 
 def _cwd(asked: str) -> str:
     try:
-        return check_inside_path(asked, "cwd")
+        return check_inside_path(asked, "cwd", any_bytes=True)
     except ValueError as error:
         raise _wrong("cwd", str(error)) from None
 

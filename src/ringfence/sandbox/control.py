@@ -94,7 +94,7 @@ async def state(context: Context) -> State:
 async def chdir(context: Context, path: str) -> None:
     """See `Sandbox.chdir`."""
     try:
-        check_inside_path(path, "cwd")
+        check_inside_path(path, "cwd", any_bytes=True)
     except ValueError as error:
         raise InvalidSpecError(f"cwd: {error}", op="chdir", context={"fields": ["cwd"]}) from None
     with context.operation("chdir"):

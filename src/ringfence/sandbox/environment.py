@@ -16,7 +16,8 @@ class Environment(MutableMapping[str, str]):
 
     Setting or deleting one changes the commands that start afterwards, not those that run.
     `exec(env=...)` goes on top of it. InvalidSpecError for a name or a value that cannot be one.
-    HOME is the command's user's, unless it is set here.
+    HOME is the command's user's, unless it is set here. A value may hold any bytes but NUL, as text
+    with surrogateescape; those of a spec are UTF-8.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -69,7 +70,7 @@ def checked(variables: Mapping[str, str]) -> Mapping[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise _wrong(f"{name!r} and its value must be texts")
     try:
-        return check_env(variables)
+        return check_env(variables, any_bytes=True)
     except ValueError as error:
         raise _wrong(str(error)) from None
 

@@ -37,14 +37,16 @@ async def fork_whole(
         raise not_kept(context.spec, "fork")
     if number < 1:
         raise InvalidSpecError("fork takes a number above 0", op="fork")
-    async with AsyncExitStack() as undo:
-        made: list[Prepared | None] = [None] * number
-        async with frozen(context):
-            if workspace is not None:
-                made[:] = await undo.enter_async_context(forked(workspace, number))
-            image = await instance.branch()
-        try:
-            return await opened([again(one, image) for one in made])
-        except BaseException:
+    images: list[str] = []
+    try:
+        async with AsyncExitStack() as undo:
+            made: list[Prepared | None] = [None] * number
+            async with frozen(context):
+                if workspace is not None:
+                    made[:] = await undo.enter_async_context(forked(workspace, number))
+                images.append(await instance.branch())
+            return await opened([again(one, *images) for one in made])
+    except BaseException:
+        for image in images:
             await finish(instance.drop(image))
-            raise
+        raise

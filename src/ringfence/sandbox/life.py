@@ -245,7 +245,8 @@ class Life:
 
     async def _end(self, reason: str, grace: float) -> DeleteReport:
         begin = time.monotonic()
-        terminated, errors = 0, []
+        terminated = 0
+        errors: list[Exception] = []
         session = self.session
         if not session.lost.done():
             session.resume()
@@ -253,8 +254,8 @@ class Life:
         steps: list[Callable[[], Awaitable[object]]] = [
             session.shutdown,
             self.instance.delete,
-            lambda: self._records.end(self.id, reason),
             self._rest.aclose,
+            lambda: self._close_record(reason, whole=not errors),
         ]
         for step in steps:
             try:
@@ -265,6 +266,13 @@ class Life:
         self.bus.publish(Deleted(sandbox_id=self.id, reason=reason))
         text = "; ".join(str(error) for error in errors) or None
         return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
+
+    async def _close_record(self, reason: str, *, whole: bool) -> None:
+        """The last step: what is killed before it is found by its record, and finished."""
+        if whole:
+            await self._records.end(self.id, reason)
+        else:
+            await self._records.unfinished(self.id, reason)
 
     async def detach(self) -> None:
         """End the session and leave the sandbox to its lifetime. Idempotent."""

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ringfence.backends.base import Backend, Features, Filtered, Instance
@@ -113,7 +114,7 @@ async def _open_new(
     authority = networking.authority_for(granted.network, sandbox_id)
     records = Records.of(backend, where.ledger)
     reserved = granting.reserved(granted, sandbox_id, backend)
-    steps.undo.push_async_callback(records.failed, reserved)
+    steps.last = partial(records.failed, reserved)
     ends_alone = features.lifeline and not granted.detached and granted.repository is None
     if not ends_alone:
         await records.add(reserved, binds.undo_of(granted, sandbox_id))

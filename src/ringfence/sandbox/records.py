@@ -60,6 +60,10 @@ class Records:
         """Its limits were changed. StateError when it ended already."""
         await self._step(lambda ledger: ledger.changed(sandbox_id, spec))
 
+    async def unfinished(self, sandbox_id: str, reason: str) -> None:
+        """Something of it could not be removed: whoever reaps goes on with that."""
+        await self._step(lambda ledger: ledger.unfinished(sandbox_id, reason))
+
     async def end(self, sandbox_id: str, reason: str) -> None:
         """It is gone; the first reason stays."""
         await self._step(lambda ledger: ledger.end(sandbox_id, reason))

@@ -6,9 +6,13 @@ import pytest
 
 import ringfence
 from ringfence import Reason, State
+from ringfence.backends import registry
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, StateError
 from ringfence.events import Event, EventBus
+from ringfence.ledger import Ledger, reap
+
+from .conftest import Durable
 
 WAIT = 20
 
@@ -37,6 +41,44 @@ async def test_what_cannot_be_deleted_is_reported(mock: MockBackend) -> None:
     assert report.error is not None
     assert "the daemon is away" in report.error
     assert sandbox.history[-1].name == "Deleted"
+
+
+async def test_what_cannot_be_deleted_is_left_to_whoever_reaps(
+    mock: MockBackend, durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record stays and says why it is to end, until all of it is gone."""
+    monkeypatch.setattr(registry, "load", lambda name, endpoint=None: durable)
+    for what in ("instance", "rest"):
+        sandbox = await ringfence.open(backend=durable, ledger=ledger)
+        if what == "instance":
+            mock.fail("delete", error=BackendUnavailableError("the daemon is away"))
+        else:
+            sandbox._context.life._rest.push_async_callback(_fail)
+        assert (await sandbox.delete()).error is not None
+        assert [entry.record.id for entry in ledger.live()] == [sandbox.id]
+        [reaped] = await reap(ledger)
+        assert (reaped.id, reaped.reason, reaped.error) == (sandbox.id, "deleted", None)
+        assert ledger.get(sandbox.id).reason == "deleted"
+        assert ledger.live() == []
+    assert await mock.found({}) == []
+
+
+async def _fail() -> None:
+    raise StateError("a mount is busy")
+
+
+async def test_the_record_is_closed_last(durable: Durable, ledger: Ledger) -> None:
+    """A client that is killed while it deletes leaves nothing that no record tells of."""
+    seen = []
+
+    async def look() -> None:
+        seen.append([entry.record.id for entry in ledger.live()])
+
+    sandbox = await ringfence.open(backend=durable, ledger=ledger)
+    sandbox._context.life._rest.push_async_callback(look)
+    await sandbox.delete()
+    assert seen == [[sandbox.id]]
+    assert ledger.live() == []
 
 
 async def test_running_commands_get_a_signal_first(mock: MockBackend) -> None:

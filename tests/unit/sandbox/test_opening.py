@@ -21,7 +21,7 @@ from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.ledger.reasons import CREATE_FAILED
-from ringfence.sandbox import granting, opening
+from ringfence.sandbox import binds, granting, opening
 from ringfence.sandbox.records import Records
 
 from .conftest import Durable
@@ -111,6 +111,26 @@ async def _cancelled_anywhere(durable: Durable, ledger: Ledger) -> None:
         await nothing_is_left(durable.mock, ledger)
         if finished > 2:
             break
+
+
+async def test_the_record_of_a_failure_is_closed_last(
+    durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made is undone before, so that nothing is left that no record tells of."""
+    seen = []
+
+    async def look() -> None:
+        seen.append([entry.ended for entry in ledger.all()])
+
+    async def prepare(*args: Any, **kw: Any) -> binds.Prepared:
+        return binds.Prepared(aclose=look)
+
+    monkeypatch.setattr(opening.binds, "prepare", prepare)
+    monkeypatch.setattr(*STEPS["network"], partial(_fail, "network"))
+    with pytest.raises(ResourceExhaustedError):
+        await ringfence.open(backend=durable, ledger=ledger)
+    assert seen == [[None]]
+    assert [entry.reason for entry in ledger.all()] == [CREATE_FAILED]
 
 
 class Tied(Durable):
