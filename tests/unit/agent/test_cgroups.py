@@ -36,10 +36,17 @@ def dialled(start_guest: Callable[..., Guest], tmp_path: Path) -> Guest:
 
 
 def begin(
-    raw: Raw, descriptors: list[int], *args: str, count: int | None = None, cut: int = 0, **options
+    raw: Raw,
+    descriptors: list[int],
+    *args: str,
+    count: int | None = None,
+    cut: int = 0,
+    again: int | None = None,
+    **options,
 ) -> int:
-    """EXEC with descriptors; its id. cut: bytes of the frame that are sent ahead, alone."""
-    operation_id = raw.new_id()
+    """EXEC with descriptors; its id. cut: bytes of the frame that are sent ahead, alone. again: an
+    id that is taken."""
+    operation_id = raw.new_id() if again is None else again
     count = len(descriptors) if count is None else count
     flags = 32 | count << ExecFlag.CGROUPS_SHIFT
     payload = exec_payload(*args, flags=flags | options.pop("flags", 0), **options)
@@ -130,6 +137,24 @@ def test_without_the_descriptors_nothing_is_started(dialled: Guest, tmp_path: Pa
         assert caught.value.errno == errno.EBADF
     assert dialled.raw.run("true").status == 0
     assert not marked.exists()
+
+
+def test_those_of_a_command_that_is_refused_unread_are_no_other_commands(
+    dialled: Guest, tmp_path: Path
+) -> None:
+    refused, own = files(tmp_path, 2)
+    running = begin(dialled.raw, [], "sleep", "1000")
+    dialled.raw.started(running)
+    with refused.open("w") as opened:
+        begin(dialled.raw, [opened.fileno()], "true", again=running)
+    op, answered, payload = dialled.raw.frame()
+    assert (op, answered) == (Answer.FAIL, running)
+    assert struct.unpack_from("<I", payload)[0] == errno.EEXIST
+    with own.open("w") as opened:
+        operation_id = begin(dialled.raw, [opened.fileno()], "true")
+        assert dialled.raw.ending(operation_id).status == 0
+    assert (refused.read_text(), own.read_text()) == ("", "0")
+    assert not any(holders(dialled.guest_namespace(), refused).values())
 
 
 def test_a_cgroup_that_does_not_take_the_command_is_a_failure(

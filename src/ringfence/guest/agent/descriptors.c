@@ -1,6 +1,6 @@
 /* Descriptors that came on the socket with a frame: one set for each frame that brought some, until it is dispatched. */
 #include "conn.h"
-#include "supervisor.h"
+#include "exec.h"
 
 #include <string.h>
 #include <sys/socket.h>
@@ -69,6 +69,15 @@ int descriptors_take(int *fds, int count)
 	}
 	memcpy(fds, set.fds, (size_t)count * sizeof *fds);
 	return 0;
+}
+
+void descriptors_refuse(struct reader *r)
+{
+	int fds[CGROUPS_MOST], count = cgroups_in(read_u32(r));
+	if (!count || descriptors_take(fds, count) < 0)
+		return;
+	for (int i = 0; i < count; i++)
+		close(fds[i]);
 }
 
 void descriptors_drop(void)

@@ -98,6 +98,8 @@ int exec_frame(struct op *op, u8 code, struct reader *r);
 
 /* descriptors.c: those that came with the frame at hand; -EBADF when they are not `count`. They are the caller's to close. */
 int descriptors_take(int *fds, int count);
+/* Close those that came with an EXEC of which nothing was read yet. */
+void descriptors_refuse(struct reader *r);
 
 /* pool.c */
 struct supervisor *supervisor_take(void);  /* NULL with errno */

@@ -257,7 +257,7 @@ static int make(struct exec *exec, const struct request *request, u8 *stage)
 
 static int take_cgroups(struct request *request)
 {
-	int count = (int)(request->job.flags >> CGROUPS_SHIFT & CGROUPS_MOST);
+	int count = cgroups_in(request->job.flags);
 	int error = count ? descriptors_take(request->cgroups, count) : 0;
 	request->cgroups_count = error ? 0 : count;
 	return error;
@@ -270,8 +270,11 @@ int exec_make(struct exec *exec, struct reader *r, u64 *timeout_ms)
 	u8 stage = STAGE_LIMITS;
 	int error;
 	request.strings = malloc((size_t)(r->end - r->at) + 1);
-	if (!request.strings)
+	if (!request.strings) {
+		descriptors_refuse(r);
+		send_fail(the_conn, exec->id, ENOMEM, stage, "");
 		return -ENOMEM;
+	}
 	parse(exec, &request, r);
 	exec->uid = request.job.cred.uid;
 	*timeout_ms = request.timeout_ms;

@@ -45,10 +45,9 @@ int op_exec(struct conn *conn, u32 id, struct reader *r)
 	struct exec *exec = calloc(1, sizeof *exec);
 	u64 timeout_ms;
 	(void)conn;
-	if (!exec)
-		return -ENOMEM;
-	int error = op_add(&exec->op, id, &exec_class);
+	int error = exec ? op_add(&exec->op, id, &exec_class) : -ENOMEM;
 	if (error) {
+		descriptors_refuse(r);
 		free(exec);
 		return error;
 	}

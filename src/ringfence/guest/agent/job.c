@@ -82,7 +82,7 @@ enum next job_receive(int host, struct command *command)
 	for (int i = 0; i < 3; i++)
 		command->fds[i] = command->received[inbox.job.flags & FLAG_PTY ? 0 : i];
 	command->cgroups = command->received + (inbox.job.flags & FLAG_PTY ? 1 : 3);
-	command->cgroups_count = (int)(inbox.job.flags >> CGROUPS_SHIFT);
+	command->cgroups_count = cgroups_in(inbox.job.flags);
 	return JOB_TAKEN;
 }
 

@@ -11,6 +11,7 @@
 
 /* How many cgroups a command begins in stands in its flags from this bit on. */
 enum { CGROUPS_SHIFT = 6, CGROUPS_MOST = 7, FLAGS_END = (CGROUPS_MOST + 1) << CGROUPS_SHIFT };
+static inline int cgroups_in(u32 flags) { return (int)(flags >> CGROUPS_SHIFT & CGROUPS_MOST); }
 enum { LIMITS_CAP = 16, INLINE_STRINGS = 32 * 1024, JOB_FDS = 3 + CGROUPS_MOST + 1 };
 
 enum { FLAG_STDIN_OPEN = 1, FLAG_PTY = 2, FLAG_JOIN = 4, FLAG_HOLD = 8, FLAG_KILL_ON_CAP = 16, FLAG_SEARCH_PATH = 32 };
