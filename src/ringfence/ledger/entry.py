@@ -50,8 +50,8 @@ class Entry:
 
     record.native is "" while the backend is still making it. owner: the process whose end ends
     it, None for a detached one. workspace: what must be undone on this host when it ends.
-    ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is to. due:
-    its end on the clock of the boot `due_boot`, which nobody sets.
+    ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is to.
+    due: its end on the clock of the boot `due_boot`, which nobody sets.
     """
 
     record: Record
