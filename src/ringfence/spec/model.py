@@ -73,22 +73,26 @@ def _may_be_shown(entry: Any) -> bool:
     return entry["type"] != "missing" and not hidden and not isinstance(entry["input"], dict)
 
 
-def check_text(value: str, what: str) -> str:
-    """`value`, unless it holds a NUL or bytes that are no UTF-8."""
+def check_text(value: str, what: str, *, any_bytes: bool = False) -> str:
+    """`value`, unless it holds a NUL, or bytes that are no UTF-8: no record of a spec has these.
+
+    any_bytes: for what is in no spec, these pass, as surrogates.
+    """
     if "\0" in value:
         raise ValueError(f"{what} holds a NUL character")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if not any_bytes and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{what} is not UTF-8")
     return value
 
 
-def check_inside_path(value: str, what: str) -> str:
-    """An absolute, normalised path inside a sandbox, not under /proc, /sys or /dev.
+def check_inside_path(value: str, what: str, *, any_bytes: bool = False) -> str:
+    """An absolute, normalised path inside a sandbox, not under /proc, /sys or /dev. any_bytes: as
+    for `check_text`.
 
     The kernel's directories are refused because a working directory such as /proc/self/fd/7 has
     been a way out of a container (CVE-2024-21626).
     """
-    check_text(value, what)
+    check_text(value, what, any_bytes=any_bytes)
     if not value.startswith("/"):
         raise ValueError(f"{what} must be absolute, such as /workspace")
     if posixpath.normpath(value) != value or value.startswith("//"):

@@ -22,12 +22,13 @@ _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{16,256}")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63})?")
 
 
-def check_env(value: Mapping[str, str]) -> Mapping[str, str]:
-    """Environment variables with POSIX names, no NUL and at most 128 KiB in all."""
+def check_env(value: Mapping[str, str], *, any_bytes: bool = False) -> Mapping[str, str]:
+    """Environment variables with POSIX names, no NUL and at most 128 KiB in all. any_bytes: as for
+    `check_text`."""
     for name, text in value.items():
         if not _ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a variable's name: letters, digits and _ only")
-        check_text(text, name)
+        check_text(text, name, any_bytes=any_bytes)
     if sum(len(name.encode()) + len(_bytes(text)) + 2 for name, text in value.items()) > _ENV_BYTES:
         raise ValueError(f"the variables are over {_ENV_BYTES} bytes in all")
     return value

@@ -194,6 +194,19 @@ class CommandChecks(Checks):
         result = await sandbox.exec(["sh", "-c", 'echo "$V"'], env={"V": value})
         assert result.stdout == value.encode() + b"\n"
 
+    async def test_variables_and_the_working_directory_may_be_any_bytes(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """What is not UTF-8 arrives unchanged, for one command and for all later ones."""
+        odd, name = os.fsdecode(b"\xff\xe9"), f"{place}/\udcff"
+        await sandbox.files.mkdir(name)
+        asked = ["sh", "-c", 'echo "$V"; pwd']
+        expected = b"\xff\xe9\n" + os.fsencode(name) + b"\n"
+        assert (await sandbox.exec(asked, env={"V": odd}, cwd=name)).stdout == expected
+        sandbox.env["V"] = odd
+        await sandbox.chdir(name)
+        assert (await sandbox.exec(asked)).stdout == expected
+
     async def test_variables_can_be_unset_for_one_command(self, sandbox: ringfence.Sandbox) -> None:
         """None as a value takes a variable away, for that command only."""
         sandbox.env["GONE"] = "1"

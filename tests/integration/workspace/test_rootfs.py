@@ -21,9 +21,12 @@ from ringfence.errors import (
     InvalidSpecError,
     NotFoundError,
     ResourceExhaustedError,
+    SandboxLostError,
     UnsupportedError,
 )
 from ringfence.images import Reference
+from ringfence.sandbox import control
+from ringfence.sandbox.context import Context
 from ringfence.sandbox.snapshots import delete_snapshot, snapshots, start_of
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
 from tests.images import BUSYBOX
@@ -249,6 +252,30 @@ async def test_a_failure_to_open_a_fork_leaves_no_image(
         assert await shell(sandbox, "echo goes on") == "goes on\n"
     assert set(await steps()) == before
     assert not [path for path in (state_directory / "workspaces").iterdir() if path.name[0] != "."]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SandboxLostError("gone", op="resume")])
+async def test_a_fork_that_ends_as_its_parent_is_thawed_leaves_no_image(
+    state_directory: Path,
+    image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    """Cancelled, or because the parent is gone: the image is there by then."""
+    before = set(await steps())
+    real = control.resume
+
+    async def resume(context: Context) -> None:
+        await real(context)
+        raise error
+
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        with monkeypatch.context() as patch:
+            patch.setattr(control, "resume", resume)
+            with pytest.raises((asyncio.CancelledError, SandboxLostError)):
+                await sandbox.fork(1)
+        assert await shell(sandbox, "echo goes on") == "goes on\n"
+    assert set(await steps()) == before
 
 
 async def test_what_a_dead_clients_fork_stood_on_goes_when_the_fork_is_looked_for(

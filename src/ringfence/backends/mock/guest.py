@@ -7,6 +7,7 @@ session over one stream.
 import asyncio
 import errno
 import itertools
+import os
 import posixpath
 import signal
 import time
@@ -309,7 +310,9 @@ class GuestStream(asyncio.Protocol):
             return
         args = tuple(arg.decode("utf-8", "surrogateescape") for arg in asked.args)
         guest.script.calls.append(
-            Recorded("exec", args, None, variables(asked.env), asked.cwd.decode(), asked.who.uid)
+            Recorded(
+                "exec", args, None, variables(asked.env), os.fsdecode(asked.cwd), asked.who.uid
+            )
         )
         command = guest.find(args)
         if command is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import posixpath
 import signal
 import time
@@ -181,10 +182,10 @@ class Process:
         try:
             return await settle(command(self))
         except OSError as error:
-            await self.stderr(f"{self.args[0]}: {error.strerror}\n".encode())
+            await self.stderr(os.fsencode(f"{self.args[0]}: {error.strerror}\n"))
             return 1
         except Exception:
-            await self.stderr(traceback.format_exc().encode())
+            await self.stderr(os.fsencode(traceback.format_exc()))
             return 70
 
     async def _drain(self) -> None:

@@ -6,6 +6,7 @@ before a command or alone, `;`, newlines, `&&`, `||`, redirections `<`, `>`, `>>
 All else (pipes, `&`, $(...), `if`, loops, functions, globs) is refused with exit code 2.
 """
 
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ class Shell:
         try:
             commands = _parse(script)
         except NotUnderstood as error:
-            await self._process.stderr(f"sh: the mock does not understand {error}\n".encode())
+            await self._process.stderr(os.fsencode(f"sh: the mock does not understand {error}\n"))
             return 2
         for command in commands:
             if (command.joint == "&&" and self._status) or (
@@ -108,7 +109,7 @@ class Shell:
             return special[name](rest)
         found = self._find(tuple(words))
         if found is None:
-            await streams.stderr(f"sh: {name}: not found in the mock\n".encode())
+            await streams.stderr(os.fsencode(f"sh: {name}: not found in the mock\n"))
             return 127
         return await settle(found(streams))
 
