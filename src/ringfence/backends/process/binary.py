@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from ringfence.guest import build
@@ -38,7 +39,7 @@ def beside(program: str, home: Path) -> str:
 
 def _copy(source: Path, copy: Path) -> None:
     """Make a copy that is there as a whole or not at all."""
-    new = copy.with_name(f".{copy.name}.{os.getpid()}")
+    new = copy.with_name(f".{copy.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         shutil.copy(source, new)
         new.chmod(build.MODE)  # installers make programs readable

@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,3 +118,29 @@ def test_where_no_program_runs_none_is_copied(
     with pytest.raises(PermissionError):
         binary.beside(str(program), tmp_path / "place/box")
     assert not list((tmp_path / "place").iterdir())
+
+
+def test_threads_that_copy_the_program_at_once_do_not_write_into_each_others_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"whole")
+    (tmp_path / "place").mkdir()
+    copied = shutil.copy
+    others: list[str] = []
+
+    def other() -> None:
+        others.append(binary.beside(str(program), tmp_path / "place/box"))
+
+    def copy(source: Path, target: Path) -> None:
+        copied(source, target)
+        monkeypatch.setattr("ringfence.backends.process.binary.shutil.copy", copied)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr("ringfence.backends.process.binary.shutil.copy", copy)
+    made = binary.beside(str(program), tmp_path / "place/box")
+    assert others == [made]
+    assert Path(made).read_bytes() == b"whole"
+    assert list((tmp_path / "place").iterdir()) == [Path(made)]
