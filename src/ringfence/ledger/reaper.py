@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from ringfence.backends.base import Instance, Record
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
@@ -23,6 +24,15 @@ class Reaped:
     id: str
     reason: str
     error: str | None = None
+
+
+@runtime_checkable
+class Discarding(Protocol):
+    """A backend on which the making of a sandbox can leave what is no instance yet."""
+
+    async def discard(self, sandbox_id: str) -> None:
+        """Remove it. Idempotent; nobody makes that sandbox any more."""
+        ...
 
 
 async def reap(
@@ -77,6 +87,8 @@ async def _settle(
             return None
         if instance is not None:
             await instance.delete()
+        elif isinstance(backend := backends.of(entry.record), Discarding):
+            await backend.discard(entry.record.id)
         if entry.workspace is not None:
             from ringfence.workspace import clean
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.guest.session import Session
+from ringfence.ledger import Ledger, Owner, reap
 from tests.integration.process.conftest import (
     Opened,
     cgroups,
@@ -178,6 +180,24 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         assert await ProcessBackend().found({}) == []
         await until(lambda: gone(state_directory, sandbox.record.id))
         await until(lambda: place is None or not os.path.lexists(place))
+
+
+async def test_what_a_client_left_that_died_before_there_was_a_keeper_is_reaped(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    """By its record, which knows no more than the id; at once, though it is young."""
+    spec, facts = await grant(backend, detached=True, lifetime=60.0)
+    instance = await backend.create(spec, new_id(), facts)
+    record = instance.record
+    await instance.delete()
+    memory.ready(state_directory / "process/sandboxes")
+    home = Home(state_directory / "process/sandboxes" / record.id)
+    home.make({"labels": {}, "image": None, "created": 1.0}, "/nowhere/guest")
+    ledger = Ledger(state_directory / "ledger.sqlite")
+    ledger.add(replace(record, native=""), owner=Owner(2**22 + 1, 1, Owner.me().boot))
+    [reaped] = await reap(ledger)
+    assert (reaped.id, reaped.reason, reaped.error) == (record.id, "client_lost", None)
+    assert not home.path.exists()
 
 
 async def test_only_the_guest_is_let_in(backend: ProcessBackend, state_directory: Path) -> None:

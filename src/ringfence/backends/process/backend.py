@@ -1,5 +1,6 @@
 """The backend of sandboxes that are processes of this machine."""
 
+import asyncio
 import errno
 import functools
 import os
@@ -14,7 +15,7 @@ from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.images import Images
-from ringfence.backends.process.instance import ProcessInstance
+from ringfence.backends.process.instance import ProcessInstance, sweep
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.refusals import ALWAYS, refuse
@@ -161,6 +162,13 @@ class ProcessBackend:
                 )
             )
         return found
+
+    async def discard(self, sandbox_id: str) -> None:
+        """Remove what a client left that died while it made this sandbox. Idempotent."""
+        ground = self._ground()
+        home = Home(ground.sandboxes() / sandbox_id)
+        if home.keeper() is None:
+            await asyncio.to_thread(sweep, home, ground.cgroup(sandbox_id))
 
     async def aclose(self) -> None:
         """Nothing is open between calls; the last one to leave takes the place along."""
