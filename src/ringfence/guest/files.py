@@ -148,7 +148,9 @@ class Files:
         place = _path(path)
         whole_number(offset, "offset", _LAST_OFFSET)
         begin = cred(who) + string(place)
-        if not isinstance(data, AsyncIterable) and len(content(data, "data")) <= _WHOLE_BYTES:
+        if not isinstance(data, AsyncIterable):
+            data = content(data, "data")
+        if not isinstance(data, AsyncIterable) and len(data) <= _WHOLE_BYTES:
             payload = begin + _WRITE.pack(flags | WriteFlag.WHOLE, mode, offset) + data
             return await self._ask("write", Ask.WRITE, place, payload, Payload.u64)
         writer = Writer(self._connection, place)

@@ -224,10 +224,15 @@ def whole_number(value: int, field: str, most: int, least: int = 0) -> int:
 
 
 def content(value: bytes | bytearray | memoryview, field: str) -> bytes | memoryview:
-    """`value`, when it is bytes of some kind; else InvalidSpecError."""
-    if not isinstance(value, bytes | bytearray | memoryview):
+    """The bytes of `value`, when it is of some kind of them; else InvalidSpecError."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, bytearray | memoryview):
         raise _wrong(field, type(value).__name__, "given: give bytes")
-    return memoryview(value) if isinstance(value, bytearray) else value
+    view = memoryview(value)
+    if not view.c_contiguous:
+        raise _wrong(field, "a view", "not of bytes in a row: give a copy")
+    return view.cast("B")
 
 
 def _wrong(field: str, value: object, what: str) -> InvalidSpecError:

@@ -5,7 +5,8 @@ import os
 import stat
 import struct
 import tempfile
-from collections.abc import Iterator
+from array import array
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -414,6 +415,23 @@ async def test_only_absolute_paths_without_nul(place: Place) -> None:
     for path in ("relative", "", "a\0b", "/a\0b"):
         with pytest.raises(InvalidSpecError):
             await place.session.files.read(path, USER)
+
+
+async def test_a_view_of_wider_items_is_written_by_its_bytes(place: Place) -> None:
+    """Its length is its number of items: a frame that said so was shorter than what followed."""
+    path = f"{place.directory}/wide"
+    wide = memoryview(array("I", range(1 << 20)))
+
+    async def pieces() -> AsyncIterator[memoryview]:
+        yield wide[:1000]
+        yield wide[1000:]
+
+    for data in (wide[:4], wide, pieces()):
+        await place.session.files.write(path, USER, data)
+    assert await place.session.files.read(path, USER) == wide.tobytes()
+    for other in (wide[::2], "text"):
+        with pytest.raises(InvalidSpecError):
+            await place.session.files.write(path, USER, other)
 
 
 async def test_too_long_a_name(place: Place) -> None:
