@@ -97,7 +97,7 @@ async def test_a_kill_ends_a_command_whose_output_nobody_reads(place: Place) -> 
     ending = await asyncio.wait_for(process.wait(), 20)
     assert isinstance(ending, Exit)
     assert (ending.reason, ending.signal) == (Reason.KILLED, 9)
-    assert not await writing
+    await asyncio.wait_for(writing, 20)  # the guest may have dropped all of it before the end came
     assert set(await read_all(process)) == {ord("x")}
 
 
