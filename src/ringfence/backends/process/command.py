@@ -52,7 +52,7 @@ def keeper(spec: SandboxSpec, place: Place) -> list[str]:
     for option, writes in (("write", plan.write), ("inside", plan.inside), ("thaw", plan.thaw)):
         for path, value in writes:
             args += [f"--{option}", path, value]
-    if spec.security.oom_score_adj is not None:
+    if spec.security.oom_score_adj is not None and not machine.privileged:
         args += ["--inside", "/proc/self/oom_score_adj", str(spec.security.oom_score_adj)]
     if plan.into is not None:
         args += ["--into", plan.into]
@@ -152,6 +152,9 @@ def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     args = _guests_mounts(spec, place)
     if place.counter:
         args += ["--counter", str(_COUNTER)]
+    if security.oom_score_adj is not None and place.machine.privileged:
+        # Not bubblewrap: with the largest of the small processes the kernel would kill all.
+        args += ["--oom-score", str(security.oom_score_adj)]
     args += ["--seal", "/dev"]
     if security.read_only_root is not False:
         args += ["--seal", "/"]

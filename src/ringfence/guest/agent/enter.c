@@ -2,9 +2,10 @@
  *
  *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]...
  *                   [--proc PATH | --dev PATH | --tmpfs OPTIONS:PATH]... [--inodes COUNT:PATH]...
- *                   [--counter DESCRIPTOR] [--capabilities HEX] -- GUEST OPTIONS
+ *                   [--counter DESCRIPTOR] [--oom-score NUMBER] [--capabilities HEX] -- GUEST OPTIONS
  *
  * --proc, --dev and --tmpfs mount these (mounts.c), for root. --counter: an open file that counts the OOM kills.
+ * --oom-score: what the kernel's badness is raised to, so that bubblewrap, which stays as it was, is the last to be killed.
  * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files; --read-only makes a mount of the path first. Masked files read as
  * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
@@ -127,6 +128,19 @@ static int no_exec(const char *path)
 	return add_flags(path, MS_NOEXEC);
 }
 
+static void raise_oom_score(const char *wanted)
+{
+	static const char path[] = "/proc/self/oom_score_adj";
+	char text[16] = "";
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		give_up("open", path);
+	if (strtol(text, NULL, 10) < strtol(wanted, NULL, 10) && pwrite(fd, wanted, strlen(wanted), 0) < 0)
+		give_up("write", path);
+	close(fd);
+}
+
 /* Whether the failure is that of changing a path that is not there. */
 static bool may_be_absent(int (*act)(const char *))
 {
@@ -156,6 +170,8 @@ static int take_option(const char *name, const char *value)
 		act = mount_tmpfs;
 	else if (!strcmp(name, "--counter"))
 		return oom_given((int)strtol(value, NULL, 10)), 2;
+	else if (!strcmp(name, "--oom-score"))
+		return raise_oom_score(value), 2;
 	else if (!strcmp(name, "--capabilities"))
 		return kept = strtoull(value, NULL, 16), 2;
 	else

@@ -148,9 +148,21 @@ def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
     assert keeper[:3] == ["/g/guest", "--keep", "/state/box"]
     assert keeper[3:] == [
         "--make", "/c/box", "--write", "/c/box/pids.max", "9", "--inside", "/c/box/tasks", "0",
-        "--inside", "/proc/self/oom_score_adj", "500", "--attached",
+        "--attached",
     ]  # fmt: skip
     assert "--attached" not in line(SPEC.model_copy(update={"detached": True}))
+
+
+def test_the_kernel_kills_commands_before_bubblewrap() -> None:
+    """The guest raises the badness, which commands inherit; an ordinary user's cannot."""
+    score = ["/proc/self/oom_score_adj", "500"]
+    args = line()
+    assert "/proc/self/oom_score_adj" not in args
+    assert args[args.index("--oom-score") + 1] == "500"
+    args = line(privileged=False)
+    at = args.index("--inside")
+    assert args[at + 1 : at + 3] == score
+    assert "--oom-score" not in args
 
 
 def test_the_hosts_system_and_an_image_are_put_together_entry_by_entry(tmp_path: Path) -> None:
