@@ -105,7 +105,7 @@ def prepare(
         gid=user.gid,
         groups=groups,
         timeout=_timeout(command.timeout, setting),
-        grace=_grace(command.grace),
+        grace=check_grace(command.grace),
         stdout_cap=kept,
         stderr_cap=kept,
         flags=flags | _flags(command),
@@ -176,7 +176,8 @@ def _check_ulimits(asked: Ulimits, granted: Ulimits) -> None:
             )
 
 
-def _grace(asked: float) -> float:
+def check_grace(asked: float) -> float:
+    """`asked`, when it is 0 to 3600 seconds. InvalidSpecError."""
     known = isinstance(asked, int | float) and not isinstance(asked, bool)
     if not known or not 0 <= asked <= 3600:
         raise _wrong("grace", f"{asked!r} is not 0 to 3600 seconds")

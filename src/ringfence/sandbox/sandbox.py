@@ -15,7 +15,14 @@ from typing import Any, Self
 
 from ringfence.events import Event, EventStream
 from ringfence.sandbox import changing, control
-from ringfence.sandbox.commands import GRACE_SECONDS, Args, Command, OnOutputLimit, Sink
+from ringfence.sandbox.commands import (
+    GRACE_SECONDS,
+    Args,
+    Command,
+    OnOutputLimit,
+    Sink,
+    check_grace,
+)
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.sandbox.environment import Environment
@@ -358,16 +365,17 @@ class Sandbox:
     async def delete(self, *, grace: float = GRACEFUL_SECONDS) -> DeleteReport:
         """SIGTERM to what runs, at most `grace` seconds, then everything is killed and removed.
 
-        Idempotent. Cancellation does not interrupt it and is raised after its end.
+        Idempotent. Cancellation does not interrupt it and is raised after its end. InvalidSpecError
+        for a grace that is not 0 to 3600 seconds.
         """
-        return await self._context.life.delete(grace)
+        return await self._context.life.delete(check_grace(grace))
 
     async def aclose(self, *, grace: float = GRACEFUL_SECONDS) -> None:
         """What leaving its `async with` does: detach a detached sandbox, delete another one."""
         if self.spec.detached:
             await self._context.life.detach()
         else:
-            await self._context.life.delete(grace)
+            await self._context.life.delete(check_grace(grace))
 
     async def __aenter__(self) -> Self:
         return self

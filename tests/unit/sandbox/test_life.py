@@ -92,6 +92,16 @@ async def test_running_commands_get_a_signal_first(mock: MockBackend) -> None:
     assert (await stubborn.wait()).reason in (Reason.SANDBOX_LOST, Reason.KILLED)
 
 
+@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), 3601, True, "1"])
+async def test_a_grace_that_is_none_is_refused(mock: MockBackend, grace: float) -> None:
+    """As that of a command is; the sandbox stays."""
+    async with ringfence.open(backend=mock) as sandbox:
+        for call in (sandbox.delete, sandbox.aclose):
+            with pytest.raises(ringfence.InvalidSpecError, match=r"^grace: "):
+                await call(grace=grace)
+        assert (await sandbox.exec(["true"])).ok
+
+
 async def test_many_may_delete_at_once(mock: MockBackend) -> None:
     """All get the one report."""
     sandbox = await ringfence.open(backend=mock)
