@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
@@ -32,9 +33,7 @@ def create(
 
 
 async def _create(spec: SandboxSpec, audit: Path | None, json: bool) -> int:
-    import ringfence
-
-    async with ringfence.open(spec, audit=audit) as sandbox:
+    async with opened(spec, audit) as sandbox:
         info = sandbox.info
     if json:
         output.document(info.to_dict())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output, shape
+from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError, SandboxError
 from ringfence.spec import SandboxSpec
@@ -73,10 +74,9 @@ async def _run(
     audit: Path | None,
     json: bool,
 ) -> int:
-    import ringfence
     from ringfence.cli.relay import relay
 
-    async with ringfence.open(spec, audit=audit) as sandbox:
+    async with opened(spec, audit) as sandbox:
         for warning in sandbox.workspace.warnings if spec.repository is not None else ():
             output.note(output.escape_text(warning))
         result = await relay(sandbox, command, show=not json, timeout=timeout, cgroup=cgroup)
