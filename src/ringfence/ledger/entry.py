@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Record
-from ringfence.ledger.owner import Owner, boot_id
+from ringfence.backends.owner import Owner, boot_id
 from ringfence.ledger.reasons import LIFETIME, LOST
 from ringfence.spec import SandboxSpec
 

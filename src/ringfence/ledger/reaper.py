@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends.base import Instance, Record
+from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
 from ringfence.ledger.backends import Backends, Load
 from ringfence.ledger.entry import Claim, Entry
-from ringfence.ledger.owner import Owner
 from ringfence.ledger.reasons import CLIENT_LOST, LIFETIME
 from ringfence.ledger.store import KEPT_SECONDS, Ledger
 from ringfence.spec import State

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Record
+from ringfence.backends.owner import Owner
 from ringfence.backends.state import state_directory
 from ringfence.errors import (
     AlreadyExistsError,
@@ -29,7 +30,6 @@ from ringfence.ledger.entry import (
     spec_text,
     to_row,
 )
-from ringfence.ledger.owner import Owner
 from ringfence.spec import SandboxSpec
 
 VERSION = 2

@@ -26,6 +26,8 @@ import ringfence
 
 async def main():
     spec = {"image": sys.argv[2]} if sys.argv[1] == "docker" else {"backend": "process"}
+    if len(sys.argv) > 4:
+        spec["repository"] = sys.argv[4]
     while True:
         async with ringfence.open(labels={"client": sys.argv[3]}, **spec) as sandbox:
             print("begin", flush=True)
@@ -72,14 +74,22 @@ def found(backend: str, labels: dict[str, str]) -> list[str]:
     return asyncio.run(ask())
 
 
-def test_clients_killed_at_random_points_leave_nothing(backend: str, state_directory: Path) -> None:
-    """Nobody runs Ringfence again: lease and guard do it alone."""
+@pytest.mark.parametrize("what", ["bare", "repository"])
+def test_clients_killed_at_random_points_leave_nothing(
+    backend: str, state_directory: Path, tmp_path: Path, what: str
+) -> None:
+    """Nobody runs Ringfence again: lease and guard do it alone. With a repository there are mounts
+    and files that must go, too."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/file").write_text("x")
+    more = [str(tmp_path / "project")] if what == "repository" else []
     token = f"{os.getpid()}-{random.randrange(1 << 40)}"
     clients = []
     for _ in range(CLIENTS // 5):
         batch = [
             subprocess.Popen(
-                [sys.executable, "-c", CLIENT, backend, BUSYBOX, token], stdout=subprocess.PIPE
+                [sys.executable, "-c", CLIENT, backend, BUSYBOX, token, *more],
+                stdout=subprocess.PIPE,
             )
             for _ in range(5)
         ]
@@ -100,6 +110,9 @@ def test_clients_killed_at_random_points_leave_nothing(backend: str, state_direc
     sandboxes = state_directory / "sandboxes"
     assert wait_for(lambda: not sandboxes.exists() or not any(sandboxes.iterdir()), 10)
     assert str(state_directory) not in Path("/proc/self/mountinfo").read_text()
+    workspaces = state_directory / "workspaces"
+    left = [] if not workspaces.exists() else [*workspaces.glob("[0-9a-f]*")]
+    assert left == []
 
 
 def test_a_detached_sandbox_outlives_its_client_and_ends_by_its_lifetime(backend: str) -> None:

@@ -14,7 +14,7 @@ from ringfence.backends.door import Door
 from ringfence.backends.process import command, machine, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
-from ringfence.backends.process.home import Home
+from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance, end, guest_comes
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.known import Ground
@@ -70,6 +70,7 @@ class Creation:
                 "image": spec.image,
                 "created": record.created,
                 "etc": selected,
+                "maker": maker(),
             },
             self.ground.machine.guest,
         )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends.owner import Owner
 from ringfence.backends.process import binary, memory
 from ringfence.errors import AlreadyExistsError
 from ringfence.metrics.places import read_text
@@ -141,10 +142,23 @@ def homes(root: Path) -> Iterator[Home]:
                 yield Home(Path(entry.path))
 
 
+def maker() -> list[Any]:
+    """Who makes a sandbox, as its `facts` say it."""
+    me = Owner.me()
+    return [me.pid, me.start, me.boot]
+
+
 def abandoned(root: Path) -> Iterator[Home]:
-    """Directories that no keeper looks after any more; a young one may be in the making."""
+    """Directories that no keeper looks after any more. Without one, a young one may be in the
+    making, unless its maker has ended."""
     now = time.time()
     for home in homes(root):
         with contextlib.suppress(OSError):
-            if home.keeper() is None and now - home.path.stat().st_mtime > _YOUNG_SECONDS:
+            old = now - home.path.stat().st_mtime > _YOUNG_SECONDS
+            if (old or _orphaned(home)) and home.keeper() is None:
                 yield home
+
+
+def _orphaned(home: Home) -> bool:
+    known = (home.facts() or {}).get("maker")
+    return known is not None and not Owner(*known).alive()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -89,6 +90,16 @@ def test_only_old_directories_without_a_keeper_are_abandoned(home: Home, keeper:
         os.utime(one.path, (0, 0))
     assert list(homes.abandoned(root)) == [other]
     assert list(homes.homes(root / "absent")) == []
+
+
+def test_what_a_maker_that_ended_left_is_abandoned_at_once(tmp_path: Path) -> None:
+    """Unlike what somebody makes at this moment."""
+    making, left = Home(tmp_path / "making"), Home(tmp_path / "left")
+    making.make({"maker": homes.maker()}, "/bin/true")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        _, _, boot = homes.maker()
+        left.make({"maker": [other.pid, 1, boot]}, "/bin/true")
+    assert list(homes.abandoned(tmp_path)) == [left]
 
 
 def test_a_program_of_another_file_system_is_copied_beside_the_homes_once(tmp_path: Path) -> None:
