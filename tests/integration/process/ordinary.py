@@ -29,10 +29,11 @@ _SET_DUMPABLE = 4
 LOADED = (encodings.idna, importlib.readers)
 
 
-def become(uid: int, directory: Path, owner: int, mode: int) -> None:
+def become(uid: int, directory: Path, owner: int | None = None, mode: int = build.MODE) -> None:
     guest = directory / "guest"
     shutil.copy(build.target(), guest)
     os.chown(directory, uid, uid)
+    owner = uid if owner is None else owner
     os.chown(guest, owner, owner)
     guest.chmod(mode)
     build.target = lambda: guest
