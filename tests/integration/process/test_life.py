@@ -34,7 +34,7 @@ from tests.integration.process.conftest import (
     processes,
 )
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 async def until(fact: Callable[[], bool]) -> None:

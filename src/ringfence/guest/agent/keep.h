@@ -1,0 +1,49 @@
+/* What the parts of the keeper share; keep.c tells what a keeper is. */
+#ifndef KEEP_H
+#define KEEP_H
+
+#include "agent.h"
+
+enum { NOT_STARTED = 125, STEPS_CAP = 64, STAT_BYTES = 512 };
+
+struct step {
+	const char *path, *value;
+};
+struct steps {
+	struct step list[STEPS_CAP];
+	int count;
+};
+struct keeping {
+	struct steps made, inside, thaws;
+	const char *into, *counter, *last;
+	bool attached;
+	bool killing;
+	int home;  /* DIRECTORY */
+	pid_t program;
+};
+
+extern struct keeping keeping;
+
+/* ---- keep.c ------------------------------------------------------------------------------------------------------ */
+
+int complain(const char *what, const char *name, int error);
+int write_file(const char *path, const char *value);
+
+/* ---- keep_start.c ------------------------------------------------------------------------------------------------ */
+
+/* A fork that becomes PROGRAM, in its place; -1 and errno. */
+pid_t start_program(char **args);
+
+/* ---- keep_kill.c ------------------------------------------------------------------------------------------------- */
+
+/* Kill the first process of the sandbox, with which the kernel kills all of it; PROGRAM ends then. */
+void kill_sandbox(void);
+/* Kill what was left to us when PROGRAM died before its child: we are its subreaper. */
+void kill_children(void);
+
+/* ---- keep_clear.c ------------------------------------------------------------------------------------------------ */
+
+/* Remove the cgroups that were made, DIRECTORY, and what it is in when it was the last there. */
+void clear_away(const char *directory);
+
+#endif

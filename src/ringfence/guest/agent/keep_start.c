@@ -1,0 +1,81 @@
+/* The keeper's child, which becomes the program that makes the sandbox's namespaces. */
+#include "keep.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { INFO_FD = 3, COUNTER_FD = 4 };
+#define INTO_CGROUP 0x200000000ULL
+
+struct clone_args_v2 {
+	u64 flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+
+static void default_signals(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Have PROGRAM get `fd` as `wanted`; false when it cannot be. */
+static bool hand_over(int fd, int wanted)
+{
+	if (fd == wanted)
+		return fcntl(fd, F_SETFD, 0) == 0;
+	return fd >= 0 && dup2(fd, wanted) >= 0;
+}
+
+static _Noreturn void run_program(char **args)
+{
+	default_signals();
+	setsid();
+	prctl(PR_SET_DUMPABLE, 1); /* a program that its user may not read has the files of its /proc belong to root */
+	for (int i = 0; i < keeping.inside.count; i++) {
+		int done = write_file(keeping.inside.list[i].path, keeping.inside.list[i].value);
+		if (done < 0) {
+			complain("join", keeping.inside.list[i].path, -done);
+			_exit(NOT_STARTED);
+		}
+	}
+	int info = openat(keeping.home, "info", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (!hand_over(info, INFO_FD) || !hand_over(null, 0)) {
+		complain("open", "info", errno);
+		_exit(NOT_STARTED);
+	}
+	if (keeping.counter && !hand_over(open(keeping.counter, O_RDONLY | O_CLOEXEC), COUNTER_FD)) {
+		complain("open", keeping.counter, errno);
+		_exit(NOT_STARTED);
+	}
+	execv(args[0], args);
+	complain("run", args[0], errno);
+	_exit(NOT_STARTED);
+}
+
+/* A fork, born in the cgroup `into` when there is one: joining later would wait for every processor. */
+static pid_t fork_into(void)
+{
+	if (keeping.into) {
+		int cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (cgroup < 0)
+			return -1;
+		struct clone_args_v2 args = {.flags = INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
+		pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+		if (pid != 0)
+			close(cgroup);
+		return pid;
+	}
+	return fork();
+}
+
+pid_t start_program(char **args)
+{
+	pid_t pid = fork_into();
+	if (pid == 0)
+		run_program(args);
+	return pid;
+}
