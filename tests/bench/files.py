@@ -80,7 +80,9 @@ async def _large(
     await container.put_archive("/tmp", archive)
     times = await interleaved(
         {
+            "remove": lambda: sandbox.files.remove("/tmp/large"),
             "write": lambda: sandbox.files.write("/tmp/large", LARGE),
+            "write over": lambda: sandbox.files.write("/tmp/large", LARGE),
             "read": lambda: sandbox.files.read("/tmp/large", max_bytes=None),
             "put": lambda: container.put_archive("/tmp", archive),
             "get": lambda: _get(container, "/tmp/large"),
@@ -90,6 +92,7 @@ async def _large(
     )
     return [
         at_least("write 64 MiB", times["write"], times["put"], "archive API", 5),
+        at_least("write 64 MiB over it", times["write over"], times["put"], "archive API", 5),
         at_least("read 64 MiB", times["read"], times["get"], "archive API", 5),
     ]
 
