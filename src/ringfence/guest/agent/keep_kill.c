@@ -10,19 +10,25 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* What a short file says; false when it cannot be read. `directory`: what `path` is relative to. */
+static bool read_text(int directory, const char *path, char text[STAT_BYTES])
+{
+	int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t size = read(fd, text, STAT_BYTES - 1);
+	close(fd);
+	text[size < 0 ? 0 : size] = 0;
+	return size >= 0;
+}
+
 /* The parent of a process, 0 when there is none. */
 static pid_t parent_of(pid_t pid)
 {
 	char name[32], text[STAT_BYTES];
 	snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
-	int fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (!read_text(AT_FDCWD, name, text))
 		return 0;
-	ssize_t size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (size <= 0)
-		return 0;
-	text[size] = 0;
 	char *after = strrchr(text, ')');
 	return after && strlen(after) > 4 ? (pid_t)strtol(after + 4, NULL, 10) : 0;
 }
@@ -31,14 +37,8 @@ static pid_t parent_of(pid_t pid)
 static pid_t guest(void)
 {
 	char text[STAT_BYTES];
-	int fd = openat(keeping.home, "info", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (!read_text(keeping.home, "info", text))
 		return 0;
-	ssize_t size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (size <= 0)
-		return 0;
-	text[size] = 0;
 	char *at = strstr(text, "\"child-pid\":");
 	return at ? (pid_t)strtol(at + strlen("\"child-pid\":"), NULL, 10) : 0;
 }
@@ -63,17 +63,13 @@ void kill_sandbox(void)
 static bool kill_listed(void)
 {
 	char text[STAT_BYTES];
-	int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0)
+	if (!read_text(AT_FDCWD, "/proc/thread-self/children", text))
 		return false;
-	ssize_t size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[size < 0 ? 0 : size] = 0;
 	char *at = text, *end;
 	for (long pid; (pid = strtol(at, &end, 10)) > 1 && *end == ' '; at = end)
 		kill((pid_t)pid, SIGKILL);
-	return size >= 0;
+	return true;
 }
 
 static void kill_found(void)
