@@ -35,7 +35,7 @@ class Features:
     exec_cgroups: whether a command can have a cgroup of its own (`exec(cgroup=True)`), where the
     sandbox is on a socket.
     lifeline: whether an attached instance ends with its client and nothing of it stays, even when
-    that happens while it is made; its record is then written meanwhile instead of before.
+    that happens while it is made; its record is then written once it is made, not before.
     """
 
     limits: frozenset[str] = frozenset()

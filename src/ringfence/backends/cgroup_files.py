@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ringfence.backends.layers import devices_under
+from ringfence.backends.layers import whole_disks
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
 from ringfence.metrics.places import Place
 from ringfence.spec import Limits
@@ -140,10 +140,7 @@ def refused(write: Write, error: OSError) -> Exception:
 def block_devices(paths: Iterable[str]) -> tuple[str, ...]:
     """ "major:minor" of the whole disks below these paths; what is on no disk is left out."""
     found = set()
-    for number in {one for path in paths for one in devices_under(path)}:
+    for disk in whole_disks(paths):
         with contextlib.suppress(OSError):
-            node = Path(f"/sys/dev/block/{number}").resolve(strict=True)
-            if (node / "partition").exists():
-                node = node.parent
-            found.add((node / "dev").read_text().strip())
+            found.add((disk / "dev").read_text().strip())
     return tuple(sorted(found))

@@ -1,12 +1,25 @@
-"""The file systems under a path: its own, and those of the layers where it is an overlay's."""
+"""The file systems under a path: its own, and those of the layers where it is an overlay's. And the
+disks that they are on."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ringfence.metrics.places import unescape
 
 _LAYERS = ("lowerdir", "upperdir")
+
+
+def whole_disks(paths: Iterable[str]) -> set[Path]:
+    """The directories in /sys of the whole disks below these paths; what is on no disk is left
+    out."""
+    found = set()
+    for number in {one for path in paths for one in devices_under(path)}:
+        with contextlib.suppress(OSError):
+            node = Path(f"/sys/dev/block/{number}").resolve(strict=True)
+            found.add(node.parent if (node / "partition").exists() else node)
+    return found
 
 
 def devices_under(path: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> set[str]:

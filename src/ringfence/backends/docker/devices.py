@@ -3,21 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ringfence.backends.layers import devices_under
+from ringfence.backends.layers import whole_disks
 
 
 def disks_of(paths: Iterable[str]) -> tuple[str, ...]:
     """The whole disks that these paths are on, as device files; those without one are left out."""
-    numbers = {number for path in paths for number in devices_under(path)}
-    found = {disk for number in numbers if (disk := _disk(number)) is not None}
-    return tuple(sorted(found))
-
-
-def _disk(number: str) -> str | None:
-    try:
-        here = Path(f"/sys/dev/block/{number}").resolve(strict=True)
-    except OSError:
-        return None
-    disk = here.parent if (here / "partition").exists() else here
-    device = Path("/dev") / disk.name.replace("!", "/")
-    return str(device) if device.is_block_device() else None
+    devices = (Path("/dev") / disk.name.replace("!", "/") for disk in whole_disks(paths))
+    return tuple(sorted(str(device) for device in devices if device.is_block_device()))
