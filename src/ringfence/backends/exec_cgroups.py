@@ -19,6 +19,7 @@ from pathlib import Path
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
 from ringfence.metrics import Place, reader_of
+from ringfence.metrics.places import read_value
 from ringfence.spec import Usage
 
 _PREFIX = "exec-"
@@ -195,7 +196,7 @@ def _holds(controller: str, directory: str) -> bool:
 
 def _text(path: str) -> str | None:
     try:
-        return Path(path).read_text().strip()
+        return read_value(path)
     except OSError:
         return None
 
