@@ -3,10 +3,12 @@
 Names are loaded when they are first used, so that importing one part does not load the others.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # what type checkers take for typing's: typing is most of an import's time
 if TYPE_CHECKING:
+    from typing import Any
+
     from ringfence import digest as digest
     from ringfence import errors as errors
     from ringfence import events as events
@@ -283,6 +285,8 @@ _PARTS = frozenset({"digest", "errors", "events", "spec", "sync", "testing"})
 if not TYPE_CHECKING:  # to a type checker it would mean that every name is there
 
     def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
         if name in _PARTS:
             return import_module(f"ringfence.{name}")
         home = _HOME_OF.get(name)

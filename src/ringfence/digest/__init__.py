@@ -6,7 +6,7 @@ with an expectation. A *digest set* finds digests by the beginning of their enco
 content store, which keeps blobs under their digests, is `ringfence.digest.store`.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from ringfence.digest.algorithm import CANONICAL, Algorithm
 from ringfence.digest.digest import Digest
@@ -26,7 +26,10 @@ from ringfence.digest.errors import (
     VerificationError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ringfence.digest.descriptor import Descriptor
     from ringfence.digest.digester import Digester, Verifier
     from ringfence.digest.digestset import DigestSet

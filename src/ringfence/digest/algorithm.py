@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 from ringfence.digest.errors import (
     DigestInvalidFormat,
@@ -14,33 +12,27 @@ from ringfence.digest.errors import (
     DigestUnsupported,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from collections.abc import Callable
+    from typing import Any, overload
 
     from ringfence.digest.digester import Digester
+    from ringfence.digest.hashes import Hash
+
 
 NAME = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*")
 
 
-class Hash(Protocol):
-    """What hashlib's objects are."""
-
-    def update(self, data: Buffer, /) -> None:
-        """Feed bytes."""
-
-    def digest(self) -> bytes:
-        """The raw hash of all bytes so far."""
-
-    def copy(self) -> Hash:
-        """An independent one that has seen the same bytes."""
-
-
-class Implementation(NamedTuple):
+class Implementation:
     """new: makes a fresh hash object. size: of the raw hash, in bytes. module: what it needs."""
 
-    new: Callable[[], Hash]
-    size: int
-    module: str | None = None
+    __slots__ = ("module", "new", "size")
+
+    def __init__(self, new: Callable[[], Hash], size: int, module: str | None = None) -> None:
+        self.new = new
+        self.size = size
+        self.module = module
 
     @property
     def installed(self) -> bool:
@@ -55,7 +47,9 @@ class Implementation(NamedTuple):
 def _blake3() -> Hash:
     import blake3
 
-    return cast(Hash, blake3.blake3())
+    made: Any = blake3.blake3()  # its update returns itself
+    hasher: Hash = made
+    return hasher
 
 
 _BUILT_IN = {
@@ -141,11 +135,13 @@ class Algorithm(str):
 
         return Digester(self)
 
-    @overload
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def encode(self, encoding: bytes, errors: str = "strict") -> str: ...
+        @overload
+        def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes: ...
+
+        @overload
+        def encode(self, encoding: bytes, errors: str = "strict") -> str: ...
 
     def encode(self, encoding: str | bytes = "utf-8", errors: str = "strict") -> bytes | str:
         """A raw hash, given as bytes, as digests write it: lower-case hex.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from ringfence.digest import algorithm as algorithms
-from ringfence.digest.algorithm import CANONICAL, Algorithm, Hash, check_encoded
+from ringfence.digest.algorithm import CANONICAL, Algorithm, check_encoded
 from ringfence.digest.errors import DigestError, DigestInvalidFormat, DigestUnsupported
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Buffer
 
     from ringfence.digest.digester import Verifier
+    from ringfence.digest.hashes import Hash
     from ringfence.digest.streams import AsyncSource, Source
 
 GRAMMAR = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")

@@ -14,7 +14,7 @@ from ringfence.digest.streams import apour, pour, size_of
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ringfence.digest.algorithm import Hash
+    from ringfence.digest.hashes import Hash
     from ringfence.digest.streams import AsyncSource, Source
 
 

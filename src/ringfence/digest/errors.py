@@ -15,7 +15,11 @@ DigestError
     └── Unverified          the end was not reached: nothing is known of the content
 """
 
-from typing import ClassVar
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class DigestError(ValueError):

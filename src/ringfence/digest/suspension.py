@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ringfence.digest import gostate
-from ringfence.digest.algorithm import Algorithm, Hash
+from ringfence.digest.algorithm import Algorithm
 from ringfence.digest.errors import DigestUnsupported, StateInvalid, StateUnusable
+from ringfence.digest.hashes import Hash
 from ringfence.digest.streams import Source, pour
 
 _PLACE = b"ringfence rehash\0"
