@@ -14,7 +14,9 @@ from ringfence.cli.exits import exits
 from ringfence.cli.translate import translated
 
 if TYPE_CHECKING:
-    from ringfence.backends.docker.supply import Progress, Stored, Supply
+    from ringfence.backends.docker.progress import Progress
+    from ringfence.backends.docker.stored import Stored
+    from ringfence.backends.docker.supply import Supply
     from ringfence.images import Lock
     from ringfence.images.credentials import Credentials
 

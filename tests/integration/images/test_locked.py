@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from ringfence.backends.docker.supply import Stored, Supply
+from ringfence.backends.docker.stored import Stored
+from ringfence.backends.docker.supply import Supply
 from ringfence.cli.app import run
 from ringfence.errors import ImageError, InvalidSpecError, PolicyDeniedError, UnsupportedError
 from ringfence.images import Lock, Reference

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.backends.docker import DockerBackend
-from ringfence.backends.docker.supply import Progress, Supply
+from ringfence.backends.docker.progress import Progress
+from ringfence.backends.docker.supply import Supply
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError, SandboxError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.supply import Supply
+from ringfence.backends.docker.stored import inspect
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import Lock, Reference
 from ringfence.images.reference import check_name
@@ -67,7 +67,7 @@ async def _locked(engine: Engine, reference: Reference, lock: Lock) -> Any:
         except ImageNotFoundError:
             if pin is None:
                 raise
-    found = await Supply(engine).inspect(reference.with_tag().familiar())
+    found = await inspect(engine, reference.with_tag().familiar())
     lock.check(reference, found.manifests(reference), str(found.id))
     return await engine.get("image", "images", str(found.id), "json")
 

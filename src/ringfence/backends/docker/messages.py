@@ -10,6 +10,9 @@ from typing import IO, Any
 from ringfence.backends.docker.engine import Engine
 from ringfence.errors import ImageError
 
+SECONDS = 1800.0
+"""How long a pull, an import or a build may take, unless somebody says otherwise."""
+
 LONGEST = 4 * 1024 * 1024
 """Bytes of the longest line that is taken."""
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
-from ringfence.backends.docker.supply import SECONDS, Supply
+from ringfence.backends.docker.importing import load_layout
+from ringfence.backends.docker.messages import SECONDS
+from ringfence.backends.docker.stored import inspect
 from ringfence.backends.finish import finish
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
@@ -172,11 +174,10 @@ async def load(engine: Engine, layout: Path, descriptor: Descriptor) -> str:
     there. ImageError when the store is damaged or the daemon makes something else of it."""
     manifest = await asyncio.to_thread(layouts.read, layout, descriptor)
     image = str(manifest.config.digest)
-    supply = Supply(engine)
     with contextlib.suppress(ImageNotFoundError):
-        return str((await supply.inspect(image)).id)
+        return str((await inspect(engine, image)).id)
     with tempfile.TemporaryFile() as body:
-        stored = await supply.load_layout(layout, manifest, None, body, SECONDS)
+        stored = await load_layout(engine, layout, manifest, body, seconds=SECONDS)
     if stored.id != image:
         raise ImageError(f"{descriptor.digest}: the daemon has {stored.id} instead", op="open")
     return image
