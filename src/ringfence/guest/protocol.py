@@ -49,6 +49,7 @@ class Ask:
     USER: Final = 0x06
     LIST: Final = 0x07
     FILTER: Final = 0x08
+    CPU_TIME: Final = 0x09
     EXEC: Final = 0x10
     STDIN: Final = 0x11
     ACK: Final = 0x12

@@ -32,6 +32,7 @@ _REASONS = {
     3: Reason.OUTPUT_LIMIT,
     4: Reason.COLLATERAL,
     5: Reason.KILLED,
+    6: Reason.CPU_TIME,
 }
 
 

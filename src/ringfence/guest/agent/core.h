@@ -62,6 +62,10 @@ void exec_orphan_ended(pid_t pid, int status, const struct usage *usage);
 extern bool filter_follows;  /* so supervisors are not forked before, that it be installed ahead in each */
 void exec_start(void);
 
+/* cpu_time.c */
+op_handler op_cpu_time;
+bool cpu_time_spent(void);  /* no command starts any more */
+
 /* identity.c */
 void identity_start(u32 wanted_uid);
 int set_capabilities(u32 effective, u32 permitted);

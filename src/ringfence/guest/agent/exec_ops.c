@@ -45,7 +45,7 @@ int op_exec(struct conn *conn, u32 id, struct reader *r)
 	struct exec *exec = calloc(1, sizeof *exec);
 	u64 timeout_ms;
 	(void)conn;
-	int error = exec ? op_add(&exec->op, id, &exec_class) : -ENOMEM;
+	int error = cpu_time_spent() ? -ETIME : exec ? op_add(&exec->op, id, &exec_class) : -ENOMEM;
 	if (error) {
 		descriptors_refuse(r);
 		free(exec);
