@@ -4,14 +4,15 @@ import fnmatch
 import os
 import posixpath
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import Limits, Rule
-from ringfence.spec.model import Model
+from ringfence.spec.model import Model, Table, Texts
 from ringfence.spec.names import PROFILES, ProfileName
 from ringfence.spec.quantity import Duration
 from ringfence.spec.security import check_capability
@@ -40,6 +41,22 @@ class SecurityCeiling(Model):
     runtimes: tuple[str, ...] | None = None
     allow_degraded: tuple[str, ...] | None = None
 
+    if TYPE_CHECKING:  # what a type checker lets pass: lists, too
+
+        def __init__(
+            self,
+            *,
+            root: bool = True,
+            writable_root: bool = True,
+            capabilities: Texts | None = None,
+            seccomp_allow: Texts | None = None,
+            seccomp_files: bool = True,
+            tmp_exec: bool = True,
+            devices: Texts | None = None,
+            runtimes: Texts | None = None,
+            allow_degraded: Texts | None = None,
+        ) -> None: ...
+
     @field_validator("capabilities")
     @classmethod
     def _capabilities(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -57,6 +74,17 @@ class NetworkCeiling(Model):
     allow: tuple[Rule, ...] | None = None
     secrets: bool = True
     ports: bool = True
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            modes: tuple[Mode, ...] | list[Mode] = ...,
+            allow: Sequence[Rule | str | Table] | None = None,
+            secrets: bool = True,
+            ports: bool = True,
+        ) -> None: ...
 
     @field_validator("modes")
     @classmethod
@@ -87,6 +115,24 @@ class Ceiling(Model):
     writable_mounts: bool = True
     security: SecurityCeiling = SecurityCeiling()
     network: NetworkCeiling = NetworkCeiling()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            profiles: tuple[ProfileName, ...] | list[ProfileName] = ...,
+            images: Texts | None = None,
+            limits: Limits | Table = ...,
+            lifetime: float | str | None = None,
+            idle_timeout: float | str | None = None,
+            detached: bool = True,
+            repository_modes: tuple[RepositoryMode, ...] | list[RepositoryMode] = ...,
+            mounts: Texts | None = None,
+            writable_mounts: bool = True,
+            security: SecurityCeiling | Table = ...,
+            network: NetworkCeiling | Table = ...,
+        ) -> None: ...
 
     @field_validator("images")
     @classmethod

@@ -77,8 +77,8 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: str | int | None = None,
-    repository: Repository | str | os.PathLike[str] | None = None,
-    mounts: Sequence[Mount] | None = None,
+    repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    mounts: Sequence[Mount | Mapping[str, Any]] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
     security: Security | Mapping[str, Any] | None = None,
     network: Network | Mapping[str, Any] | None = None,
@@ -155,7 +155,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     return Opening(_spec(spec, given), None, where)
 
 
-def _repository(value: Repository | str | os.PathLike[str] | None) -> Any:
+def _repository(value: Repository | str | os.PathLike[str] | Mapping[str, Any] | None) -> Any:
     return {"path": os.fspath(value)} if isinstance(value, str | os.PathLike) else value
 
 
@@ -188,8 +188,8 @@ async def run(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: str | int | None = None,
-    repository: Repository | str | os.PathLike[str] | None = None,
-    mounts: Sequence[Mount] | None = None,
+    repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    mounts: Sequence[Mount | Mapping[str, Any]] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
     security: Security | Mapping[str, Any] | None = None,
     network: Network | Mapping[str, Any] | None = None,

@@ -66,6 +66,12 @@ class Ulimit(Model):
     soft: _Value
     hard: _Value
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, soft: int | Literal["unlimited"], hard: int | Literal["unlimited"]
+        ) -> None: ...
+
     @model_validator(mode="before")
     @classmethod
     def _one_number_is_both(cls, data: object) -> object:

@@ -2,6 +2,7 @@
 
 import difflib
 import posixpath
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
@@ -17,6 +18,11 @@ Id = Annotated[
     ),
 ]
 """Who: a name, a number, or "uid:gid"; kept as a text."""
+
+Table = Mapping[str, Any]
+"""For a type checker: the fields of a model by their names, which stand for the model."""
+Texts = tuple[str, ...] | list[str]
+"""For a type checker: several texts. A Sequence would let a single text pass."""
 
 
 class Model(pydantic.BaseModel):

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ringfence.spec.model import Id, Model, check_inside_path, check_text
+from ringfence.spec.model import Id, Model, Table, Texts, check_inside_path, check_text
 from ringfence.spec.quantity import Size
 
 _CONFIG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:\.[^\x00\n]{1,200})?\.[A-Za-z][A-Za-z0-9-]*")
@@ -93,6 +93,30 @@ class Repository(Model):
     directory_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
     size: Size | None = None
     git: GitIdentity = GitIdentity()
+
+    if TYPE_CHECKING:  # what a type checker lets pass: what is coerced, too
+
+        def __init__(
+            self,
+            *,
+            path: str,
+            mode: Literal["copy", "ro", "rw"] = "copy",
+            mount_point: str = "/workspace",
+            include: Texts = (),
+            exclude: Texts = (),
+            gitignore: bool = False,
+            secrets_excluded: bool = True,
+            history: Literal["head", "full"] | None = None,
+            ref: str | None = None,
+            subpath: str | None = None,
+            depth: int | None = None,
+            submodules: bool = False,
+            owner: str | int | None = None,
+            file_mode: int | None = None,
+            directory_mode: int | None = None,
+            size: int | str | None = None,
+            git: GitIdentity | Table = ...,
+        ) -> None: ...
 
     @field_validator("path")
     @classmethod

@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from ringfence.spec.model import Model, check_text
+from ringfence.spec.model import Model, Table, Texts, check_text
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -49,6 +49,10 @@ class Rule(Model):
     host: str
     ports: tuple[PortNumber, ...] = (80, 443)
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, host: str, ports: tuple[int, ...] | list[int] = ...) -> None: ...
+
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, data: Any) -> Any:
@@ -85,6 +89,17 @@ class Secret(Model):
     header: str = "Authorization"
     value: SecretStr
     tls: bool = True
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            host: str,
+            header: str = "Authorization",
+            value: SecretStr | str,
+            tls: bool = True,
+        ) -> None: ...
 
     @field_validator("host")
     @classmethod
@@ -145,6 +160,24 @@ class Network(Model):
     https_proxy: str | None = None
     no_proxy: str | None = None
     ports: tuple[Port, ...] = ()
+
+    if TYPE_CHECKING:  # what a type checker lets pass: the short forms, too
+
+        def __init__(
+            self,
+            *,
+            mode: Literal["none", "proxy", "bridge"] = "none",
+            allow: Sequence[Rule | str | Table] = (),
+            secrets: Sequence[Secret | Table] = (),
+            dns: Texts = (),
+            dns_search: Texts = (),
+            dns_options: Texts = (),
+            extra_hosts: Mapping[str, str] = ...,
+            http_proxy: str | None = None,
+            https_proxy: str | None = None,
+            no_proxy: str | None = None,
+            ports: Sequence[Port | int | Table] = (),
+        ) -> None: ...
 
     @field_validator("dns")
     @classmethod

@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from ringfence.spec.limits import Limits
-from ringfence.spec.model import Id, Model, check_inside_path, check_text
+from ringfence.spec.model import Id, Model, Table, check_inside_path, check_text
 from ringfence.spec.mount import Mount, Repository
 from ringfence.spec.names import PROFILES, ProfileName, nearest
 from ringfence.spec.network import Network
@@ -69,6 +69,30 @@ class SandboxSpec(Model):
     snapshot: str | None = None
     lock: str | None = None
     idle_timeout: Duration | None = None
+
+    if TYPE_CHECKING:  # what a type checker lets pass: what is coerced, too
+
+        def __init__(
+            self,
+            *,
+            image: str | None = None,
+            backend: str = "auto",
+            profile: ProfileName = "strict",
+            env: Mapping[str, str] = ...,
+            cwd: str | None = None,
+            user: str | int | None = None,
+            repository: Repository | Table | None = None,
+            mounts: Sequence[Mount | Table] = (),
+            limits: Limits | Table = ...,
+            security: Security | Table = ...,
+            network: Network | Table = ...,
+            labels: Mapping[str, str] = ...,
+            lifetime: float | str | None = None,
+            detached: bool = False,
+            snapshot: str | None = None,
+            lock: str | os.PathLike[str] | None = None,
+            idle_timeout: float | str | None = None,
+        ) -> None: ...
 
     @field_validator("image")
     @classmethod

@@ -2,12 +2,12 @@
 
 import posixpath
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ringfence.spec.model import Model, check_inside_path, check_text
+from ringfence.spec.model import Model, Texts, check_inside_path, check_text
 from ringfence.spec.names import CAPABILITIES, GRANTABLE, PROFILES, nearest
 from ringfence.spec.quantity import Size
 
@@ -62,6 +62,34 @@ class Security(Model):
     tmp_exec: bool | None = None
     runtime: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     allow_degraded: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # what a type checker lets pass: sizes as texts and lists, too
+
+        def __init__(
+            self,
+            *,
+            user_namespace: bool | None = None,
+            read_only_root: bool | None = None,
+            no_new_privileges: Literal[True] = True,
+            capabilities: Texts | Set[str] | None = None,
+            seccomp: str | None = None,
+            seccomp_allow: Texts = (),
+            apparmor: str | None = None,
+            selinux: str | None = None,
+            masked_paths: Texts | None = None,
+            read_only_paths: Texts | None = None,
+            tmpfs: Mapping[str, int | str] = ...,
+            devices: Texts = (),
+            ipc: Literal["private"] = "private",
+            uts: Literal["private"] = "private",
+            cgroup: Literal["private"] = "private",
+            sysctls: Mapping[str, str] = ...,
+            groups: tuple[int, ...] | list[int] = (),
+            oom_score_adj: int | None = None,
+            tmp_exec: bool | None = None,
+            runtime: str | None = None,
+            allow_degraded: Texts = (),
+        ) -> None: ...
 
     @field_validator("capabilities", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import ringfence
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy import PROFILES, Ceiling, Facts, load_ceiling, resolve
 from ringfence.spec import Limits, SandboxSpec, Ulimits
-from ringfence.spec.limits import cores
+from ringfence.spec.limits import MOST_OUTPUT, cores
 from ringfence.spec.names import GRANTABLE
 from ringfence.spec.network import covers
 
@@ -33,7 +33,7 @@ _NUMBERS: dict[str, st.SearchStrategy[Any]] = {
     "network_rate": st.integers(1, 2**31),
     "cpu_time": st.floats(1, 10000, allow_nan=False),
     "timeout": st.floats(1, 10000, allow_nan=False),
-    "output": st.integers(1, 2**28),
+    "output": st.integers(1, MOST_OUTPUT),
     "cpuset": st.sampled_from(["0", "0-1", "2,3", "0-3", "5"]),
 }
 _ULIMITS = st.fixed_dictionaries(
