@@ -20,7 +20,8 @@ class Owner:
     @classmethod
     def me(cls) -> Self:
         """The process that asks."""
-        return cls(os.getpid(), _start_of(os.getpid()) or 0, boot_id())
+        pid = os.getpid()
+        return cls(pid, _own_start(pid), boot_id())
 
     def alive(self) -> bool:
         """Whether that very process runs; a zombie does not."""
@@ -34,6 +35,15 @@ def _start_of(pid: int) -> int | None:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[_START])
+
+
+@functools.lru_cache(maxsize=1)
+def _own_start(pid: int) -> int:
+    """When this process, `pid`, began: looked up once, and once more in each of its forks."""
+    return _start_of(pid) or 0
+
+
+os.register_at_fork(after_in_child=_own_start.cache_clear)
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """The lowest and highest numbers that the machine and the operator allow."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,39 +47,56 @@ def _plain(value: float) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def bounds(facts: Facts, ceiling: Ceiling) -> tuple[list[Bound], list[Bound]]:
-    """What the machine can give, and what the operator lets it give."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranges:
+    """machine: what it can give. operator: what it may give."""
+
+    machine: tuple[Bound, ...]
+    operator: tuple[Bound, ...]
+
+
+def ranges(facts: Facts, ceiling: Ceiling) -> Ranges:
+    """The same object for the same numbers, so that more can be known by it."""
+    ulimits = {**dict.fromkeys(_LOWEST, UNLIMITED), **facts.ulimits, "nofile": facts.nofile}
+    highest = facts.memory, facts.cpus, tuple(ulimits.items())
+    return _ranges(highest, ceiling.limits, (ceiling.lifetime, ceiling.idle_timeout))
+
+
+@functools.lru_cache(maxsize=16)
+def _ranges(
+    highest: tuple[int, float, tuple[tuple[str, int], ...]],
+    limits: Limits,
+    lasting: tuple[float | None, float | None],
+) -> Ranges:
+    memory, cpus, ulimits = highest
     whose = "this machine"
     machine = [
-        Bound("limits.memory", whose, facts.memory, MEMORY_MINIMUM),
-        Bound("limits.cpus", whose, facts.cpus, _FRACTION),
+        Bound("limits.memory", whose, memory, MEMORY_MINIMUM),
+        Bound("limits.cpus", whose, cpus, _FRACTION),
         Bound("limits.pids", whose, _PID_MAX, 1),
     ]
-    highest = {**dict.fromkeys(_LOWEST, UNLIMITED), **facts.ulimits, "nofile": facts.nofile}
     machine += [
-        Bound(f"limits.ulimits.{name}", whose, most, _LOWEST.get(name, 0))
-        for name, most in highest.items()
+        Bound(f"limits.ulimits.{name}", whose, most, _LOWEST.get(name, 0)) for name, most in ulimits
     ]
     operator = [
         Bound(f"limits.{name}", "the ceiling", value)
         for name in Limits.model_fields
-        if name not in ("ulimits", "cpuset")
-        and (value := getattr(ceiling.limits, name)) is not None
+        if name not in ("ulimits", "cpuset") and (value := getattr(limits, name)) is not None
     ]
     operator += [
         Bound(f"limits.ulimits.{name}", "the ceiling", pair.hard)
         for name in Ulimits.model_fields
-        if (pair := getattr(ceiling.limits.ulimits, name)) is not None
+        if (pair := getattr(limits.ulimits, name)) is not None
     ]
     operator += [
         Bound(name, "the ceiling", value)
-        for name in ("lifetime", "idle_timeout")
-        if (value := getattr(ceiling, name)) is not None
+        for name, value in zip(("lifetime", "idle_timeout"), lasting, strict=True)
+        if value is not None
     ]
-    return machine, operator
+    return Ranges(tuple(machine), tuple(operator))
 
 
-def narrow(field: str, value: Any, most: list[Bound], notes: list[str]) -> Any:
+def narrow(field: str, value: Any, most: Sequence[Bound], notes: list[str]) -> Any:
     """`value`, or the highest number that every bound of the field allows; notes what it lowered.
 
     No value at all means no limit, so a bound becomes the value, but only an operator's.

@@ -1,11 +1,13 @@
 """From what is asked for to what is granted: fill in the profile, check, only ever narrow."""
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
-from ringfence.policy.bounds import Bound, bounds, narrow
+from ringfence.policy.bounds import Bound, Ranges, narrow, ranges
 from ringfence.policy.ceiling import Ceiling
 from ringfence.policy.checks import denials
 from ringfence.policy.facts import Facts
@@ -38,12 +40,10 @@ def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None)
     ceiling = ceiling or Ceiling()
     profile = for_runtime(PROFILES[request.profile], request.security.runtime)
     denied = denials(request, profile, ceiling)
-    machine, operator = bounds(facts, ceiling)
-    _refuse(denied + _above(request, operator), PolicyDeniedError)
-    _refuse(_above(request, machine) + _missing_cores(request, facts), InvalidSpecError)
-    notes: list[str] = []
-    most = [*machine, *operator]
-    limits = _limits(request.limits, profile, most, ceiling.limits.cpuset, notes)
+    numbers = ranges(facts, ceiling)
+    _refuse(denied + _above(request, numbers.operator), PolicyDeniedError)
+    _refuse(_above(request, numbers.machine) + _missing_cores(request, facts), InvalidSpecError)
+    limits, notes = _limits(request.limits, profile.limits, numbers, ceiling.limits.cpuset)
     user = choose_user(request, facts)
     spec = request.model_copy(
         update={
@@ -59,16 +59,16 @@ def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None)
     )
     _refuse(denials(spec, profile, ceiling), PolicyDeniedError)
     _refuse(_contradictions(request, spec), InvalidSpecError)
-    return Grant(spec, tuple(notes))
+    return Grant(spec, notes)
 
 
 def check_limits(limits: Limits, facts: Facts, ceiling: Ceiling) -> None:
     """Raise as `resolve` does for numbers that the machine or the ceiling does not allow, for a
     sandbox that runs already."""
     request = SandboxSpec(limits=limits)
-    machine, operator = bounds(facts, ceiling)
-    _refuse(_above(request, operator), PolicyDeniedError)
-    _refuse(_above(request, machine) + _missing_cores(request, facts), InvalidSpecError)
+    numbers = ranges(facts, ceiling)
+    _refuse(_above(request, numbers.operator), PolicyDeniedError)
+    _refuse(_above(request, numbers.machine) + _missing_cores(request, facts), InvalidSpecError)
 
 
 def _refuse(
@@ -91,7 +91,7 @@ def _lowest(value: float | None, ceiling: float | None) -> float | None:
     return min(known, default=None)
 
 
-def _above(request: SandboxSpec, most: list[Bound]) -> list[tuple[str, str]]:
+def _above(request: SandboxSpec, most: Sequence[Bound]) -> list[tuple[str, str]]:
     """The request's own numbers that are out of their bounds."""
     found = []
     for bound in most:
@@ -109,15 +109,19 @@ def _missing_cores(request: SandboxSpec, facts: Facts) -> list[tuple[str, str]]:
     return [("limits.cpuset", f"{cpuset!r} names core {max(cores(cpuset))}, there are 0 to {last}")]
 
 
+@functools.lru_cache(maxsize=64)
 def _limits(
-    asked: Limits, profile: Profile, most: list[Bound], cpuset: str | None, notes: list[str]
-) -> Limits:
+    asked: Limits, profile: Limits, numbers: Ranges, cpuset: str | None
+) -> tuple[Limits, tuple[str, ...]]:
+    """The limits, and the notes of what was lowered; calculated once for sandboxes alike."""
+    most = (*numbers.machine, *numbers.operator)
+    notes: list[str] = []
     values: dict[str, Any] = {}
     for name in Limits.model_fields:
         if name in ("ulimits", "cpuset"):
             continue
         value = getattr(asked, name)
-        filled = getattr(profile.limits, name) if value is None else value
+        filled = getattr(profile, name) if value is None else value
         values[name] = narrow(f"limits.{name}", filled, most, notes)
     values["cpuset"] = asked.cpuset or cpuset
     memory = values["memory"]
@@ -125,11 +129,11 @@ def _limits(
         if getattr(asked, name) is None and values[name] > memory:
             notes.append(f"limits.{name}: {values[name]} of the profile is lowered to the memory")
             values[name] = memory
-    values["ulimits"] = _ulimits(asked.ulimits, profile.limits.ulimits, most, notes)
-    return Limits(**values)
+    values["ulimits"] = _ulimits(asked.ulimits, profile.ulimits, most, notes)
+    return Limits(**values), tuple(notes)
 
 
-def _ulimits(asked: Ulimits, profile: Ulimits, most: list[Bound], notes: list[str]) -> Ulimits:
+def _ulimits(asked: Ulimits, profile: Ulimits, most: Sequence[Bound], notes: list[str]) -> Ulimits:
     values: dict[str, Ulimit] = {}
     for name in Ulimits.model_fields:
         pair = getattr(asked, name) or getattr(profile, name)
