@@ -5,9 +5,11 @@ The record is a file of ours in the workspace's directory: by path, what stood t
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.workspace.changes import Change, Changes, Side, compare, kind_between
+from ringfence.workspace.failures import failed
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.prepared import MAX_BYTES
 
@@ -27,15 +29,38 @@ def read(directory: Path) -> States:
     }
 
 
-def write(directory: Path, states: States) -> None:
-    """Remember what stands in the original now. OSError when the disk is full."""
+class Record:
+    """What will stand in the original, written before the original is touched: a disk that is full
+    is found out while nothing is applied. `keep` makes it the record, `drop` forgets it."""
+
+    def __init__(self, directory: Path, states: States) -> None:
+        """ResourceExhaustedError when it cannot be written."""
+        self._path = directory / _RECORD
+        self._beside = directory / f"{_RECORD}.new"
+        try:
+            self._beside.write_text(_text(states), encoding="utf-8")
+        except OSError as error:
+            self.drop()
+            raise failed(
+                error, self._beside, "no record, nothing applied: free space there and repeat it"
+            ) from None
+
+    def keep(self) -> None:
+        """It stands there now. OSError."""
+        self._beside.replace(self._path)
+
+    def drop(self) -> None:
+        """It does not stand there. Idempotent."""
+        with suppress(OSError):
+            self._beside.unlink()
+
+
+def _text(states: States) -> str:
     data = {
         path: None if side is None else [side.kind, side.mode, side.size, side.digest]
         for path, side in states.items()
     }
-    beside = directory / f"{_RECORD}.new"
-    beside.write_text(json.dumps(data), encoding="utf-8")
-    beside.replace(directory / _RECORD)
+    return json.dumps(data)
 
 
 def forget(directory: Path) -> None:

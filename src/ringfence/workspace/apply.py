@@ -36,8 +36,9 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     First every touched path of the original is compared with what the sandbox started from:
     StateError names one that is not so any more, PolicyDeniedError a link that would leave the
     repository. Then all is written beside and renamed into place; when that fails half-way, what
-    was done is undone. Applied again, only what differs from what was applied last is written. It
-    blocks.
+    was done is undone. ResourceExhaustedError when there is no room for it or for the record of it;
+    nothing was applied then. Applied again, only what differs from what was applied last is
+    written. It blocks.
     """
     if prepared.original is None:
         raise StateError(
@@ -59,11 +60,14 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
         ) from None
     try:
         _check(changes, root)
-        with prepared.now() as now:
-            _Writing(root, now).run(changes)
+        record = applied.Record(prepared.directory, {**before, **applied.wanted(changes)})
+        try:
+            with prepared.now() as now:
+                _Writing(root, now).run(changes, record)
+        finally:
+            record.drop()
     finally:
         os.close(root)
-    applied.write(prepared.directory, {**before, **applied.wanted(changes)})
     return changes
 
 
@@ -126,10 +130,9 @@ class _Writing:
         self.root, self.now = root, now
         self.name = f".ringfence-apply-{token_hex(6)}"
         self.undo: list[tuple[str, str, str]] = []
-        self.made: list[str] = []
         self.removed: dict[str, os.stat_result] = {}
 
-    def run(self, changes: Changes) -> None:
+    def run(self, changes: Changes, record: applied.Record) -> None:
         os.mkdir(self.name, 0o700, dir_fd=self.root)
         beside = open_directory(self.root, self.name)
         path = "."
@@ -145,6 +148,7 @@ class _Writing:
                 for number, change in enumerate(changes):
                     path = change.path
                     self._place(change, f"new-{number}", beside)
+                record.keep()
             except BaseException:
                 self._undo(beside)
                 raise
@@ -215,7 +219,7 @@ class _Writing:
                     if os.geteuid() == 0:
                         owner = os.fstat(directory)
                         os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
-                self.made.append(above)
+                self.undo.append(("unmake", "", above))
 
     def _undo(self, beside: int) -> None:
         for what, name, path in reversed(self.undo):
@@ -226,11 +230,10 @@ class _Writing:
                     os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
                 elif what == "back":
                     os.rename(name, last, src_dir_fd=beside, dst_dir_fd=directory)
+                elif what == "unmake":
+                    os.rmdir(last, dir_fd=directory)
                 else:
                     os.unlink(last, dir_fd=directory)
-        for above in reversed(self.made):
-            with suppress(OSError), parent_of(self.root, above) as (directory, last):
-                os.rmdir(last, dir_fd=directory)
 
     def _drop_empty(self, changes: Changes) -> None:
         """Remove directories that the changes emptied and that the sandbox does not have."""

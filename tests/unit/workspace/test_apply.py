@@ -104,6 +104,33 @@ def test_a_failure_half_way_is_undone(
     assert not list(repository.glob(".ringfence*"))
 
 
+@pytest.mark.parametrize("when", ["write", "replace"])
+def test_without_room_for_its_record_nothing_is_applied(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The error says so, and once there is room everything can be applied, and applied again."""
+    prepared = make(repository)
+    change_all(inside(prepared))
+    before = snapshot(repository)
+    real = {"write": Path.write_text, "replace": Path.replace}[when]
+
+    def full(path: Path, *args: object, **kwargs: object) -> object:
+        if path.name.startswith("applied.json"):
+            path.touch()
+            raise OSError(28, "No space left on device", str(path))
+        return real(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text" if when == "write" else "replace", full)
+        with pytest.raises(ResourceExhaustedError, match="No space left"):
+            apply(prepared)
+    assert snapshot(repository) == before
+    assert not list(repository.glob(".ringfence*"))
+    assert not list(prepared.directory.glob("applied*"))
+    assert len(apply(prepared)) > 0
+    assert len(apply(prepared)) == 0
+
+
 def test_discard_puts_everything_back(repository: Path, make: Make) -> None:
     prepared = make(repository)
     work = inside(prepared)
