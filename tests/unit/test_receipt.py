@@ -288,3 +288,17 @@ def test_whatever_is_shown_is_a_view_or_an_error(data: bytes) -> None:
     for output in (data, shown() + data, b"file:/proc/self/limits %d\n" % len(data) + data + b"\n"):
         with contextlib.suppress(GuestError):
             assert isinstance(parse_view(output), GuestView)
+
+
+def test_a_size_of_too_many_digits_is_an_error() -> None:
+    with pytest.raises(GuestError, match="makes no sense"):
+        parse_view(b"file:/x " + b"9" * 5000 + b"\n")
+
+
+def test_a_shown_text_is_any_bytes() -> None:
+    """Sizes count bytes, and what is no UTF-8 comes as surrogates."""
+    text = "gr\u00f6\u00dfe".encode() + b"\xff"
+    shown = b"file:/\xc3\xa4 %d\n%s\nprobe:keyctl 1\n1\n" % (len(text), text)
+    view = parse_view(shown)
+    assert view.files == {"/\u00e4": "gr\u00f6\u00dfe\udcff"}
+    assert view.probes == {"keyctl": 1}

@@ -61,8 +61,8 @@ class SandboxSpec(Model):
     repository: Repository | None = None
     mounts: tuple[Mount, ...] = ()
     limits: Limits = Limits()
-    security: Security = Security()
-    network: Network = Network()
+    security: Security = Field(default_factory=Security)
+    network: Network = Field(default_factory=Network)
     labels: Mapping[str, str] = Field(default_factory=dict)
     lifetime: Duration | None = None
     detached: bool = False

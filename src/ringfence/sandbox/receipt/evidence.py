@@ -1,5 +1,6 @@
 """All that a receipt is made from, and the few ways to read it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +80,11 @@ class Findings:
 
 def control(name: str, requested: object, enforced: object, evidence: str, *, ok: bool) -> Control:
     """One row of a receipt."""
-    return Control(name, _shown(requested), _shown(enforced), ok, evidence)
+    return _row(name, _shown(requested), _shown(enforced), ok, evidence)
+
+
+_row = functools.lru_cache(maxsize=512)(Control)
+"""Sandboxes alike have most rows alike, which are texts only: one value stands for them all."""
 
 
 def _shown(value: object) -> str:

@@ -3,6 +3,7 @@
 import errno
 import functools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ringfence.policy.users import is_root
@@ -67,10 +68,16 @@ def names_of(mask: str) -> frozenset[str]:
 
 def _capabilities(found: Findings) -> Control:
     granted = frozenset(found.spec.security.capabilities or ())
+    shown, ok = _held(tuple(found.view.status.get(name) for name in _SETS), granted)
+    return control("capabilities", granted, shown, "a command's /proc/self/status: Cap*", ok=ok)
+
+
+@functools.lru_cache(maxsize=64)
+def _held(masks: tuple[str | None, ...], granted: frozenset[str]) -> tuple[str, bool]:
+    """What these masks of the sets say in words, and whether that is no more than is granted."""
     has: dict[str, frozenset[str]] = {}
     ok = True
-    for name, words in _SETS.items():
-        mask = found.view.status.get(name)
+    for (name, words), mask in zip(_SETS.items(), masks, strict=True):
         if mask is None:
             ok = ok and name == "CapAmb"
             continue
@@ -80,8 +87,7 @@ def _capabilities(found: Findings) -> Control:
     shown = "; ".join(
         f"{words}: {', '.join(sorted(names))}" for words, names in has.items() if names
     )
-    shown = shown if has else "not shown"
-    return control("capabilities", granted, shown, "a command's /proc/self/status: Cap*", ok=ok)
+    return shown if has else "not shown", ok
 
 
 def _no_new_privileges(found: Findings) -> Control:
@@ -114,7 +120,8 @@ def _seccomp(found: Findings) -> Control:
     status, probes = found.view.status, found.view.probes
     filtered = status.get("Seccomp") == _FILTER
     refused = {name for name, number in probes.items() if number in (errno.EPERM, errno.ENOSYS)}
-    expected = {name for name in probes if _expected(found.profile, name)}
+    profile = _This(found.profile)
+    expected = {name for name in probes if _expected(profile, name)}
     ok = filtered and expected <= refused
     shown = f"filter, refuses {', '.join(sorted(refused))}" if filtered else "no filter"
     if not filtered and found.gvisor:
@@ -128,8 +135,23 @@ def _seccomp(found: Findings) -> Control:
     )
 
 
-def _expected(profile: Mapping[str, Any], probe: str) -> bool:
+@dataclass(frozen=True, slots=True, eq=False)
+class _This:
+    """A profile as itself, not as what it holds: sandboxes alike have the same one."""
+
+    profile: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return id(self.profile)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and other.profile is self.profile
+
+
+@functools.lru_cache(maxsize=256)
+def _expected(this: _This, probe: str) -> bool:
     """Whether the profile refuses what the guest probes."""
+    profile = this.profile
     if probe == "vsock":
         return not any(
             "socket" in entry["names"] and not entry.get("args")

@@ -1,6 +1,7 @@
 """Rows of what of files, devices and networks a sandbox sees."""
 
 import errno
+import functools
 from collections.abc import Iterator
 
 from ringfence.policy.profiles import tmpfs_inodes
@@ -89,6 +90,7 @@ def _one_tmpfs(found: Findings, path: str, size: int, options: set[str]) -> Cont
     return control(f"tmpfs {path}", requested, shown, where, ok=ok)
 
 
+@functools.lru_cache(maxsize=64)
 def _inodes(mount: MountLine) -> int | None:
     """How many files a tmpfs may hold, None when the mount does not say."""
     for option in mount.super_options:
@@ -98,6 +100,7 @@ def _inodes(mount: MountLine) -> int | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
 def size_of(mount: MountLine) -> int | None:
     """The size of a tmpfs in bytes, None when the mount does not say."""
     for option in mount.super_options:

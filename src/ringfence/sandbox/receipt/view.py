@@ -76,9 +76,9 @@ def parse_view(output: bytes) -> GuestView:
     """The view in `--show`'s output. GuestError when it is none, or longer than it may be."""
     if len(output) > _MOST_BYTES:
         raise _bad()
-    kinds = _records(output)
-    files = kinds.get("file", {})
     try:
+        kinds = _records(output)
+        files = kinds.get("file", {})
         return GuestView(
             status=parse_status(files.get("/proc/self/status", "")),
             mounts=parse_mounts(files.get("/proc/self/mountinfo", "")),
@@ -100,21 +100,30 @@ def _bad() -> GuestError:
 
 def _records(output: bytes) -> dict[str, dict[str, str]]:
     """Texts by kind and name."""
+    letters = output.decode("latin-1")  # one for each byte, which is what the sizes count
     kinds: dict[str, dict[str, str]] = {}
-    at = 0
-    while at < len(output):
-        end = output.find(b"\n", at)
-        name, _, size = output[at:end].rpartition(b" ")
-        if end < 0 or not size.isdigit():
+    at, stop = 0, len(letters)
+    while at < stop:
+        end = letters.find("\n", at)
+        name, _, size = letters[at:end].rpartition(" ")
+        if end < 0 or not size.isdecimal():
             raise _bad()
         begin, at = end + 1, end + 1 + int(size)
-        if output[at : at + 1] != b"\n":
+        if letters[at : at + 1] != "\n":
             raise _bad()
-        kind, _, rest = name.decode("utf-8", "surrogateescape").partition(":")
-        text = output[begin:at].decode("utf-8", "surrogateescape")
-        kinds.setdefault(kind, {})[rest] = text
+        kind, _, rest = name.partition(":")
+        texts = kinds.get(kind)
+        if texts is None:
+            texts = kinds[kind] = {}
+        texts[_text(rest)] = _text(letters[begin:at])
         at += 1
     return kinds
+
+
+def _text(letters: str) -> str:
+    if letters.isascii():
+        return letters
+    return letters.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 @_remembered
