@@ -36,6 +36,8 @@ class Features:
     sandbox is on a socket.
     lifeline: whether an attached instance ends with its client and nothing of it stays, even when
     that happens while it is made; its record is then written once it is made, not before.
+    cpu_counter: whether a guest can be handed the counter of its sandbox's processor time, so that
+    `limits.cpu_time` holds in detached sandboxes, too; see `Counted`.
     """
 
     limits: frozenset[str] = frozenset()
@@ -54,6 +56,7 @@ class Features:
     watched: frozenset[str] = frozenset()
     lifeline: bool = False
     exec_cgroups: bool = False
+    cpu_counter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,16 @@ class Filtered(Protocol):
     of `policy.seccomp.bpf`) in every command, once the host has sent it."""
 
     filter: bytes
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An instance whose processor time a guest on a socket can watch itself."""
+
+    def cpu_counter(self) -> int | None:
+        """A descriptor of its cgroup's counter, open for reading, which the caller closes; None
+        where it cannot be had."""
+        ...
 
 
 class Backend(Protocol):

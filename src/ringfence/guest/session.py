@@ -10,6 +10,7 @@ unanswered for a minute.
 
 import asyncio
 import errno
+import math
 import os
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -267,6 +268,27 @@ class Session(Connection):
         if not self.hello.features & Feature.FILTER:
             raise UnsupportedError("filter: the guest of this sandbox installs none", op="filter")
         await self.ask("filter", Ask.FILTER, code, Answer.DONE, nothing)
+
+    async def cpu_time(self, counter: int, limit: float, processors: int) -> None:
+        """Have the guest kill all commands, and start no more, once `limit` seconds of processor
+        time are used, of which it can use `processors` a second.
+
+        counter: an open `cpu.stat` or `cpuacct.usage` of its cgroup, which stays the caller's.
+        UnsupportedError when no descriptor reaches the guest.
+        """
+        if not self.hello.features & Feature.DESCRIPTORS:
+            raise UnsupportedError("cpu_time: the guest of this sandbox is on no socket", op="open")
+        await self.clear()
+        failure = _fail("cpu_time", "limits.cpu_time")
+        question = Question("cpu_time", Answer.DONE, nothing, failure)
+        operation_id = self.register(question, ANSWER_SECONDS)
+        payload = struct.pack("<QI", math.ceil(limit * 1e6), processors)
+        try:
+            self.send_with((counter,), Ask.CPU_TIME, operation_id, payload)
+        except SandboxError:
+            self.drop(question)
+            raise
+        await question.future
 
     async def ping(self) -> float:
         """Seconds that the guest took to answer."""

@@ -11,7 +11,8 @@ from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
 from ringfence.ledger.backends import Backends, Load
 from ringfence.ledger.entry import Claim, Entry
-from ringfence.ledger.reasons import CLIENT_LOST, LIFETIME
+from ringfence.ledger.reasons import CLIENT_LOST, CPU_TIME, LIFETIME
+from ringfence.ledger.spent import is_spent
 from ringfence.ledger.store import KEPT_SECONDS, Ledger
 from ringfence.spec import State
 
@@ -38,9 +39,9 @@ class Discarding(Protocol):
 async def reap(
     ledger: Ledger, *, load: Load | None = None, now: float | None = None, probe: bool = True
 ) -> list[Reaped]:
-    """Delete every sandbox whose client or lifetime ended and close the entries of those that are
-    gone. probe: ask the backends for those that should be alive, too, and forget what ended a week
-    ago.
+    """Delete every sandbox whose client, lifetime or processor time ended and close the entries of
+    those that are gone. probe: ask the backends for those that should be alive, too, and forget
+    what ended a week ago.
 
     now: seconds since the epoch, for tests; None goes by the clock since boot. One sandbox's
     failure does not stop the others. Cancellation stops between two sandboxes; what was begun is
@@ -84,7 +85,9 @@ async def _settle(
         if instance is None and reason is None and not entry.record.native:
             return None
         if instance is not None and reason is None and await instance.state() is not State.EXITED:
-            return None
+            if not await is_spent(instance):
+                return None
+            why = reason = CPU_TIME
         if instance is not None:
             await instance.delete()
         elif isinstance(backend := backends.of(entry.record), Discarding):

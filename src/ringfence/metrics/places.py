@@ -125,6 +125,22 @@ def unified_controllers(place: Place) -> frozenset[str]:
         return frozenset()
 
 
+def open_cpu_counter(found: Mapping[str, Place]) -> int | None:
+    """A descriptor of the file that counts the processor time of these places, as `Usage` has it;
+    None where there is none or it is gone."""
+    acct, unified = found.get("cpuacct"), found.get("unified")
+    if acct is not None:
+        path = f"{acct.directory}/cpuacct.usage"
+    elif unified is not None and "cpu" in unified_controllers(unified):
+        path = f"{unified.directory}/cpu.stat"
+    else:
+        return None
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
 def read_text(path: str) -> str:
     """A file of the kernel's, for a fifth of what `Path.read_text` takes. OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

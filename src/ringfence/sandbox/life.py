@@ -275,9 +275,12 @@ class Life:
             await self._records.unfinished(self.id, reason)
 
     async def detach(self) -> None:
-        """End the session and leave the sandbox to its lifetime. Idempotent."""
+        """End the session and leave the sandbox to its lifetime; wait for its end where that has
+        begun. Idempotent."""
         self.check_loop("detach")
-        if self.state is not State.EXITED:
+        if self._ending is not None:
+            await finish(_result(self._ending))
+        elif self.state is not State.EXITED:
             self.state, self.reason = State.EXITED, DETACHED
             await finish(self._detach())
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
-from ringfence.ledger.reasons import DELETED
+from ringfence.ledger.reasons import CPU_TIME, DELETED
+from ringfence.ledger.spent import is_spent
 from ringfence.sandbox.control import Pausable
 from ringfence.spec import SandboxInfo, State, Usage
 
@@ -46,7 +47,10 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     if not entry.record.native:
         return _info(entry, State.CREATING, None)
     try:
-        state = await (await backends.instance(entry.record)).state()
+        instance = await backends.instance(entry.record)
+        state = await instance.state()
+        if state is State.RUNNING and await is_spent(instance):  # whoever reaps next removes it
+            return _info(entry, State.EXITED, CPU_TIME)
     except NotFoundError:
         state = State.EXITED
     except SandboxError as error:

@@ -2,6 +2,7 @@
 
 from ringfence.backends.base import Features
 from ringfence.errors import UnsupportedError
+from ringfence.policy.profiles import is_gvisor
 from ringfence.spec import Limits, SandboxSpec, Ulimits
 
 _OURS = frozenset({"timeout", "output"})
@@ -11,6 +12,8 @@ _OURS = frozenset({"timeout", "output"})
 def check(request: SandboxSpec, features: Features) -> None:
     """UnsupportedError that names everything asked for explicitly and not possible here."""
     lacking = list(dict.fromkeys([*_limits(request, features), *_others(request, features)]))
+    if lacking == ["limits.cpu_time"]:
+        raise cpu_time_refused(request)
     if lacking:
         raise UnsupportedError(
             f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)};"
@@ -48,8 +51,7 @@ def _others(request: SandboxSpec, features: Features) -> list[str]:
         "repository": request.repository is not None and not features.mounts,
         "lock": request.lock is not None and not features.locks,
         "detached": request.detached and not features.detached,
-        # The holder watches it, and a detached sandbox may have none.
-        "limits.cpu_time": request.detached and request.limits.cpu_time is not None,
+        "limits.cpu_time": request.limits.cpu_time is not None and not _counts(request, features),
         "network.mode": request.network.mode not in features.networks,
         "network.ports": bool(request.network.ports) and "proxy" not in features.networks,
         "network.secrets": request.detached and any(one.tls for one in request.network.secrets),
@@ -60,10 +62,27 @@ def _others(request: SandboxSpec, features: Features) -> list[str]:
 
 def check_granted(granted: SandboxSpec, features: Features) -> None:
     """UnsupportedError for a processor time that a ceiling added and nobody could watch."""
-    if granted.limits.cpu_time is not None and (granted.detached or not features.usage):
-        raise UnsupportedError(
-            "limits.cpu_time: its holder watches it, so that the sandbox can be neither detached"
-            f" nor on a backend that cannot measure ({granted.backend})",
-            op="open",
-            context={"fields": ["limits.cpu_time"], "backend": granted.backend},
+    if granted.limits.cpu_time is not None and not _counts(granted, features):
+        raise cpu_time_refused(granted)
+
+
+def _counts(spec: SandboxSpec, features: Features) -> bool:
+    """Whether somebody sees its processor time: its holder, or, of a detached one, its guest."""
+    if not spec.detached:
+        return features.usage
+    return features.usage and features.cpu_counter and not is_gvisor(spec.security.runtime)
+
+
+def cpu_time_refused(spec: SandboxSpec) -> UnsupportedError:
+    """The error for a processor time that nobody could watch."""
+    why = f"the {spec.backend} backend cannot measure it here"
+    if spec.detached:
+        why = (
+            "the guest of a detached sandbox watches it, which needs cgroups of this machine and"
+            " a guest on a socket: no gVisor, no Engine elsewhere, no stream transport"
         )
+    return UnsupportedError(
+        f"limits.cpu_time: {why}",
+        op="open",
+        context={"fields": ["limits.cpu_time"], "backend": spec.backend},
+    )

@@ -32,7 +32,7 @@ from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
-from ringfence.sandbox.watching import watch_limits
+from ringfence.sandbox.watching import have_guest_watch, watch_limits
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import Receipt, SandboxSpec
 from ringfence.workspace import Prepared as WorkspacePrepared
@@ -140,6 +140,7 @@ async def _open_new(
         session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
     )
     await noted
+    await have_guest_watch(instance, session, granted, facts)
     life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
     steps.undo.callback(life.stop_watching)
     watch_limits(life, granted, facts, features)

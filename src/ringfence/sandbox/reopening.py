@@ -1,16 +1,19 @@
 """A session with a sandbox that exists already, made by whatever process."""
 
 import asyncio
+import os
 import platform
 from dataclasses import replace
 
 from ringfence.backends import registry
-from ringfence.backends.base import Backend, Features, Record
+from ringfence.backends.base import Backend, Features, Instance, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
 from ringfence.ledger import Entry, Ledger
+from ringfence.ledger.reasons import CPU_TIME
+from ringfence.ledger.spent import is_spent
 from ringfence.sandbox import binds, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
@@ -22,6 +25,7 @@ from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import Receipt, State
+from ringfence.workspace import clean
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
@@ -43,7 +47,8 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
 
 
 async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: Steps) -> Sandbox:
-    record, backend, records = await _known(sandbox_id, where, steps)
+    entry, backend, records = await _known(sandbox_id, where, steps)
+    record = entry.record
     if not record.spec.detached:
         raise StateError(
             f"open: sandbox {record.id} is attached to the process that opened it: only detached"
@@ -54,8 +59,11 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     try:
         instance = await backend.attach(record)
     except NotFoundError:
-        await records.end(record.id, Entry(record).fate)
+        await records.end(record.id, entry.fate)
         raise
+    if await is_spent(instance):
+        await finish(_end(instance, entry, records))
+        raise _ended(record, CPU_TIME)
     if await instance.state() is State.PAUSED:
         raise StateError(
             f"open: sandbox {record.id} is paused: `ringfence resume` it first",
@@ -83,6 +91,8 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     )
     steps.undo.callback(life.stop_watching)
     life.ends = record.ends
+    if record.spec.limits.cpu_time is not None:
+        life.watch(life.watch_cpu_time(record.spec.limits.cpu_time, os.cpu_count() or 1))
     receipt = await _receipt(record, features, life, user)
     ceiling = ceiling_of(where)
     context = Context(life, record.spec, features, user, backend=backend, ceiling=ceiling)
@@ -92,24 +102,34 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     return sandbox
 
 
-async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Record, Backend, Records]:
+async def _end(instance: Instance, entry: Entry, records: Records) -> None:
+    """What its guest, which has killed all commands, waits for."""
+    await instance.delete()
+    if entry.workspace is not None:
+        await asyncio.to_thread(clean, entry.workspace)
+    await records.end(instance.record.id, CPU_TIME)
+
+
+def _ended(record: Record, reason: str | None) -> NotFoundError:
+    return NotFoundError(
+        f"open: sandbox {record.id} has ended: {reason}", op="open", sandbox_id=record.id
+    )
+
+
+async def _known(sandbox_id: str, where: Where, steps: Steps) -> tuple[Entry, Backend, Records]:
     backend = where.backend
     if backend is not None and isinstance(backend, Remembering):
-        return backend.record(sandbox_id), backend, Records(None)
+        return Entry(backend.record(sandbox_id)), backend, Records(None)
     ledger = where.ledger
     if ledger is None:
         ledger = await asyncio.to_thread(Ledger.default)
     entry = await asyncio.to_thread(ledger.get, sandbox_id)
     if not entry.live:
-        raise NotFoundError(
-            f"open: sandbox {entry.record.id} has ended: {entry.reason}",
-            op="open",
-            sandbox_id=entry.record.id,
-        )
+        raise _ended(entry.record, entry.reason)
     if backend is None:
         backend = registry.load(entry.record.backend, entry.record.endpoint or None)
         steps.rest.push_async_callback(backend.aclose)
-    return entry.record, backend, Records(ledger)
+    return entry, backend, Records(ledger)
 
 
 async def _receipt(record: Record, features: Features, life: Life, user: User) -> Receipt:

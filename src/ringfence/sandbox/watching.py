@@ -1,15 +1,20 @@
 """What the holder of a sandbox watches, because no kernel holds it."""
 
 import asyncio
+import math
+import os
 import time
 from typing import Protocol, runtime_checkable
 
-from ringfence.backends.base import Features
+from ringfence.backends.base import Counted, Features, Instance
 from ringfence.backends.sized import is_watched
 from ringfence.errors import SandboxError, SandboxLostError
 from ringfence.events import LimitHit
+from ringfence.guest.protocol import Feature
+from ringfence.guest.session import Session
 from ringfence.policy import Facts
 from ringfence.sandbox.life import Life
+from ringfence.sandbox.needs import cpu_time_refused
 from ringfence.spec import SandboxSpec, State
 
 LOOK_SECONDS = 1.0
@@ -34,6 +39,27 @@ def watch_limits(life: Life, granted: SandboxSpec, facts: Facts, features: Featu
     instance = life.instance
     if limits.disk is not None and is_watched(granted, features) and isinstance(instance, Written):
         life.watch(watch_disk(life, instance, limits.disk))
+
+
+async def have_guest_watch(
+    instance: Instance, session: Session, granted: SandboxSpec, facts: Facts
+) -> None:
+    """Let the guest of a detached sandbox watch its processor time: its holder may leave.
+
+    UnsupportedError where the guest can see no counter of it.
+    """
+    limit = granted.limits.cpu_time
+    if limit is None or not granted.detached:
+        return
+    counter = instance.cpu_counter() if isinstance(instance, Counted) else None
+    if counter is None:
+        raise cpu_time_refused(granted)
+    try:
+        if not session.hello.features & Feature.DESCRIPTORS:
+            raise cpu_time_refused(granted)
+        await session.cpu_time(counter, limit, max(1, math.ceil(facts.cpus)))
+    finally:
+        os.close(counter)
 
 
 async def watch_disk(life: Life, instance: Written, limit: int) -> None:

@@ -13,6 +13,7 @@ import ringfence
 from ringfence import Limits, Reason, State
 from ringfence.backends.base import Features
 from ringfence.errors import SandboxError
+from ringfence.ledger import Ledger
 from ringfence.testing.base import Checks, Open, running, until
 
 _WHERE = ("backend", "endpoint", "ceiling", "ledger", "events")
@@ -217,9 +218,7 @@ class LifeChecks(Checks):
 
     async def test_processor_time_is_limited(self, fresh: Open, features: Features) -> None:
         """A sandbox that used up its limits.cpu_time ends, and its command says why; where usage
-        is not measured, UnsupportedError, as for a detached one that nobody watches."""
-        with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
-            await fresh(limits={"cpu_time": 1}, detached=True, lifetime=60)
+        is not measured, UnsupportedError."""
         if not features.usage:
             with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
                 await fresh(limits={"cpu_time": 1})
@@ -236,6 +235,56 @@ class LifeChecks(Checks):
             assert "LimitHit" in [event.name for event in sandbox.history]
             with pytest.raises(ringfence.SandboxLostError, match="cpu_time"):
                 await sandbox.exec(["true"])
+
+    async def test_processor_time_is_limited_while_nobody_is_there(
+        self, fresh: Open, sandbox: ringfence.Sandbox, features: Features
+    ) -> None:
+        """The guest of a detached sandbox ends its commands, and whoever comes later is told why;
+        where the guest cannot see what is used, UnsupportedError."""
+        opening = fresh(limits={"cpu_time": 0.5}, detached=True, lifetime=120)
+        if not _guest_sees_what_is_used(sandbox, features):
+            with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
+                await opening
+            return
+        book = opening.where.ledger
+        async with opening as first:
+            await first.spawn(["/bin/sh", "-c", "while :; do :; done"], hold=True)
+
+        async def stands() -> bool:
+            before = await _used(first.id, book) or 0.0
+            await asyncio.sleep(0.3)
+            return before >= 0.5 and (await _used(first.id, book) or 0.0) - before < 0.05
+
+        await until(stands)
+        [listed] = [
+            one
+            for one in await ringfence.list_sandboxes(ended=True, ledger=book)
+            if one.id == first.id
+        ]
+        assert (listed.state, listed.reason) == (State.EXITED, "cpu_time")
+        for _ in range(2):
+            with pytest.raises(ringfence.NotFoundError, match="cpu_time"):
+                await _reopened(fresh, first.id)
+
+    async def test_processor_time_is_limited_for_who_comes_again(
+        self, fresh: Open, sandbox: ringfence.Sandbox, features: Features
+    ) -> None:
+        """A command of a later session ends for it as one of the first would."""
+        if not _guest_sees_what_is_used(sandbox, features):
+            return
+        async with fresh(limits={"cpu_time": 0.5}, detached=True, lifetime=120) as first:
+            pass
+        async with await _reopened(fresh, first.id) as second:
+            result = await second.exec(shell="while :; do :; done", timeout=60)
+            assert result.reason is Reason.CPU_TIME
+
+            async def gone() -> bool:
+                return second.info.state is State.EXITED
+
+            await until(gone)
+            assert second.info.reason == "cpu_time"
+        with pytest.raises(ringfence.NotFoundError, match="cpu_time"):
+            await _reopened(fresh, first.id)
 
     async def test_everything_unsupported_is_named_at_once(
         self, fresh: Open, features: Features
@@ -446,6 +495,16 @@ async def _runs(sandbox: ringfence.Sandbox) -> bool:
 async def _held(fresh: Open) -> None:
     async with fresh():
         await asyncio.sleep(3600)
+
+
+def _guest_sees_what_is_used(sandbox: ringfence.Sandbox, features: Features) -> bool:
+    return features.detached and features.cpu_counter and sandbox.info.transport == "socket"
+
+
+async def _used(sandbox_id: str, ledger: Ledger | None) -> float | None:
+    async for _, usage in ringfence.usages([sandbox_id], ledger=ledger):
+        return usage.cpu_seconds
+    return None
 
 
 async def _reopened(fresh: Open, sandbox_id: str) -> ringfence.Sandbox:

@@ -14,7 +14,7 @@ from ringfence.backends.mock import MockBackend
 from ringfence.errors import BackendUnavailableError
 from ringfence.ledger import Ledger, Owner, guard, reap
 from ringfence.ledger.guard import LOCK, _held, ensure
-from ringfence.spec import SandboxSpec, State
+from ringfence.spec import SandboxSpec, State, Usage
 
 DEAD = Owner(2**22 + 1, 1, Owner.me().boot)
 
@@ -94,6 +94,27 @@ async def test_one_that_ended_at_its_time_was_not_lost(place: Place) -> None:
         await instance.delete()
         [reaped] = await reap(place.ledger, load=place.load)
         assert (reaped.id, reaped.reason) == (name, reason)
+
+
+async def test_one_that_used_up_its_processor_time_is_ended_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guest killed the commands and waits to be seen; one that has time left is let alone."""
+    for name, limit in (("spent", 5.0), ("thrifty", 7.0)):
+        instance = await place.sandbox(name, None, ends=time.time() + 600)
+        spec = SandboxSpec(limits={"cpu_time": limit}, detached=True, lifetime=600)
+        instance.record = replace(instance.record, spec=spec)
+        place.ledger.changed(name, spec)
+
+        async def usage() -> Usage:
+            return Usage(cpu_seconds=6.5)
+
+        monkeypatch.setattr(instance, "usage", usage)
+    assert await reap(place.ledger, load=place.load, probe=False) == []
+    [reaped] = await reap(place.ledger, load=place.load)
+    assert (reaped.id, reaped.reason, reaped.error) == ("spent", "cpu_time", None)
+    assert place.ledger.get("spent").reason == "cpu_time"
+    assert [entry.record.id for entry in place.ledger.live()] == ["thrifty"]
 
 
 async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:

@@ -11,7 +11,7 @@ from ringfence.backends.sized import is_watched
 from ringfence.errors import BackendUnavailableError, SandboxLostError, UnsupportedError
 from ringfence.events import EventBus
 from ringfence.sandbox import needs, watching
-from ringfence.spec import SandboxSpec, State
+from ringfence.spec import SandboxSpec, Security, State
 
 WATCHES = Features(watched=frozenset({"disk"}), mounts=True, detached=True)
 LIMIT = 100
@@ -91,3 +91,27 @@ def test_what_nobody_can_watch_is_refused() -> None:
             needs.check(spec(**more), WATCHES)
     with pytest.raises(UnsupportedError, match="disk"):
         needs.check(spec(), Features(mounts=True))
+
+
+def test_processor_time_needs_somebody_who_sees_it() -> None:
+    """Of a detached sandbox that is its guest, which needs a counter that it can be handed."""
+    attached = SandboxSpec(image="x", limits={"cpu_time": 5})
+    detached = SandboxSpec(image="x", limits={"cpu_time": 5}, detached=True, lifetime=60)
+    gvisor = detached.model_copy(update={"security": Security(runtime="runsc")})
+    able = Features(usage=True, cpu_counter=True, detached=True, runtimes=frozenset({"runsc"}))
+    unable = Features(usage=True, detached=True)
+    blind = Features(usage=False, detached=True)
+    for spec, features, word in (
+        (attached, able, None),
+        (attached, unable, None),
+        (attached, blind, "measure"),
+        (detached, able, None),
+        (detached, unable, "socket"),
+        (gvisor, able, "gVisor"),
+    ):
+        for check in (needs.check, needs.check_granted):
+            if word is None:
+                check(spec, features)
+                continue
+            with pytest.raises(UnsupportedError, match=f"cpu_time: .*{word}"):
+                check(spec, features)

@@ -75,6 +75,7 @@ class DockerBackend:
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
             usage=True,
+            cpu_counter=transports[0] == "socket",
             watched=frozenset() if gvisor else frozenset({"disk"}),
             exec_cgroups=(
                 transports[0] == "socket"

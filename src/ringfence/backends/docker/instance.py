@@ -34,7 +34,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.metrics import Reader, places_apart, places_of, reader_for
+from ringfence.metrics import Reader, open_cpu_counter, places_apart, places_of, reader_for
 from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
@@ -175,6 +175,13 @@ class DockerInstance:
             return await self._execs.begin()
         except (NotFoundError, ProcessLookupError):
             raise self._lost("exec") from None
+
+    def cpu_counter(self) -> int | None:
+        """A descriptor of its counter of processor time, None when it is on another machine."""
+        try:
+            return open_cpu_counter(places_apart(self.pid)) if self.pid else None
+        except ProcessLookupError:
+            return None
 
     async def open_files(self) -> int | None:
         """How many descriptors its processes hold, the guest's too; None where /proc may not be

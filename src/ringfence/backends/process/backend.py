@@ -59,6 +59,7 @@ class ProcessBackend:
             receipt=True,
             usage=machine.tree.version > 0,
             lifeline=True,
+            cpu_counter=not machine.tree.controllers.isdisjoint({"cpuacct", "cpu"}),
             exec_cgroups=machine.tree.version == 1,
         )
 

@@ -22,7 +22,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.metrics import Reader, reader_of
+from ringfence.metrics import Reader, open_cpu_counter, reader_of
 from ringfence.spec import Limits, State, Usage
 
 CONNECT_SECONDS = 10.0
@@ -124,6 +124,10 @@ class ProcessInstance:
             return await self._execs.begin()
         except NotFoundError:
             raise self._lost("exec") from None
+
+    def cpu_counter(self) -> int | None:
+        """A descriptor of its counter of processor time, None without a cgroup."""
+        return None if self._cgroup is None else open_cpu_counter(self._cgroup.places)
 
     async def open_files(self) -> int | None:
         """How many descriptors its processes hold, the guest's too; None without a cgroup.
