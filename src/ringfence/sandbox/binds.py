@@ -23,7 +23,7 @@ from ringfence.sandbox.snapshots import tree_of
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import SandboxSpec
 from ringfence.workspace.beneath import open_resolved
-from ringfence.workspace.prepare import environment
+from ringfence.workspace.making import environment
 from ringfence.workspace.stopping import Check, unless
 
 WORKSPACES = "workspaces"

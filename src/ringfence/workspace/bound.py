@@ -1,0 +1,75 @@
+"""A workspace in the modes ro and rw: the original, with something bound over what is hidden."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringfence.errors import InvalidSpecError, PolicyDeniedError, UnsupportedError
+from ringfence.workspace import mounts
+from ringfence.workspace.failures import shown
+from ringfence.workspace.making import Making
+from ringfence.workspace.prepared import Binding, Prepared
+
+_MASKS = 256
+
+
+def bound(making: Making) -> Prepared:
+    """Make it. InvalidSpecError, PolicyDeniedError, UnsupportedError for what only a copy can."""
+    if making.repository.size is not None or making.masks_modes:
+        raise InvalidSpecError("size, file_mode and directory_mode need mode copy",
+                               op="workspace")  # fmt: skip
+    if making.found.selection.hidden and len(making.found.selection.hidden) > _MASKS:
+        raise InvalidSpecError(
+            f"{len(making.found.selection.hidden)} hidden paths are too many to cover in mode"
+            f" {making.repository.mode} (at most {_MASKS}): use mode copy",
+            op="workspace",
+        )
+    root = making.found.source.root
+    if making.maps:
+        _check_one_file_system(making, root)
+        uids, gids = zip(making.stored, making.seen, strict=True)
+        root = mounts.mapped(making.directory, root, uids, gids)
+    read_only = making.repository.mode == "ro"
+    binds = [Binding(str(root), making.repository.mount_point, read_only)]
+    binds += _covers(making)
+    return making.prepared("bind", binds)
+
+
+def _check_one_file_system(making: Making, root: Path) -> None:
+    """An id-mapped mount shows nothing of what is mounted in it."""
+    device = root.stat().st_dev
+    for entry in making.found.selection.entries:
+        if entry.device != device:
+            raise UnsupportedError(
+                f"{shown(entry.path)} is on a file system of its own, whose owners cannot be"
+                f" mapped in mode {making.repository.mode}: use mode copy, or exclude it",
+                op="workspace",
+                context={"path": shown(entry.path)},
+            )
+
+
+def _covers(making: Making) -> Iterator[Binding]:
+    """What is bound over the hidden paths and over everything called .git."""
+    nothing, empty = making.directory / "nothing", making.directory / "empty"
+    nothing.touch(mode=0o444)
+    empty.mkdir(mode=0o555)
+    for path in sorted(making.found.selection.hidden):
+        source = empty if path.endswith("/") else nothing
+        yield _cover(making, source, path.removesuffix("/"))
+    for path in sorted(making.found.selection.git):
+        place = making.found.source.root / path
+        if path == ".git" and place.is_dir() and not place.is_symlink():
+            built = making.directory / "git" / ".git"
+            built.parent.mkdir(mode=0o711)
+            if making.build_history(built, making.seen):
+                yield _cover(making, built, path)
+                continue
+        if place.is_symlink():
+            raise PolicyDeniedError(
+                f"{path} is a symbolic link, which cannot be covered: use mode copy",
+                op="workspace",
+            )
+        yield _cover(making, empty if place.is_dir() else nothing, path)
+
+
+def _cover(making: Making, source: Path, path: str) -> Binding:
+    return Binding(str(source), f"{making.repository.mount_point}/{path}", True)
