@@ -1,9 +1,9 @@
-"""Cgroups of single commands, each below its sandbox's own, in version 1.
+"""Cgroups of single commands, each below its sandbox's own.
 
 What uses a cgroup below a sandbox's counts in the sandbox's too, and is held by its limits: only
 where the kernel says so is a controller used. No command can leave its cgroup, since no sandbox
-can write to a cgroup tree. In version 2 a cgroup with processes, as a sandbox's is, gives those
-below it neither a memory nor a pids controller, so that there is nothing to read.
+can write to a cgroup tree. In version 2 the first one of a sandbox has the sandbox's processes
+moved to a leaf; see `cgroup_leaf`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ringfence.backends import cgroup_leaf
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
 from ringfence.metrics import Place, reader_of
@@ -27,13 +28,20 @@ _COUNTERS = ("memory", "cpuacct", "pids", "blkio")
 _RATES = tuple(
     f"blkio.throttle.{way}_{what}_device" for way in ("read", "write") for what in ("bps", "iops")
 )
+_UNIFIED = "unified"
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+def possible(version: int) -> bool:
+    """Whether commands can have them where sandboxes have cgroups of this version, 0 for none. In
+    version 2 not where it is mounted so that a sandbox's events leave out those below it."""
+    return version == 1 or (version == 2 and not cgroup_leaf.events_are_local())
 
 
 class ExecCgroup:
     """The cgroup of one command. Made by `ExecCgroups.make`; `end` reads and removes it.
 
-    descriptors: its `tasks` files, open for writing, for the guest's EXEC.
+    descriptors: files that move who writes "0" into it, open for writing, for the guest's EXEC.
     """
 
     def __init__(self, group: "ExecCgroups", name: str, places: Mapping[str, Place]) -> None:
@@ -45,10 +53,11 @@ class ExecCgroup:
 
     def open(self) -> None:
         """Make it. OSError, after which `end` removes what was made."""
+        # In version 1 "cgroup.procs" would wait for all processors first.
+        entry = "cgroup.procs" if _UNIFIED in self._places else "tasks"
         for directory in _directories(self._places):
             Path(directory).mkdir()
-            tasks = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
-            self.descriptors += (tasks,)
+            self.descriptors += (os.open(f"{directory}/{entry}", os.O_WRONLY | os.O_CLOEXEC),)
 
     def close(self) -> None:
         """Close the descriptors: the command has begun. Idempotent."""
@@ -74,7 +83,10 @@ class ExecCgroups:
 
     def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = {name: places[name] for name in _COUNTERS if name in places}
+        if not self._places and _UNIFIED in places:
+            self._places = {_UNIFIED: places[_UNIFIED]}
         self._lock = threading.Lock()
+        self._offering = threading.Lock()
         self._known: dict[str, Mapping[str, Place]] = {}
         self._gone = (0, 0)
         self._looked = False
@@ -108,11 +120,20 @@ class ExecCgroups:
             self.under_way.add(name)
         made = ExecCgroup(self, name, places)
         try:
+            self._offer()
             made.open()
         except OSError as error:
             made.end()
             raise _refused(error) from None
         return made
+
+    def _offer(self) -> None:
+        """One at a time, before the first is made."""
+        unified = self._places.get(_UNIFIED)
+        if unified is None:
+            return
+        with self._offering:
+            cgroup_leaf.offer(unified.directory)
 
     def leave(self, name: str) -> None:
         """One has ended: remove it if nobody is in it."""
@@ -121,8 +142,9 @@ class ExecCgroups:
         self._remove(name)
 
     def total(self, usage: Usage) -> Usage:
-        """The sandbox's usage with what version 1 counts only where it happened: kills for want of
-        memory and refused forks."""
+        """The sandbox's usage with what is counted only where it happened: refused forks and, in
+        version 1, kills for want of memory. (From Linux 6.11 on, version 2 counts refused forks
+        above, and none in a command's.)"""
         if not self._known and self._gone == (0, 0):
             return usage
         kills, refused = self._gone
@@ -187,7 +209,7 @@ def _holds(controller: str, directory: str) -> bool:
     A rate of block io never does in version 1; memory's do unless an old kernel was told otherwise.
     FileNotFoundError is for `make` to meet: the sandbox is gone.
     """
-    if controller == "memory":
+    if controller == "memory":  # of version 1, as blkio; in version 2 all hold
         return _text(f"{directory}/memory.use_hierarchy") in ("1", None)
     if controller == "blkio":
         return not any(_text(f"{directory}/{name}") for name in _RATES)
@@ -204,15 +226,21 @@ def _text(path: str) -> str | None:
 def _read(places: Mapping[str, Place]) -> Usage | None:
     try:
         with reader_of(places) as reader:
-            return reader.read()
+            found = reader.read()
     except (NotFoundError, OSError):
         return None
+    unified = places.get(_UNIFIED)
+    if unified is not None and os.access(f"{unified.directory}/pids.events.local", os.F_OK):
+        # Linux 6.11 and newer count refused forks where the limit is.
+        return replace(found, forks_refused=found.forks_refused or None)
+    return found
 
 
 def _events(places: Mapping[str, Place]) -> tuple[int, int]:
-    counted = {name: place for name, place in places.items() if name in ("memory", "pids")}
+    counted = {name: places[name] for name in ("memory", "pids", _UNIFIED) if name in places}
     found = _read(counted) or Usage()
-    return found.oom_kills or 0, found.forks_refused or 0
+    kills = 0 if _UNIFIED in places else found.oom_kills or 0
+    return kills, found.forks_refused or 0
 
 
 def _refused(error: OSError) -> SandboxError:
@@ -224,7 +252,7 @@ def _refused(error: OSError) -> SandboxError:
             f"cgroup: none can be made now: {error.strerror}", op="exec", context=context
         )
     return UnsupportedError(
-        f"cgroup: this user cannot make one for a command here: {error.strerror}",
+        f"cgroup: none can be made for a command here: {error.strerror}",
         op="exec",
         context=context,
     )

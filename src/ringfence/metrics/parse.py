@@ -178,14 +178,18 @@ V2: Mapping[str, tuple[tuple[str, Parse], ...]] = {
         ("memory.stat", memory_stat_v2),
         ("memory.events", memory_events_v2),
     ),
-    "cpu": (("cpu.stat", cpu_stat_v2),),
     "pids": (
         ("pids.current", number("pids")),
         ("pids.peak", number("pids_peak")),
         ("pids.events", pids_events),
+    ),
+    "io": (("io.stat", io_stat_v2),),
+    # Of every cgroup, whatever its controllers.
+    "": (
+        ("cpu.stat", cpu_stat_v2),
         ("cgroup.procs", lines("processes")),
         ("cgroup.threads", lines("threads")),
     ),
-    "io": (("io.stat", io_stat_v2),),
 }
-"""Files of a version 2 cgroup by controller."""
+"""Files of a version 2 cgroup by controller. Of the cgroups below it `cgroup.procs`,
+`cgroup.threads` and, before Linux 6.11, `pids.events` tell nothing."""

@@ -13,6 +13,10 @@ from pathlib import Path
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _READ_BYTES = 64 * 1024
+GUEST_LEAF = "ringfence-guest"
+"""The cgroup of version 2 below a sandbox's that its processes are moved to before commands get
+cgroups of their own beside it: one with processes gives those below it no controllers."""
+
 _V1_OPTIONS = frozenset({"rw", "ro", "noprefix", "xattr", "clone_children", "cpuset_v2_mode"})
 
 
@@ -64,10 +68,15 @@ def hierarchies(mountinfo: str) -> tuple[Hierarchy, ...]:
 
 
 def memberships(cgroup: str) -> Mapping[str, str]:
-    """Paths by controller in the text of /proc/PID/cgroup; "" is the version 2 hierarchy."""
+    """Paths by controller in the text of /proc/PID/cgroup; "" is the version 2 hierarchy.
+
+    What is in a sandbox's `GUEST_LEAF` is in the sandbox's cgroup, which has its limits and counts.
+    """
     found = {}
     for line in cgroup.splitlines():
         _, controllers, path = line.split(":", 2)
+        if not controllers:
+            path = path.removesuffix(f"/{GUEST_LEAF}") or "/"
         for controller in controllers.split(","):
             found[controller] = path
     return found

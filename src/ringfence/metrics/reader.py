@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from ringfence.errors import NotFoundError
 from ringfence.metrics import parse
+from ringfence.metrics.below import Below
 from ringfence.metrics.places import Place, places_apart, unified_controllers
 from ringfence.spec import Usage
 
@@ -30,12 +31,21 @@ class Reader:
     """Reads the usage of one sandbox, any number of times; `reader_for` makes it.
 
     It holds some fifteen descriptors until `close`. What the machine has no file for stays None.
+    below: of version 2 the cgroups of the guest and of commands, which do not count in all of its
+    files; None for version 1.
     """
 
-    def __init__(self, sources: list[_Source], procs: str | None, born: float | None) -> None:
+    def __init__(
+        self,
+        sources: list[_Source],
+        procs: str | None,
+        born: float | None,
+        below: Below | None = None,
+    ) -> None:
         self._sources = sources
         self._procs = procs
         self._born = born
+        self._below = below
 
     def read(self) -> Usage:
         """The usage now, in about 0.05 ms. NotFoundError when its cgroups are gone or closed."""
@@ -50,9 +60,22 @@ class Reader:
                     raise NotFoundError("usage: the sandbox has ended", op="usage") from None
                 raise
             values.update(source.parse(data))
+        if self._below is not None:
+            self._add(self._below, values)
         if self._born is not None:
             values["uptime"] = max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self._born)
         return Usage(**values)
+
+    def _add(self, below: Below, values: dict[str, Any]) -> None:
+        try:
+            more = below.read()
+        except OSError as error:
+            if error.errno in _GONE:
+                raise NotFoundError("usage: the sandbox has ended", op="usage") from None
+            raise
+        for field, number in more.items():
+            if values.get(field) is not None:
+                values[field] += number
 
     def open_files(self) -> int | None:
         """How many descriptors its processes hold open, None without the right to look."""
@@ -60,7 +83,7 @@ class Reader:
             return None
         total = 0
         try:
-            for pid in Path(self._procs).read_text().split():
+            for pid in self._pids(self._procs):
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     total += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - counted, not walked
         except PermissionError:
@@ -71,10 +94,20 @@ class Reader:
             raise
         return total
 
+    def _pids(self, procs: str) -> list[str]:
+        found = Path(procs).read_text().split()
+        for directory in self._below.directories() if self._below else ():
+            with contextlib.suppress(OSError):
+                found += Path(directory, "cgroup.procs").read_text().split()
+        return found
+
     def close(self) -> None:
         """Close the descriptors. Idempotent."""
         while self._sources:
             os.close(self._sources.pop().descriptor)
+        if self._below is not None:
+            self._below.close()
+            self._below = None
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +141,8 @@ def reader_of(places: Mapping[str, Place], pid: int | None = None) -> Reader:
         network = _open(f"/proc/{pid}/net/dev") if pid and _own_network(pid) else None
         if network is not None:
             sources.append(_Source(network, parse.net_dev))
-        return Reader(sources, procs, None if pid is None else _born(pid))
+        below = _below(places["unified"]) if "unified" in places else None
+        return Reader(sources, procs, None if pid is None else _born(pid), below)
     except BaseException:
         for source in sources:
             os.close(source.descriptor)
@@ -128,10 +162,17 @@ def _files(places: Mapping[str, Place]) -> list[tuple[str, str, parse.Parse]]:
         found += [
             (unified.directory, file, how)
             for name, files in parse.V2.items()
-            if name in offered
+            if offered and name in ("", *offered)
             for file, how in files
         ]
     return found
+
+
+def _below(unified: Place) -> Below | None:
+    try:
+        return Below(unified.directory) if unified_controllers(unified) else None
+    except (FileNotFoundError, PermissionError):
+        return None
 
 
 def _open(path: str) -> int | None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ringfence
 from ringfence.backends.process import ProcessBackend
 from ringfence.errors import ResourceExhaustedError
 from ringfence.spec import Limits
@@ -45,6 +46,16 @@ async def calm(sandbox: Sandbox) -> None:
         await asyncio.sleep(0.1)
 
 
+async def measure(wanted: dict[str, Any]) -> list[int | None]:
+    """OOM kills of a command in a cgroup of its own and of its sandbox, and its memory at most."""
+    async with ringfence.open(backend="process", **wanted) as sandbox:
+        result = await sandbox.exec(shell=HOG, cgroup=True)
+        found, whole = result.usage.cgroup, await sandbox.usage()
+        assert found is not None
+        assert whole is not None
+        return [found.oom_kills, whole.oom_kills, found.memory_peak]
+
+
 async def look(top: Path) -> dict[str, Any]:
     backend = ProcessBackend()
     features = await backend.features()
@@ -74,6 +85,7 @@ async def look(top: Path) -> dict[str, Any]:
         except ResourceExhaustedError:
             told["refused"] = True
         told["alive"] = (await sandbox.sh("echo alive")).stdout.decode()
+    told["measured"] = await measure(wanted)
     told["left"] = [path.name for path in (top / "ringfence").iterdir() if path.is_dir()]
     spec, facts = await grant(backend, **wanted)
     again = await backend.create(spec, new_id(), facts)

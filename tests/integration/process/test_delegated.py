@@ -19,7 +19,8 @@ MIB = 2**20
 
 @pytest.mark.soak
 def test_a_user_with_a_delegated_cgroup_has_limits_that_hold_and_leaves_nothing() -> None:
-    """Memory, pids and cpus in the kernel's files; kills, refusals, pause, update; then no cgroup."""
+    """Memory, pids and cpus in the kernel's files; kills, refusals, pause, update, a command
+    in a cgroup of its own; then no cgroup."""
     if os.geteuid() != 0 or not (ROOT / "cgroup.subtree_control").exists():
         pytest.skip("needs root and cgroup version 2 alone: scripts/check_cgroup2 has both")
     require_bwrap()
@@ -46,6 +47,9 @@ def test_a_user_with_a_delegated_cgroup_has_limits_that_hold_and_leaves_nothing(
     assert oom_kills >= 1
     assert forks_refused >= 1
     assert memory == 64 * MIB
+    kills, in_all, peak = told["measured"]
+    assert kills == in_all >= 1
+    assert 32 * MIB < peak <= 64 * MIB
     assert (told["paused"], told["resumed"]) == ("paused", "running")
     assert told["updated"] == str(96 * MIB)
     assert told["refused"]

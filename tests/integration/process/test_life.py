@@ -21,7 +21,6 @@ from ringfence.errors import (
     ResourceExhaustedError,
     SandboxLostError,
     StateError,
-    UnsupportedError,
 )
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger, Owner, reap
@@ -169,8 +168,7 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         home = Home(state_directory / "process/sandboxes" / sandbox.record.id)
         keeper = home.keeper()
         assert keeper is not None
-        with contextlib.suppress(UnsupportedError):  # version 2: no command has one of its own
-            (await sandbox.instance.exec_cgroup()).close()
+        (await sandbox.instance.exec_cgroup()).close()
         os.kill(keeper, signal.SIGKILL)
         await until(lambda: home.keeper() is None)
         assert await sandbox.instance.state() == "exited"

@@ -52,6 +52,14 @@ def test_a_path_with_a_colon_is_kept_whole() -> None:
     assert memberships("0::/a:b/c\n") == {"": "/a:b/c"}
 
 
+@pytest.mark.parametrize("path", ["/a/box", ""])
+def test_what_was_moved_to_the_guests_leaf_is_in_the_sandboxs_cgroup(path: str) -> None:
+    """Of version 2 alone; that of a command is its own."""
+    found = memberships(f"3:pids:{path}/ringfence-guest\n0::{path}/ringfence-guest\n")
+    assert found == {"": path or "/", "pids": f"{path}/ringfence-guest"}
+    assert memberships(f"0::{path}/exec-1\n") == {"": f"{path}/exec-1"}
+
+
 def test_places_of_this_process_are_real_directories() -> None:
     found = places_of(os.getpid())
     assert found

@@ -7,7 +7,7 @@ import pytest
 
 from ringfence.errors import NotFoundError
 from ringfence.metrics import Place, reader_for, reader_of
-from ringfence.metrics.places import mounted_hierarchies
+from ringfence.metrics.places import GUEST_LEAF, mounted_hierarchies
 
 FILES_V2 = {
     "cgroup.controllers": "cpuset cpu io memory pids\n",
@@ -47,7 +47,35 @@ def test_a_controller_that_is_off_stays_unknown(tmp_path: Path) -> None:
     files = {**FILES_V2, "cgroup.controllers": "pids\n"}
     with reader_of({"unified": Place(2, "/x", str(make(tmp_path, files)))}) as reader:
         usage = reader.read()
-    assert (usage.pids, usage.memory, usage.cpu_seconds) == (4, None, None)
+    assert (usage.pids, usage.memory, usage.disk_read) == (4, None, None)
+    assert usage.cpu_seconds == 2.0, "counted without the cpu controller"
+
+
+def test_what_version_2_does_not_count_of_those_below_is_added(tmp_path: Path) -> None:
+    """Processes and threads of all, and refused forks of the guest's leaf; as they come and go."""
+    files = {**FILES_V2, "pids.events": "max 1\n", "cgroup.stat": "nr_descendants 0\n"}
+    place = Place(2, "/x", str(make(tmp_path, files)))
+    with reader_of({"unified": place}) as reader:
+        usage = reader.read()
+        assert (usage.processes, usage.threads, usage.forks_refused) == (2, 3, 1)
+        for name in (GUEST_LEAF, "exec-1"):
+            (tmp_path / name).mkdir()
+            listed = {"cgroup.procs": "7\n", "cgroup.threads": "7\n8\n"}
+            make(tmp_path / name, {**listed, "pids.events": "max 5\n"})
+        (tmp_path / "exec-gone").mkdir()
+        (tmp_path / "cgroup.stat").write_text("nr_descendants 3\nnr_dying_descendants 1\n")
+        usage = reader.read()
+        assert (usage.processes, usage.threads, usage.forks_refused) == (4, 7, 6)
+        assert (usage.pids, usage.memory, usage.oom_kills) == (4, 1000, 1), "counted above already"
+
+
+def test_open_files_of_those_below_are_counted(tmp_path: Path) -> None:
+    files = {**FILES_V2, "cgroup.procs": "", "cgroup.stat": "nr_descendants 1\n"}
+    place = Place(2, "/x", str(make(tmp_path, files)))
+    (tmp_path / GUEST_LEAF).mkdir()
+    (tmp_path / GUEST_LEAF / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    with reader_of({"unified": place}) as reader:
+        assert (reader.open_files() or 0) > 3
 
 
 def test_the_files_are_read_anew_each_time_and_stay_open(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends import exec_cgroups
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.docker import door, images, place, rootfs
 from ringfence.backends.docker.config import is_gvisor
@@ -79,7 +80,7 @@ class DockerBackend:
             watched=frozenset() if gvisor else frozenset({"disk"}),
             exec_cgroups=(
                 transports[0] == "socket"
-                and machine.cgroup_version == 1
+                and exec_cgroups.possible(machine.cgroup_version)
                 and not gvisor
                 and os.geteuid() == 0
             ),
@@ -187,6 +188,10 @@ class DockerBackend:
         if not labels:
             self._sweep({one.id for one in found})
         return found
+
+    async def sweep(self) -> None:
+        """Remove the images that clients made for forks and snapshots, and left when they ended."""
+        await rootfs.sweep(self._connected())
 
     async def load(self, layout: Path, manifest: Descriptor) -> str:
         """Have an image of an OCI layout on the daemon; its id. ImageError."""

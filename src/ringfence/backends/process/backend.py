@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 
+from ringfence.backends import exec_cgroups
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
@@ -60,7 +61,7 @@ class ProcessBackend:
             usage=machine.tree.version > 0,
             lifeline=True,
             cpu_counter=not machine.tree.controllers.isdisjoint({"cpuacct", "cpu"}),
-            exec_cgroups=machine.tree.version == 1,
+            exec_cgroups=exec_cgroups.possible(machine.tree.version),
         )
 
     async def facts(self, spec: SandboxSpec) -> Facts:
