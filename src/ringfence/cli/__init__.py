@@ -3,6 +3,7 @@
 import sys
 
 INTERRUPTED = 130
+UNREAD = 141
 
 
 def main() -> None:

@@ -50,9 +50,6 @@ def run(arguments: list[str]) -> int:
         return _USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        output.silence()
-        return FAILED
     except OSError as error:
         output.silence()
         output.note(output.escape_text(str(error)))

@@ -6,12 +6,20 @@ from typing import Any
 
 import typer
 
+from ringfence.cli import UNREAD, output
+
 
 def exits(function: Callable[..., int]) -> Callable[..., None]:
-    """Let a verb that returns its exit code end the process with it."""
+    """Let a verb that returns its exit code end the process with it, and one whose output nobody
+    reads any more with what a shell shows of a SIGPIPE."""
 
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> None:
-        raise typer.Exit(function(*arguments, **options))
+        try:
+            code = function(*arguments, **options)
+        except BrokenPipeError:
+            output.silence()
+            code = UNREAD
+        raise typer.Exit(code)
 
     return verb

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from ringfence.events import Event, EventBus
-from ringfence.ledger.audit import AuditLog
+from ringfence.ledger.audit import REDACTED, AuditLog
 from ringfence.spec import SandboxSpec
 
 _LAST = ("Deleted", "Detached")
@@ -21,13 +22,14 @@ def audited(
     """Write the events of a sandbox to the log at `path`, to the last of them; what is returned
     ends that earlier.
 
-    sandbox_id: the beginning of it is enough. The values of the spec's secrets are never written.
+    sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables are
+    never written.
     Opening fails with ResourceExhaustedError when the log cannot be written; a failure later is
     reported by the bus.
     """
     secrets = [] if spec is None else [one.value.get_secret_value() for one in spec.network.secrets]
     log = AuditLog(path, secrets=secrets)
-    log.append("Opened", None, spec=None if spec is None else spec.model_dump(mode="json"))
+    log.append("Opened", None, spec=None if spec is None else _described(spec))
 
     def write(event: Event) -> None:
         if not (event.sandbox_id or "").startswith(sandbox_id):
@@ -40,6 +42,13 @@ def audited(
 
     end = bus.subscribe(write)
     return end
+
+
+def _described(spec: SandboxSpec) -> dict[str, Any]:
+    """The spec with the names of its variables alone: tokens come in as variables."""
+    described = spec.model_dump(mode="json")
+    described["env"] = dict.fromkeys(described["env"], REDACTED)
+    return described
 
 
 def audit_of(

@@ -24,6 +24,9 @@ _HINTS = {
     errno.EACCES: "no x bit, or it lies where nothing may be executed: security.tmp_exec",
     errno.ENOEXEC: "a script begins with a line such as #!/bin/sh",
 }
+_SEEN_OF_CPU = 0.5
+"""The kernel keeps a limit of processor time by ticks, and kills for it when the usage that it
+reports is still below: by a sixth on a busy machine."""
 _START, _USER, _CWD, _PROGRAM, _TERMINAL, _CGROUP = 1, 2, 3, 4, 5, 6
 
 
@@ -56,7 +59,7 @@ def _reason(ending: Exit, cpu_limit: float | None) -> Reason:
     if ending.signal == signal.SIGXCPU:
         return Reason.CPU_TIME
     used = (ending.user_us + ending.system_us) / 1e6
-    if killed and cpu_limit is not None and used >= cpu_limit:
+    if killed and cpu_limit is not None and used >= cpu_limit * _SEEN_OF_CPU:
         return Reason.CPU_TIME
     return ending.reason
 

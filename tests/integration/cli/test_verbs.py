@@ -132,6 +132,23 @@ def test_a_repository_appears_and_the_original_never_changes(
     assert (source / "a.txt").read_text() == "one\n"
 
 
+def test_output_that_nobody_reads_ends_the_command(place: list[str]) -> None:
+    """141, as a shell shows it of any program whose pipe was closed."""
+    process = subprocess.Popen(
+        [*RINGFENCE, "run", *place, "--", "yes"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"y\n"
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (141, b"")
+    assert listed() == []
+
+
 def test_ctrl_c_goes_to_the_command_and_leaves_nothing(place: list[str]) -> None:
     script = "trap 'echo interrupted; exit 7' INT; echo ready; while :; do sleep 0.1; done"
     process = subprocess.Popen(

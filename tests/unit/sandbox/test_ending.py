@@ -23,6 +23,8 @@ KILLED = 9
         (Exit(Reason.EXITED, b"", b"", status=0, oom_kills=1), Reason.EXITED),
         (Exit(Reason.SIGNALED, b"", b"", status=24), Reason.CPU_TIME),
         (Exit(Reason.SIGNALED, b"", b"", status=KILLED, user_us=3_000_000), Reason.CPU_TIME),
+        (Exit(Reason.SIGNALED, b"", b"", status=KILLED, user_us=1_650_000), Reason.CPU_TIME),
+        (Exit(Reason.SIGNALED, b"", b"", status=KILLED, user_us=400_000), Reason.SIGNALED),
         (Exit(Reason.TIMEOUT, b"", b"", status=KILLED, oom_kills=1), Reason.TIMEOUT),
         (Exit(Reason.SANDBOX_LOST, b"", b""), Reason.SANDBOX_LOST),
     ],

@@ -76,6 +76,17 @@ async def test_idleness_is_one_too_and_the_audit_log_has_all(
     assert audit.verify(log).ok
 
 
+async def test_values_of_variables_are_not_in_the_audit_log(
+    mock: MockBackend, tmp_path: Path
+) -> None:
+    """Their names are: tokens come in as variables."""
+    log = tmp_path / "log"
+    async with ringfence.open(backend=mock, audit=log, env={"TOKEN": "hunter2"}):
+        pass
+    assert "TOKEN" in log.read_text()
+    assert "hunter2" not in log.read_text()
+
+
 async def test_a_failure_to_open_is_in_the_audit_log(mock: MockBackend, tmp_path: Path) -> None:
     """And the log is closed then."""
     log = tmp_path / "log"
