@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ringfence.backends.state import state_directory
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
+from ringfence.policy.home import home
 from ringfence.workspace.secrets import CREDENTIALS
 
 VARIABLE = "RINGFENCE_MOUNT_ROOTS"
@@ -69,15 +70,15 @@ def _refused(path: Path, daemon_root: str | None) -> str | None:
     system = [Path(place) for place in _SYSTEM]
     if daemon_root:
         system.append(Path(daemon_root))
-    home = Path.home()
-    if path == home or path == Path("/root") or path.parent == Path("/home"):
+    own = home()
+    if path == own or path == Path("/root") or path.parent == Path("/home"):
         return "it is a whole home directory: bind the project's directory only"
-    secret = [base / name for base in {home, Path("/root")} for name in CREDENTIALS]
+    secret = [base / name for base in {own, Path("/root")} for name in CREDENTIALS]
     return (
         _touches(path, [state_directory()], "Ringfence's own state in")
         or _touches(path, system, "the system's directory")
         or _touches(path, secret, "credentials in", above=False)
-        or _above(path, [home])
+        or _above(path, [own])
     )
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ringfence.errors import InvalidSpecError, ResourceExhaustedError
+from ringfence.policy.home import home
 
 VARIABLE = "RINGFENCE_STATE_DIR"
 _UNSAFE = 0o022
@@ -51,5 +52,5 @@ def _wanted() -> Path:
         return Path(chosen).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/ringfence")
-    base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    base = os.environ.get("XDG_STATE_HOME") or home() / ".local" / "state"
     return Path(base) / "ringfence"

@@ -19,6 +19,7 @@ from typing import Any
 
 from ringfence.errors import ImageError, InvalidSpecError
 from ringfence.images.reference import DEFAULT_DOMAIN
+from ringfence.policy.home import home
 
 HUB = "https://index.docker.io/v1/"
 """What Docker calls the registry docker.io in its configuration."""
@@ -89,7 +90,7 @@ def find(domain: str, directory: Path | None = None) -> Credentials | None:
 
 def _directory() -> Path:
     named = os.environ.get("DOCKER_CONFIG")
-    return Path(named) if named else Path.home() / ".docker"
+    return Path(named) if named else home() / ".docker"
 
 
 def server_of(domain: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ringfence.errors import StateError
+from ringfence.policy.home import home
 from ringfence.spec import Repository
 from ringfence.workspace.beneath import open_directory
 from ringfence.workspace.failures import shown
@@ -184,7 +185,7 @@ def _ssh(url: str) -> dict[str, str]:
     """For ssh: the user's own agent and known hosts, but no configuration and no questions."""
     if not url.lower().startswith("ssh://") and not _SCP.fullmatch(url):
         return {}
-    known = Path("~/.ssh/known_hosts").expanduser()
+    known = home() / ".ssh" / "known_hosts"
     option = shlex.quote(f'UserKnownHostsFile="{known}"')
     command = f"ssh -F /dev/null -o BatchMode=yes -o {option}"
     agent = os.environ.get("SSH_AUTH_SOCK")

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, StateError
+from ringfence.policy.home import home
 from ringfence.spec import Repository
 from ringfence.workspace import gitdir
 from ringfence.workspace.beneath import open_resolved
@@ -90,16 +91,21 @@ def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
     return place
 
 
+def _real(path: Path) -> Path:
+    """Where `path`, which need not be there, really is: a home may be reached over a link."""
+    return Path(os.path.realpath(path))
+
+
 def _forbidden(place: Path, more: tuple[Path, ...]) -> str | None:
-    home = Path.home()
+    own = _real(home())
     if str(place) in _WHOLE:
         return "choose a directory below it"
-    if place == home or place in home.parents:
+    if place == own or place in own.parents:
         return "it is, or holds, your home directory; choose a project in it"
     if place.parent == Path("/home"):
         return "it is a whole home directory; choose a project in it"
-    credentials = [base / name for base in (home, Path("/root")) for name in CREDENTIALS]
-    for denied in (*map(Path, _SYSTEM), *more, *credentials):
+    credentials = [_real(base / name) for base in (own, Path("/root")) for name in CREDENTIALS]
+    for denied in (*map(Path, _SYSTEM), *map(_real, more), *credentials):
         inside = place == denied or denied in place.parents
         if inside and not any(Path(ok) in (place, *place.parents) for ok in _ALLOWED):
             return f"it is in {denied}"

@@ -60,6 +60,20 @@ def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.Mon
     assert check_root(str(home / "project")) == home / "project"
 
 
+def test_a_home_that_is_reached_over_a_link_is_refused_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "var/home/ada"
+    for name in (".ssh", "project"):
+        (real / name).mkdir(parents=True)
+    (tmp_path / "home").symlink_to("var/home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home/ada"))
+    for denied in (real, real.parent, real / ".ssh"):
+        with pytest.raises(PolicyDeniedError):
+            check_root(str(denied))
+    assert check_root(str(tmp_path / "home/ada/project")) == real / "project"
+
+
 def test_a_state_directory_inside_the_repository(make: Make, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(PolicyDeniedError, match="lie in each other"):

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.errors import BackendUnavailableError, InvalidSpecError
+from ringfence.policy.home import home
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _PLAIN_PORT = 2375
@@ -52,7 +53,7 @@ def resolve(url: str | None = None, environ: Mapping[str, str] | None = None) ->
     or a certificate that cannot be read.
     """
     env = os.environ if environ is None else environ
-    directory = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME", "/root")) / ".docker")
+    directory = Path(env.get("DOCKER_CONFIG") or home(env) / ".docker")
     if url:
         return _explicit(url, directory, env)
     if host := env.get("DOCKER_HOST"):
@@ -67,7 +68,7 @@ def _explicit(url: str, directory: Path, env: Mapping[str, str]) -> Endpoint:
     """A URL that a context names has that context's certificates: a record keeps the URL alone."""
     tls = None
     if not url.startswith("unix:"):
-        for meta in sorted(directory.glob("contexts/meta/*/meta.json")):
+        for meta in _contexts(directory):
             try:
                 docker = json.loads(meta.read_bytes())["Endpoints"]["docker"]
             except (OSError, ValueError, KeyError, TypeError):
@@ -75,6 +76,14 @@ def _explicit(url: str, directory: Path, env: Mapping[str, str]) -> Endpoint:
             if docker.get("Host") == url:
                 tls = _of_files(directory, meta.parent.name, docker)
     return _parse(url, "the endpoint given", env, tls)
+
+
+def _contexts(directory: Path) -> list[Path]:
+    """The files of all contexts; none where they cannot be looked for."""
+    try:
+        return sorted(directory.glob("contexts/meta/*/meta.json"))
+    except OSError:
+        return []
 
 
 def _parse(
@@ -99,9 +108,7 @@ def _parse(
 
 def _certificates_of(env: Mapping[str, str]) -> ssl.SSLContext:
     directory = Path(
-        env.get("DOCKER_CERT_PATH")
-        or env.get("DOCKER_CONFIG")
-        or Path(env.get("HOME", "/root")) / ".docker"
+        env.get("DOCKER_CERT_PATH") or env.get("DOCKER_CONFIG") or home(env) / ".docker"
     )
     return _tls(directory, verify=True)
 

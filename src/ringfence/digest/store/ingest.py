@@ -164,6 +164,8 @@ class Ingest:
             about = {**wanted, "started": time.time()}
             write(self._directory / "about", json.dumps(about).encode())
             digester = Digester(algorithm)
+        else:
+            self._data.chmod(0o600)  # a commit that was broken off has made it read-only
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._data, flags, 0o600)
         os.ftruncate(self._file, digester.written)

@@ -107,3 +107,13 @@ def test_a_url_that_a_context_names_has_that_context_s_certificates(tmp_path: Pa
     (tmp_path / ".docker" / "contexts" / "tls" / digest / "docker").mkdir(parents=True)
     assert resolve("tcp://far.example:2376", env).tls is not None
     assert resolve("tcp://near.example:2376", env).tls is None
+
+
+def test_a_configuration_that_may_not_be_looked_at_has_no_certificates_for_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refused)
+    assert resolve("tcp://near.example", {"HOME": str(tmp_path)}).tls is None
