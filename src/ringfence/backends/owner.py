@@ -28,6 +28,32 @@ class Owner:
         return self.boot == boot_id() and _start_of(self.pid) == self.start
 
 
+def mark() -> str:
+    """This process in letters, digits and dashes, for what it leaves in names and labels."""
+    me = Owner.me()
+    return f"{me.pid}-{me.start}-{_namespace()}-{me.boot}"
+
+
+def is_gone(made: str, *, here: bool) -> bool | None:
+    """Whether the process of a `mark` has ended; None where that cannot be told: it is no mark, or
+    that of another boot or pid namespace. here: it was made on this machine, where another boot is
+    an earlier one."""
+    pid, start, namespace, boot = (*made.split("-", 3), "", "", "", "")[:4]
+    if not (pid.isdecimal() and start.isdecimal() and boot):
+        return None
+    if boot != boot_id():
+        return True if here else None
+    if namespace != _namespace():
+        return None
+    return not Owner(int(pid), int(start), boot).alive()
+
+
+@functools.cache
+def _namespace() -> str:
+    """Which numbers the pids of this process are of."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
+
+
 def _start_of(pid: int) -> int | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

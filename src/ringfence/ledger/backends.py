@@ -1,6 +1,6 @@
 """The backends of what is on record, each opened once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +26,11 @@ class Backends:
         if key not in self._open:
             self._open[key] = self._load(record.backend, record.endpoint or None)
         return self._open[key]
+
+    @property
+    def opened(self) -> Collection[Backend]:
+        """Those that were needed so far."""
+        return self._open.values()
 
     async def instance(self, record: Record) -> Instance:
         """The instance of `record`; NotFoundError when it is gone or not made yet."""

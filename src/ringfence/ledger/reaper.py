@@ -1,11 +1,13 @@
 """Finish what a process left behind: its sandboxes, their mounts, their lines in the ledger."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from ringfence.backends import owned
 from ringfence.backends.base import Instance, Record
 from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
@@ -36,6 +38,15 @@ class Discarding(Protocol):
         ...
 
 
+@runtime_checkable
+class Sweeping(Protocol):
+    """A backend that keeps something for clients, which a client that is killed leaves there."""
+
+    async def sweep(self) -> None:
+        """Remove that of clients that have ended."""
+        ...
+
+
 async def reap(
     ledger: Ledger, *, load: Load | None = None, now: float | None = None, probe: bool = True
 ) -> list[Reaped]:
@@ -57,9 +68,20 @@ async def reap(
                 continue
             outcome = await _settle(ledger, entry, backends, reason)
             done += [outcome] if outcome else []
+        if probe or CLIENT_LOST in due.values():
+            await _sweep(ledger, backends)
     if probe:
         ledger.forget((time.time() if now is None else now) - KEPT_SECONDS)
     return done
+
+
+async def _sweep(ledger: Ledger, backends: Backends) -> None:
+    """Remove what ended clients left that is no sandbox."""
+    await asyncio.to_thread(owned.sweep, ledger.path.parent)
+    for backend in backends.opened:
+        if isinstance(backend, Sweeping):
+            with contextlib.suppress(SandboxError):
+                await backend.sweep()
 
 
 def _due(claims: Iterable[Claim], now: float | None) -> dict[str, str]:

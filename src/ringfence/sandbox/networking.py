@@ -2,13 +2,13 @@
 
 import os
 import ssl
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from ringfence.backends.base import Bind
+from ringfence.backends.owned import own_directory
 from ringfence.backends.state import state_directory
 from ringfence.errors import StateError
 from ringfence.events import EgressDecided, EventBus
@@ -101,7 +101,7 @@ def variables(network: Network) -> dict[str, str]:
 
 def trusted(authority: Authority, undo: AsyncExitStack) -> Bind:
     """A file with this host's authorities and the sandbox's own, bound into it read-only."""
-    directory = tempfile.TemporaryDirectory(prefix="ca-", dir=state_directory())
+    directory = own_directory(state_directory())
     undo.callback(directory.cleanup)
     Path(directory.name).chmod(0o755)
     path = Path(directory.name, "ca.pem")

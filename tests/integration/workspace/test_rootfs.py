@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,10 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.images import Reference
+from ringfence.ledger import Ledger, reap
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.forks import Branching
 from ringfence.sandbox.snapshots import delete_snapshot, snapshots, start_of
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
 from tests.images import BUSYBOX
@@ -294,6 +298,37 @@ async def test_what_a_dead_clients_fork_stood_on_goes_when_the_fork_is_looked_fo
     assert set(await steps()) == before
     await backend.aclose()
     await fork.delete()
+
+
+KILLED = """
+import asyncio, os, signal, sys
+import ringfence
+
+async def main():
+    spec = {"security": {"read_only_root": False}, "profile": "permissive", "user": "0:0"}
+    async with ringfence.open(backend="docker", image=sys.argv[1], **spec) as sandbox:
+        await sandbox._context.instance.branch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_client_made_for_a_fork_goes_with_the_client_that_is_killed(
+    state_directory: Path, image: str
+) -> None:
+    """Before anything stands on it, by the sweep that ends its sandbox; others' stay."""
+    async with ringfence.open(**WRITABLE, image=image) as sandbox:
+        assert isinstance(sandbox._context.instance, Branching)
+        mine = await sandbox._context.instance.branch()
+        before = set(await steps())
+        client = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, image)
+        assert await client.wait() == -signal.SIGKILL
+        while set(await steps()) != before:
+            await reap(Ledger.default())
+            await asyncio.sleep(0.2)
+        assert mine in before
+        await sandbox._context.instance.drop(mine)
 
 
 async def test_no_other_image_goes_with_a_sandbox_whatever_its_labels_say(

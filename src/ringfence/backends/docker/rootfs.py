@@ -20,6 +20,7 @@ from ringfence.backends.docker.importing import load_layout
 from ringfence.backends.docker.messages import SECONDS
 from ringfence.backends.docker.stored import inspect
 from ringfence.backends.finish import finish
+from ringfence.backends.owner import is_gone, mark
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import (
@@ -38,6 +39,7 @@ STEP = "ringfence.step"
 container made of it."""
 FORK = "fork"
 _BASE = "ringfence.base"
+_OWNER = "ringfence.owner"
 _LEFT_SECONDS = 3600
 _KEPT = ("Env", "Cmd", "Entrypoint", "WorkingDir", "User", "ExposedPorts", "StopSignal")
 _EPOCH = "1970-01-01T00:00:00Z"
@@ -85,7 +87,7 @@ async def branch(engine: Engine, container: str, base: str) -> str:
     `drop` removes it. As `commit`; nothing leaves the daemon.
     """
     found = await _base(engine, base, "fork")
-    await _sweep(engine)
+    await sweep(engine)
     steps: list[str] = []
     try:
         await finish(_commit(engine, container, steps, {STEP: FORK, _BASE: str(found["Id"])}))
@@ -109,11 +111,15 @@ async def drop(engine: Engine, image: str) -> None:
             await drop(engine, found["Parent"] or labels[_BASE])
 
 
-async def _sweep(engine: Engine) -> None:
-    """Remove what clients left that were killed between an image and its first container."""
+async def sweep(engine: Engine) -> None:
+    """Remove what clients left that were killed between an image and its first container. What
+    clients elsewhere made goes by its age, for nobody here knows whether they live."""
     filters = {"label": [STEP], "dangling": ["true"]}
     for row in await engine.get("image", "images", "json", filters=filters):
-        if row["Created"] < time.time() - _LEFT_SECONDS:
+        gone = is_gone((row.get("Labels") or {}).get(_OWNER, ""), here=False)
+        if gone is None:
+            gone = row["Created"] < time.time() - _LEFT_SECONDS
+        if gone:
             await _remove(engine, str(row["Id"]))
 
 
@@ -191,7 +197,7 @@ async def _commit(
         "POST",
         ("commit",),
         {"container": container, "pause": False},
-        {"Labels": labels},
+        {"Labels": {**labels, _OWNER: mark()}},
         seconds=SECONDS,
     )
     steps.append(str(made["Id"]))
