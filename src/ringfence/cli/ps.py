@@ -21,6 +21,9 @@ def ps(
 ) -> int:
     """List sandboxes. The state is the runtime's word at this moment, never a memory."""
     infos = asyncio.run(_list(everything, label))
+    for info in infos:
+        if info.warning is not None:
+            output.note(f"warning: {info.id}: {output.escape_text(info.warning)}")
     if json:
         output.document([info.to_dict() for info in infos])
     elif quiet:

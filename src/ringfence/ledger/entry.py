@@ -10,6 +10,7 @@ from typing import Any
 from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner, boot_id
 from ringfence.ledger.reasons import LIFETIME, LOST
+from ringfence.ledger.salvage import read_spec, read_workspace
 from ringfence.spec import SandboxSpec
 
 COLUMNS = (
@@ -51,7 +52,8 @@ class Entry:
     record.native is "" while the backend is still making it. owner: the process whose end ends
     it, None for a detached one. workspace: what must be undone on this host when it ends.
     ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is to.
-    due: its end on the clock of the boot `due_boot`, which nobody sets.
+    due: its end on the clock of the boot `due_boot`, which nobody sets. problem: what of it cannot
+    be read, since another version of Ringfence wrote it: its record's spec is not all of it.
     """
 
     record: Record
@@ -61,6 +63,7 @@ class Entry:
     reason: str | None = None
     due: float | None = None
     due_boot: str | None = None
+    problem: str | None = None
 
     @property
     def claim(self) -> Claim:
@@ -131,26 +134,28 @@ def _owner(row: sqlite3.Row) -> Owner | None:
 
 
 def from_row(row: sqlite3.Row) -> Entry:
-    """The entry that `to_row` wrote."""
+    """The entry that `to_row` wrote, of whatever version; what it cannot read is its `problem`."""
+    spec, unread = read_spec(row["spec"])
+    workspace, unread_too = read_workspace(row["workspace"])
     record = Record(
         id=row["id"],
         backend=row["backend"],
         endpoint=row["endpoint"],
         native=row["native"],
         transport=row["transport"],
-        spec=SandboxSpec.parse(json.loads(row["spec"])),
+        spec=spec,
         created=row["created"],
         ends=row["ends"],
         marker=row["marker"],
         image_digest=row["image_digest"],
     )
-    workspace = row["workspace"] and json.loads(row["workspace"])
     return Entry(
         record,
         _owner(row),
-        workspace or None,
+        workspace,
         row["ended"],
         row["reason"],
         row["due"],
         row["due_boot"],
+        unread or unread_too,
     )

@@ -144,6 +144,12 @@ class Ledger:
                 (reason, now, *due_of(now), sandbox_id),
             )
 
+    def gone(self, entry: Entry) -> None:
+        """Its instance was found gone, by somebody who only looked. Whoever reaps next ends one
+        that has a workspace on this host, which is still to be undone."""
+        close = self.end if entry.workspace is None else self.unfinished
+        close(entry.record.id, entry.fate)
+
     def end(self, sandbox_id: str, reason: str) -> bool:
         """Say that it is gone, and why; the first word stays. Whether this was the first."""
         with self._transaction() as connection:

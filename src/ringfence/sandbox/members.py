@@ -57,7 +57,7 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
         return _info(entry, State.RUNNING, f"unknown: {error.message}")
     if state is State.EXITED:
         fate = entry.fate
-        await asyncio.to_thread(book.end, entry.record.id, fate)
+        await asyncio.to_thread(book.gone, entry)
         return _info(entry, state, fate)
     return _info(entry, state, None)
 
@@ -72,10 +72,11 @@ def _info(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
         image_digest=record.image_digest,
         created=record.created,
         ends=record.ends,
-        detached=record.spec.detached,
+        detached=record.spec.detached if entry.problem is None else entry.owner is None,
         labels=record.spec.labels,
         transport=record.transport or None,
         reason=reason,
+        warning=entry.problem,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import AlreadyExistsError
-from ringfence.ledger import Ledger, Owner
+from ringfence.ledger import Entry, Ledger, Owner
 from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.spec import SandboxSpec
 
@@ -63,6 +63,10 @@ class Records:
     async def unfinished(self, sandbox_id: str, reason: str) -> None:
         """Something of it could not be removed: whoever reaps goes on with that."""
         await self._step(lambda ledger: ledger.unfinished(sandbox_id, reason))
+
+    async def gone(self, entry: Entry) -> None:
+        """Its instance was found gone; see `Ledger.gone`."""
+        await self._step(lambda ledger: ledger.gone(entry))
 
     async def end(self, sandbox_id: str, reason: str) -> None:
         """It is gone; the first reason stays."""

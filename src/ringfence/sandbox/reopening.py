@@ -49,6 +49,13 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
 async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: Steps) -> Sandbox:
     entry, backend, records = await _known(sandbox_id, where, steps)
     record = entry.record
+    if entry.problem is not None:
+        raise StateError(
+            f"open: sandbox {record.id} was made by another version of Ringfence, which has to open"
+            f" it: {entry.problem}",
+            op="open",
+            sandbox_id=record.id,
+        )
     if not record.spec.detached:
         raise StateError(
             f"open: sandbox {record.id} is attached to the process that opened it: only detached"
@@ -59,7 +66,7 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     try:
         instance = await backend.attach(record)
     except NotFoundError:
-        await records.end(record.id, entry.fate)
+        await records.gone(entry)
         raise
     if await is_spent(instance):
         await finish(_end(instance, entry, records))

@@ -219,7 +219,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """What and where a sandbox is. created: seconds since the epoch; ends: likewise or None."""
+    """What and where a sandbox is. created: seconds since the epoch; ends: likewise or None.
+
+    warning: what of its record cannot be read, since another version of Ringfence wrote it.
+    """
 
     id: str
     backend: str
@@ -232,6 +235,7 @@ class SandboxInfo:
     labels: Mapping[str, str]
     transport: str | None = None
     reason: str | None = None
+    warning: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The info as JSON-able data."""

@@ -1,6 +1,7 @@
 """What a client leaves behind is found and finished, and nothing else is touched."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -115,6 +116,20 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     assert (reaped.id, reaped.reason, reaped.error) == ("spent", "cpu_time", None)
     assert place.ledger.get("spent").reason == "cpu_time"
     assert [entry.record.id for entry in place.ledger.live()] == ["thrifty"]
+
+
+async def test_a_row_of_another_version_is_reaped_by_what_can_be_read(place: Place) -> None:
+    """Its client, its lifetime and where it is; nor does it keep the others from being reaped."""
+    for name, owner, ends in (("lost", DEAD, None), ("over", None, 1.0), ("kept", None, 9e9)):
+        await place.sandbox(name, owner, ends)
+    with sqlite3.connect(place.ledger.path) as connection:
+        connection.execute("""UPDATE sandboxes SET spec = '{"hologram": true}'""")
+    connection.close()
+    await place.sandbox("plain", DEAD)
+    reaped = {one.id: (one.reason, one.error) for one in await reap(place.ledger, load=place.load)}
+    gone = ("client_lost", None)
+    assert reaped == {"lost": gone, "over": ("lifetime", None), "plain": gone}
+    assert [entry.record.id for entry in place.ledger.live()] == ["kept"]
 
 
 async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:

@@ -1,5 +1,6 @@
 """The ledger keeps what must be found again, and lets one of two racing words win."""
 
+import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -204,3 +205,64 @@ def test_processes_that_make_it_at_the_same_moment_wait_for_each_other(tmp_path:
 def _make(directory: Path, start: "multiprocessing.synchronize.Event") -> None:
     start.wait()
     Ledger(directory / "ledger.sqlite").add(a_record(f"rf-{os.getpid()}"), owner=None)
+
+
+OTHERS = {
+    "a field of a newer version": (
+        {"image": "debian", "labels": {"task": "7"}, "hologram": 1},
+        "hologram",
+    ),
+    "a limit of a newer version": (
+        {"labels": {"task": "7"}, "limits": {"pids": 9, "qubits": 2}},
+        "qubits",
+    ),
+    "a value that is none any more": ({"labels": {"task": "7"}, "profile": "reckless"}, "profile"),
+    "a part without what it needs": (
+        {"labels": {"task": "7"}, "repository": {"mode": "copy"}},
+        "path",
+    ),
+    "parts in a list": (
+        {"labels": {"task": "7"}, "mounts": [{"source": "/x", "color": "red"}]},
+        "color",
+    ),
+    "fields that do not fit together": ({"labels": {"task": "7"}, "detached": True}, "lifetime"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_row_of_another_version_is_read_as_far_as_it_can_be(ledger: Ledger, what: str) -> None:
+    """It says what it is, and the others are not its business."""
+    spec, word = OTHERS[what]
+    for name in ("before", "other", "after"):
+        ledger.add(a_record(name, ends=5e9), owner=None, workspace={"upper": "/x"})
+    write(ledger, "spec", json.dumps(spec))
+    assert [entry.record.id for entry in ledger.live()] == ["before", "other", "after"]
+    before, other, after = ledger.all()
+    assert (before.problem, after.problem) == (None, None)
+    assert word in str(other.problem)
+    assert (other.record.backend, other.record.native, other.record.ends) == ("mock", "n1", 5e9)
+    assert other.workspace == {"upper": "/x"}
+    assert other.record.spec.labels == {"task": "7"}
+    assert ledger.get("other").problem == other.problem
+    if what == "a limit of a newer version":
+        assert other.record.spec.limits.pids == 9
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"', "null", "\udc80"])
+@pytest.mark.parametrize("column", ["spec", "workspace"])
+def test_a_row_that_holds_no_such_thing_is_read_all_the_same(
+    ledger: Ledger, column: str, text: str
+) -> None:
+    ledger.add(a_record("other"), owner=None)
+    write(ledger, column, text.encode("utf-8", "surrogateescape"))
+    [entry] = ledger.live()
+    assert entry.record.native == "n1"
+    if column == "spec" or text not in ("", "null"):
+        assert column in str(entry.problem)
+
+
+def write(ledger: Ledger, column: str, value: str | bytes) -> None:
+    """Have the row of "other" say something else."""
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute(f"UPDATE sandboxes SET {column} = ? WHERE id = 'other'", (value,))
+    connection.close()

@@ -1,5 +1,9 @@
 """Sandboxes are listed, measured, frozen and deleted by those who do not hold them."""
 
+import json
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +56,45 @@ async def test_the_state_is_the_backends_word(durable: Durable, ledger: Ledger) 
     [info] = await ringfence.list_sandboxes(ended=True, ledger=ledger)
     assert info.state is State.EXITED
     assert info.reason == "lost"
+
+
+async def test_one_of_another_version_is_listed_with_a_warning_deleted_and_never_opened(
+    durable: Durable, ledger: Ledger
+) -> None:
+    """Its row says more than this version knows; the others are listed as ever."""
+    other = await detached(durable, ledger, labels={"team": "a"})
+    plain = await detached(durable, ledger)
+    spec = {"detached": True, "lifetime": 600, "labels": {"team": "a"}, "hologram": True}
+    with sqlite3.connect(ledger.path) as connection:
+        row = (json.dumps(spec), other)
+        connection.execute("UPDATE sandboxes SET spec = ? WHERE id = ?", row)
+    connection.close()
+    first, second = await ringfence.list_sandboxes(ledger=ledger)
+    assert (first.id, first.state, first.detached) == (other, State.RUNNING, True)
+    assert "hologram" in str(first.warning)
+    assert (second.id, second.warning) == (plain, None)
+    assert [info.id for info in await ringfence.list_sandboxes(labels={"team": "a"}, ledger=ledger)]
+    with pytest.raises(ringfence.StateError, match="hologram"):
+        await ringfence.open(id=other, backend=None, ledger=ledger)
+    await ringfence.delete_sandbox(other, ledger=ledger)
+    assert durable.mock._instances[other].guest.dead
+
+
+async def test_what_is_found_gone_keeps_its_record_until_its_workspace_is_undone(
+    durable: Durable, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Whoever looks only looks; whoever reaps next removes what lies on this host."""
+    name = await detached(durable, ledger)
+    record = ledger.get(name).record
+    ledger.end(name, "deleted")
+    workspace = tmp_path / "workspaces" / "one"
+    ledger.add(replace(record, id="one"), owner=None, workspace={"directory": str(workspace)})
+    assert [info.id for info in await ringfence.list_sandboxes(ledger=ledger)] == []
+    with pytest.raises(ringfence.NotFoundError):
+        await ringfence.open(id="one", ledger=ledger)
+    [entry] = ledger.live()
+    assert entry.workspace == {"directory": str(workspace)}
+    assert (entry.reason, entry.expired()) == ("lost", True)
 
 
 async def test_a_backend_that_is_away_writes_nothing_off(
