@@ -21,6 +21,7 @@ _PLAYED = (
     "supervisor_dismiss",
     "supervisors_renew",
     "pool_refill",
+    "fork",
 )
 """Functions that the harness plays itself."""
 

@@ -81,6 +81,19 @@ def test_kill_all_reaches_running_and_ended_execs(guest: Guest) -> None:
     assert endings[running][4] == 2
 
 
+def test_kill_all_is_answered_when_a_command_it_meets_fails_to_start(guest: Guest) -> None:
+    for _ in range(3):
+        failing = guest.raw.start("no-such-program")
+        guest.raw.send(Ask.KILL_ALL, 77)
+        answers = {}
+        while len(answers) < 2:
+            op, operation_id, _ = guest.raw.frame()
+            if op != Answer.STARTED:
+                answers[operation_id] = op
+        assert answers[77] == Answer.DONE
+        assert answers[failing] in (Answer.FAIL, Answer.EXIT)
+
+
 def test_the_end_of_the_session_leaves_nobody(guest: Guest) -> None:
     arm(guest, "wait")
     guest.raw.stream.close()

@@ -1,5 +1,6 @@
 """How a guest gets its sessions, keeps what is held, and ends."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -120,6 +121,36 @@ def test_a_marker_begins_a_new_session_at_any_position(start_guest: Callable[...
     raw.send(Ask.FORGET, held)
     assert raw.frame()[:2] == (Answer.DONE, held)
     assert struct.unpack("<I", raw.ask(Ask.LIST)) == (0,)
+
+
+def test_two_hosts_may_have_written_before_the_guest_reads(
+    start_guest: Callable[..., Guest],
+) -> None:
+    """The first of them is gone: its session ends where the marker that it named stands."""
+    guest = start_guest("--marker", FIRST.hex())
+    lost = struct.pack("<I", 1) + b"L" * 16 + SECOND + struct.pack("<IQB", 60_000, 600_000, 1)
+    frame = struct.pack("<IBI", len(lost) + 5, Ask.HELLO, 0) + lost
+    ping = struct.pack("<IBI", 6, Ask.PING, 0) + b"x"
+    guest.raw.send_bytes(FIRST + frame + ping + ping[:7] + SECOND)
+    assert guest.raw.hello(detached=True) == 2
+    assert guest.raw.ask(Ask.PING, b"y") == b"y"
+
+
+def test_a_host_that_listens_and_takes_nobody_does_not_hold_up_the_guest(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    """A command that dials the door fills the host's queue: the guest's end must come all the same."""
+    listener = listen(directory)
+    others = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            others.append(socket.socket(socket.AF_UNIX))
+            others[-1].setblocking(False)
+            others[-1].connect(str(directory / "host.sock"))
+    guest = start_guest("--socket", str(directory), "--lease", "300")
+    assert guest.wait() == 0
+    for one in (*others, listener):
+        one.close()
 
 
 def test_a_broken_frame_ends_a_detached_session_not_the_guest(

@@ -169,6 +169,8 @@ static void take_frames(struct conn *conn)
 		received->start += 4 + (size_t)length;
 		life_heard();
 		dispatch(conn, op, length_at(head + 5), &r);
+		if (conn->may_seek && op == OP_HELLO)
+			seek(conn); /* for the marker that it named: another host may have come */
 	}
 }
 
@@ -223,7 +225,7 @@ static void dial(struct timer *timer)
 {
 	struct conn *conn = container_of(timer, struct conn, dial);
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); /* a full queue is no reason to wait */
 	size_t size = strlen(conn->directory);
 	memcpy(address.sun_path, conn->directory, size);
 	memcpy(address.sun_path + size, "/host.sock", sizeof "/host.sock");

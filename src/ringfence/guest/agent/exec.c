@@ -19,6 +19,7 @@ static void close_terminal(struct exec *exec)
 
 void exec_free(struct exec *exec)
 {
+	kill_all_reported(exec, 0);
 	close_terminal(exec);
 	for (struct exec **at = &execs; *at; at = &(*at)->next)
 		if (*at == exec) {
