@@ -19,7 +19,7 @@ from pathlib import Path
 from ringfence.backends import cgroup_leaf
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
-from ringfence.metrics import Place, reader_of
+from ringfence.metrics import Place, parse, reader_of
 from ringfence.metrics.places import read_value
 from ringfence.spec import Usage
 
@@ -237,10 +237,13 @@ def _read(places: Mapping[str, Place]) -> Usage | None:
 
 
 def _events(places: Mapping[str, Place]) -> tuple[int, int]:
-    counted = {name: places[name] for name in ("memory", "pids", _UNIFIED) if name in places}
+    """Kills and refused forks that do not show in the sandbox's own cgroup."""
+    if _UNIFIED in places:
+        text = _text(f"{places[_UNIFIED].directory}/pids.events") or ""
+        return 0, parse.counter(text.encode(), b"max") or 0
+    counted = {name: place for name, place in places.items() if name in ("memory", "pids")}
     found = _read(counted) or Usage()
-    kills = 0 if _UNIFIED in places else found.oom_kills or 0
-    return kills, found.forks_refused or 0
+    return found.oom_kills or 0, found.forks_refused or 0
 
 
 def _refused(error: OSError) -> SandboxError:
