@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from ringfence.backends.base import Bind, Evidence, Features, Found, ProtocolFactory, Record
 from ringfence.backends.mock.guest import MockGuest
@@ -18,6 +19,7 @@ from ringfence.backends.mock.script import (
     Script,
     check_pattern,
 )
+from ringfence.backends.mock.session import GuestSession
 from ringfence.backends.mock.tree import Tree
 from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import Cred
@@ -66,7 +68,7 @@ class MockInstance:
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(self.guest.stream, sock=theirs)
+            await loop.create_connection(partial(GuestSession, self.guest), sock=theirs)
             transport, _ = await loop.create_connection(factory, sock=ours)
         except BaseException:
             ours.close()

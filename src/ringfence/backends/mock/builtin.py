@@ -6,8 +6,8 @@ import posixpath
 import signal
 from collections.abc import Mapping
 
+from ringfence.backends.mock.node import failure
 from ringfence.backends.mock.process import Process, Program
-from ringfence.backends.mock.tree import failure
 
 
 async def true(_: Process) -> int:

@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from ringfence.backends.mock.node import failure
 from ringfence.backends.mock.pipes import Receiver, Sender
 from ringfence.backends.mock.script import Answer, settle
-from ringfence.backends.mock.tree import Tree, failure
+from ringfence.backends.mock.tree import Tree
 from ringfence.guest.protocol import EXIT, UNKNOWN, Cred, ExecFlag
 from ringfence.guest.protocol import Answer as Op
 

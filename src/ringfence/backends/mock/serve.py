@@ -4,8 +4,9 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ringfence.backends.mock.node import Node, failure
 from ringfence.backends.mock.script import Recorded
-from ringfence.backends.mock.tree import Node, Tree, failure
+from ringfence.backends.mock.tree import Tree
 from ringfence.guest.protocol import (
     STAT,
     U32,
@@ -25,6 +26,11 @@ _NO_STAT = Stat(0, 0, 0, 0, 0, 0, 0, 0)
 def who(fields: Payload) -> Cred:
     """A `cred`."""
     return Cred(fields.u32(), fields.u32(), fields.numbers())
+
+
+def failed(number: int, stage: int = 0, detail: str = "") -> bytes:
+    """The payload of FAIL. number: an errno."""
+    return U32.pack(number) + bytes((stage,)) + string(detail.encode())
 
 
 def entry(name: bytes, stat: Stat) -> bytes:

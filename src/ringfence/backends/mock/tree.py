@@ -6,17 +6,13 @@ sandbox, where it has no capabilities.
 
 import errno
 import itertools
-import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
-from ringfence.guest.protocol import Cred, Stat
-
-_LINKS_MAX = 40
-_NAME_BYTES = 255
-_READ, _WRITE, _SEARCH = 4, 2, 1
+from ringfence.backends.mock.lookup import find, holder, parts
+from ringfence.backends.mock.node import READ, SEARCH, WRITE, Node, failure
+from ringfence.guest.protocol import Cred
 
 CREATED, DELETED, MODIFIED, MOVED_FROM, MOVED_TO = 0x100, 0x200, 0x2, 0x40, 0x80
 ATTRIBUTES = 0x4
@@ -24,69 +20,6 @@ IS_DIRECTORY = 0x40000000
 
 Watcher = Callable[[int, bytes], None]
 """Called with an inotify mask and the absolute path that changed."""
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A file (data), a directory (entries) or a symbolic link (target); mode has the type."""
-
-    mode: int
-    uid: int
-    gid: int
-    inode: int
-    data: bytearray = field(default_factory=bytearray)
-    entries: dict[bytes, "Node"] = field(default_factory=dict)
-    target: bytes = b""
-    mtime_ns: int = field(default_factory=time.time_ns)
-    links: int = 1
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is one."""
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def is_link(self) -> bool:
-        """Whether it is a symbolic link."""
-        return stat.S_ISLNK(self.mode)
-
-    def size(self) -> int:
-        """Bytes, as stat(2) counts them."""
-        return len(self.target) if self.is_link else len(self.data)
-
-    def stat(self) -> Stat:
-        """What stat(2) would say."""
-        size = self.size()
-        return Stat(
-            self.mode,
-            self.uid,
-            self.gid,
-            size,
-            -(-size // 512),
-            self.mtime_ns,
-            self.inode,
-            self.links,
-        )
-
-    def allows(self, who: Cred, wanted: int) -> bool:
-        """Whether the permission bits let `who` do all of `wanted`."""
-        if who.uid == self.uid:
-            bits = self.mode >> 6
-        elif who.gid == self.gid or self.gid in who.groups:
-            bits = self.mode >> 3
-        else:
-            bits = self.mode
-        return bits & wanted == wanted
-
-    def check(self, who: Cred, wanted: int) -> None:
-        """EACCES unless allowed."""
-        if not self.allows(who, wanted):
-            raise failure(errno.EACCES)
-
-
-def failure(number: int) -> OSError:
-    """The OSError of an errno."""
-    return OSError(number, os.strerror(number))
 
 
 class Tree:
@@ -108,49 +41,10 @@ class Tree:
 
     def find(self, path: bytes, who: Cred, *, follow: bool = True) -> Node:
         """The node at `path`; ENOENT, ENOTDIR, EACCES, ELOOP."""
-        parent, name = self._parent(path, who, follow_last=follow)
-        if not name:
-            return parent
-        node = parent.entries.get(name)
-        if node is None:
-            raise failure(errno.ENOENT)
-        return node
+        return find(self.root, path, who, follow=follow)
 
     def _parent(self, path: bytes, who: Cred, *, follow_last: bool) -> tuple[Node, bytes]:
-        """The directory that holds (or would hold) `path` and the name in it; b"" for "/"."""
-        trail = [self.root]
-        waiting = _parts(path)
-        links = 0
-        name = b""
-        while waiting:
-            name = waiting.pop(0)
-            here = trail[-1]
-            if not here.is_directory:
-                raise failure(errno.ENOTDIR)
-            here.check(who, _SEARCH)
-            if len(name) > _NAME_BYTES:
-                raise failure(errno.ENAMETOOLONG)
-            if name == b"..":
-                trail = trail[:-1] or [self.root]
-                name = b""
-                continue
-            node = here.entries.get(name)
-            if node is not None and node.is_link and (waiting or follow_last):
-                links += 1
-                if links > _LINKS_MAX:
-                    raise failure(errno.ELOOP)
-                waiting = _parts(node.target) + waiting
-                if node.target.startswith(b"/"):
-                    trail = [self.root]
-                name = b""
-                continue
-            if not waiting:
-                return here, name
-            if node is None:
-                raise failure(errno.ENOENT)
-            trail.append(node)
-            name = b""
-        return trail[-1], b""
+        return holder(self.root, path, who, follow_last=follow_last)
 
     def _is_link(self, path: bytes, who: Cred) -> bool:
         parent, name = self._parent(path, who, follow_last=False)
@@ -171,13 +65,13 @@ class Tree:
         node = self.find(path, who)
         if not node.is_directory:
             raise failure(errno.ENOTDIR)
-        node.check(who, _READ | _SEARCH)
+        node.check(who, READ | SEARCH)
         return node
 
     def open_read(self, path: bytes, who: Cred) -> Node:
         """The readable regular file at `path`."""
         node = self.find(path, who)
-        node.check(who, _READ)
+        node.check(who, READ)
         if node.is_directory:
             raise failure(errno.EISDIR)
         return node
@@ -189,14 +83,14 @@ class Tree:
             prefix, directory, level = waiting.pop()
             for name, node in list(directory.entries.items()):
                 yield prefix + name, node
-                inside = node.is_directory and node.allows(who, _READ | _SEARCH)
+                inside = node.is_directory and node.allows(who, READ | SEARCH)
                 if inside and level < depth:
                     waiting.append((prefix + name + b"/", node, level + 1))
 
     # Changing.
 
     def _add(self, parent: Node, name: bytes, node: Node, who: Cred) -> None:
-        parent.check(who, _WRITE | _SEARCH)
+        parent.check(who, WRITE | SEARCH)
         parent.entries[name] = node
         parent.mtime_ns = time.time_ns()
 
@@ -219,13 +113,13 @@ class Tree:
             raise failure(errno.EEXIST)
         if node.is_directory:
             raise failure(errno.EISDIR)
-        node.check(who, _WRITE)
+        node.check(who, WRITE)
         return node
 
     def plant(self, path: bytes, owner: Cred, data: bytes) -> None:
         """Put a file there, with the directories above it, whatever the permissions say."""
         here = self.root
-        *above, name = _parts(path)
+        *above, name = parts(path)
         for part in above:
             if part not in here.entries:
                 here.entries[part] = self._node(stat.S_IFDIR | 0o755, owner)
@@ -251,13 +145,13 @@ class Tree:
         self._changed(CREATED | IS_DIRECTORY, path)
 
     def _mkdir_parents(self, path: bytes, who: Cred, mode: int) -> None:
-        parts = _parts(path)
-        for count in range(1, len(parts) + 1):
-            place = b"/" + b"/".join(parts[:count])
+        names = parts(path)
+        for count in range(1, len(names) + 1):
+            place = b"/" + b"/".join(names[:count])
             try:
                 self._mkdir_unless_there(place, who, mode)
             except FileExistsError:
-                raise failure(errno.EEXIST if count == len(parts) else errno.ENOTDIR) from None
+                raise failure(errno.EEXIST if count == len(names) else errno.ENOTDIR) from None
 
     def _mkdir_unless_there(self, path: bytes, who: Cred, mode: int) -> None:
         try:
@@ -314,7 +208,7 @@ class Tree:
         return count + 1
 
     def _check_removal(self, parent: Node, node: Node, who: Cred) -> None:
-        parent.check(who, _WRITE | _SEARCH)
+        parent.check(who, WRITE | SEARCH)
         sticky = parent.mode & stat.S_ISVTX
         if sticky and who.uid not in (node.uid, parent.uid):
             raise failure(errno.EPERM)
@@ -339,9 +233,9 @@ class Tree:
             _check_replacement(node, taken)
             self._check_removal(new_parent, taken, who)
         self._check_removal(parent, node, who)
-        new_parent.check(who, _WRITE | _SEARCH)
+        new_parent.check(who, WRITE | SEARCH)
         if node.is_directory and new_parent is not parent:
-            node.check(who, _WRITE)
+            node.check(who, WRITE)
         del parent.entries[name]
         new_parent.entries[new_name] = node
         kind = IS_DIRECTORY if node.is_directory else 0
@@ -356,7 +250,7 @@ class Tree:
         if node.is_link:
             self.symlink(node.target, to, who)
             return 0
-        node.check(who, _READ)
+        node.check(who, READ)
         if not node.is_directory:
             mode = stat.S_IMODE(node.mode)
             if not top and self._is_link(to, who):
@@ -394,7 +288,3 @@ def _holds(node: Node, wanted: Node) -> bool:
             return True
         waiting.extend(child for child in here.entries.values() if child.is_directory)
     return False
-
-
-def _parts(path: bytes) -> list[bytes]:
-    return [part for part in path.split(b"/") if part not in (b"", b".")]

@@ -3,7 +3,8 @@
 import errno
 from typing import NamedTuple
 
-from ringfence.backends.mock.tree import Tree, failure
+from ringfence.backends.mock.node import failure
+from ringfence.backends.mock.tree import Tree
 from ringfence.guest.protocol import Cred
 
 _ROOT = Cred(0, 0)
