@@ -177,7 +177,7 @@ class UnsupportedError(SandboxError):
 
 
 class NotFoundError(SandboxError):
-    """No such sandbox, user, process or directory."""
+    """No such sandbox, user, process, directory or ref of a repository."""
 
     code = ErrorCode.NOT_FOUND
     category = Category.MISSING

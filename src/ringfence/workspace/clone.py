@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.errors import StateError
+from ringfence.errors import NotFoundError, StateError
 from ringfence.policy.home import home
 from ringfence.spec import Repository
 from ringfence.workspace.beneath import open_directory
@@ -134,6 +134,14 @@ class _Clone:
             self.run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
         else:
             return ["--detach", "FETCH_HEAD"]
+        try:
+            self.run("rev-parse", "--quiet", "--verify", ref + "^{commit}")
+        except StateError:
+            raise NotFoundError(
+                f"repository.ref: the repository has no branch, tag or commit {shown(ref)}",
+                op="workspace",
+                context={"ref": ref},
+            ) from None
         return ["--detach", ref]
 
     def _branch(self) -> str:

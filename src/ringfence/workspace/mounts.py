@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -63,8 +64,21 @@ def mounted_below(directory: Path) -> list[Path]:
 
 
 def clear(directory: Path) -> None:
-    """Unmount all below `directory` and remove it. StateError, and nothing removed, while a mount
-    is left: removing would reach what is mounted."""
+    """Unmount all below `directory` and remove it; others that do so meanwhile are waited for.
+    StateError, and nothing removed, while a mount is left: removing would reach what is mounted."""
+    try:
+        alone = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if directory.is_dir():
+            _clear(directory)
+    finally:
+        os.close(alone)
+
+
+def _clear(directory: Path) -> None:
     for place in mounted_below(directory):
         unmount(place)
     if left := mounted_below(directory):

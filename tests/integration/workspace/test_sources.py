@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, StateError
 from ringfence.spec import Repository
 from ringfence.workspace import Prepared, apply, clean, plan, prepare
 from tests.unit.workspace.conftest import GIT, digest_of_tree, git, inside
@@ -134,6 +134,13 @@ def test_a_local_repository_at_a_ref(grown: Path, clone: Clone) -> None:
     assert (inside(prepared) / "README.md").read_text() == "On the side.\n"
     assert not (inside(prepared) / "dirty").exists()
     assert digest_of_tree(grown) == before
+
+
+@pytest.mark.parametrize("ref", ["nope", "0" * 40, "deadbeef"])
+def test_a_ref_that_is_not_there_is_not_found(ref: str, grown: Path, clone: Clone) -> None:
+    """By class, not by what git says: a harness tells a wrong commit from a broken repository."""
+    with pytest.raises(NotFoundError, match=ref):
+        clone(str(grown), ref=ref)
 
 
 def test_submodules_by_choice(grown: Path, clone: Clone, tmp_path: Path) -> None:

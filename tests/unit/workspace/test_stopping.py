@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ringfence.policy.facts import Facts
 from ringfence.sandbox import binds
 from ringfence.spec import Repository, SandboxSpec
-from ringfence.workspace import linking, prepare
+from ringfence.workspace import clean, linking, prepare
 from ringfence.workspace.stopping import Check, Stopped
 from tests.unit.workspace.conftest import digest_of_tree
 
@@ -80,3 +81,15 @@ async def test_a_cancelled_opening_stops_what_is_being_made(
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert ended.is_set()
+
+
+def test_two_clients_remove_what_one_workspace_left(tmp_path: Path) -> None:
+    """The holder and a delete_sandbox at the same moment: it is gone, and neither fails."""
+    left = tmp_path / "left"
+    for number in range(50):
+        (left / "mounts" / f"m{number}").mkdir(parents=True)
+        (left / f"d{number}" / "inner" / "deep").mkdir(parents=True)
+    with ThreadPoolExecutor(4) as clients:
+        for removed in [clients.submit(clean, left) for _ in range(4)]:
+            removed.result()
+    assert not left.exists()
