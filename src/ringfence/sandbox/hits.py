@@ -1,5 +1,6 @@
 """Limits that a command met, told as events with the kernel's counters."""
 
+import os
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ _LIMIT_OF = {
 }
 _FULL = 0.02
 """What may be left of a full disk: file systems keep some for themselves."""
+_WRITE = 2 << 20
+"""And as much as this: a program that writes 1 MiB at a time may fail with less than that left."""
 
 
 @runtime_checkable
@@ -43,7 +46,7 @@ class Hits:
             totals = {"stdout_total": outcome.stdout_total, "stderr_total": outcome.stderr_total}
             self._hit("output", name, totals)
         room = None if outcome.ok else self._context.room()
-        if room is not None and room.f_bavail < room.f_blocks * _FULL:
+        if room is not None and full(room):
             size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
             self._hit("disk", name, {"size": size, "free": free})
 
@@ -67,3 +70,9 @@ class Hits:
         context.bus.publish(
             LimitHit(sandbox_id=context.id, limit=limit, detail=detail, counters=counters)
         )
+
+
+def full(room: os.statvfs_result) -> bool:
+    """Whether a command that failed can have failed for want of disk."""
+    size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+    return free < max(size * _FULL, min(size / 16, _WRITE))

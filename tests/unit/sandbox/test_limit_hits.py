@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import SandboxLostError
 from ringfence.ledger import audit
+from ringfence.sandbox.hits import full
 
 
 def hits(sandbox: ringfence.Sandbox) -> list[dict[str, Any]]:
@@ -56,6 +58,22 @@ async def test_a_full_disk_and_no_more_processes(mock: MockBackend) -> None:
             ("disk", "files.write"),
             ("pids", "exec"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "is_full"),
+    [
+        (32 << 20, 1020 << 10, True),
+        (32 << 20, 4 << 20, False),
+        (4 << 20, 1 << 20, False),
+        (2 << 30, 30 << 20, True),
+        (2 << 30, 60 << 20, False),
+    ],
+)
+def test_a_disk_is_full_with_less_left_than_a_write(size: int, free: int, *, is_full: bool) -> None:
+    """dd bs=1M on a small disk fails with nearly a MiB left."""
+    blocks = os.statvfs_result((4096, 4096, size >> 12, free >> 12, free >> 12, 0, 0, 0, 0, 255))
+    assert full(blocks) is is_full
 
 
 async def test_idleness_is_one_too_and_the_audit_log_has_all(
