@@ -29,6 +29,7 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Payload,
+    check_size,
     head,
     malformed,
 )
@@ -297,6 +298,16 @@ class Connection(asyncio.BufferedProtocol):
             return self.register(operation, seconds)
         self._next_id = operation_id + 1
         self._add(operation, operation_id, seconds)
+        return operation_id
+
+    def issue(
+        self, operation: Operation, op: int, payload: bytes, seconds: float = math.inf
+    ) -> int:
+        """`register` an operation and `send` the frame that begins it; its id. InvalidSpecError for
+        a frame too long, before either."""
+        check_size(len(payload))
+        operation_id = self.register(operation, seconds)
+        self.send(op, operation_id, payload)
         return operation_id
 
     def adopt(self, operation: Operation, operation_id: int, seconds: float = math.inf) -> None:

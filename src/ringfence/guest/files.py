@@ -7,6 +7,7 @@ Cancellation ends what takes long inside too; short operations may still take ef
 """
 
 import asyncio
+import errno
 import struct
 from collections.abc import AsyncIterable, Callable
 from functools import partial
@@ -22,6 +23,7 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Cred,
+    Failure,
     Payload,
     Stat,
     WriteFlag,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 TREE_SECONDS = 3600.0
 """How long REMOVE and COPY may take."""
 _WHOLE_BYTES = 1024 * 1024
+_LONGEST_PATH = 4095
+"""Bytes of a path that a kernel takes."""
 _READ = struct.Struct("<QQ")
 _WRITE = struct.Struct("<IIQ")
 _LIST = struct.Struct("<IB")
@@ -108,7 +112,7 @@ class Files:
         whole_number(offset, "offset", _LAST_OFFSET)
         transfer = Whole(self._connection, place, offset, max_bytes)
         payload = cred(who) + string(place) + _READ.pack(offset, wanted)
-        self._connection.send(Ask.READ, self._register(transfer), payload)
+        self._begin(transfer, Ask.READ, payload)
         try:
             return await transfer.future
         except asyncio.CancelledError:
@@ -127,7 +131,7 @@ class Files:
         whole_number(offset, "offset", _LAST_OFFSET)
         reader = Reader(self._connection, place, offset)
         payload = cred(who) + string(place) + _READ.pack(offset, wanted)
-        self._connection.send(Ask.READ, self._register(reader), payload)
+        self._begin(reader, Ask.READ, payload)
         return reader
 
     async def write(
@@ -155,7 +159,7 @@ class Files:
             return await self._ask("write", Ask.WRITE, place, payload, Payload.u64)
         writer = Writer(self._connection, place)
         payload = begin + _WRITE.pack(flags & ~WriteFlag.WHOLE, mode, offset)
-        self._connection.send(Ask.WRITE, self._register(writer), payload)
+        self._begin(writer, Ask.WRITE, payload)
         try:
             await _pour(data, writer)
             return await writer.future
@@ -222,7 +226,7 @@ class Files:
         whole_number(max_entries, "max_entries", NO_CAP)
         walk = Walk(self._connection, place)
         payload = cred(who) + string(place) + _WALK.pack(depth, max_entries)
-        self._connection.send(Ask.WALK, self._register(walk), payload)
+        self._begin(walk, Ask.WALK, payload)
         return walk
 
     async def watch(self, path: Path, who: Cred, *, recursive: bool = False) -> Watch:
@@ -230,7 +234,7 @@ class Files:
         place = _path(path)
         watch = Watch(self._connection, place)
         payload = cred(who) + U8.pack(recursive) + string(place)
-        self._connection.send(Ask.WATCH, self._register(watch), payload)
+        self._begin(watch, Ask.WATCH, payload)
         try:
             await watch.armed
         except asyncio.CancelledError:
@@ -238,8 +242,10 @@ class Files:
             raise
         return watch
 
-    def _register(self, operation: Reader | Whole | Writer | Walk | Watch) -> int:
-        return self._connection.register(operation, ANSWER_SECONDS)
+    def _begin(
+        self, operation: Reader | Whole | Writer | Walk | Watch, op: int, payload: bytes
+    ) -> None:
+        self._connection.issue(operation, op, payload, ANSWER_SECONDS)
 
     async def _ask(
         self,
@@ -255,8 +261,8 @@ class Files:
         connection = self._connection
         fail = partial(file_error, f"files.{name}", path, to=to)
         question = Question(f"files.{name}", Answer.DONE, parse, fail)
-        operation_id = connection.register(question, TREE_SECONDS if long else ANSWER_SECONDS)
-        connection.send(op, operation_id, payload)
+        seconds = TREE_SECONDS if long else ANSWER_SECONDS
+        operation_id = connection.issue(question, op, payload, seconds)
         try:
             return await question.future
         except asyncio.CancelledError:
@@ -293,4 +299,6 @@ def _path(path: Path) -> bytes:
             op="files",
             context={"fields": ["path"]},
         )
+    if len(place) > _LONGEST_PATH:
+        raise file_error("files", place[:80] + b"...", Failure(errno.ENAMETOOLONG, 0, ""))
     return place

@@ -145,8 +145,7 @@ class Forward:
         self._check("connect")
         target = _target(address, port)
         stream = Stream(self._session, connects=True)
-        stream_id = self._session.register(stream, ANSWER_SECONDS)
-        self._session.send(Ask.CONNECT, stream_id, target)
+        self._session.issue(stream, Ask.CONNECT, target, ANSWER_SECONDS)
         try:
             await stream.opened()
         except asyncio.CancelledError:
@@ -165,9 +164,7 @@ class Forward:
         fail = partial(_close_failed, str(listener.port))
         question = Question("close_listener", Answer.DONE, nothing, fail)
         session = self._session
-        session.send(
-            Ask.CLOSE_LISTENER, session.register(question, ANSWER_SECONDS), U32.pack(listener.id)
-        )
+        session.issue(question, Ask.CLOSE_LISTENER, U32.pack(listener.id), ANSWER_SECONDS)
         try:
             await question.future
         finally:

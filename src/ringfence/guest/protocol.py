@@ -173,14 +173,19 @@ class Failure(NamedTuple):
 
 def head(op: int, operation_id: int, size: int) -> bytes:
     """A frame's begin, for a payload of `size` bytes. InvalidSpecError over the guest's cap."""
+    check_size(size)
+    return HEADER.pack(size + 5, op, operation_id)
+
+
+def check_size(size: int) -> None:
+    """InvalidSpecError when a payload of `size` bytes is over the guest's cap of a frame."""
     length = size + 5
     if length > HOST_FRAME_CAP:
         raise InvalidSpecError(
             f"the request takes {length} bytes, over the {HOST_FRAME_CAP} of one frame: pass less "
-            "in args and env, and large data through stdin or a file",
+            "in args, env and names, and large data through stdin or a file",
             context={"bytes": length, "limit": HOST_FRAME_CAP},
         )
-    return HEADER.pack(length, op, operation_id)
 
 
 def string(data: bytes) -> bytes:

@@ -338,7 +338,7 @@ class Session(Connection):
     ) -> T:
         """Send one question and return its parsed answer; a FAIL is raised as `control` maps it."""
         question = Question(name, expect, parse, _fail(name, what or name))
-        self.send(op, self.register(question, ANSWER_SECONDS), payload)
+        self.issue(question, op, payload, ANSWER_SECONDS)
         return await question.future
 
     # The end.

@@ -1,6 +1,7 @@
 """File operations, on the mock's guest and on the real one."""
 
 import asyncio
+import errno
 import os
 import stat
 import struct
@@ -25,7 +26,15 @@ from ringfence.errors import (
     PathNotFoundError,
     SandboxLostError,
 )
-from ringfence.guest.protocol import OUTPUT_WINDOW, STAT, Answer, Ask, Cred, WriteFlag
+from ringfence.guest.protocol import (
+    HOST_FRAME_CAP,
+    OUTPUT_WINDOW,
+    STAT,
+    Answer,
+    Ask,
+    Cred,
+    WriteFlag,
+)
 from ringfence.guest.session import Session
 from ringfence.guest.transfers import Reader
 
@@ -438,6 +447,36 @@ async def test_too_long_a_name(place: Place) -> None:
     for path in ("/" + "n" * 256, "/n" * 2100):
         with pytest.raises(FileError):
             await place.session.files.stat(place.directory + path, USER)
+
+
+async def test_what_no_frame_takes_is_refused_before_anything_is_sent(place: Place) -> None:
+    """And nothing waits for an answer then, which would fail a minute later with nobody to see."""
+    session = place.session
+    path = place.directory + "/n" * (HOST_FRAME_CAP // 2)
+    files = session.files
+    before = session.operations()
+    for call in (
+        files.stat(path, USER),
+        files.read(path, USER),
+        files.write(path, USER, b""),
+        files.write(path, USER, b"x" * 2**21),
+        files.mkdir(path, USER),
+        files.rename(place.directory, path, USER),
+        files.copy(path, place.directory, USER),
+        files.watch(path, USER),
+    ):
+        with pytest.raises(FileError, match="over 4095") as caught:
+            await call
+        assert len(str(caught.value)) < 1000
+        assert caught.value.context["errno"] == errno.ENAMETOOLONG
+    for begin in (files.walk, files.open_read):
+        with pytest.raises(FileError, match="over 4095"):
+            begin(path, USER)
+    for call in (files.symlink(path, f"{place.directory}/link", USER), session.user(path)):
+        with pytest.raises(InvalidSpecError, match="one frame"):
+            await call
+    assert session.operations() == before
+    assert (await files.stat(place.directory, USER)).mode
 
 
 @settings(
