@@ -11,6 +11,7 @@ from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, OnOutputLimit, Sink
+from ringfence.sandbox.loop import running
 from ringfence.sandbox.opening import open_new
 from ringfence.sandbox.reopening import open_existing
 from ringfence.sandbox.sandbox import GRACEFUL_SECONDS, Sandbox
@@ -45,6 +46,7 @@ class Opening:
         self._sandbox: Sandbox | None = None
 
     async def _open(self) -> Sandbox:
+        running("open")
         if self._id is not None:
             return await open_existing(self._id, self.where)
         assert self._spec is not None  # noqa: S101 - one of the two is given

@@ -22,6 +22,7 @@ from ringfence.guest.protocol import whole_number
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
+from ringfence.sandbox.loop import running
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import SandboxSpec
 
@@ -211,7 +212,7 @@ class Pool:
             await asyncio.wait(set(self._deleting))
 
     async def __aenter__(self) -> Self:
-        self._open, self._loop = True, asyncio.get_running_loop()
+        self._open, self._loop = True, running("pool")
         self._refill()
         return self
 

@@ -37,7 +37,8 @@ STEPS: dict[str, tuple[Any, str]] = {
     "create": (MockBackend, "create"),
     "created": (Records, "created"),
     "session": (Session, "start"),
-    "user": (Session, "user"),
+    "asked": (Session, "begin_user"),
+    "user": (opening._FirstAsked, "user"),
     "receipt": (opening, "_receipt"),
     "network": (opening.networking, "connect"),
     "life": (opening, "Life"),
@@ -347,3 +348,18 @@ async def test_the_images_environment_stands_below_the_specs(mock: MockBackend) 
 def test_what_is_no_backend_is_refused_at_once(backend: Any) -> None:
     with pytest.raises(ringfence.InvalidSpecError, match="backend"):
         ringfence.open(backend=backend)
+
+
+async def test_without_asyncio_the_other_interface_is_named() -> None:
+    """As under trio, whose tasks no asyncio loop runs."""
+    pool = ringfence.pool(ringfence.SandboxSpec(), size=1)
+
+    def elsewhere() -> list[str]:
+        said = []
+        for way in (ringfence.open().__aenter__(), ringfence.run(["true"]), pool.__aenter__()):
+            with pytest.raises(ringfence.StateError) as caught:
+                way.send(None)
+            said.append(str(caught.value))
+        return said
+
+    assert all("ringfence.sync" in one for one in await asyncio.to_thread(elsewhere))

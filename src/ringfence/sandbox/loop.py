@@ -1,0 +1,16 @@
+"""The event loop that sandboxes live on."""
+
+import asyncio
+
+from ringfence.errors import StateError
+
+
+def running(op: str) -> asyncio.AbstractEventLoop:
+    """The loop that runs here. StateError where none does: under trio, for one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise StateError(
+            f"{op}: no asyncio event loop runs here: use ringfence.sync, from trio in a thread",
+            op=op,
+        ) from None
