@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ringfence.sandbox.members import resume_sandbox as resume_sandbox
     from ringfence.sandbox.members import usages as usages
     from ringfence.sandbox.monitor import Monitor as Monitor
+    from ringfence.sandbox.moved import Moved as Moved
     from ringfence.sandbox.pool import Pool as Pool
     from ringfence.sandbox.pool import PoolStatistics as PoolStatistics
     from ringfence.sandbox.pool import pool as pool
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from ringfence.sandbox.running import ProcessInfo as ProcessInfo
     from ringfence.sandbox.running import Terminal as Terminal
     from ringfence.sandbox.sandbox import Sandbox as Sandbox
-    from ringfence.sandbox.trees import Moved as Moved
     from ringfence.sandbox.workspace import Workspace as Workspace
     from ringfence.spec import Control as Control
     from ringfence.spec import ExecResult as ExecResult
@@ -234,6 +234,7 @@ _HOMES = {
         "usages",
     ),
     "ringfence.sandbox.monitor": ("Monitor",),
+    "ringfence.sandbox.moved": ("Moved",),
     "ringfence.sandbox.pool": (
         "Pool",
         "PoolStatistics",
@@ -245,7 +246,6 @@ _HOMES = {
         "Terminal",
     ),
     "ringfence.sandbox.sandbox": ("Sandbox",),
-    "ringfence.sandbox.trees": ("Moved",),
     "ringfence.sandbox.workspace": ("Workspace",),
     "ringfence.spec": (
         "Control",

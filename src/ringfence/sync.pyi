@@ -38,12 +38,12 @@ from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.files import Data, Path, User
 from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor
+from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.pool import PoolStatistics
 from ringfence.sandbox.progress import Progress
 from ringfence.sandbox.running import ProcessInfo, Terminal
 from ringfence.sandbox.stdin import Stdin
-from ringfence.sandbox.trees import Moved
 from ringfence.sandbox.workspace import Again
 from ringfence.spec import (
     ExecResult,

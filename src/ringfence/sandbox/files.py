@@ -25,13 +25,14 @@ from ringfence.errors import (
 )
 from ringfence.guest.protocol import Feature, WriteFlag, whole_number
 from ringfence.guest.transfers import Reader
-from ringfence.sandbox import keeping, trees
+from ringfence.sandbox import downloading, keeping, uploading
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.downloading import DOWNLOAD_CAPS
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event, file_info
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.globbing import Pattern
+from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
-from ringfence.sandbox.trees import DOWNLOAD_CAPS, Moved
 
 READ_CAP = 10 * 1024 * 1024
 """Bytes that `read` gives out unless it is told otherwise."""
@@ -392,7 +393,7 @@ class Files:
         """
         with self._context.operation("files.upload"):
             who = await self._context.cred(user)
-            return await trees.upload(
+            return await uploading.upload(
                 self._context, os.fspath(source), _text(destination), who, progress
             )
 
@@ -429,7 +430,7 @@ class Files:
                     self._context, _text(source), store, who, most=caps.bytes, progress=progress
                 )
             assert destination is not None  # noqa: S101 - one of the two is there
-            return await trees.download(
+            return await downloading.download(
                 self._context,
                 _text(source),
                 os.fspath(destination),

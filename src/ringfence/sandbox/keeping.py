@@ -11,8 +11,8 @@ from ringfence.events import FilesMoved
 from ringfence.guest.failures import too_large
 from ringfence.guest.protocol import Cred
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
-from ringfence.sandbox.trees import Moved
 
 
 async def keep(

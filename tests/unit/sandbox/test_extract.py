@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ringfence.errors import UnsafeArchiveError
 from ringfence.guest.protocol import Cred, Stat
 from ringfence.guest.walks import Entry
+from ringfence.sandbox.downloading import _Download
 from ringfence.sandbox.extract import Caps, Extractor, stays_beneath
-from ringfence.sandbox.trees import _Download
 
 FILE, DIRECTORY, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 
