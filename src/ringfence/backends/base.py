@@ -34,6 +34,8 @@ class Features:
     limits that nothing holds, but whose use the holder can watch, where `allow_degraded` has them.
     exec_cgroups: whether a command can have a cgroup of its own (`exec(cgroup=True)`), where the
     sandbox is on a socket.
+    missing: why what cgroups do (limits, usage, pause) is not to be had here, and what can be done;
+    "" when nothing is missing.
     lifeline: whether an attached instance ends with its client and nothing of it stays, even when
     that happens while it is made; its record is then written once it is made, not before.
     cpu_counter: whether a guest can be handed the counter of its sandbox's processor time, so that
@@ -57,6 +59,7 @@ class Features:
     lifeline: bool = False
     exec_cgroups: bool = False
     cpu_counter: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,14 @@ async def usage(context: Context) -> Usage:
     """See `Sandbox.usage`."""
     if not context.features.usage:
         raise UnsupportedError(
-            f"usage: the {context.spec.backend} backend cannot measure", op="usage"
+            f"usage: the {context.spec.backend} backend cannot measure{_why(context)}", op="usage"
         )
     with context.operation("usage", uses=False):
         return await measure(context)
+
+
+def _why(context: Context) -> str:
+    return f" here: {context.features.missing}" if context.features.missing else ""
 
 
 async def measure(context: Context) -> Usage:
@@ -205,7 +209,8 @@ async def pause(context: Context) -> None:
     instance = context.instance
     if not context.features.pause or not isinstance(instance, Pausable):
         raise UnsupportedError(
-            f"pause: the {context.spec.backend} backend cannot freeze a sandbox", op="pause"
+            f"pause: the {context.spec.backend} backend cannot freeze a sandbox{_why(context)}",
+            op="pause",
         )
     with context.operation("pause"):
         await finish(_pause(context, instance))

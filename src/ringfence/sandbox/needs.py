@@ -5,6 +5,8 @@ from ringfence.errors import UnsupportedError
 from ringfence.policy.profiles import is_gvisor
 from ringfence.spec import Limits, SandboxSpec, Ulimits
 
+_CGROUPS = frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "read_rate",
+                      "write_rate"})  # fmt: skip
 _OURS = frozenset({"timeout", "output"})
 """Limits that the guest and its session enforce on every backend."""
 
@@ -16,11 +18,27 @@ def check(request: SandboxSpec, features: Features) -> None:
         raise cpu_time_refused(request)
     if lacking:
         raise UnsupportedError(
-            f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)};"
+            f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)}"
+            f"{_why(lacking, features)};"
             " leave it out, or choose another backend (see `ringfence doctor`)",
             op="open",
             context={"fields": lacking, "backend": request.backend},
         )
+
+
+def like(granted: SandboxSpec, features: Features) -> SandboxSpec:
+    """The request for another sandbox like a granted one: what that one does without, because its
+    request said so, is not asked for."""
+    limits = {name.removeprefix("limits."): None for name in _limits(granted, features)}
+    user = granted.user if features.users else None
+    less = granted.limits.model_copy(update=limits)
+    return granted.model_copy(update={"limits": less, "user": user})
+
+
+def _why(lacking: list[str], features: Features) -> str:
+    """Why there is no cgroup, where one would do."""
+    some = any(name.removeprefix("limits.") in _CGROUPS for name in lacking)
+    return f" ({features.missing})" if some and features.missing else ""
 
 
 def _limits(request: SandboxSpec, features: Features) -> list[str]:

@@ -164,7 +164,7 @@ def joined(
         prepared: WorkspacePrepared | None, image: str | None = None
     ) -> Coroutine[Any, Any, Sandbox]:
         other = {} if image is None else {"image": image, "snapshot": None}
-        spec = context.spec.model_copy(update=other)
+        spec = needs.like(context.spec, context.features).model_copy(update=other)
         return open_new(spec, replace(where, workspace=prepared))
 
     if workspace is not None:

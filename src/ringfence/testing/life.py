@@ -344,6 +344,27 @@ class LifeChecks(Checks):
         assert [path.name for path in repository.iterdir()] == ["file"]
         assert (repository / "file").read_text() == "before\n"
 
+    async def test_a_fork_starts_from_the_present_state(
+        self, fresh: Open, features: Features, tmp_path: Path
+    ) -> None:
+        """It is like its parent, on a workspace of its own."""
+        if not features.mounts:
+            pytest.skip("nothing can be bound: no workspace")
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        (repository / "file").write_text("before\n")
+        for path in (repository, *repository.parents[:2]):
+            path.chmod(0o755)
+        async with fresh(repository=repository) as sandbox:
+            await sandbox.exec(shell="echo parent >> file")
+            for fork in await sandbox.fork(2):
+                async with fork:
+                    result = await fork.exec(shell="cat file && echo mine >> file")
+                    assert result.stdout == b"before\nparent\n"
+                    asked = {"memory", "cpus", "pids", "user"}
+                    told = [one.receipt.controls for one in (sandbox, fork)]
+                    assert len({str([c for c in row if c.name in asked]) for row in told}) == 1
+
     async def test_sandboxes_do_not_see_each_other(self, fresh: Open) -> None:
         """A file of one is not in another, and deleting one leaves the other."""
         async with fresh() as one:

@@ -62,6 +62,7 @@ class ProcessBackend:
             lifeline=True,
             cpu_counter=not machine.tree.controllers.isdisjoint({"cpuacct", "cpu"}),
             exec_cgroups=exec_cgroups.possible(machine.tree.version),
+            missing=machine.tree.missing,
         )
 
     async def facts(self, spec: SandboxSpec) -> Facts:
