@@ -14,6 +14,7 @@ import importlib.readers
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ async def look() -> dict[str, Any]:
         evidence = await sandbox.instance.evidence()
         told["namespaces"] = evidence.runtime["namespaces"]
         told["uid_map"] = read_text(f"/proc/{sandbox.instance.pid}/uid_map").split()
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        keeper, guest = sandbox.instance._keeper.pid, sandbox.instance.pid
+        above = int(read_text(f"/proc/{guest}/stat").rpartition(")")[2].split()[1])
+        for pid in (keeper, above):
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while os.path.exists(f"/proc/{guest}"):  # noqa: PTH110, ASYNC240 - quick
+                await asyncio.sleep(0.02)
+        told["unkept"] = above != keeper
     told["left"] = [one.id for one in await backend.found({})]
     return told
 

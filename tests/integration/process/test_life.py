@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +179,39 @@ async def test_what_a_killed_keeper_leaves_is_swept(
         assert await ProcessBackend().found({}) == []
         await until(lambda: gone(state_directory, sandbox.record.id))
         await until(lambda: place is None or not os.path.lexists(place))
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize(
+    "wanted", [{}, {"detached": True, "lifetime": 60.0}], ids=["attached", "detached"]
+)
+async def test_nothing_runs_on_inside_when_all_that_looks_after_it_was_killed(
+    backend: ProcessBackend,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, Any],
+) -> None:
+    """The guest sees that its keeper is gone, whoever else is killed with it."""
+    async with opened(backend, **wanted) as sandbox:
+        home = Home(state_directory / "process/sandboxes" / sandbox.record.id)
+        mark = f"1{os.getpid()}{len(wanted)}"
+        running = asyncio.ensure_future(sandbox.run("sleep", mark))
+        await until(lambda: bool(processes(mark)))
+        keeper, guest = home.keeper(), sandbox.instance.pid
+        assert keeper is not None
+        bubblewrap = parent(guest)
+        assert parent(bubblewrap) == keeper
+        os.kill(keeper, signal.SIGKILL)
+        os.kill(bubblewrap, signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{guest}").exists() and not processes(mark))
+        await asyncio.gather(running, return_exceptions=True)
+        assert isinstance(await sandbox.session.lost, SandboxLostError)
+        sweep_now(state_directory, monkeypatch)
+        assert await ProcessBackend().found({}) == []
+        await until(lambda: gone(state_directory, sandbox.record.id))
 
 
 async def test_what_a_client_left_that_died_before_there_was_a_keeper_is_reaped(

@@ -76,5 +76,10 @@ def test_limits_that_need_a_cgroup_are_refused_with_the_remedy(told: dict[str, A
     assert told["limits"] == ["output", "run", "shm", "timeout", "tmp", "ulimits"]
 
 
+def test_a_guest_ends_when_all_that_looks_after_it_was_killed(told: dict[str, Any]) -> None:
+    """Without cgroups nobody else would find it before its lifetime is over."""
+    assert told["unkept"] is True
+
+
 def test_nothing_is_left(told: dict[str, Any]) -> None:
     assert told["left"] == []

@@ -21,8 +21,8 @@ GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 
 _ENTERING = ("SYS_ADMIN", "SETPCAP")
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
-_COUNTER = 4
-"""The descriptor that the keeper opens the counter as."""
+_COUNTER, _LIFELINE = 4, 5
+"""The descriptors that the keeper opens the counter as, and the pipe that ends with it."""
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 
 
@@ -150,6 +150,7 @@ def _tmpfs(spec: SandboxSpec) -> Iterable[tuple[str, int]]:
 def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     security = spec.security
     args = _guests_mounts(spec, place)
+    args += ["--lifeline", str(_LIFELINE)]
     if place.counter:
         args += ["--counter", str(_COUNTER)]
     if security.oom_score_adj is not None and place.machine.privileged:

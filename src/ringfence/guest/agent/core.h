@@ -42,6 +42,7 @@ void op_restore(struct op *op);  /* op_add, with its windows as they were */
 void op_acked(struct op *op, u8 stream, u64 total);
 
 /* life.c */
+void lifeline_given(int descriptor);  /* open already; its end ends everything */
 void life_start(const struct options *options);
 void life_heard(void);
 void life_stream_lost(bool for_good);

@@ -2,9 +2,11 @@
  *
  *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]...
  *                   [--proc PATH | --dev PATH | --tmpfs OPTIONS:PATH]... [--inodes COUNT:PATH]...
- *                   [--counter DESCRIPTOR] [--oom-score NUMBER] [--capabilities HEX] -- GUEST OPTIONS
+ *                   [--counter DESCRIPTOR] [--lifeline DESCRIPTOR] [--oom-score NUMBER] [--capabilities HEX]
+ *                   -- GUEST OPTIONS
  *
  * --proc, --dev and --tmpfs mount these (mounts.c), for root. --counter: an open file that counts the OOM kills.
+ * --lifeline: a pipe at whose end the guest ends with all that runs: the keeper was killed.
  * --oom-score: what the kernel's badness is raised to, so that bubblewrap, which stays as it was, is the last to be killed.
  * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files; --read-only makes a mount of the path first. Masked files read as
  * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
@@ -170,6 +172,8 @@ static int take_option(const char *name, const char *value)
 		act = mount_tmpfs;
 	else if (!strcmp(name, "--counter"))
 		return oom_given((int)strtol(value, NULL, 10)), 2;
+	else if (!strcmp(name, "--lifeline"))
+		return lifeline_given((int)strtol(value, NULL, 10)), 2;
 	else if (!strcmp(name, "--oom-score"))
 		return raise_oom_score(value), 2;
 	else if (!strcmp(name, "--capabilities"))

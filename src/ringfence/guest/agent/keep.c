@@ -5,7 +5,8 @@
  *   ringfence-guest --keep DIRECTORY [STEP]... -- PROGRAM [ARGUMENT]...
  *
  * DIRECTORY is the sandbox's own; the keeper holds a POSIX lock on DIRECTORY/keeper for as long as it lives and removes
- * the directory last. PROGRAM gets an open file DIRECTORY/info as descriptor 3, into which it writes {"child-pid": N}.
+ * the directory last. PROGRAM gets an open file DIRECTORY/info as descriptor 3, into which it writes {"child-pid": N}, and
+ * as descriptor 5 the end of a pipe that is closed when the keeper ends, however it does.
  * Steps, in order:
  *   --make PATH          make this cgroup; it is removed at the end, with those that were made below it
  *   --write FILE VALUE   write this

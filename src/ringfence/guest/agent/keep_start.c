@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { INFO_FD = 3, COUNTER_FD = 4 };
+enum { INFO_FD = 3, COUNTER_FD = 4, LIFELINE_FD = 5, OUT_OF_THE_WAY = 16 };
 #define INTO_CGROUP 0x200000000ULL
 
 struct clone_args_v2 {
@@ -29,7 +29,7 @@ static bool hand_over(int fd, int wanted)
 	return fd >= 0 && dup2(fd, wanted) >= 0;
 }
 
-static _Noreturn void run_program(char **args)
+static _Noreturn void run_program(char **args, int lifeline)
 {
 	default_signals();
 	setsid();
@@ -49,6 +49,10 @@ static _Noreturn void run_program(char **args)
 	}
 	if (keeping.counter && !hand_over(open(keeping.counter, O_RDONLY | O_CLOEXEC), COUNTER_FD)) {
 		complain("open", keeping.counter, errno);
+		_exit(NOT_STARTED);
+	}
+	if (!hand_over(lifeline, LIFELINE_FD)) {
+		complain("open", "lifeline", errno);
 		_exit(NOT_STARTED);
 	}
 	execv(args[0], args);
@@ -72,10 +76,25 @@ static pid_t fork_into(void)
 	return fork();
 }
 
+/* A pipe whose other end is this process's alone, as long as it lives; -1 and errno. */
+static int lifeline_end(void)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -1;
+	int far = fcntl(ends[0], F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+	close(ends[0]);
+	return far;
+}
+
 pid_t start_program(char **args)
 {
+	int lifeline = lifeline_end();
+	if (lifeline < 0)
+		return -1;
 	pid_t pid = fork_into();
 	if (pid == 0)
-		run_program(args);
+		run_program(args, lifeline);
+	close(lifeline);
 	return pid;
 }

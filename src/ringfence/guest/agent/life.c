@@ -2,6 +2,7 @@
 #include "agent.h"
 #include "core.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,8 @@ enum { PING_BYTES = 64 };
 static u64 started_ms, heard_ms, lease_ms, sessions;
 static bool detached, has_lifetime;
 static struct timer lease, lifetime;
+static struct watch lifeline;
+static int lifeline_fd = -1;
 
 /* Supervisors that see the agent gone kill their families; as PID 1 the kernel does it. */
 void life_shutdown(void)
@@ -18,6 +21,18 @@ void life_shutdown(void)
 	if (getpid() == 1)
 		kill(-1, SIGKILL);
 	loop_stop(0);
+}
+
+void lifeline_given(int descriptor)
+{
+	lifeline_fd = fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? -1 : descriptor;
+}
+
+static void keeper_ended(struct watch *watch, u32 events)
+{
+	(void)watch;
+	(void)events;
+	life_shutdown();
 }
 
 static void lifetime_over(struct timer *timer)
@@ -71,6 +86,8 @@ void life_start(const struct options *options)
 {
 	started_ms = heard_ms = now_ms();
 	set_lease(options->lease_ms, 0);
+	if (lifeline_fd >= 0)
+		watch_add(&lifeline, lifeline_fd, 0, keeper_ended);  /* its end is told unasked */
 }
 
 int op_hello(struct conn *conn, u32 id, struct reader *r)

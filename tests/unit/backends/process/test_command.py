@@ -111,6 +111,7 @@ def test_the_counter_of_kills_is_handed_to_the_guest_and_not_mounted() -> None:
     assert pairs(args[: args.index("--")], "--counter") == ["/c/memory.oom_control"]
     assert pairs(parts(args)[1], "--counter") == ["4"]
     assert "--counter" not in line()
+    assert pairs(parts(line())[1], "--lifeline") == ["5"]
 
 
 def test_kernel_files_are_masked_and_read_only_whatever_the_spec_says() -> None:
