@@ -27,6 +27,7 @@ from ringfence.errors import (
     FileTooLargeError,
     NotFoundError,
     PathNotADirectoryError,
+    PolicyDeniedError,
     SandboxError,
     UnsupportedError,
 )
@@ -93,7 +94,9 @@ class RingfenceSandboxEnvironment(SandboxEnvironment):
                 timeout=timeout,
                 output=SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE,
             )
-        except UnsupportedError as error:
+        except (UnsupportedError, PolicyDeniedError) as error:
+            if error.context.get("fields") != ["user"]:
+                raise
             raise SandboxUserUnsupportedError(str(error)) from None
         except NotFoundError as error:
             return ExecResult(False, 1, "", str(error))

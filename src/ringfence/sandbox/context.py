@@ -7,12 +7,18 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ringfence.backends.base import Backend, Features, Instance
-from ringfence.errors import InvalidSpecError, NotFoundError, SandboxError, UnsupportedError
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    PolicyDeniedError,
+    SandboxError,
+    UnsupportedError,
+)
 from ringfence.events import EventBus, LimitHit
 from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
-from ringfence.policy import Ceiling, Facts
+from ringfence.policy import PROFILES, Ceiling, Facts
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
@@ -91,7 +97,8 @@ class Context:
     async def user(self, name: str | int | None) -> User:
         """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.
 
-        NotFoundError, InvalidSpecError; UnsupportedError where there is only one user.
+        NotFoundError, InvalidSpecError; UnsupportedError where there is only one user;
+        PolicyDeniedError for root where the profile or the ceiling gives no root.
         """
         if name is None:
             return self.default_user
@@ -113,7 +120,23 @@ class Context:
             raise NotFoundError(
                 f"user: {text!r} is reserved for the guest: choose another", op="user"
             )
+        if user.uid == 0 and self.default_user.uid != 0:
+            self._may_be_root(text)
         return user
+
+    def _may_be_root(self, name: str) -> None:
+        profile = self.spec.profile
+        if PROFILES[profile].relaxed and self.ceiling.security.root:
+            return
+        why = f"only profile 'permissive' gives it, this is {profile!r}"
+        if PROFILES[profile].relaxed:
+            why = "it is above the ceiling"
+        raise PolicyDeniedError(
+            f"user: {name!r} is root: {why}",
+            op="user",
+            sandbox_id=self.id,
+            context={"fields": ["user"]},
+        )
 
     async def cred(self, name: str | int | None) -> Cred:
         """Likewise, as the guest takes it for files."""

@@ -308,6 +308,18 @@ class CommandChecks(Checks):
         assert (await sandbox.exec(["id", "-u"], user=12345)).stdout == b"12345\n"
         assert (await sandbox.exec(["id", "-g"], user="12345:54321")).stdout == b"54321\n"
 
+    @pytest.mark.parametrize("user", ["root", 0, "0:1000"])
+    async def test_nobody_becomes_root_later(
+        self, sandbox: ringfence.Sandbox, features: Features, user: str | int
+    ) -> None:
+        """What the profile does not give at the opening it does not give a command or a file
+        operation: PolicyDeniedError; without users, UnsupportedError."""
+        expected = ringfence.PolicyDeniedError if features.users else ringfence.UnsupportedError
+        with pytest.raises(expected):
+            await sandbox.exec(["id"], user=user)
+        with pytest.raises(expected):
+            await sandbox.files.stat("/", user=user)
+
     async def test_an_unknown_user_is_not_found(
         self, sandbox: ringfence.Sandbox, features: Features
     ) -> None:
