@@ -13,7 +13,8 @@ class Reason(enum.StrEnum):
     """Why a command ended.
 
     NOT_STARTED: args[0] is missing (exit code 127) or cannot be executed (126), as in a shell;
-    `ExecResult.error` says which. COLLATERAL: killed together with another command of its user.
+    `ExecResult.error` says which. TIMEOUT: signaled for it before its end was seen; one that exits
+    in the grace keeps its exit code. COLLATERAL: killed together with another command of its user.
     """
 
     EXITED = "exited"

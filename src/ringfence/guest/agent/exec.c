@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { DRAIN_MS = 50, STUCK_MS = 1000, UNANSWERED_MS = 300, UNANSWERED_EMULATED_MS = 3000 };
@@ -85,7 +86,7 @@ static void timed_out(struct timer *timer)
 		grace_over(timer);
 		return;
 	}
-	supervisor_tell(exec->supervisor, TELL_SIGNAL, SIGTERM, false);
+	supervisor_tell(exec->supervisor, TELL_TIMEOUT, SIGTERM, false);
 	timer_set(timer, exec->grace_ms, grace_over);
 }
 
@@ -187,6 +188,13 @@ bool exec_settle(struct exec *exec)
 	return false;
 }
 
+void exec_judge(struct exec *exec, bool reached)
+{
+	bool killed = exec->killing && WIFSIGNALED(exec->status) && WTERMSIG(exec->status) == SIGKILL;
+	if (exec->reason == REASON_TIMEOUT && !reached && !killed)
+		exec->reason = REASON_ITSELF;
+}
+
 static void main_ended(struct exec *exec, const struct report *report)
 {
 	exec->main_ended = true;
@@ -196,6 +204,7 @@ static void main_ended(struct exec *exec, const struct report *report)
 	exec->proof = report->empty && features() & FEATURE_SUBREAPER ? PROOF_ECHILD : PROOF_LEFT_RUNNING;
 	timer_clear(&exec->timeout);
 	input_end(exec);
+	exec_judge(exec, report->timed_out);
 	if (exec->reason == REASON_TIMEOUT && !report->empty)
 		exec_kill(exec, REASON_TIMEOUT);
 	else if (exec->reason == REASON_TIMEOUT && !(features() & FEATURE_SUBREAPER))

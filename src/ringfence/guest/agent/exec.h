@@ -66,6 +66,8 @@ struct exec {
 extern struct exec *execs;
 bool exec_settle(struct exec *exec);
 void exec_kill(struct exec *exec, u8 reason);
+/* A command that ended before anything of its timeout reached it ended by itself. Its status is known. */
+void exec_judge(struct exec *exec, bool reached);
 void exec_limit(struct exec *exec, u64 milliseconds);  /* its timeout, from now */
 void exec_free(struct exec *exec);
 void exec_reported(struct exec *exec, const struct report *report);

@@ -45,6 +45,7 @@ void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
 			exec->main_ended = true;
 			exec->status = status;
 			exec->usage = usage->rusage;
+			exec_judge(exec, exec->grace_ms > 0);
 		}
 }
 
@@ -63,7 +64,7 @@ void exec_supervisor_ended(struct exec *exec, bool well)
 	}
 	if (known)
 		return;
-	if (!exec->reason)
+	if (!exec->reason && !exec->main_ended)
 		exec->reason = REASON_LOST;
 	exec->lost = exec->killing = true;
 	timer_clear(&exec->timeout);

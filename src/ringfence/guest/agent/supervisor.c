@@ -153,8 +153,13 @@ static void take_tell(void)
 	}
 	if (tell.kind == TELL_KILL)
 		killed();
-	if (tell.kind == TELL_SIGNAL && !told->report.ended)
-		kill(tell.group ? -main_pid : main_pid, (int)tell.number);
+	if (tell.kind != TELL_SIGNAL && tell.kind != TELL_TIMEOUT)
+		return;
+	drain();
+	if (told->report.ended)
+		return;
+	told->report.timed_out |= tell.kind == TELL_TIMEOUT;
+	kill(tell.group ? -main_pid : main_pid, (int)tell.number);
 }
 
 /* Until nobody is left. It returns when that was reported with the end of the command: the agent knows that it can have

@@ -18,7 +18,7 @@ enum { FLAG_STDIN_OPEN = 1, FLAG_PTY = 2, FLAG_JOIN = 4, FLAG_HOLD = 8, FLAG_KIL
 enum { STAGE_LIMITS = 1, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY, STAGE_CGROUP };
 enum { PROOF_NONE, PROOF_ECHILD, PROOF_USER_KILLED, PROOF_LEFT_RUNNING };
 
-enum { TELL_JOB = 1, TELL_SIGNAL, TELL_KILL, TELL_SIGNALLED };
+enum { TELL_JOB = 1, TELL_SIGNAL, TELL_TIMEOUT, TELL_KILL, TELL_SIGNALLED };
 
 struct limit {
 	u32 resource;
@@ -49,6 +49,7 @@ struct report {
 	int error, stage;
 	int status;  /* of the main process, once it ended, in every report after that */
 	bool ended, empty;
+	bool timed_out;  /* a TELL_TIMEOUT came before the main process was seen to have ended */
 	struct rusage usage;
 	u64 ended_us;
 	u32 proof, killed, rounds;

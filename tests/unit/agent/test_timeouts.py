@@ -1,0 +1,92 @@
+"""A command that ends as its timeout is over ended by itself, or of the timeout: never both."""
+
+import contextlib
+import os
+import signal
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.guest.protocol import Ask
+
+from .raw import Ending, Guest, until
+
+OPEN, SEARCH = 1, 32
+ITSELF, TIMEOUT = 0, 1
+TERM_HANDLED = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+def state_of(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
+
+
+def ends_unseen(guest: Guest, code: int, timeout: int, grace: int, seconds: float) -> Ending:
+    """A command that exits while its supervisor stands still, until its timeout is over."""
+    script = f"echo $PPID; read line; exit {code}"
+    started = guest.raw.start("sh", "-c", script, flags=OPEN | SEARCH, timeout=timeout, grace=grace)
+    inside = guest.raw.started(started)
+    supervisor = guest.host_pid(int(guest.raw.output(started, b"\n")))
+    command = guest.host_pid(inside)
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        guest.raw.send(Ask.STDIN, started, b"go\n")
+        until(lambda: state_of(command) == "Z", "the command exited")
+        time.sleep(seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, signal.SIGCONT)
+    return guest.raw.ending(started)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_an_end_that_was_not_seen_yet_is_no_timeout(guest: Guest, code: int) -> None:
+    """Its supervisor finds it ended when it is told of the timeout: nothing reached it."""
+    ending = ends_unseen(guest, code, timeout=3000, grace=60_000, seconds=3.2)
+    assert (ending.reason, ending.status) == (ITSELF, code << 8)
+    assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
+
+
+def test_a_kill_that_came_too_late_is_no_timeout(guest: Guest) -> None:
+    """Without a grace the status tells. A supervisor that stands still for long is killed itself."""
+    ending = ends_unseen(guest, 0, timeout=2000, grace=0, seconds=2.0)
+    assert ending.status in (0, signal.SIGKILL)
+    assert ending.reason == (ITSELF if ending.status == 0 else TIMEOUT)
+    assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
+
+
+def test_the_status_of_a_command_whose_supervisor_was_lost_tells_as_well(guest: Guest) -> None:
+    ending = ends_unseen(guest, 0, timeout=2000, grace=0, seconds=4.0)
+    assert (ending.reason, ending.status) in ((ITSELF, 0), (TIMEOUT, signal.SIGKILL))
+
+
+def test_a_signal_of_somebody_elses_is_no_timeout(guest: Guest) -> None:
+    """One that was sent before the command ended by itself."""
+    script = "trap : USR1; echo $PPID; read line; read line; exit 0"
+    started = guest.raw.start("sh", "-c", script, flags=OPEN | SEARCH, timeout=3000, grace=60_000)
+    inside = guest.raw.started(started)
+    supervisor = guest.host_pid(int(guest.raw.output(started, b"\n")))
+    command = guest.host_pid(inside)
+    guest.raw.send(Ask.SIGNAL, started, struct.pack("<IB", signal.SIGUSR1, 0))
+    guest.raw.send(Ask.STDIN, started, b"go\n")
+    until(lambda: state_of(command) == "S", "the command waits")
+    os.kill(supervisor, signal.SIGSTOP)
+    guest.raw.send(Ask.STDIN, started, b"go\ngo\n")
+    until(lambda: state_of(command) == "Z", "the command exited")
+    time.sleep(3.2)
+    os.kill(supervisor, signal.SIGCONT)
+    ending = guest.raw.ending(started)
+    assert (ending.reason, ending.status) == (ITSELF, 0)
+
+
+def test_who_ends_in_the_grace_ends_of_the_timeout_with_a_status_of_its_own(guest: Guest) -> None:
+    ending = guest.raw.run("sh", "-c", TERM_HANDLED, timeout=1000, grace=60_000)
+    assert ending.stdout == b"ready\n"
+    assert (ending.reason, ending.status) == (TIMEOUT, 0)
+    ending = guest.raw.run("sleep", "1000", timeout=100, grace=60_000)
+    assert (ending.reason, ending.status) == (TIMEOUT, signal.SIGTERM)
+    ending = guest.raw.run("sleep", "1000", timeout=100)
+    assert (ending.reason, ending.status) == (TIMEOUT, signal.SIGKILL)
