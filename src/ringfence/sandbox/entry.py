@@ -1,7 +1,7 @@
 """The ways in: `open` for a sandbox to hold, `run` for one command."""
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -95,6 +95,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     ledger: Ledger | None = None,
     events: EventBus | None = None,
     audit: str | os.PathLike[str] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Opening:
     """A sandbox: `async with ringfence.open(image="python:3.12-slim") as sandbox`.
 
@@ -104,7 +105,8 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     path is taken in mode copy. endpoint: of the backend, such as "unix:///run/docker.sock".
     ceiling: the most that may be granted. ledger: where the record is kept; this user's when left
     out. events: a bus of your own. audit: path of a log that every event is written to (see
-    `ringfence audit verify`).
+    `ringfence audit verify`). progress: called a few times a second with the number
+    of entries of the repository found so far.
 
     Raises InvalidSpecError at once. Opening raises what the steps do: UnsupportedError,
     PolicyDeniedError, ImageNotFoundError, BackendUnavailableError, ResourceExhaustedError,
@@ -118,7 +120,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         "env": env,
         "cwd": cwd,
         "user": user,
-        "repository": _repository(repository),
+        "repository": repository,
         "mounts": mounts,
         "limits": limits,
         "security": security,
@@ -144,6 +146,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         ledger=ledger,
         bus=events,
         audit=audit,
+        progress=progress,
     )
     if id is not None:
         if spec is not None or given:
@@ -155,10 +158,6 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
             )
         return Opening(None, id, where)
     return Opening(_spec(spec, given), None, where)
-
-
-def _repository(value: Repository | str | os.PathLike[str] | Mapping[str, Any] | None) -> Any:
-    return {"path": os.fspath(value)} if isinstance(value, str | os.PathLike) else value
 
 
 def _spec(spec: SandboxSpec | None, given: Mapping[str, Any]) -> SandboxSpec:

@@ -1,6 +1,7 @@
 """What every part of a spec has in common."""
 
 import difflib
+import os
 import posixpath
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -18,6 +19,14 @@ Id = Annotated[
     ),
 ]
 """Who: a name, a number, or "uid:gid"; kept as a text."""
+
+HostPath = Annotated[
+    str,
+    pydantic.BeforeValidator(
+        lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value
+    ),
+]
+"""A path on the host, given as text or as a path object; kept as a text."""
 
 Table = Mapping[str, Any]
 """For a type checker: the fields of a model by their names, which stand for the model."""

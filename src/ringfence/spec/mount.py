@@ -1,12 +1,13 @@
 """What of the host a sandbox sees besides its image."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from ringfence.spec.model import Id, Model, Table, Texts, check_inside_path, check_text
+from ringfence.spec.model import HostPath, Id, Model, Table, Texts, check_inside_path, check_text
 from ringfence.spec.quantity import Size
 
 _CONFIG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:\.[^\x00\n]{1,200})?\.[A-Za-z][A-Za-z0-9-]*")
@@ -19,9 +20,15 @@ class Mount(Model):
     source: path on the host, made absolute. destination: absolute path inside.
     """
 
-    source: str
+    source: HostPath
     destination: str
     read_only: bool = True
+
+    if TYPE_CHECKING:  # what a type checker lets pass: what is coerced, too
+
+        def __init__(
+            self, *, source: str | os.PathLike[str], destination: str, read_only: bool = True
+        ) -> None: ...
 
     @field_validator("source")
     @classmethod
@@ -65,7 +72,8 @@ class GitIdentity(Model):
 class Repository(Model):
     """The directory tree the task works on.
 
-    path: a directory on the host, or a URL (file, http, https, ssh) that is cloned first.
+    path: a directory on the host, or a URL (file, http, https, ssh) that is cloned first; alone, it
+    stands for the whole, as in `SandboxSpec(repository=".")`.
     mode: "copy" (writable inside, the original never changes), "ro" (bound read-only), "rw" (bound;
     what is written inside is written to the original). mount_point: where it appears.
     include, exclude: patterns as in .gitignore; gitignore: leave out what .gitignore names;
@@ -76,7 +84,9 @@ class Repository(Model):
     bits inside, None keeps them. size: bytes that may be written in mode "copy". git: identity.
     """
 
-    path: str
+    short_forms = ({"type": "string"},)
+
+    path: HostPath
     mode: Literal["copy", "ro", "rw"] = "copy"
     mount_point: str = "/workspace"
     include: tuple[str, ...] = ()
@@ -94,12 +104,12 @@ class Repository(Model):
     size: Size | None = None
     git: GitIdentity = GitIdentity()
 
-    if TYPE_CHECKING:  # what a type checker lets pass: what is coerced, too
+    if TYPE_CHECKING:
 
         def __init__(
             self,
             *,
-            path: str,
+            path: str | os.PathLike[str],
             mode: Literal["copy", "ro", "rw"] = "copy",
             mount_point: str = "/workspace",
             include: Texts = (),
@@ -117,6 +127,11 @@ class Repository(Model):
             size: int | str | None = None,
             git: GitIdentity | Table = ...,
         ) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str | os.PathLike) else data
 
     @field_validator("path")
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from ringfence.spec.limits import Limits
-from ringfence.spec.model import Id, Model, Table, check_inside_path, check_text
+from ringfence.spec.model import HostPath, Id, Model, Table, check_inside_path, check_text
 from ringfence.spec.mount import Mount, Repository
 from ringfence.spec.names import PROFILES, ProfileName, nearest
 from ringfence.spec.network import Network
@@ -67,7 +67,7 @@ class SandboxSpec(Model):
     lifetime: Duration | None = None
     detached: bool = False
     snapshot: str | None = None
-    lock: str | None = None
+    lock: HostPath | None = None
     idle_timeout: Duration | None = None
 
     if TYPE_CHECKING:  # what a type checker lets pass: what is coerced, too
@@ -81,7 +81,7 @@ class SandboxSpec(Model):
             env: Mapping[str, str] = ...,
             cwd: str | None = None,
             user: str | int | None = None,
-            repository: Repository | Table | None = None,
+            repository: Repository | str | os.PathLike[str] | Table | None = None,
             mounts: Sequence[Mount | Table] = (),
             limits: Limits | Table = ...,
             security: Security | Table = ...,
@@ -133,11 +133,6 @@ class SandboxSpec(Model):
         if value is not None and not _DIGEST.fullmatch(value):
             raise ValueError("a snapshot is named by its digest, such as sha256:1234...")
         return value
-
-    @field_validator("lock", mode="before")
-    @classmethod
-    def _lock(cls, value: Any) -> Any:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("labels")
     @classmethod

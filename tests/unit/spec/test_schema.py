@@ -16,6 +16,7 @@ SHORT: list[dict[str, Any]] = [
     {"user": 1000, "lifetime": "1h", "idle_timeout": 60},
     {"user": "1000:1000", "security": {"tmpfs": {"/data": "1m"}}},
     {"repository": {"path": ".", "size": "1g", "owner": "5:5"}},
+    {"repository": "."},
 ]
 
 

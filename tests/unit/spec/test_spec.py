@@ -1,11 +1,12 @@
 """What can be asked for, and how what is wrong is named."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.errors import InvalidSpecError
-from ringfence.spec import SandboxSpec, Ulimit
+from ringfence.spec import Mount, Repository, SandboxSpec, Ulimit
 from ringfence.spec.limits import UNLIMITED, cores
 
 GOOD: list[dict[str, Any]] = [
@@ -110,6 +111,22 @@ def test_what_is_wrong_is_named(data: dict[str, Any], field: str, word: str) -> 
         SandboxSpec.parse(data)
     assert caught.value.context["fields"] == [field]
     assert word in str(caught.value)
+
+
+def test_a_path_object_is_a_path_and_a_path_alone_a_repository() -> None:
+    expected = SandboxSpec.parse(
+        {
+            "repository": {"path": "/a"},
+            "mounts": [{"source": "/b", "destination": "/c"}],
+            "lock": "/d",
+        }
+    )
+    mounts = (Mount(source=Path("/b"), destination="/c"),)
+    assert SandboxSpec(repository="/a", mounts=mounts, lock=Path("/d")) == expected
+    for given in (Path("/a"), Repository(path=Path("/a"))):
+        assert SandboxSpec.parse({"repository": given}) == SandboxSpec(repository="/a")
+    with pytest.raises(InvalidSpecError, match=r"repository\.path: a path is needed"):
+        SandboxSpec.parse({"repository": ""})
 
 
 NO_NUMBERS = [True, 10**400, -(10**400), 10**5000, float("nan"), float("inf"), "", " ", "1.5.5", -1]

@@ -71,6 +71,9 @@ spec = SandboxSpec(lifetime="1h", idle_timeout="5m", user=1000, repository=repos
     mounts=[Mount(source="/a", destination="/b"), {"source": "/c", "destination": "/d"}])
 assert_type(spec.lifetime, float | None)
 assert_type(spec.user, str | None)
+SandboxSpec(repository=Path("."), mounts=[Mount(source=Path("/a"), destination="/b")])
+SandboxSpec(repository="https://host/repository.git")
+Repository(path=Path("."))
 SandboxSpec(lifetime=60, repository={"path": "."}, limits=limits)
 Ulimit(soft=1, hard="unlimited")
 Ceiling(lifetime="1d", images=["python:*"], limits={"memory": "1g"}, profiles=["strict"],
