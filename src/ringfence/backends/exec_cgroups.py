@@ -12,12 +12,13 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ringfence.backends import cgroup_leaf
 from ringfence.backends.finish import finish
+from ringfence.backends.tally import Tally
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
 from ringfence.metrics import Place, parse, reader_of
 from ringfence.metrics.places import read_value
@@ -29,6 +30,9 @@ _RATES = tuple(
     f"blkio.throttle.{way}_{what}_device" for way in ("read", "write") for what in ("bps", "iops")
 )
 _UNIFIED = "unified"
+_EVENTS = ("memory", "pids", _UNIFIED)
+_LINKS_OF_NONE = 2
+"""Of a directory with none in it."""
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
@@ -88,7 +92,8 @@ class ExecCgroups:
         self._lock = threading.Lock()
         self._offering = threading.Lock()
         self._known: dict[str, Mapping[str, Place]] = {}
-        self._gone = (0, 0)
+        self._counting = [one for name, one in self._places.items() if name in _EVENTS]
+        self._gone = Tally(self._counting[0].directory) if self._counting else None
         self._looked = False
         self.under_way: set[str] = set()
 
@@ -144,13 +149,13 @@ class ExecCgroups:
     def total(self, usage: Usage) -> Usage:
         """The sandbox's usage with what is counted only where it happened: refused forks and, in
         version 1, kills for want of memory. (From Linux 6.11 on, version 2 counts refused forks
-        above, and none in a command's.)"""
-        if not self._known and self._gone == (0, 0):
-            return usage
-        kills, refused = self._gone
-        for places in list(self._known.values()):
-            more = _events(places)
+        above, and none in a command's.) Those that other sessions and processes made count, too."""
+        kills, refused = self._gone.read() if self._gone is not None else (0, 0)
+        for name in set(self._listed(self._counting)):
+            more = _events(self._below(name))
             kills, refused = kills + more[0], refused + more[1]
+        if not kills and not refused:
+            return usage
         return replace(
             usage,
             oom_kills=None if usage.oom_kills is None else usage.oom_kills + kills,
@@ -168,7 +173,7 @@ class ExecCgroups:
     def _sweep(self) -> None:
         """Remove those that had processes left in them when they ended, in earlier sessions too."""
         if not self._looked:
-            for name in set(self._listed()):
+            for name in set(self._listed(self._places.values())):
                 with self._lock:
                     self._known.setdefault(name, self._below(name))
             self._looked = True
@@ -176,9 +181,11 @@ class ExecCgroups:
             if name not in self.under_way:
                 self._remove(name)
 
-    def _listed(self) -> Iterator[str]:
-        for directory in _directories(self._places):
+    def _listed(self, places: Iterable[Place]) -> Iterator[str]:
+        for directory in {place.directory for place in places}:
             with contextlib.suppress(OSError):
+                if os.stat(directory).st_nlink == _LINKS_OF_NONE:  # noqa: PTH116 - with each usage
+                    continue
                 yield from (one for one in os.listdir(directory) if one.startswith(_PREFIX))  # noqa: PTH208
 
     def _remove(self, name: str) -> None:
@@ -195,7 +202,8 @@ class ExecCgroups:
                 except OSError:  # somebody is in it
                     return
             del self._known[name]
-            self._gone = (self._gone[0] + kills, self._gone[1] + refused)
+            if self._gone is not None:
+                self._gone.add(kills, refused)
 
 
 def _directories(places: Mapping[str, Place]) -> list[str]:

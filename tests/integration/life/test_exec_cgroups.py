@@ -17,6 +17,7 @@ from ringfence import Reason
 from ringfence.events import LimitHit
 from ringfence.metrics import places_of, reader_for
 from ringfence.metrics.places import GUEST_LEAF, mounted_hierarchies
+from ringfence.spec import Usage
 from tests.conftest import require_bwrap, require_docker, require_root
 from tests.images import BUSYBOX
 
@@ -56,6 +57,12 @@ def own(sandbox: ringfence.Sandbox) -> list[str]:
     """The cgroups of commands that are there."""
     found = [one for top in directories(sandbox) for one in top.iterdir() if one.is_dir()]
     return [str(one) for one in found if one.name != GUEST_LEAF]
+
+
+async def from_outside(sandbox: ringfence.Sandbox) -> Usage:
+    """Its usage as a process sees it that does not hold it."""
+    [(_, usage)] = [one async for one in ringfence.usages([sandbox.id])]
+    return usage
 
 
 def counted(line: str) -> bool:
@@ -188,6 +195,7 @@ async def test_memory_is_limited_and_kills_are_counted(where: dict[str, Any]) ->
         process = await sandbox.spawn(shell=HOG, cgroup=True)
         assert (await process.wait()).reason is Reason.OOM_KILLED
         assert (await sandbox.usage()).oom_kills == 2
+        assert (await from_outside(sandbox)).oom_kills == 2
 
 
 async def test_processes_are_limited_and_refused_forks_are_counted(where: dict[str, Any]) -> None:
@@ -198,6 +206,7 @@ async def test_processes_are_limited_and_refused_forks_are_counted(where: dict[s
         assert whole >= 1
         assert refused == whole or (VERSION == 2 and refused is None), "unknown from Linux 6.11 on"
         assert "pids" in [hit.limit for hit in sandbox.history if isinstance(hit, LimitHit)]
+        assert (await from_outside(sandbox)).forks_refused == (await sandbox.usage()).forks_refused
 
 
 async def test_the_sandbox_still_counts_all_processes(where: dict[str, Any]) -> None:

@@ -102,6 +102,50 @@ def test_what_the_kernel_counts_only_in_it_counts_for_the_sandbox(kernel: Kernel
     assert groups.total(Usage(oom_kills=1, forks_refused=0)) == Usage(oom_kills=5, forks_refused=6)
 
 
+def test_who_looks_from_another_process_counts_the_same(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are gone by an attribute of the sandbox's cgroup, which each reads anew."""
+    kept: dict[tuple[str, str], bytes] = {}
+
+    def get(path: str, name: str) -> bytes:
+        try:
+            return kept[path, name]
+        except KeyError:
+            raise OSError(errno.ENODATA, "none") from None
+
+    monkeypatch.setattr(os, "getxattr", get)
+    monkeypatch.setattr(
+        os, "setxattr", lambda path, name, value: kept.update({(path, name): value})
+    )
+    maker, other = ExecCgroups(kernel.places), ExecCgroups(kernel.places)
+    whole = Usage(oom_kills=1, forks_refused=0)
+    assert other.total(whole) is whole
+    for number in (1, 2):
+        made = maker.make()
+        expected = Usage(oom_kills=1 + 2 * number, forks_refused=3 * number)
+        assert maker.total(whole) == other.total(whole) == expected
+        made.end()
+        assert maker.total(whole) == other.total(whole) == expected
+    assert ExecCgroups(kernel.places).total(whole) == expected
+    kept[next(iter(kept))] = b"what somebody wrote"
+    assert other.total(whole) is whole
+
+
+def test_where_no_attribute_is_kept_the_maker_knows(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EOPNOTSUPP, "no attributes")
+
+    monkeypatch.setattr(os, "getxattr", refuse)
+    monkeypatch.setattr(os, "setxattr", refuse)
+    groups = ExecCgroups(kernel.places)
+    groups.make().end()
+    groups.make().end()
+    assert groups.total(Usage(oom_kills=0)).oom_kills == 4
+
+
 def test_memory_is_left_out_where_its_limit_would_not_hold(kernel: Kernel) -> None:
     (kernel.top / "memory/memory.use_hierarchy").write_text("0\n")
     made = ExecCgroups(kernel.places).make()

@@ -154,10 +154,9 @@ class DockerInstance:
                 raise self._lost("usage")
             return found
         try:
-            found = self._measured().read()
-        except NotFoundError:
+            return self._commands().total(self._measured().read())
+        except (NotFoundError, ProcessLookupError):
             raise self._lost("usage") from None
-        return found if self._execs is None else self._execs.total(found)
 
     async def exec_cgroup(self) -> ExecCgroup:
         """A cgroup for one command, below the container's; see `ExecCgroups.begin`.
@@ -170,11 +169,14 @@ class DockerInstance:
                 "cgroup: commands of this sandbox are no processes of this machine", op="exec"
             )
         try:
-            if self._execs is None:
-                self._execs = ExecCgroups(places_apart(self.pid))
-            return await self._execs.begin()
+            return await self._commands().begin()
         except (NotFoundError, ProcessLookupError):
             raise self._lost("exec") from None
+
+    def _commands(self) -> ExecCgroups:
+        if self._execs is None:
+            self._execs = ExecCgroups(places_apart(self.pid))
+        return self._execs
 
     def cpu_counter(self) -> int | None:
         """A descriptor of its counter of processor time, None when it is on another machine."""

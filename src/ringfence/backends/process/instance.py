@@ -110,18 +110,21 @@ class ProcessInstance:
             found = self._measured(self._cgroup).read()
         except NotFoundError:
             raise self._lost("usage") from None
-        return found if self._execs is None else self._execs.total(found)
+        return self._commands(self._cgroup).total(found)
 
     async def exec_cgroup(self) -> ExecCgroup:
         """A cgroup for one command, below the sandbox's; see `ExecCgroups.begin`."""
         if self._cgroup is None:
             raise UnsupportedError("cgroup: this sandbox has none itself", op="exec")
-        if self._execs is None:
-            self._execs = ExecCgroups(self._cgroup.places)
         try:
-            return await self._execs.begin()
+            return await self._commands(self._cgroup).begin()
         except NotFoundError:
             raise self._lost("exec") from None
+
+    def _commands(self, cgroup: Cgroup) -> ExecCgroups:
+        if self._execs is None:
+            self._execs = ExecCgroups(cgroup.places)
+        return self._execs
 
     def cpu_counter(self) -> int | None:
         """A descriptor of its counter of processor time, None without a cgroup."""
