@@ -121,6 +121,28 @@ def test_the_family_of_a_root_command_cannot_reach_its_supervisor(guest: Guest) 
     assert guest.raw.run("echo", "on").stdout == b"on\n"
 
 
+def test_no_signal_but_two_reaches_a_supervisor_through_a_descriptor(guest: Guest) -> None:
+    """For root a descriptor sends any signal to any process. SIGKILL and SIGSTOP are its filter's."""
+    script = """
+import fcntl, os, signal, time
+reads, writes = os.pipe()
+fcntl.fcntl(reads, fcntl.F_SETOWN, os.getppid())
+fcntl.fcntl(reads, fcntl.F_SETFL, os.O_ASYNC)
+for number in range(65):
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        fcntl.fcntl(reads, fcntl.F_SETSIG, number)
+        os.write(writes, b"x")
+time.sleep(0.1)
+print(os.getppid())
+"""
+    ending = guest.raw.run("python3", "-c", script, who=(0, 0, ()))
+    assert (ending.status, ending.reason, ending.proof) == (0, 0, 1)
+    again = guest.raw.run("sh", "-c", "grep Sig[BI] /proc/self/status; exec echo $PPID")
+    assert again.stdout.endswith(b"\n" + ending.stdout)
+    for mask in again.stdout.splitlines()[:-1]:
+        assert int(mask.split()[1], 16) == 0, "a command is given none of it"
+
+
 def test_a_command_that_asks_to_be_traced_has_not_ended(guest: Guest) -> None:
     """Its parent is asked, the supervisor, which is told of each of its stops then."""
     script = "import ctypes, os; ctypes.CDLL(None).ptrace(0, 0, 0, 0); os.kill(os.getpid(), 10)"

@@ -134,6 +134,15 @@ CASES = [
     ("ioctl", (0, 0x541C), False, False),  # TIOCLINUX
     ("ioctl", (0, 0x5423), False, False),  # TIOCSETD
     ("ioctl", (0, 0x5413), True, True),
+    ("fcntl", (0, 3), True, True),  # F_GETFL
+    ("fcntl", (0, 8, 1), True, True),  # F_SETOWN
+    ("fcntl", (0, 1030, 3), True, True),  # F_DUPFD_CLOEXEC
+    ("fcntl", (0, 10, 0), True, True),  # F_SETSIG
+    ("fcntl", (0, 10, 29), True, True),  # SIGIO
+    ("fcntl", (0, 10, 40), True, True),
+    ("fcntl", (0, 10, 9), True, False),  # SIGKILL: root's alone reaches others by it
+    ("fcntl", (0, HIGH | 10, HIGH | 9), True, False),
+    ("fcntl", (0, 10, 19), True, False),  # SIGSTOP
     ("mknodat", (0, 0, 0o010644), True, True),
     ("mknodat", (0, 0, 0o140755), True, True),
     ("mknodat", (0, 0, 0o060644), False, False),  # a block device

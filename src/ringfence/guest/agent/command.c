@@ -68,6 +68,8 @@ static int set_user(const struct cred *cred)
 	    syscall(SYS_setresgid, cred->gid, cred->gid, cred->gid) ||
 	    syscall(SYS_setresuid, cred->uid, cred->uid, cred->uid))
 		return errno;
+	/* Before the capabilities go, without which that user could trace it: its memory is the supervisor's. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	return -set_capabilities(capabilities_of(cred->uid), capabilities_of(cred->uid));
 }
 

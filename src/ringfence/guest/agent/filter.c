@@ -101,11 +101,11 @@ static bool is_harmless(const struct filter *filter)
 		{SYS_recvmsg, 0, 0}, {SYS_recvfrom, 0, 0}, {SYS_sendto, 0, 0}, {SYS_ppoll, 0, 0}, {SYS_wait4, 0, 0},
 		{SYS_rt_sigreturn, 0, 0}, {SYS_nanosleep, 0, 0}, {SYS_clock_nanosleep, 0, 0}, {SYS_clock_gettime, 0, 0},
 		{SYS_kill, 0, 0}, {SYS_pidfd_open, 0, 0}, {SYS_pidfd_send_signal, 0, 0}, {SYS_getpid, 0, 0},
-		{SYS_openat, 3, PROC | O_DIRECTORY}, {SYS_openat, 3, PROC}, {SYS_getdents64, 0, 0}, {SYS_read, 0, 0},
+		{SYS_openat, 3, PROC | O_DIRECTORY}, {SYS_openat, 3, PROC}, {SYS_getdents64, 0, 0}, {SYS_read, 0, 0}, {SYS_write, 0, 0},
 		{SYS_close, 0, 0}, {SYS_fcntl, 2, F_SETFD}, {SYS_brk, 0, 0}, {SYS_mmap, 0, 0}, {SYS_munmap, 0, 0},
 		{SYS_mprotect, 0, 0}, {SYS_clone, 1, CLONE_VM | CLONE_VFORK | SIGCHLD}, {SYS_prlimit64, 0, 0},
 		{SYS_setsid, 0, 0}, {SYS_ioctl, 2, TIOCSCTTY}, {SYS_dup3, 0, 0}, {SYS_setgroups, 0, 0},
-		{SYS_setresgid, 0, 0}, {SYS_setresuid, 0, 0}, {SYS_geteuid, 0, 0}, {SYS_getegid, 0, 0}, {SYS_capset, 0, 0},
+		{SYS_setresgid, 0, 0}, {SYS_setresuid, 0, 0}, {SYS_prctl, 1, PR_SET_DUMPABLE}, {SYS_geteuid, 0, 0}, {SYS_getegid, 0, 0}, {SYS_capset, 0, 0},
 		{SYS_chdir, 0, 0}, {SYS_rt_sigprocmask, 0, 0}, {SYS_execve, 0, 0}, {SYS_exit, 0, 0}, {SYS_exit_group, 0, 0},
 #ifdef SYS_dup2
 		{SYS_dup2, 0, 0}, {SYS_open, 2, PROC | O_DIRECTORY},

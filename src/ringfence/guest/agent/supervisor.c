@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -80,9 +81,10 @@ bool wait_for_news(int fd, long ns)
 {
 	struct pollfd poll = {.fd = fd, .events = POLLIN};
 	struct timespec time = {ns / 1000000000, ns % 1000000000};
-	sigset_t none;
-	sigemptyset(&none);
-	return ppoll(&poll, 1, ns < 0 ? NULL : &time, &none) > 0;
+	sigset_t others;
+	memset(&others, 0xff, sizeof others);
+	sigdelset(&others, SIGCHLD);
+	return ppoll(&poll, 1, ns < 0 ? NULL : &time, &others) > 0;
 }
 
 /* Have the agent signal every process of the command's user. */
@@ -185,6 +187,15 @@ static void watch_over(void)
 
 static void nothing(int number) { (void)number; }
 
+/* For root inside, a descriptor has the kernel send any signal to any process. The kernel's call, since the library
+ * keeps 32 to 34 to itself. */
+static void block_signals(void)
+{
+	sigset_t all;
+	memset(&all, 0xff, sizeof all);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+}
+
 static void start_next(void)
 {
 	static bool filtered;
@@ -217,6 +228,7 @@ _Noreturn void supervise(int fd)
 	host = tells = fd;
 	close_all_but(fd);
 	sigaction(SIGCHLD, &action, NULL);
+	block_signals();
 	subreaper = have_subreaper();
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (own_pid_namespace)

@@ -18,6 +18,7 @@ _FORMAT = 0o170000
 _CREATES = 0o100 | 0o20000000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, _INT)
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_F_SETSIG, _SIGKILL, _SIGSTOP = 10, 9, 19
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 _STREAM, _DGRAM, _SEQPACKET = 1, 2, 5
 _TYPE = 0xF
@@ -50,7 +51,9 @@ def rules(profile: str) -> dict[str, tuple[Conditions, ...]]:
         "mknod": _nodes(1, profile),
         "mknodat": _nodes(2, profile),
     }
-    if profile != PERMISSIVE:
+    if profile == PERMISSIVE:
+        found["fcntl"] = _descriptor_signals()
+    else:
         found |= _no_set_id()
     return found
 
@@ -62,6 +65,7 @@ REASONS = {
     " contains, no AF_ALG, no packet or exotic families",
     "socketpair": "Unix only",
     "ioctl": "not TIOCSTI, TIOCLINUX and TIOCSETD, which type into or reprogram a terminal",
+    "fcntl": "not F_SETSIG with SIGKILL or SIGSTOP: for root the kernel sends these to any process",
     "mknod": "regular files, FIFOs and sockets only: no devices",
     "mknodat": "as mknod",
     "chmod": "no set-user-id and set-group-id bits: they would be left on bound directories",
@@ -88,6 +92,13 @@ def _sockets() -> tuple[Conditions, ...]:
 def _nodes(index: int, profile: str) -> tuple[Conditions, ...]:
     mask = _FORMAT if profile == PERMISSIVE else _FORMAT | _SET_ID
     return tuple((Condition(index, mask, kind),) for kind in (0, 0o100000, 0o010000, 0o140000))
+
+
+def _descriptor_signals() -> tuple[Conditions, ...]:
+    plain = tuple((Condition(1, mask, value),) for mask, value in others({_F_SETSIG}, 16))
+    sets_signal = Condition(1, 0xFFFF, _F_SETSIG)
+    signals = others({_SIGKILL, _SIGSTOP}, 8)
+    return (*plain, *((sets_signal, Condition(2, mask, value)) for mask, value in signals))
 
 
 def _no_set_id() -> dict[str, tuple[Conditions, ...]]:
