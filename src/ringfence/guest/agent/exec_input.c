@@ -147,7 +147,9 @@ static int take_stdin(struct exec *exec, struct reader *r)
 
 static int take_size(struct exec *exec, struct reader *r)
 {
-	struct winsize size = {.ws_row = read_u16(r), .ws_col = read_u16(r)};
+	struct winsize size = {0};
+	size.ws_row = read_u16(r);
+	size.ws_col = read_u16(r);
 	if (read_end(r) && exec->flags & FLAG_PTY && exec->streams[OUT].open)
 		ioctl(exec->streams[OUT].watch.fd, TIOCSWINSZ, &size);
 	return 0;
@@ -157,7 +159,7 @@ static int take_signal(struct exec *exec, struct reader *r)
 {
 	u32 number = read_u32(r);
 	u8 group = read_u8(r);
-	if (read_end(r) && number > 0 && number <= 64 && group <= 1 && exec->supervisor && !exec->main_ended)
+	if (read_end(r) && number > 0 && number <= 64 && group <= 1 && exec->supervisor && !exec->main_ended && !exec->killing)
 		supervisor_tell(exec->supervisor, TELL_SIGNAL, number, group);
 	return 0;
 }

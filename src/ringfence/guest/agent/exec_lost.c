@@ -18,7 +18,8 @@ static void send_lost(struct exec *exec)
 static void hunt_orphans(struct timer *timer)
 {
 	children_reap();
-	if (family_signal(SIGKILL, child_known) > 0) {
+	int left = family_signal(SIGKILL, child_known);
+	if (left > 0) {
 		timer_set(timer, HUNT_MS, hunt_orphans);
 		return;
 	}
@@ -33,7 +34,7 @@ static void hunt_orphans(struct timer *timer)
 		if (!exec->main_ended)
 			exec->status = SIGKILL;
 		exec->main_ended = exec->killed = true;
-		exec->proof = features() & FEATURE_SUBREAPER ? PROOF_ECHILD : PROOF_NONE;
+		exec->proof = left == 0 && features() & FEATURE_SUBREAPER ? PROOF_ECHILD : PROOF_NONE;
 		exec_settle(exec);
 	}
 }

@@ -85,7 +85,7 @@ static struct exec *held(u32 id)
 
 int op_attach(struct conn *conn, u32 id, struct reader *r)
 {
-	u64 offsets[2] = {read_u64(r), read_u64(r)};
+	u64 out = read_u64(r), err = read_u64(r);
 	struct exec *exec = held(id);
 	if (!read_end(r))
 		return 0;
@@ -99,8 +99,8 @@ int op_attach(struct conn *conn, u32 id, struct reader *r)
 		put_u32(conn, exec->pid);
 		frame_end(conn);
 	}
-	for (int i = 0; i < 2; i++)
-		stream_attach(&exec->streams[i], offsets[i]);
+	stream_attach(&exec->streams[OUT], out);
+	stream_attach(&exec->streams[ERR], err);
 	exec_settle(exec);
 	return 0;
 }

@@ -44,7 +44,7 @@ static u32 receive(int host, struct command *command)
 	do
 		got = recvmsg(host, &message, MSG_CMSG_CLOEXEC);
 	while (got < 0 && errno == EINTR);
-	if (got <= 0)
+	if (got <= 0 || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 		return 0;
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	if (inbox.job.kind == TELL_JOB && (!header || got < (ssize_t)sizeof inbox.job))

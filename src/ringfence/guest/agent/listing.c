@@ -94,7 +94,7 @@ static bool add_entry(struct page *page, int fd, const struct dirent64 *entry)
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return true;
-	if (page->count == page->limit || page->at + ENTRY_BYTES > page->data + PAGE_BYTES)
+	if (page->count == page->limit || page->at + 4 + strlen(name) + STAT_BYTES > page->data + PAGE_BYTES)
 		return false;
 	if (page->with_stat && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		if (errno == ENOENT)
