@@ -3,6 +3,7 @@
 # ruff: noqa
 import os
 from collections.abc import (
+    Callable,
     Iterator,
     Mapping,
     Sequence,
@@ -370,6 +371,7 @@ def open(
     ledger: Ledger | None = ...,
     events: EventBus | None = ...,
     audit: str | os.PathLike[str] | None = ...,
+    progress: Callable[[int], None] | None = ...,
 ) -> Sandbox: ...
 def run(
     args: Args | None = ...,
@@ -406,6 +408,7 @@ def run(
     ledger: Ledger | None = ...,
     events: EventBus | None = ...,
     audit: str | os.PathLike[str] | None = ...,
+    progress: Callable[[int], None] | None = ...,
 ) -> RunResult: ...
 def pool(
     spec: SandboxSpec,

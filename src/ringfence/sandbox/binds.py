@@ -19,12 +19,13 @@ from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
+from ringfence.sandbox.progress import counted_entries
 from ringfence.sandbox.snapshots import tree_of
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import SandboxSpec
 from ringfence.workspace.beneath import open_resolved
 from ringfence.workspace.making import environment
-from ringfence.workspace.stopping import Check, unless
+from ringfence.workspace.stopping import Check, Count, unless
 
 WORKSPACES = "workspaces"
 _LOOKS = 20
@@ -73,10 +74,12 @@ async def prepare(
     *,
     given: workspace.Prepared | None = None,
     volumes: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Check every source and make the workspace, or take the `given` one.
 
-    volumes: whether the daemon mounts overlays for a client who is not root. PolicyDeniedError,
+    volumes: whether the daemon mounts overlays for a client who is not root. progress: is called on
+    the event loop with the entries of the repository found so far. PolicyDeniedError,
     InvalidSpecError, and what `ringfence.workspace.prepare` raises. An error or a cancellation
     leaves nothing.
     """
@@ -96,7 +99,14 @@ async def prepare(
         directory = directory_of(sandbox_id)
         unwanted = threading.Event()
         try:
-            making = _made(granted, directory, facts, volumes, unless(unwanted.is_set))
+            making = _made(
+                granted,
+                directory,
+                facts,
+                volumes,
+                check=unless(unwanted.is_set),
+                count=counted_entries(progress),
+            )
             made = await finish(making, hurry=unwanted.set)
         except asyncio.CancelledError:
             await finish(asyncio.to_thread(workspace.clean, directory))
@@ -166,7 +176,13 @@ async def _is_mounted(bind: Bind, inode: int | None, session: Session, who: Cred
 
 
 async def _made(
-    granted: SandboxSpec, directory: Path, facts: Facts, volumes: bool, check: Check
+    granted: SandboxSpec,
+    directory: Path,
+    facts: Facts,
+    volumes: bool,
+    *,
+    check: Check,
+    count: Count,
 ) -> workspace.Prepared:
     assert granted.repository is not None  # noqa: S101 - asked for by the caller alone
     whom = whom_for(granted, facts, volumes=volumes)
@@ -177,6 +193,7 @@ async def _made(
         workspace.prepare,
         granted.repository,
         check=check,
+        count=count,
         directory=directory,
         uid=whom.uid,
         gid=whom.gid,

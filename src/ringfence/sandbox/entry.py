@@ -204,6 +204,7 @@ async def run(
     ledger: Ledger | None = None,
     events: EventBus | None = None,
     audit: str | os.PathLike[str] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> RunResult:
     """Open a sandbox, run one command in it and delete it: the result and all that is known.
 
@@ -236,6 +237,7 @@ async def run(
         ledger=ledger,
         events=events,
         audit=audit,
+        progress=progress,
     )
     async with opening as sandbox:
         result = await sandbox.exec(

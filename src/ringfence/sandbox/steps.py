@@ -18,7 +18,8 @@ from ringfence.workspace import Prepared as WorkspacePrepared
 class Where:
     """Whose sandbox it is besides what its spec says. backend: an object to use instead of the
     spec's name; it is not closed. endpoint: of the backend. ledger: None for this user's.
-    workspace: one that was made already; the sandbox's id is its directory's name."""
+    workspace: one that was made already; the sandbox's id is its directory's name. progress: see
+    `open`."""
 
     backend: Backend | None = None
     endpoint: str | None = None
@@ -27,6 +28,7 @@ class Where:
     bus: EventBus | None = None
     audit: str | os.PathLike[str] | None = None
     workspace: WorkspacePrepared | None = None
+    progress: Callable[[int], None] | None = None
 
 
 class Steps:

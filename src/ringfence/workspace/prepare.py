@@ -15,7 +15,7 @@ from ringfence.workspace.making import Making
 from ringfence.workspace.plan import Plan, look
 from ringfence.workspace.prepared import Prepared, Strategy, clean
 from ringfence.workspace.select import Rules, Selection
-from ringfence.workspace.stopping import Check, always
+from ringfence.workspace.stopping import Check, Count, always, nobody
 from ringfence.workspace.writable import For
 
 
@@ -31,6 +31,7 @@ def prepare(
     forbidden: tuple[Path, ...] = (),
     start: Path | None = None,
     check: Check = always,
+    count: Count = nobody,
 ) -> Prepared:
     """Make the workspace of one sandbox in `directory`, which must not exist yet.
 
@@ -39,13 +40,15 @@ def prepare(
     leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError (it changes
     meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not possible here);
     it names the path. It blocks: run it in a thread. check: what it raises ends the work between
-    two directories or files, and leaves nothing either.
+    two directories or files, and leaves nothing either. count: is called in the same thread.
     """
     whom = For(uid, gid, privileged, volumes, strategy, check)
     try:
         directory.mkdir(mode=0o711, parents=True)
         with ExitStack() as until_made:
-            found, early = _found(repository, directory, forbidden, start, until_made, check=check)
+            found, early = _found(
+                repository, directory, forbidden, start, until_made, check=check, count=count
+            )
             making = Making(repository, found, directory, whom)
             if start is not None and repository.mode != "copy":
                 raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
@@ -74,6 +77,7 @@ def _found(
     until: ExitStack,
     *,
     check: Check,
+    count: Count,
 ) -> tuple[Plan, Early | None]:
     """What goes in, and what of it is on its way. Of a snapshot everything does, and the host's git
     does not look at it."""
@@ -84,13 +88,18 @@ def _found(
         return Plan(sources.Source(start, original), Selection()), None
     source = sources.find(repository, directory, forbidden=forbidden)
     _check_apart(source.root, directory, source.cloned)
-    if not _pays(repository, source, directory):
-        return look(repository, source, directory, lambda *_: check()), None
-    early = Early(source, directory, until)
+    early = None
+    if _pays(repository, source, directory):
+        early = Early(source, directory, until)
+    seen = 0
 
     def visit(path: str, entries: Sequence[Entry]) -> None:
+        nonlocal seen
         check()
-        early.linking.add(path, entries)
+        seen += len(entries)
+        count(seen)
+        if early is not None:
+            early.linking.add(path, entries)
 
     return look(repository, source, directory, visit), early
 

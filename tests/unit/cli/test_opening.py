@@ -39,6 +39,18 @@ async def test_a_long_opening_tells_a_terminal_what_and_how_long(
     assert screen.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # no line of it stays
 
 
+async def test_a_terminal_sees_how_much_of_a_repository_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = a_screen(monkeypatch)
+    async with asyncio.timeout(30), opening.telling("opening") as seen:
+        for number in (17, 70000):
+            seen(number)
+            while f" 0 s, {number} entries" not in screen.getvalue():
+                await asyncio.sleep(0.01)
+    assert screen.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
+
+
 async def test_an_error_of_the_opening_goes_through_and_ends_the_telling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

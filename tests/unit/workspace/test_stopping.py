@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.policy.facts import Facts
-from ringfence.sandbox import binds
+from ringfence.sandbox import binds, progress
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace import clean, linking, prepare
 from ringfence.workspace.stopping import Check, Stopped
@@ -93,3 +93,29 @@ def test_two_clients_remove_what_one_workspace_left(tmp_path: Path) -> None:
         for removed in [clients.submit(clean, left) for _ in range(4)]:
             removed.result()
     assert not left.exists()
+
+
+async def test_who_opens_hears_how_many_entries_were_found(
+    tmp_path: Path, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the event loop, whatever thread walks; what is told only grows."""
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0)
+    top = tmp_path / "repository"
+    for number in range(20):
+        (top / f"{number}").mkdir(parents=True)
+        (top / f"{number}/file").touch()
+    heard: list[int] = []
+    threads: set[int] = set()
+
+    def hear(entries: int) -> None:
+        heard.append(entries)
+        threads.add(threading.get_ident())
+
+    spec = SandboxSpec(repository=Repository(path=str(top)))
+    made = await binds.prepare(
+        spec, "a" * 12, Facts(memory=2**30, cpus=1, nofile=1024), progress=hear
+    )
+    await made.aclose()
+    assert heard == sorted(heard)
+    assert (heard[0], heard[-1], len(heard)) == (20, 40, 21)
+    assert threads == {threading.get_ident()}
