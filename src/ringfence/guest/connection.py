@@ -1,11 +1,12 @@
 """The stream of one session: frames in and out, ids, keep-alive, and its end."""
 
 import asyncio
+import contextlib
 import math
 import mmap
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -99,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self._tick: asyncio.TimerHandle | None = None
         self._heard = True
         self._spoke_at = self._loop.time()
+        self._held: list[bytes] | None = None
         self._silent = 0
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
@@ -345,13 +347,28 @@ class Connection(asyncio.BufferedProtocol):
         The memory of `payload` may be read until the guest has answered.
         """
         begin = head(op, operation_id, len(payload))
-        if self._ended is None and self._transport is not None:
+        if self._held is not None:
+            self._held += (begin, bytes(payload))
+        elif self._ended is None and self._transport is not None:
             self._spoke_at = self._loop.time()
             if len(payload) > _JOINED_BYTES:
                 self._transport.write(begin)
                 self._transport.write(payload)
             else:
                 self._transport.write(begin + payload)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Have the frames that are sent meanwhile go out at once: each write wakes the guest."""
+        held: list[bytes] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+        if self._ended is None and self._transport is not None:
+            self._spoke_at = self._loop.time()
+            self._transport.write(b"".join(held))
 
     async def clear(self) -> None:
         """Until nothing that was sent waits here, so that `send_with` can go at once, or the end.

@@ -63,6 +63,10 @@ def _nothing() -> None:
     pass
 
 
+def _nothing_of(_: "Session") -> None:
+    pass
+
+
 class Session(Connection):
     """One session; `start` makes it. At most one exists per sandbox at a time."""
 
@@ -85,12 +89,14 @@ class Session(Connection):
         lifetime: float | None = None,
         detached: bool = False,
         deadline: float = 10.0,
+        first: Callable[[Self], object] = _nothing_of,
     ) -> Self:
         """Connect through `connect` (an `Instance.connect`) and greet the guest.
 
         marker: the 16 bytes that the guest looks for, empty when it looks for none. next_marker:
         what it shall look for after this session. lease, lifetime (None: unchanged), deadline:
-        seconds. Raises DeadlineExceededError when the guest does not answer within `deadline`,
+        seconds. first: asks what is to be sent along with the greeting; nothing is known of the
+        guest then. Raises DeadlineExceededError when the guest does not answer within `deadline`,
         UnsupportedError for another protocol version, GuestError, SandboxLostError. An error or
         cancellation closes the stream.
         """
@@ -98,7 +104,10 @@ class Session(Connection):
         try:
             async with asyncio.timeout(deadline):
                 await connect(lambda: session)
-                await session._greet_guest(marker, next_marker, lifetime, detached)
+                with session.together():
+                    session._say_hello(marker, next_marker, lifetime, detached)
+                    first(session)
+                await session._hear_hello()
         except BaseException as error:
             session.lose(SandboxLostError("no session came about", op="open"))
             if isinstance(error, TimeoutError) and not isinstance(error, SandboxError):
@@ -111,7 +120,7 @@ class Session(Connection):
         session.keep_alive()
         return session
 
-    async def _greet_guest(
+    def _say_hello(
         self, marker: bytes, next_marker: bytes, lifetime: float | None, detached: bool
     ) -> None:
         own = os.urandom(MARKER_BYTES)
@@ -126,6 +135,8 @@ class Session(Connection):
         if self._transport is not None:
             self._transport.write(marker)
         self.send(Ask.HELLO, 0, payload)
+
+    async def _hear_hello(self) -> None:
         either: list[asyncio.Future[Any]] = [self.greeted, self.lost]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self.lost.done():
@@ -267,7 +278,11 @@ class Session(Connection):
         """
         if not self.hello.features & Feature.FILTER:
             raise UnsupportedError("filter: the guest of this sandbox installs none", op="filter")
-        await self.ask("filter", Ask.FILTER, code, Answer.DONE, nothing)
+        await self.begin_filter(code)
+
+    def begin_filter(self, code: bytes) -> asyncio.Future[None]:
+        """`filter` for a guest that has one, without waiting for the answer."""
+        return self.begin("filter", Ask.FILTER, code, Answer.DONE, nothing)
 
     async def cpu_time(self, counter: int, limit: float, processors: int) -> None:
         """Have the guest kill all commands, and start no more, once `limit` seconds of processor
@@ -301,8 +316,12 @@ class Session(Connection):
 
     async def user(self, name: str = "") -> User:
         """Look up "", a name, "uid", "uid:gid" or "name:group" in the sandbox. NotFoundError."""
+        return await self.begin_user(name)
+
+    def begin_user(self, name: str = "") -> asyncio.Future[User]:
+        """`user` without waiting for the answer."""
         payload = string(text(name, "user"))
-        return await self.ask("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
+        return self.begin("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
 
     async def list(self) -> Sequence[ListedExec]:
         """The execs that the guest knows: running, or ended and held."""
@@ -337,9 +356,21 @@ class Session(Connection):
         what: str = "",
     ) -> T:
         """Send one question and return its parsed answer; a FAIL is raised as `control` maps it."""
+        return await self.begin(name, op, payload, expect, parse, what)
+
+    def begin(  # noqa: PLR0917 - a question has so many parts
+        self,
+        name: str,
+        op: int,
+        payload: bytes,
+        expect: int,
+        parse: Callable[[Payload], T],
+        what: str = "",
+    ) -> asyncio.Future[T]:
+        """`ask` without waiting for the answer."""
         question = Question(name, expect, parse, _fail(name, what or name))
         self.issue(question, op, payload, ANSWER_SECONDS)
-        return await question.future
+        return question.future
 
     # The end.
 

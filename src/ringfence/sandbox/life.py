@@ -68,9 +68,12 @@ class Life:
         self._touched = time.monotonic()
         self._ending: asyncio.Task[DeleteReport] | None = None
         self._loop = asyncio.get_running_loop()
-        self._watching = [asyncio.create_task(self._watch())]
+        self._watching: list[asyncio.Task[None]] = []
+        self._idle_look: asyncio.TimerHandle | None = None
+        self._watched = True
+        session.lost.add_done_callback(self._notice)
         if idle_timeout is not None:
-            self._watching.append(asyncio.create_task(self._watch_idle(idle_timeout)))
+            self._look_idle(idle_timeout)
 
     @property
     def ends(self) -> float | None:
@@ -158,8 +161,11 @@ class Life:
 
     # Its clocks.
 
-    async def _watch(self) -> None:
-        await asyncio.shield(self.session.lost)
+    def _notice(self, _: "asyncio.Future[SandboxError]") -> None:
+        if self._watched and not self.ended:
+            self.watch(self._take_loss())
+
+    async def _take_loss(self) -> None:
         if self.state is State.EXITED:
             return
         if self.instance.record.spec.detached and await self._goes_on():
@@ -188,16 +194,16 @@ class Life:
     def _expired(self) -> bool:
         return self._due is not None and _since_boot() >= self._due - NEAR_SECONDS
 
-    async def _watch_idle(self, timeout: float) -> None:
-        while True:
-            left = self._touched + timeout - time.monotonic()
-            if self.running:
-                self._touched = time.monotonic()
-            elif left <= 0 and self.state is State.RUNNING:
-                self._hit(IDLE, f"{timeout:g} s without a command or a file operation")
-                self._begin_end(IDLE, 0.0)
-                return
-            await asyncio.sleep(max(left, 0.05) if not self.running else timeout)
+    def _look_idle(self, timeout: float) -> None:
+        left = self._touched + timeout - time.monotonic()
+        if self.running:
+            self.touch()
+            left = timeout
+        elif left <= 0 and self.state is State.RUNNING:
+            self._hit(IDLE, f"{timeout:g} s without a command or a file operation")
+            self._begin_end(IDLE, 0.0)
+            return
+        self._idle_look = self._loop.call_later(max(left, 0.05), self._look_idle, timeout)
 
     # Its end.
 
@@ -310,6 +316,9 @@ class Life:
 
     def stop_watching(self) -> None:
         """Let nothing but `delete` end it any more. Idempotent."""
+        self._watched = False
+        if self._idle_look is not None:
+            self._idle_look.cancel()
         for task in self._watching:
             if task is not asyncio.current_task():
                 task.cancel()

@@ -10,7 +10,7 @@ import errno
 import platform
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -119,12 +119,7 @@ async def _open_new(
     if not ends_alone:
         await records.add(reserved, binds.undo_of(granted, sandbox_id))
     prepared = await binds.prepare(
-        granted,
-        sandbox_id,
-        facts,
-        given=where.workspace,
-        volumes=backend.name == "docker",
-        progress=where.progress,
+        granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
     )
     steps.rest.push_async_callback(prepared.aclose)
     if authority is not None:
@@ -132,9 +127,10 @@ async def _open_new(
         prepared = replace(prepared, binds=(*prepared.binds, trusted))
     instance = await _create(backend, granted, sandbox_id, facts, prepared)
     steps.undo.push_async_callback(instance.delete)
-    session = await greet(instance, granted)
+    asked = _FirstAsked(granted, instance, features)
+    session = await greet(instance, granted, first=asked.ask)
     steps.undo.push_async_callback(session.close)
-    user = await _user(session, granted, instance, features)
+    user = await asked.user()
     note = records.add if ends_alone else records.created
     noted = steps.beside(note(instance.record))
     if facts.local and features.mounts:
@@ -198,8 +194,15 @@ async def _settled(task: "asyncio.Future[Instance]") -> None:
     await asyncio.wait([task])
 
 
-async def greet(instance: Instance, granted: SandboxSpec, *, again: bool = False) -> Session:
-    """A session with the guest. again: it is not the first, so that its lifetime runs already."""
+async def greet(
+    instance: Instance,
+    granted: SandboxSpec,
+    *,
+    again: bool = False,
+    first: Callable[[Session], object] = lambda _: None,
+) -> Session:
+    """A session with the guest. again: it is not the first, so that its lifetime runs already.
+    first: what is sent along with the greeting; see `Session.start`."""
     record = instance.record
     return await Session.start(
         instance.connect,
@@ -209,18 +212,41 @@ async def greet(instance: Instance, granted: SandboxSpec, *, again: bool = False
         lifetime=None if again else granted.lifetime,
         detached=granted.detached,
         deadline=GREETING_SECONDS,
+        first=first,
     )
 
 
-async def _user(
-    session: Session, granted: SandboxSpec, instance: Instance, features: Features
-) -> User:
-    """The user of commands, as the sandbox knows it; their filter is sent in the same breath."""
-    asked = session.user(granted.user or "")
-    if not features.receipt or not isinstance(instance, Filtered) or not instance.filter:
-        return await asked
-    user, _ = await asyncio.gather(asked, session.filter(instance.filter))
-    return user
+class _FirstAsked:
+    """The user of commands, as the sandbox knows it, and their filter: in one breath with the
+    greeting, of which each would be a turn of the event loop."""
+
+    def __init__(self, granted: SandboxSpec, instance: Instance, features: Features) -> None:
+        self._name = granted.user or ""
+        filtered = features.receipt and isinstance(instance, Filtered)
+        self._filter = instance.filter if filtered and isinstance(instance, Filtered) else b""
+        self._user: asyncio.Future[User] | None = None
+        self._filtered: asyncio.Future[None] | None = None
+
+    def ask(self, session: Session) -> None:
+        """For `greet`."""
+        self._user = session.begin_user(self._name)
+        self._user.add_done_callback(_heard)
+        if self._filter:
+            self._filtered = session.begin_filter(self._filter)
+            self._filtered.add_done_callback(_heard)
+
+    async def user(self) -> User:
+        """The user, once both are answered. NotFoundError, UnsupportedError."""
+        assert self._user is not None  # noqa: S101 - the greeting asked for it
+        if self._filtered is not None:
+            await self._filtered
+        return await self._user
+
+
+def _heard(asked: "asyncio.Future[Any]") -> None:
+    """What a session that did not come about leaves unanswered is no error of its own."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 async def _receipt(
