@@ -12,6 +12,7 @@ from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError, SandboxError
 from ringfence.spec import SandboxSpec
+from ringfence.spec.results import named_bytes
 
 
 @describes_a_sandbox
@@ -88,7 +89,7 @@ async def _run(
             usage = await _usage(sandbox)
             shown = sandbox.receipt.to_dict() if sandbox.receipt else None
             output.document(
-                {"result": shape.result(result), "usage": shape.usage(usage), "receipt": shown,
+                {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": shown,
                  "sandbox": sandbox.info.to_dict(), **out}
             )  # fmt: skip
         elif receipt:
@@ -106,7 +107,7 @@ async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, A
         output.note(f"changes\n{output.escape_text(found.stat)}")
     if apply:
         await sandbox.workspace.apply()
-    return {**shape.text("patch", found.data), "applied": apply}
+    return {**named_bytes("patch", found.data), "applied": apply}
 
 
 async def _usage(sandbox: Any) -> Any:

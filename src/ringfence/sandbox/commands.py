@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import math
 import resource
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,8 +24,9 @@ GRACE_SECONDS = 2.0
 _INFINITY = 2**64 - 1
 
 Args = Sequence[str | bytes]
-Sink = Callable[[bytes], Awaitable[None] | None]
-"""Called with each piece of output as it comes; may be async, and then the command waits for it."""
+Sink = Callable[[bytes], object]
+"""Called with each piece of output as it comes, such as a file's `write`; may be async, and then
+the command waits for it."""
 OnOutputLimit = Literal["truncate", "kill"]
 
 

@@ -1,5 +1,6 @@
 """What comes back: results, usage, state, receipt. Plain slotted values, no validation."""
 
+import base64
 import enum
 import signal as signals
 from collections.abc import Mapping, Sequence
@@ -168,6 +169,27 @@ class ExecResult:
             return f"signal {self.signal}{_signal_name(self.signal)}"
         return "no exit code" if self.exit_code is None else f"exit code {self.exit_code}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able data; output that is not UTF-8 comes as base64 besides."""
+        data = asdict(self)
+        data["reason"] = str(self.reason)
+        data["args"] = list(self.args)
+        for name in ("stdout", "stderr"):
+            data.update(named_bytes(name, getattr(self, name)))
+            data[f"{name}_truncated"] = getattr(self, f"{name}_truncated")
+        return data
+
+
+def named_bytes(name: str, data: bytes) -> dict[str, Any]:
+    """Bytes as JSON-able data; what is not UTF-8 comes as base64 besides."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {
+            name: data.decode("utf-8", "replace"),
+            f"{name}_base64": base64.b64encode(data).decode(),
+        }
+
 
 def _signal_name(number: int) -> str:
     try:
@@ -252,3 +274,13 @@ class RunResult:
     receipt: Receipt
     events: Sequence[Any] = ()
     patch: bytes | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-able data; the patch is null where there is none."""
+        return {
+            "result": self.result.to_dict(),
+            "usage": asdict(self.usage),
+            "receipt": self.receipt.to_dict(),
+            "events": [event.to_dict() for event in self.events],
+            **({"patch": None} if self.patch is None else named_bytes("patch", self.patch)),
+        }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.cli import output, shape, watch
+from ringfence.cli import output, watch
 from ringfence.cli.ps import span
 from ringfence.errors import NotFoundError
 from ringfence.spec import ExecResult, ExecUsage, Reason
@@ -63,7 +63,7 @@ def test_an_error_is_a_sentence_and_with_json_a_document(
 
 def test_output_that_is_no_text_comes_as_base64_besides() -> None:
     result = ExecResult(("x",), 0, None, Reason.EXITED, b"\xff", b"ok", 1, 2, 0.1, ExecUsage())
-    data = shape.result(result)
+    data = result.to_dict()
     assert data["stdout_base64"] == "/w=="
     assert data["stderr"] == "ok"
     assert "stderr_base64" not in data

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.cli import shape
 from ringfence.cli.app import run
+from ringfence.spec.results import named_bytes
 
 
 def test_json_is_one_document_even_where_nothing_is_measured(
@@ -41,6 +41,6 @@ def test_what_is_wrong_is_named_before_anything_starts(
 
 def test_bytes_in_a_document_are_never_lost() -> None:
     """Text as it is; what is not UTF-8 besides in base64."""
-    assert shape.text("patch", "ä\n".encode()) == {"patch": "ä\n"}
-    shown = shape.text("patch", b"\xe4\n")
+    assert named_bytes("patch", "ä\n".encode()) == {"patch": "ä\n"}
+    shown = named_bytes("patch", b"\xe4\n")
     assert base64.b64decode(shown["patch_base64"]) == b"\xe4\n"

@@ -1,6 +1,7 @@
 """One command in a sandbox of its own: `run` says as much as `open` and `exec` do."""
 
 import inspect
+import json
 
 import ringfence
 from ringfence.ledger import Ledger
@@ -53,3 +54,14 @@ async def test_what_a_debugger_shows_says_what_it_is(durable: Durable, ledger: L
         ringfence.SandboxSpec(), size=1, backend=durable, ledger=ledger
     ) as pool:
         assert repr(pool).startswith("<Pool of 1 PoolStatistics(")
+
+
+async def test_what_run_gives_back_goes_into_json(durable: Durable, ledger: Ledger) -> None:
+    """All of it, as a harness keeps it beside its results."""
+    durable.on(["talk"], stdout=b"\xff", exit_code=3)
+    done = await ringfence.run(["talk"], backend=durable, ledger=ledger)
+    kept = json.loads(json.dumps(done.to_dict()))
+    assert (kept["result"]["exit_code"], kept["result"]["stdout_base64"]) == (3, "/w==")
+    assert kept["receipt"]["controls"] == []
+    assert "Created" in [event["event"] for event in kept["events"]]
+    assert kept["patch"] is None

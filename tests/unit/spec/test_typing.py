@@ -84,6 +84,8 @@ Ceiling(lifetime="1d", images=["python:*"], limits={"memory": "1g"}, profiles=["
 async def main() -> None:
     async with ringfence.open(limits=Limits(memory="128m"), lifetime="1h") as sandbox:
         assert_type(sandbox.spec.limits.memory, int | None)
+        with Path("log").open("wb") as log:
+            await sandbox.exec(["true"], on_stdout=log.write, on_stderr=bytearray().extend)
     await ringfence.open(repository={"path": "."}, mounts=[{"source": "/a", "destination": "/b"}])
 """
 
