@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output, shape
-from ringfence.cli.options import Audit, pair
+from ringfence.cli.options import Audit
+from ringfence.cli.pairs import pair
 
 
 def exec(  # noqa: A001 - the verb's name

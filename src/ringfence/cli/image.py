@@ -1,24 +1,20 @@
 """`ringfence image`: images on the Docker Engine, and the lock file."""
 
-import asyncio
 import json as jsonlib
-import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ringfence.cli import output
 from ringfence.cli.exits import exits
+from ringfence.cli.supply import login_of, named, read_lock, teller, wanted_labels, with_supply
 from ringfence.cli.translate import translated
 
 if TYPE_CHECKING:
-    from ringfence.backends.docker.progress import Progress
     from ringfence.backends.docker.stored import Stored
     from ringfence.backends.docker.supply import Supply
     from ringfence.images import Lock
-    from ringfence.images.credentials import Credentials
 
 group = typer.Typer(help="Images: pull, pin, import, build, remove.", no_args_is_help=True)
 
@@ -32,7 +28,6 @@ Tag = Annotated[
     str | None, typer.Option("--tag", "-t", metavar="NAME[:TAG]", help="What to call it.")
 ]
 _LOCK = Path("ringfence.lock")
-T = TypeVar("T")
 
 
 @group.command()
@@ -56,25 +51,25 @@ def pull(
     A registry's login is the one that Docker has for it, or --username with --password-stdin.
     """
     with translated("image"):
-        login = _login(username, password_stdin=password_stdin)
+        login = login_of(username, password_stdin=password_stdin)
 
     async def work(supply: "Supply") -> list[dict[str, Any]]:
         from ringfence.images import Reference
 
-        lock = _read(locked) if locked else None
+        lock = read_lock(locked) if locked else None
         found = []
         for name in names:
             reference = Reference.parse_familiar(name)
             if lock is not None:
                 lock.require(reference)
             wanted = reference if lock is None else lock.resolve(reference)
-            stored, pinned = await supply.pull(wanted, tell=_teller(), login=login)
+            stored, pinned = await supply.pull(wanted, tell=teller(), login=login)
             if lock is not None:
                 lock.check(reference, stored.manifests(reference), stored.id)
             found.append({**stored.to_dict(), "reference": str(pinned)})
         return found
 
-    found = _with(work)
+    found = with_supply(work)
     if json:
         output.document(found)
     for entry in found if not json else ():
@@ -101,7 +96,7 @@ def lock(
         from ringfence.errors import InvalidSpecError
         from ringfence.images import Reference
 
-        held = _read(file, missing_is_empty=not check)
+        held = read_lock(file, missing_is_empty=not check)
         for name in names or list(held.pins):
             reference = Reference.parse_familiar(name)
             stored = await supply.inspect(reference.with_tag().familiar())
@@ -113,7 +108,7 @@ def lock(
             raise InvalidSpecError(f"{file} has no image: name those to lock", op="lock")
         return held
 
-    held = _with(work)
+    held = with_supply(work)
     if not check:
         with translated("image"):
             file.write_text(held.render())
@@ -138,9 +133,9 @@ def import_(
     """Make an image of a file or a directory. Prints its id."""
 
     async def work(supply: "Supply") -> "Stored":
-        return await supply.import_(path, _named(tag), name=name, changes=change or ())
+        return await supply.import_(path, named(tag), name=name, changes=change or ())
 
-    return _one(_with(work), json)
+    return _one(with_supply(work), json)
 
 
 @group.command()
@@ -164,7 +159,7 @@ def export(
         store = Store(root if root is not None else state_directory() / "store")
         return str(await supply.export(name, store, tag=tag))
 
-    output.line(_with(work))
+    output.line(with_supply(work))
     return 0
 
 
@@ -188,21 +183,21 @@ def build(
     """Build an image from a Dockerfile; RUN has no network unless asked for. Prints its id."""
 
     async def work(supply: "Supply") -> "Stored":
-        from ringfence.cli.options import pair
+        from ringfence.cli.pairs import pair
 
         return await supply.build(
             directory,
-            _named(tag),
+            named(tag),
             dockerfile=dockerfile,
             arguments=dict(pair(text, "--build-arg") for text in arguments or ()),
             labels=dict(pair(text, "--label") for text in label or ()),
             target=target,
             network=network,
             cache=not no_cache,
-            tell=_teller(),
+            tell=teller(),
         )
 
-    return _one(_with(work), json)
+    return _one(with_supply(work), json)
 
 
 @group.command()
@@ -211,9 +206,9 @@ def ls(label: Labels = None, json: Json = False) -> int:
     """List the daemon's images."""
 
     async def work(supply: "Supply") -> "list[Stored]":
-        return await supply.images(_wanted(label))
+        return await supply.images(wanted_labels(label))
 
-    found = _with(work)
+    found = with_supply(work)
     if json:
         output.document([stored.to_dict() for stored in found])
         return 0
@@ -233,7 +228,7 @@ def inspect(name: Annotated[str, typer.Argument(metavar="IMAGE")], json: Json = 
     async def work(supply: "Supply") -> "Stored":
         return await supply.inspect(name)
 
-    data = _with(work).to_dict()
+    data = with_supply(work).to_dict()
     if json:
         output.document(data)
     else:
@@ -253,7 +248,7 @@ def rm(
         for name in names:
             await supply.remove(name, force=force)
 
-    _with(work)
+    with_supply(work)
     return 0
 
 
@@ -266,33 +261,11 @@ def prune(
     """Remove images with a label that no container needs. Prints what went."""
 
     async def work(supply: "Supply") -> list[str]:
-        return await supply.prune(_wanted(label) or {}, tagged=tagged)
+        return await supply.prune(wanted_labels(label) or {}, tagged=tagged)
 
-    for text in _with(work):
+    for text in with_supply(work):
         output.line(text)
     return 0
-
-
-def _with(work: "Callable[[Supply], Coroutine[Any, Any, T]]") -> T:
-    from ringfence.backends.docker.supply import Supply
-
-    async def go() -> T:
-        async with Supply() as supply:
-            return await work(supply)
-
-    with translated("image"):
-        return asyncio.run(go())
-
-
-def _login(username: str | None, *, password_stdin: bool) -> "Credentials | None":
-    from ringfence.errors import InvalidSpecError
-    from ringfence.images.credentials import Credentials
-
-    if (username is not None) is not password_stdin:
-        raise InvalidSpecError("--username and --password-stdin go together", op="pull")
-    if username is None:
-        return None
-    return Credentials(username, sys.stdin.readline().rstrip("\r\n"))
 
 
 def _one(stored: "Stored", json: bool) -> int:
@@ -301,41 +274,3 @@ def _one(stored: "Stored", json: bool) -> int:
     else:
         output.line(str(stored.id))
     return 0
-
-
-def _named(tag: str | None) -> Any:
-    from ringfence.images import Reference
-
-    return None if tag is None else Reference.parse_familiar(tag)
-
-
-def _wanted(labels: list[str] | None) -> dict[str, str | None] | None:
-    if not labels:
-        return None
-    pairs = (text.partition("=") for text in labels)
-    return {name: text if equals else None for name, equals, text in pairs}
-
-
-def _read(file: Path, *, missing_is_empty: bool = False) -> "Lock":
-    from ringfence.images import Lock
-
-    try:
-        return Lock.parse(file.read_text())
-    except FileNotFoundError:
-        if missing_is_empty:
-            return Lock()
-        raise
-
-
-def _teller() -> "Callable[[Progress], None]":
-    """Shows a pull's layers or a build's steps on stderr: each new status once."""
-    seen: set[tuple[str, str]] = set()
-
-    def tell(step: "Progress") -> None:
-        if step.output.strip():
-            output.note(output.escape_text(step.output.rstrip()))
-        elif step.status and (step.layer, step.status) not in seen:
-            seen.add((step.layer, step.status))
-            output.note(output.escape_text(f"{step.layer} {step.status}".strip()))
-
-    return tell

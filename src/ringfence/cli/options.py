@@ -2,16 +2,13 @@
 
 import functools
 import inspect
-import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ringfence.errors import InvalidSpecError
-from ringfence.spec import SandboxSpec
+from ringfence.cli.described import make_spec
 
 _PLACE = "Where it runs"
 _REPO = "Repository"
@@ -237,16 +234,6 @@ def _describe(
 
 
 PARAMETERS = list(inspect.signature(_describe, eval_str=True).parameters.values())
-_REPOSITORY = {
-    "repo": "path",
-    "repo_mode": "mode",
-    "ref": "ref",
-    "include": "include",
-    "exclude": "exclude",
-    "history": "history",
-}
-_LIMIT_NAMES = ("memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "disk", "tmp", "shm",
-                "read_rate", "write_rate", "network_rate", "cpu_time")  # fmt: skip
 _NAMES = [parameter.name for parameter in PARAMETERS]
 Audit = Annotated[
     Path | None,
@@ -281,128 +268,3 @@ def describes_a_sandbox(function: Callable[..., Any]) -> Callable[..., Any]:
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return verb
-
-
-def make_spec(values: dict[str, Any]) -> SandboxSpec:
-    """The spec of a command line: the file's, with the options on top. InvalidSpecError."""
-    data = read_spec(values.pop("spec")) if values.get("spec") else {}
-    values.pop("spec", None)
-    _merge(data, _as_spec(values))
-    return SandboxSpec.parse(data)
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """The data of a spec file; InvalidSpecError names the line that cannot be read."""
-    try:
-        text = path.read_text()
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise _usage(f"--spec {path}: {error.strerror}") from None
-    except (ValueError, tomllib.TOMLDecodeError) as error:
-        raise _usage(f"--spec {path} is not {path.suffix[1:] or 'TOML'}: {error}") from None
-    if not isinstance(data, dict):
-        raise _usage(f"--spec {path}: a spec is a table of fields, see `ringfence spec schema`")
-    return data
-
-
-_PLAIN = ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout", "lock",
-          "snapshot")  # fmt: skip
-"""Options that are fields of a spec as they stand."""
-
-
-def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
-    """Options as they stand in a spec; those not given are left out."""
-    given = {name: value for name, value in values.items() if value not in (None, [])}
-    if "allow_degraded" in given:
-        given["allow_degraded"] = [one.strip() for one in given["allow_degraded"].split(",")]
-    spec: dict[str, Any] = {}
-    for name in _PLAIN:
-        _put(spec, given, name, name)
-    for name in _LIMIT_NAMES:
-        _put(spec, given, name, "limits", name)
-    _put(spec, given, "run_size", "limits", "run")
-    _put(spec, given, "output_limit", "limits", "output")
-    _put(spec, given, "runtime", "security", "runtime")
-    _put(spec, given, "allow_degraded", "security", "allow_degraded")
-    _put(spec, given, "network", "network", "mode")
-    _put(spec, given, "allow", "network", "allow")
-    for option, field in _REPOSITORY.items():
-        _put(spec, given, option, "repository", field)
-    _put_pairs(spec, given)
-    if "allow" in given:
-        spec["network"].setdefault("mode", "proxy")
-    return spec
-
-
-def _put_pairs(spec: dict[str, Any], given: dict[str, Any]) -> None:
-    """What is written as NAME=VALUE or with colons."""
-    if "env" in given:
-        spec["env"] = dict(pair(text, "--env", inherit=True) for text in given["env"])
-    if "label" in given:
-        spec["labels"] = dict(pair(text, "--label") for text in given["label"])
-    if "mount" in given:
-        spec["mounts"] = [_mount(text) for text in given["mount"]]
-    if "publish" in given:
-        spec.setdefault("network", {})["ports"] = [_port(text) for text in given["publish"]]
-    if "ulimit" in given:
-        spec.setdefault("limits", {})["ulimits"] = dict(_ulimit(text) for text in given["ulimit"])
-
-
-def _put(spec: dict[str, Any], given: dict[str, Any], option: str, *path: str) -> None:
-    if option in given:
-        for name in path[:-1]:
-            spec = spec.setdefault(name, {})
-        spec[path[-1]] = given[option]
-
-
-def _merge(data: dict[str, Any], on_top: dict[str, Any]) -> None:
-    for name, value in on_top.items():
-        if isinstance(value, dict) and isinstance(data.get(name), dict):
-            _merge(data[name], value)
-        else:
-            data[name] = value
-
-
-def pair(text: str, option: str, *, inherit: bool = False) -> tuple[str, str]:
-    """NAME=VALUE of an option; with inherit, NAME alone takes this process's value."""
-    import os
-
-    name, equals, value = text.partition("=")
-    if not equals and inherit and name in os.environ:
-        return name, os.environ[name]
-    if not equals and inherit:
-        raise _usage(f"{option} {text!r}: it is not set here: write NAME=VALUE, or export it")
-    if not equals:
-        raise _usage(f"{option} {text!r}: write NAME=VALUE")
-    return name, value
-
-
-def _mount(text: str) -> dict[str, Any]:
-    parts = text.split(":")
-    if len(parts) == 3 and parts[2] in ("ro", "rw"):
-        return {"source": str(Path(parts[0]).absolute()), "destination": parts[1],
-                "read_only": parts[2] == "ro"}  # fmt: skip
-    if len(parts) != 2:
-        raise _usage(f"--mount {text!r}: write SOURCE:DESTINATION or SOURCE:DESTINATION:rw")
-    return {"source": str(Path(parts[0]).absolute()), "destination": parts[1]}
-
-
-def _port(text: str) -> dict[str, int]:
-    host, colon, inside = text.rpartition(":")
-    if not inside.isdecimal() or (colon and not host.isdecimal()):
-        raise _usage(f"--publish {text!r}: write PORT or HOST_PORT:PORT")
-    return {"inside": int(inside), "host": int(host or 0)}
-
-
-def _ulimit(text: str) -> tuple[str, Any]:
-    name, value = pair(text, "--ulimit")
-    soft, _, hard = value.partition(":")
-    try:
-        numbers = [part if part == "unlimited" else int(part) for part in (soft, hard or soft)]
-    except ValueError:
-        raise _usage(f"--ulimit {text!r}: write NAME=SOFT or NAME=SOFT:HARD") from None
-    return name, {"soft": numbers[0], "hard": numbers[1]}
-
-
-def _usage(message: str) -> InvalidSpecError:
-    return InvalidSpecError(message, op="usage")

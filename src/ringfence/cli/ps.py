@@ -38,7 +38,7 @@ def ps(
 
 
 async def _list(everything: bool, label: list[str] | None) -> list[Any]:
-    from ringfence.cli.options import pair
+    from ringfence.cli.pairs import pair
     from ringfence.sandbox.members import list_sandboxes
 
     labels = dict(pair(text, "--label") for text in label or [])

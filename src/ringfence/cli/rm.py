@@ -25,7 +25,7 @@ def rm(
 
 
 async def _rm(names: list[str], label: list[str] | None) -> int:
-    from ringfence.cli.options import pair
+    from ringfence.cli.pairs import pair
     from ringfence.sandbox.members import delete_sandbox, list_sandboxes
 
     if label:

@@ -23,7 +23,7 @@ def schema() -> None:
 @group.command()
 def check(path: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Read a spec file and print it with every default filled in; an error names each field."""
-    from ringfence.cli.options import read_spec
+    from ringfence.cli.described import read_spec
     from ringfence.spec import SandboxSpec
 
     output.document(SandboxSpec.parse(read_spec(path)).model_dump(mode="json"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.cli.options import PARAMETERS, make_spec
+from ringfence.cli.described import make_spec
+from ringfence.cli.options import PARAMETERS
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import Limits, SandboxSpec
 
@@ -80,6 +81,14 @@ def test_options_go_on_top_of_a_spec_file(tmp_path: Path, suffix: str) -> None:
         path.write_text('image = "a"\n[limits]\nmemory = "1GiB"\npids = 7\n')
     spec = spec_of(spec=path, memory="64MiB")
     assert (spec.image, spec.limits.memory, spec.limits.pids) == ("a", 64 << 20, 7)
+
+
+def test_options_go_on_top_of_a_repository_that_is_a_path_alone(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text('repository = "/src"\n')
+    repository = spec_of(spec=path, exclude=["x"]).repository
+    assert repository is not None
+    assert (repository.path, repository.exclude) == ("/src", ("x",))
 
 
 @pytest.mark.parametrize(
