@@ -1,5 +1,6 @@
 """Pure: what a request is granted."""
 
+from ringfence.policy.bounds import check_ceiling, outside
 from ringfence.policy.ceiling import Ceiling, load_ceiling, machine_ceiling
 from ringfence.policy.facts import Facts, ImageFacts
 from ringfence.policy.profiles import PROFILES, Profile
@@ -12,9 +13,11 @@ __all__ = [
     "Grant",
     "ImageFacts",
     "Profile",
+    "check_ceiling",
     "check_limits",
     "grant",
     "load_ceiling",
     "machine_ceiling",
+    "outside",
     "resolve",
 ]

@@ -1,15 +1,18 @@
 """The lowest and highest numbers that the machine and the operator allow."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ringfence.errors import PolicyDeniedError
 from ringfence.policy.ceiling import MEMORY_MINIMUM, Ceiling
 from ringfence.policy.facts import Facts
 from ringfence.spec import Limits, SandboxSpec, Ulimit, Ulimits
 from ringfence.spec.limits import UNLIMITED
 
+THE_CEILING = "the ceiling"
 _PID_MAX = 4194304
 _FRACTION = 0.01
 _LOWEST = {"nofile": 4, "stack": 64 * 1024, "cpu": 1}
@@ -37,14 +40,26 @@ class Bound:
                 return float(number) if number != int(number) else int(number)
         return None
 
-    @property
-    def range(self) -> str:
-        """The range in words."""
-        return f"{_plain(self.low)} to {_plain(self.high)}, the range"
+    def outside(self, value: float) -> str:
+        """That `value` is not in the range."""
+        return outside(value, self.high, self.whose, self.low)
+
+
+def outside(value: float, high: float, whose: str, low: float = 0) -> str:
+    """That `value` is not in the range of somebody, in the words of every such error."""
+    return f"{_plain(value)} is outside of {_plain(low)} to {_plain(high)}, the range of {whose}"
+
+
+def check_ceiling(field: str, value: float, most: float | None, *, op: str) -> None:
+    """PolicyDeniedError when `value` is above the ceiling's `most`; None is no ceiling."""
+    if most is not None and value > most:
+        raise PolicyDeniedError(
+            f"{field}: {outside(value, most, THE_CEILING)}", op=op, context={"fields": [field]}
+        )
 
 
 def _plain(value: float) -> str:
-    return str(int(value)) if value == int(value) else str(value)
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,17 +94,17 @@ def _ranges(
         Bound(f"limits.ulimits.{name}", whose, most, _LOWEST.get(name, 0)) for name, most in ulimits
     ]
     operator = [
-        Bound(f"limits.{name}", "the ceiling", value)
+        Bound(f"limits.{name}", THE_CEILING, value)
         for name in Limits.model_fields
         if name not in ("ulimits", "cpuset") and (value := getattr(limits, name)) is not None
     ]
     operator += [
-        Bound(f"limits.ulimits.{name}", "the ceiling", pair.hard)
+        Bound(f"limits.ulimits.{name}", THE_CEILING, pair.hard)
         for name in Ulimits.model_fields
         if (pair := getattr(limits.ulimits, name)) is not None
     ]
     operator += [
-        Bound(name, "the ceiling", value)
+        Bound(name, THE_CEILING, value)
         for name, value in zip(("lifetime", "idle_timeout"), lasting, strict=True)
         if value is not None
     ]
@@ -104,7 +119,7 @@ def narrow(field: str, value: Any, most: Sequence[Bound], notes: list[str]) -> A
     for bound in most:
         if bound.field != field:
             continue
-        if value is None and bound.whose == "the ceiling":
+        if value is None and bound.whose == THE_CEILING:
             value = bound.high
         elif value is not None and value > bound.high:
             notes.append(

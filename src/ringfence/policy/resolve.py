@@ -97,7 +97,7 @@ def _above(request: SandboxSpec, most: Sequence[Bound]) -> list[tuple[str, str]]
     for bound in most:
         value = bound.broken(request)
         if value is not None:
-            found.append((bound.field, f"{value} is outside of {bound.range} of {bound.whose}"))
+            found.append((bound.field, bound.outside(value)))
     return found
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from ringfence.errors import InvalidSpecError, PolicyDeniedError, UnsupportedError
+from ringfence.errors import InvalidSpecError, UnsupportedError
 from ringfence.events import Extended, LimitsUpdated
-from ringfence.policy import check_limits
+from ringfence.policy import check_ceiling, check_limits
 from ringfence.sandbox.context import Context
 from ringfence.spec import Limits
 from ringfence.spec.quantity import parse_duration
@@ -36,13 +36,7 @@ async def extend(context: Context, lifetime: float | str) -> float:
         raise InvalidSpecError(
             f"lifetime: {error}", op="extend", context={"fields": ["lifetime"]}
         ) from None
-    most = context.ceiling.lifetime
-    if most is not None and seconds > most:
-        raise PolicyDeniedError(
-            f"lifetime: {seconds:g} is outside of 0 to {most:g} seconds, the range of the ceiling",
-            op="extend",
-            context={"fields": ["lifetime"]},
-        )
+    check_ceiling("lifetime", seconds, context.ceiling.lifetime, op="extend")
     with context.operation("extend"):
         ends = await context.life.extend(seconds)
     context.bus.publish(Extended(sandbox_id=context.id, ends=ends))

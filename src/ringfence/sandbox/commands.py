@@ -8,11 +8,12 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ringfence.errors import InvalidSpecError, PolicyDeniedError
+from ringfence.errors import InvalidSpecError
 from ringfence.guest.control import User
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit
+from ringfence.policy import check_ceiling, outside
 from ringfence.sandbox.stdin import Stdin, as_input
 from ringfence.spec import Limits, Ulimits
 from ringfence.spec.limits import MOST_OUTPUT, RESOURCES, UNLIMITED
@@ -89,7 +90,7 @@ def prepare(
     PolicyDeniedError what is above the ceiling."""
     args = _args(command)
     kept = _kept(setting.limits) if command.output is None else _output(command.output)
-    _check("output", kept, setting.most.output)
+    check_ceiling("output", kept, setting.most.output, op="exec")
     limits = setting.rlimits
     if command.ulimits is not None:
         _check_ulimits(command.ulimits, setting.limits.ulimits)
@@ -147,23 +148,14 @@ def _timeout(asked: float | str | None, setting: Setting) -> float | None:
         return setting.limits.timeout
     most = setting.most.timeout
     if asked == math.inf:
-        _check("timeout", math.inf, most)
+        check_ceiling("timeout", math.inf, most, op="exec")
         return None
     try:
         seconds = parse_duration(asked)
     except ValueError as error:
         raise _wrong("timeout", str(error)) from None
-    _check("timeout", seconds, most)
+    check_ceiling("timeout", seconds, most, op="exec")
     return seconds
-
-
-def _check(name: str, asked: float, most: float | None) -> None:
-    if most is not None and asked > most:
-        raise PolicyDeniedError(
-            f"{name}: {asked} is outside of 0 to {most}, the range of the ceiling",
-            op="exec",
-            context={"fields": [name]},
-        )
 
 
 def _check_ulimits(asked: Ulimits, granted: Ulimits) -> None:
@@ -171,10 +163,7 @@ def _check_ulimits(asked: Ulimits, granted: Ulimits) -> None:
     for name in RESOURCES:
         limit, most = getattr(asked, name), getattr(granted, name)
         if limit is not None and most is not None and limit.hard > most.hard:
-            raise _wrong(
-                f"ulimits.{name}",
-                f"{limit.hard} is outside of 0 to {most.hard}, the range of this sandbox",
-            )
+            raise _wrong(f"ulimits.{name}", outside(limit.hard, most.hard, "this sandbox"))
 
 
 def check_grace(asked: float) -> float:
