@@ -10,6 +10,7 @@ from ringfence.errors import (
     NotFoundError,
     ResourceExhaustedError,
     SandboxError,
+    SandboxLostError,
     UnsupportedError,
 )
 from ringfence.guest.failures import file_error
@@ -100,6 +101,8 @@ def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> San
     said = os.strerror(number)
     if why.stage == _CWD:
         return file_error("exec", os.fsencode(cwd), Failure(number, why.stage, why.detail))
+    if number == errno.ETIME:
+        return SandboxLostError("exec: the sandbox is gone: its cpu_time has passed", op="exec")
     if number == errno.E2BIG:
         return InvalidSpecError(
             "exec: args and env are over what the kernel takes: pass large data through stdin or a"

@@ -75,6 +75,7 @@ def test_a_signal_is_told_by_its_name() -> None:
         (NotStarted(errno.EAGAIN, 1, ""), ringfence.ResourceExhaustedError),
         (NotStarted(errno.ENOMEM, 4, ""), ringfence.ResourceExhaustedError),
         (NotStarted(errno.ENOSYS, 5, ""), ringfence.UnsupportedError),
+        (NotStarted(errno.ETIME, 0, ""), ringfence.SandboxLostError),
         (NotStarted(errno.EPERM, 2, ""), ringfence.NotFoundError),
         (NotStarted(errno.EIO, 1, ""), ringfence.GuestError),
     ],
