@@ -68,7 +68,9 @@ def _reason(ending: Exit, cpu_limit: float | None) -> Reason:
 def not_started(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> ExecResult:
     """The result of a program that is missing (127) or not executable (126); all else is raised:
     FileError for the cwd, NotFoundError for the user, ResourceExhaustedError, UnsupportedError,
-    InvalidSpecError, GuestError."""
+    InvalidSpecError, SandboxLostError, GuestError."""
+    if why.errno == errno.ETIME:
+        raise SandboxLostError("exec: the sandbox is gone: its cpu_time has passed", op="exec")
     if why.stage != _PROGRAM or why.errno in (errno.E2BIG, errno.ENOMEM):
         raise _refusal(args, cwd, user, why)
     missing = why.errno in (errno.ENOENT, errno.ENOTDIR)
@@ -101,8 +103,6 @@ def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> San
     said = os.strerror(number)
     if why.stage == _CWD:
         return file_error("exec", os.fsencode(cwd), Failure(number, why.stage, why.detail))
-    if number == errno.ETIME:
-        return SandboxLostError("exec: the sandbox is gone: its cpu_time has passed", op="exec")
     if number == errno.E2BIG:
         return InvalidSpecError(
             "exec: args and env are over what the kernel takes: pass large data through stdin or a"
