@@ -113,21 +113,42 @@ def remove_tree(directory: int, name: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
         return
-    top = _opened(directory, name)
+    top = _entered(directory, name)
+    if top is None:
+        return
     try:
         while waiting := _emptied_of_files(top):
             for below in waiting:
-                inner = _opened(top, below)
+                inner = _entered(top, below)
+                if inner is None:
+                    continue
                 try:
                     for deeper in _emptied_of_files(inner):
-                        os.close(_opened(inner, deeper))
-                        os.rename(deeper, token_hex(16), src_dir_fd=inner, dst_dir_fd=top)
+                        _lift(inner, deeper, top)
                 finally:
                     os.close(inner)
                 os.rmdir(below, dir_fd=top)
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=directory)
+
+
+def _lift(directory: int, name: str, top: int) -> None:
+    """Move the directory `name` to `top`."""
+    entered = _entered(directory, name)
+    if entered is not None:
+        os.close(entered)
+        os.rename(name, token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+
+
+def _entered(directory: int, name: str) -> int | None:
+    """A descriptor of the directory `name`; None when it was somebody else's and empty, and is
+    removed: the kernel leaves one of root's in each overlay's work directory."""
+    try:
+        return _opened(directory, name)
+    except PermissionError:
+        os.rmdir(name, dir_fd=directory)
+        return None
 
 
 def chmod(directory: int, name: str, mode: int) -> None:
