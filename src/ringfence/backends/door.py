@@ -28,6 +28,17 @@ def peer_pid(connection: socket.socket) -> int:
     return pid
 
 
+def _is_of(connection: socket.socket, pid: int | Callable[[], int | None]) -> bool:
+    """Whether it is that process's; closed when it is not."""
+    known = False
+    try:
+        known = peer_pid(connection) == (pid() if callable(pid) else pid)
+    finally:
+        if not known:
+            connection.close()
+    return known
+
+
 class Door:
     """A listening socket in a sandbox's directory. One at a time: StateError for a second."""
 
@@ -70,20 +81,32 @@ class Door:
 
         Waits as long as it takes: the caller sets the time. Cancellation leaves the door open.
         """
-        listener = self._socket
-        if listener is None:
-            raise StateError("connect: the door is closed", op="connect")
+        listener = self._open()
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(listener)
-            known = False
-            try:
-                known = peer_pid(connection) == (pid() if callable(pid) else pid)
-            finally:
-                if not known:
-                    connection.close()
-            if known:
+            if _is_of(connection, pid):
                 return connection
+
+    def fileno(self) -> int:
+        """What can be read when somebody dials. StateError when it is closed."""
+        return self._open().fileno()
+
+    def accepted(self, pid: int | Callable[[], int | None]) -> socket.socket | None:
+        """`accept` without waiting; None when nobody else dials."""
+        listener = self._open()
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return None
+            if _is_of(connection, pid):
+                return connection
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            raise StateError("connect: the door is closed", op="connect")
+        return self._socket
 
     def close(self) -> None:
         """Stop listening and remove the socket. Idempotent."""

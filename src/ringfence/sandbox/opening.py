@@ -222,8 +222,9 @@ class _FirstAsked:
 
     def __init__(self, granted: SandboxSpec, instance: Instance, features: Features) -> None:
         self._name = granted.user or ""
-        filtered = features.receipt and isinstance(instance, Filtered)
-        self._filter = instance.filter if filtered and isinstance(instance, Filtered) else b""
+        self._filter = b""
+        if features.receipt and isinstance(instance, Filtered):
+            self._filter = instance.filter
         self._user: asyncio.Future[User] | None = None
         self._filtered: asyncio.Future[None] | None = None
 

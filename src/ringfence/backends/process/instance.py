@@ -263,23 +263,28 @@ async def guest_comes(
 
     SandboxLostError when it ends meanwhile, DeadlineExceededError after `seconds`.
     """
-    accepting = asyncio.ensure_future(door.accept(home.guest))
-    ending = asyncio.ensure_future(keeper.ended())
-    both = (accepting, ending)
-    try:
-        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if accepting.done():
-            return accepting.result()
-        if ending.done():
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while loop.time() < until:
+        if not keeper.alive():
             raise SandboxLostError("connect: the sandbox has ended", op="connect")
-        raise DeadlineExceededError(
-            f"connect: the guest did not dial within {seconds:g} s", op="connect"
-        )
-    except BaseException:
-        if accepting.done() and not accepting.cancelled() and accepting.exception() is None:
-            accepting.result().close()
-        raise
-    finally:
-        for task in both:
-            task.cancel()
-        await asyncio.wait(both)
+        news: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_at(until, _tell, news)
+        loop.add_reader(door.fileno(), _tell, news)
+        try:
+            with keeper.told(news):
+                await news
+        finally:
+            timer.cancel()
+            loop.remove_reader(door.fileno())
+        connection = door.accepted(home.guest)
+        if connection is not None:
+            return connection
+    raise DeadlineExceededError(
+        f"connect: the guest did not dial within {seconds:g} s", op="connect"
+    )
+
+
+def _tell(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from typing import Self
 
 from ringfence.backends.process.home import Home
@@ -119,11 +120,17 @@ class Keeper:
         """Until it has ended. Cancellation changes nothing."""
         if not self.alive():
             return
-        self._watch()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self.told(waiter):
+            await waiter
+
+    @contextlib.contextmanager
+    def told(self, waiter: "asyncio.Future[None]") -> Iterator[None]:
+        """Resolve `waiter` when it ends meanwhile; it was alive just before."""
+        self._watch()
         self._waiters.append(waiter)
         try:
-            await waiter
+            yield
         finally:
             self._waiters.remove(waiter)
 

@@ -52,6 +52,24 @@ async def test_another_process_is_dropped_and_waiting_goes_on(directory: Path) -
         ours.close()
 
 
+async def test_without_waiting_it_is_the_same(directory: Path) -> None:
+    """Nobody is None; of those who dialled only the expected one is had, the others are dropped."""
+    door = Door(directory)
+    assert door.accepted(os.getpid()) is None
+    first, second = dial(directory), dial(directory)
+    named = iter((None, os.getpid()))
+    theirs = door.accepted(lambda: next(named))
+    assert theirs is not None
+    assert first.recv(1) == b""
+    theirs.send(b"x")
+    assert second.recv(1) == b"x"
+    for one in (first, second, theirs):
+        one.close()
+    door.close()
+    with pytest.raises(StateError, match="closed"):
+        door.accepted(os.getpid())
+
+
 async def test_nothing_is_left_when_it_is_closed(directory: Path) -> None:
     door = Door(directory)
     assert (directory / NAME).exists()
