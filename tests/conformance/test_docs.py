@@ -60,7 +60,7 @@ async def test_examples_of_tests_pass() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("page", ["files.md", "life.md"])
+@pytest.mark.parametrize("page", ["files.md", "life.md", "recipes.md"])
 async def test_examples_run_as_they_stand(
     page: str, tmp_path: Path, state_directory: Path, monkeypatch: Any
 ) -> None:
