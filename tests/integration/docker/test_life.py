@@ -158,7 +158,7 @@ async def test_a_paused_sandbox_can_be_deleted(make: Make) -> None:
 async def test_the_engine_pauses_where_the_freezer_is_out_of_reach(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringfence.backends.docker.instance.freezer_of", lambda pid: None)
+    monkeypatch.setattr("ringfence.backends.docker.pausing.freezer_of", lambda pid: None)
     place = await make()
     for _ in range(2):
         await place.instance.pause()

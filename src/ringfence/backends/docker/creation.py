@@ -11,12 +11,13 @@ from pathlib import Path
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.docker import door, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body, is_gvisor
+from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.door import Door
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.inspection import Inspection, inspect, interfaces
-from ringfence.backends.docker.instance import DockerInstance, dialled
+from ringfence.backends.docker.instance import DockerInstance
 from ringfence.backends.docker.machine import Machine
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError

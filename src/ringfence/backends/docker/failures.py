@@ -19,6 +19,7 @@ from ringfence.errors import (
     InvalidSpecError,
     NotFoundError,
     SandboxError,
+    SandboxLostError,
     StateError,
     UnsupportedError,
 )
@@ -104,4 +105,14 @@ def of_deadline(op: str, seconds: float) -> DeadlineExceededError:
         f"{op}: the Docker Engine did not answer within {seconds:g} s: it is overloaded or hangs",
         op=op,
         context={"seconds": seconds},
+    )
+
+
+def of_ended(op: str, sandbox: str) -> SandboxLostError:
+    """The error when a container that was there is not any more. sandbox: its id."""
+    return SandboxLostError(
+        f"{op}: the sandbox has ended: it was deleted, it expired or it was removed from the "
+        "daemon",
+        op=op,
+        sandbox_id=sandbox,
     )

@@ -1,20 +1,16 @@
 """One container with a guest in it."""
 
 import asyncio
-import contextlib
-import os
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroup_files import make_room
-from ringfence.backends.docker import door, holding, removal, rootfs, statistics, streams
+from ringfence.backends.docker import door, failures, removal, rootfs, statistics, streams
 from ringfence.backends.docker.config import is_gvisor, limits_body
-from ringfence.backends.docker.door import Door
+from ringfence.backends.docker.connecting import Connecting
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.freezer import Freezer, freezer_of
 from ringfence.backends.docker.inspection import (
     Inspection,
     cgroup_files,
@@ -22,26 +18,21 @@ from ringfence.backends.docker.inspection import (
     inspect,
 )
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.docker.pausing import Pausing, is_frozen
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import (
     BackendUnavailableError,
-    DeadlineExceededError,
     NotFoundError,
     ResourceExhaustedError,
     SandboxLostError,
-    StateError,
     UnsupportedError,
 )
 from ringfence.metrics import Reader, open_cpu_counter, places_apart, places_of, reader_for
 from ringfence.spec import Limits, State, Usage
 
-CONNECT_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
 _CHANGEABLE = frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"})
-_PAUSED_TRIES = 50
-_PAUSED_WAIT = 0.02
 
 
 class DockerInstance:
@@ -67,68 +58,24 @@ class DockerInstance:
             str(seen.data["Image"]) if seen.labels.get(rootfs.STEP) == rootfs.FORK else ""
         )
         self._directory = seen.run_directory
-        self._waiting = waiting
+        self._connecting = Connecting(engine, record, self._directory, waiting)
+        self._pausing = Pausing(engine, record, self.pid)
         # What create has just asked is not asked again for the receipt, while its process lives.
         self._just_seen = seen if waiting is not None else None
         self._reader: Reader | None = None
         self._execs: ExecCgroups | None = None
-        self._freezer: Freezer | None = None
         self._deleted = False
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """The stream to the guest, as `Instance.connect` describes it."""
-        waiting, self._waiting = self._waiting, None
-        if self.record.transport == "stream":
-            if not isinstance(waiting, streams.Attached) or waiting.ended:
-                waiting = None
-            return (await self._alone(waiting)).join(factory)
-        if not isinstance(waiting, socket.socket):
-            waiting = await self._dialled()
-        try:
-            transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=waiting)
-        except BaseException:
-            waiting.close()
-            raise
-        return transport
-
-    async def _alone(self, waiting: streams.Attached | None) -> streams.Attached:
-        """The stream of a sandbox, which no other client of this machine has meanwhile."""
-        if not self.record.spec.detached:
-            return waiting or await self._attached()
-        held = await holding.hold(self.record.id, CONNECT_SECONDS)
-        try:
-            attached = waiting or await self._attached()
-        except BaseException:
-            os.close(held)
-            raise
-        attached.keep(held)
-        return attached
-
-    async def _attached(self) -> streams.Attached:
-        attached = await streams.attach(self._engine, self.record.native)
-        try:
-            # Engines attach to what has ended too, and then nothing ever comes.
-            seen = await self._inspect()
-            if seen is None or seen.state is State.EXITED:
-                raise self._lost("connect")
-        except BaseException:
-            attached.abort()
-            raise
-        return attached
-
-    async def _dialled(self) -> socket.socket:
-        seen = await self._inspect()
-        if seen is None or seen.state is State.EXITED or self._directory is None:
-            raise self._lost("connect")
-        with Door(self._directory) as opened:
-            return await dialled(opened, self._engine, seen)
+        return await self._connecting.connect(factory)
 
     async def state(self) -> State:
         """The Engine's word, and the freezer's."""
         seen = await self._inspect()
         if seen is None:
             return State.EXITED
-        if seen.state is State.RUNNING and self._frozen(seen):
+        if seen.state is State.RUNNING and is_frozen(seen):
             return State.PAUSED
         return seen.state
 
@@ -220,19 +167,11 @@ class DockerInstance:
 
         Idempotent. SandboxLostError when it is gone.
         """
-        freezer = self._direct_freezer()
-        if freezer is not None:
-            await self._direct(freezer.freeze(), "pause")
-        else:
-            await self._ask_until("pause", State.PAUSED)
+        await self._pausing.pause()
 
     async def resume(self) -> None:
         """Let it go on. Idempotent. SandboxLostError when it is gone."""
-        freezer = self._direct_freezer()
-        if freezer is not None:
-            await self._direct(freezer.thaw(), "resume")
-        else:
-            await self._ask_until("unpause", State.RUNNING)
+        await self._pausing.resume()
 
     @property
     def changeable(self) -> frozenset[str]:
@@ -245,7 +184,7 @@ class DockerInstance:
         more memory is used and its kernel would kill for it."""
         if limits.memory is not None and self.pid:
             self._make_room(limits.memory)
-        freezer = self._direct_freezer()
+        freezer = self._pausing.freezer()
         frozen = freezer is not None and freezer.frozen()
         body = limits_body(limits, self._machine, self.record.spec.security.runtime)
         if freezer is not None and frozen:
@@ -325,7 +264,7 @@ class DockerInstance:
         await removal.remove(self._engine, self.record.native)
         if self._forked:
             await rootfs.drop(self._engine, self._forked)
-        self._drop_waiting()
+        self._connecting.drop()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -333,80 +272,8 @@ class DockerInstance:
             door.remove_directory(self._directory)
         self._deleted = True
 
-    def _drop_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if isinstance(waiting, socket.socket):
-            waiting.close()
-        elif waiting is not None:
-            waiting.abort()
-
     async def _inspect(self) -> Inspection | None:
         return await inspect(self._engine, self.record.native)
 
     def _lost(self, op: str) -> SandboxLostError:
-        return SandboxLostError(
-            f"{op}: the sandbox has ended: it was deleted, it expired or it was removed from the "
-            "daemon",
-            op=op,
-            sandbox_id=self.record.id,
-        )
-
-    def _direct_freezer(self) -> Freezer | None:
-        if self._freezer is None and self.pid:
-            self._freezer = freezer_of(self.pid)
-        return self._freezer
-
-    def _frozen(self, seen: Inspection) -> bool:
-        pid = seen.pid_here
-        freezer = freezer_of(pid) if pid else None
-        return freezer is not None and freezer.frozen()
-
-    async def _direct(self, turn: Coroutine[Any, Any, None], op: str) -> None:
-        try:
-            await turn
-        except StateError:
-            raise self._lost(op) from None
-
-    async def _ask_until(self, action: str, wanted: State) -> None:
-        """Engines answer 409 for a moment after the opposite was done: look, and ask again."""
-        for _ in range(_PAUSED_TRIES):
-            with contextlib.suppress(StateError):
-                await self._engine.post(action, "containers", self.record.native, action)
-            seen = await self._inspect()
-            if seen is None or seen.state is State.EXITED:
-                raise self._lost(action)
-            if seen.state is wanted:
-                return
-            await asyncio.sleep(_PAUSED_WAIT)
-        raise DeadlineExceededError(
-            f"{action}: the sandbox is still not {wanted}", op=action, sandbox_id=self.record.id
-        )
-
-
-async def dialled(
-    opened: Door, engine: Engine, seen: Inspection, seconds: float = CONNECT_SECONDS
-) -> socket.socket:
-    """The connection of a container's guest through an open door.
-
-    SandboxLostError when the container ends meanwhile, DeadlineExceededError after `seconds`.
-    """
-    accepting = asyncio.ensure_future(opened.accept(seen.pid))
-    try:
-        async with asyncio.timeout(seconds):
-            while not (await asyncio.wait([accepting], timeout=_LOOK_SECONDS))[0]:
-                now = await inspect(engine, seen.container)
-                if now is None or now.state is State.EXITED:
-                    raise SandboxLostError(
-                        "connect: the sandbox ended before its guest came", op="connect"
-                    )
-    except TimeoutError as error:
-        if isinstance(error, DeadlineExceededError):
-            raise
-        raise DeadlineExceededError(
-            f"connect: the guest did not dial within {seconds:g} s", op="connect"
-        ) from None
-    finally:
-        if not accepting.done():
-            accepting.cancel()
-            await asyncio.wait([accepting])
-    return accepting.result()
+        return failures.of_ended(op, self.record.id)

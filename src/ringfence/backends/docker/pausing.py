@@ -1,0 +1,80 @@
+"""Pausing a container: through its cgroup where that is possible, else by the Engine."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from ringfence.backends.base import Record
+from ringfence.backends.docker import failures
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.freezer import Freezer, freezer_of
+from ringfence.backends.docker.inspection import Inspection, inspect
+from ringfence.errors import DeadlineExceededError, StateError
+from ringfence.spec import State
+
+_TRIES = 50
+_WAIT_SECONDS = 0.02
+
+
+class Pausing:
+    """Pauses and resumes one container. pid: of its first process, 0 on another machine."""
+
+    def __init__(self, engine: Engine, record: Record, pid: int) -> None:
+        self._engine = engine
+        self._record = record
+        self._pid = pid
+        self._freezer: Freezer | None = None
+
+    async def pause(self) -> None:
+        """Freeze everything in it; through its cgroup where that is possible, else the Engine.
+
+        Idempotent. SandboxLostError when it is gone.
+        """
+        freezer = self.freezer()
+        if freezer is not None:
+            await self._direct(freezer.freeze(), "pause")
+        else:
+            await self._ask_until("pause", State.PAUSED)
+
+    async def resume(self) -> None:
+        """Let it go on. Idempotent. SandboxLostError when it is gone."""
+        freezer = self.freezer()
+        if freezer is not None:
+            await self._direct(freezer.thaw(), "resume")
+        else:
+            await self._ask_until("unpause", State.RUNNING)
+
+    def freezer(self) -> Freezer | None:
+        """The freezer of its cgroup, None where it is out of reach."""
+        if self._freezer is None and self._pid:
+            self._freezer = freezer_of(self._pid)
+        return self._freezer
+
+    async def _direct(self, turn: Coroutine[Any, Any, None], op: str) -> None:
+        try:
+            await turn
+        except StateError:
+            raise failures.of_ended(op, self._record.id) from None
+
+    async def _ask_until(self, action: str, wanted: State) -> None:
+        """Engines answer 409 for a moment after the opposite was done: look, and ask again."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(StateError):
+                await self._engine.post(action, "containers", self._record.native, action)
+            seen = await inspect(self._engine, self._record.native)
+            if seen is None or seen.state is State.EXITED:
+                raise failures.of_ended(action, self._record.id)
+            if seen.state is wanted:
+                return
+            await asyncio.sleep(_WAIT_SECONDS)
+        raise DeadlineExceededError(
+            f"{action}: the sandbox is still not {wanted}", op=action, sandbox_id=self._record.id
+        )
+
+
+def is_frozen(seen: Inspection) -> bool:
+    """Whether a container that the Engine says runs is frozen through its cgroup."""
+    pid = seen.pid_here
+    freezer = freezer_of(pid) if pid else None
+    return freezer is not None and freezer.frozen()
