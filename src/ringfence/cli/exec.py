@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ringfence.cli import output, shape
+from ringfence.cli import output
 from ringfence.cli.options import Audit
 from ringfence.cli.pairs import pair
 
@@ -67,6 +67,6 @@ async def _exec(
             cgroup=cgroup,
         )
     if json:
-        output.document({"result": shape.result(result)})
+        output.document({"result": result.to_dict()})
     explain(result, json)
     return int(result.shell_code)

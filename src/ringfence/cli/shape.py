@@ -4,12 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringfence import ExecResult, Usage
-
-
-def result(value: "ExecResult") -> dict[str, Any]:
-    """A command's result."""
-    return value.to_dict()
+    from ringfence import Usage
 
 
 def usage(value: "Usage | None") -> dict[str, Any] | None:
