@@ -19,7 +19,7 @@ from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
-from ringfence.sandbox.progress import counted_entries
+from ringfence.sandbox.progress import counting
 from ringfence.sandbox.snapshots import tree_of
 from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import SandboxSpec
@@ -99,15 +99,10 @@ async def prepare(
         directory = directory_of(sandbox_id)
         unwanted = threading.Event()
         try:
-            making = _made(
-                granted,
-                directory,
-                facts,
-                volumes,
-                check=unless(unwanted.is_set),
-                count=counted_entries(progress),
-            )
-            made = await finish(making, hurry=unwanted.set)
+            async with counting(progress) as count:
+                check = unless(unwanted.is_set)
+                making = _made(granted, directory, facts, volumes, check=check, count=count)
+                made = await finish(making, hurry=unwanted.set)
         except asyncio.CancelledError:
             await finish(asyncio.to_thread(workspace.clean, directory))
             raise

@@ -1,12 +1,10 @@
 """Telling a caller how far a long transfer is."""
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager
 
-from ringfence.workspace.stopping import nobody
+from ringfence.workspace.stopping import Count, nobody
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes moved so far and those there are in all (None: not known)."""
@@ -15,22 +13,39 @@ _PIECE = 256 * 1024
 _EVERY_SECONDS = 0.2
 
 
-def counted_entries(progress: Callable[[int], None] | None) -> Callable[[int], None]:
-    """For another thread: has `progress` called on this event loop, a few times a second."""
+@asynccontextmanager
+async def counting(progress: Callable[[int], None] | None) -> AsyncIterator[Count]:
+    """What another thread tells a number of entries within the block; `progress` hears the last one
+    on this event loop, a few times a second and at the end."""
     if progress is None:
-        return nobody
-    loop = asyncio.get_running_loop()
-    told = -math.inf
+        yield nobody
+        return
+    counter = _Counter(progress)
+    task = asyncio.create_task(counter.run())
+    try:
+        yield counter.count
+    finally:
+        task.cancel()
+    counter.tell()
 
-    def count(entries: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= _EVERY_SECONDS:
-            told = now
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(progress, entries)
 
-    return count
+class _Counter:
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self._progress = progress
+        self._counted = self._told = 0
+
+    def count(self, entries: int) -> None:
+        self._counted = entries
+
+    def tell(self) -> None:
+        if self._counted != self._told:
+            self._told = self._counted
+            self._progress(self._told)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            self.tell()
 
 
 async def counted(
