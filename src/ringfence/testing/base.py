@@ -98,3 +98,12 @@ async def until(fact: Callable[[], Awaitable[bool]]) -> None:
 async def running(sandbox: ringfence.Sandbox) -> int:
     """How many commands run in the sandbox."""
     return sum(process.running for process in await sandbox.processes())
+
+
+async def reopened(fresh: Open, sandbox_id: str) -> ringfence.Sandbox:
+    """The sandbox of that id, looked for where `fresh` opens its own."""
+    opening = fresh()
+    where = opening.where
+    return await ringfence.open(
+        id=sandbox_id, backend=where.backend, endpoint=where.endpoint, ledger=where.ledger
+    )

@@ -1,8 +1,6 @@
 """Checks of a sandbox's life, from opening to its end."""
 
 import asyncio
-import pickle
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,33 +8,19 @@ from typing import Any
 import pytest
 
 import ringfence
-from ringfence import Limits, Reason, State
+from ringfence import Reason, State
 from ringfence.backends.base import Features
-from ringfence.errors import SandboxError
-from ringfence.ledger import Ledger
-from ringfence.testing.base import Checks, Open, running, until
+from ringfence.testing.base import Open, reopened, running, until
+from ringfence.testing.holding import HoldingChecks
+from ringfence.testing.limiting import LimitChecks
+from ringfence.testing.telling import TellingChecks
 
 _WHERE = ("backend", "endpoint", "ceiling", "ledger", "events")
 
 
-class LifeChecks(Checks):
-    """Opening, ending, clocks, detaching, what is told of it."""
-
-    async def test_info_says_what_it_is(self, sandbox: ringfence.Sandbox) -> None:
-        """Id, backend, state, transport and times are known."""
-        info = sandbox.info
-        assert re.fullmatch(r"[a-z0-9-]{1,40}", info.id)
-        assert info.state is State.RUNNING
-        assert info.backend == sandbox.spec.backend != "auto"
-        assert info.transport
-        assert abs(info.created - time.time()) < 3600
-        assert await sandbox.state() is State.RUNNING
-        assert info.to_dict()["state"] == "running"
-
-    async def test_labels_are_kept(self, fresh: Open) -> None:
-        """What was given at opening is in the info."""
-        async with fresh(labels={"task": "42", "team/x.y": "z"}) as sandbox:
-            assert sandbox.info.labels == {"task": "42", "team/x.y": "z"}
+class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
+    """Opening, ending, clocks, detaching, pools; what it tells of itself, its limits, and what it
+    holds."""
 
     async def test_leaving_the_block_deletes(self, fresh: Open) -> None:
         """Afterwards it has exited and everything is StateError."""
@@ -137,7 +121,7 @@ class LifeChecks(Checks):
                 assert await process.stdout.readline() == b"line\n"
         with pytest.raises(ringfence.StateError):
             await first.exec(["true"])
-        second = await _reopened(fresh, first.id)
+        second = await reopened(fresh, first.id)
         try:
             assert second.id == first.id
             assert await second.files.read("/tmp/kept") == b"kept"
@@ -146,7 +130,7 @@ class LifeChecks(Checks):
         finally:
             await second.delete()
         with pytest.raises(ringfence.SandboxError):
-            await _reopened(fresh, first.id)
+            await reopened(fresh, first.id)
 
     async def test_a_second_client_does_not_disturb_the_first(
         self, fresh: Open, features: Features
@@ -157,7 +141,7 @@ class LifeChecks(Checks):
         async with fresh(detached=True, lifetime=120) as first:
 
             async def intrude() -> bytes:
-                async with await _reopened(fresh, first.id) as second:
+                async with await reopened(fresh, first.id) as second:
                     return (await second.exec(["echo", "second"])).stdout
 
             intruding = asyncio.create_task(intrude())
@@ -166,7 +150,7 @@ class LifeChecks(Checks):
             assert (await first.exec(["true"])).ok
         [outcome] = await asyncio.gather(intruding, return_exceptions=True)
         assert outcome == b"second\n" or isinstance(outcome, ringfence.DeadlineExceededError)
-        await (await _reopened(fresh, first.id)).delete()
+        await (await reopened(fresh, first.id)).delete()
 
     async def test_an_attached_sandbox_has_one_holder(
         self, fresh: Open, spec_kwargs: dict[str, Any]
@@ -174,11 +158,11 @@ class LifeChecks(Checks):
         """Opening it by its id is StateError; an unknown id is NotFoundError."""
         async with fresh() as sandbox:
             with pytest.raises(ringfence.StateError):
-                await _reopened(fresh, sandbox.id)
+                await reopened(fresh, sandbox.id)
             with pytest.raises(ringfence.StateError):
                 await sandbox.detach()
         with pytest.raises(ringfence.NotFoundError):
-            await _reopened(fresh, "no-such-id")
+            await reopened(fresh, "no-such-id")
 
     async def test_pausing(self, fresh: Open, features: Features) -> None:
         """A paused sandbox refuses commands and goes on when resumed; else UnsupportedError."""
@@ -207,173 +191,6 @@ class LifeChecks(Checks):
             await sandbox.pause()
         assert await sandbox.state() is State.EXITED
 
-    async def test_what_cannot_be_limited_is_refused(self, fresh: Open, features: Features) -> None:
-        """A limit that the backend cannot hold is UnsupportedError before anything starts."""
-        wanted = {"memory": 2**28, "cpus": 1.0, "pids": 64, "disk": 2**24}
-        for name, value in wanted.items():
-            if name in features.limits:
-                continue
-            with pytest.raises(ringfence.UnsupportedError, match=name):
-                await fresh(limits={name: value})
-
-    async def test_processor_time_is_limited(self, fresh: Open, features: Features) -> None:
-        """A sandbox that used up its limits.cpu_time ends, and its command says why; where usage
-        is not measured, UnsupportedError."""
-        if not features.usage:
-            with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
-                await fresh(limits={"cpu_time": 1})
-            return
-        async with fresh(limits={"cpu_time": 0.5}) as sandbox:
-            result = await sandbox.exec(shell="while :; do :; done", timeout=60)
-            assert result.reason is Reason.CPU_TIME
-
-            async def gone() -> bool:
-                return sandbox.info.state is State.EXITED
-
-            await until(gone)
-            assert sandbox.info.reason == "cpu_time"
-            assert "LimitHit" in [event.name for event in sandbox.history]
-            with pytest.raises(ringfence.SandboxLostError, match="cpu_time"):
-                await sandbox.exec(["true"])
-
-    async def test_processor_time_is_limited_while_nobody_is_there(
-        self, fresh: Open, sandbox: ringfence.Sandbox, features: Features
-    ) -> None:
-        """The guest of a detached sandbox ends its commands, and whoever comes later is told why;
-        where the guest cannot see what is used, UnsupportedError."""
-        opening = fresh(limits={"cpu_time": 0.5}, detached=True, lifetime=120)
-        if not _guest_sees_what_is_used(sandbox, features):
-            with pytest.raises(ringfence.UnsupportedError, match="cpu_time"):
-                await opening
-            return
-        book = opening.where.ledger
-        async with opening as first:
-            await first.spawn(["/bin/sh", "-c", "while :; do :; done"], hold=True)
-
-        async def stands() -> bool:
-            before = await _used(first.id, book) or 0.0
-            await asyncio.sleep(0.3)
-            return before >= 0.5 and (await _used(first.id, book) or 0.0) - before < 0.05
-
-        await until(stands)
-        [listed] = [
-            one
-            for one in await ringfence.list_sandboxes(ended=True, ledger=book)
-            if one.id == first.id
-        ]
-        assert (listed.state, listed.reason) == (State.EXITED, "cpu_time")
-        for _ in range(2):
-            with pytest.raises(ringfence.NotFoundError, match="cpu_time"):
-                await _reopened(fresh, first.id)
-
-    async def test_processor_time_is_limited_for_who_comes_again(
-        self, fresh: Open, sandbox: ringfence.Sandbox, features: Features
-    ) -> None:
-        """A command of a later session ends for it as one of the first would."""
-        if not _guest_sees_what_is_used(sandbox, features):
-            return
-        async with fresh(limits={"cpu_time": 0.5}, detached=True, lifetime=120) as first:
-            pass
-        async with await _reopened(fresh, first.id) as second:
-            result = await second.exec(shell="while :; do :; done", timeout=60)
-            assert result.reason is Reason.CPU_TIME
-
-            async def gone() -> bool:
-                return second.info.state is State.EXITED
-
-            await until(gone)
-            assert second.info.reason == "cpu_time"
-        with pytest.raises(ringfence.NotFoundError, match="cpu_time"):
-            await _reopened(fresh, first.id)
-
-    async def test_everything_unsupported_is_named_at_once(
-        self, fresh: Open, features: Features
-    ) -> None:
-        """One error lists all that is lacking."""
-        with pytest.raises(ringfence.UnsupportedError) as caught:
-            await fresh(
-                security={"runtime": "no-such-runtime"},
-                limits={} if "disk" in features.limits else {"disk": 2**24},
-            )
-        fields = caught.value.context["fields"]
-        assert "security.runtime" in fields
-        assert ("limits.disk" in fields) == ("disk" not in features.limits)
-
-    async def test_mounts_appear_read_only(
-        self, fresh: Open, features: Features, tmp_path: Path
-    ) -> None:
-        """A mounted directory is seen and cannot be written; without mounts, UnsupportedError."""
-        source = tmp_path / "mounted"
-        source.mkdir()
-        (source / "file").write_text("from the host")
-        for path in (source, *source.parents[:2]):
-            path.chmod(0o755)
-        mounts = [ringfence.Mount(source=str(source), destination="/mounted")]
-        if not features.mounts:
-            with pytest.raises(ringfence.UnsupportedError, match="mounts"):
-                await fresh(mounts=mounts)
-            return
-        async with fresh(mounts=mounts) as sandbox:
-            assert await sandbox.files.read("/mounted/file") == b"from the host"
-            with pytest.raises(ringfence.PathDeniedError):
-                await sandbox.files.write("/mounted/new", b"x")
-        assert [path.name for path in source.iterdir()] == ["file"]
-
-    async def test_a_repository_is_worked_on_as_a_copy(
-        self, fresh: Open, features: Features, tmp_path: Path
-    ) -> None:
-        """Changes are in the patch and not in the original; without mounts, UnsupportedError."""
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        (repository / "file").write_text("before\n")
-        for path in (repository, *repository.parents[:2]):
-            path.chmod(0o755)
-        if not features.mounts:
-            with pytest.raises(ringfence.UnsupportedError, match="repository"):
-                await fresh(repository=repository)
-            return
-        async with fresh(repository=repository) as sandbox:
-            assert sandbox.cwd == "/workspace"
-            line = "cat file && echo after >> file && echo new > other"
-            result = await sandbox.exec(shell=line)
-            assert (result.stdout, result.stderr) == (b"before\n", b"")
-            assert sandbox.workspace is not None
-            patch = await sandbox.workspace.patch()
-        assert b"+after" in patch
-        assert b"+++ b/other" in patch
-        assert [path.name for path in repository.iterdir()] == ["file"]
-        assert (repository / "file").read_text() == "before\n"
-
-    async def test_a_fork_starts_from_the_present_state(
-        self, fresh: Open, features: Features, tmp_path: Path
-    ) -> None:
-        """It is like its parent, on a workspace of its own."""
-        if not features.mounts:
-            pytest.skip("nothing can be bound: no workspace")
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        (repository / "file").write_text("before\n")
-        for path in (repository, *repository.parents[:2]):
-            path.chmod(0o755)
-        async with fresh(repository=repository) as sandbox:
-            await sandbox.exec(shell="echo parent >> file")
-            for fork in await sandbox.fork(2):
-                async with fork:
-                    result = await fork.exec(shell="cat file && echo mine >> file")
-                    assert result.stdout == b"before\nparent\n"
-                    asked = {"memory", "cpus", "pids", "user"}
-                    told = [one.receipt.controls for one in (sandbox, fork)]
-                    assert len({str([c for c in row if c.name in asked]) for row in told}) == 1
-
-    async def test_sandboxes_do_not_see_each_other(self, fresh: Open) -> None:
-        """A file of one is not in another, and deleting one leaves the other."""
-        async with fresh() as one:
-            async with fresh() as two:
-                await one.files.write("/tmp/mine", b"x")
-                assert not await two.files.exists("/tmp/mine")
-                assert one.id != two.id
-            assert (await one.exec(["cat", "/tmp/mine"])).stdout == b"x"
-
     async def test_opening_can_be_cancelled_anywhere(self, fresh: Open) -> None:
         """Cancelled after a while, wherever it is then, it raises only the cancellation."""
         begin = time.monotonic()
@@ -385,65 +202,6 @@ class LifeChecks(Checks):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-
-    async def test_health(self, sandbox: ringfence.Sandbox) -> None:
-        """It answers, and says how fast."""
-        health = await sandbox.health()
-        assert health.ok
-        assert health.latency is not None
-        assert 0 < health.latency < 30
-
-    async def test_usage(self, sandbox: ringfence.Sandbox, features: Features) -> None:
-        """Memory and processor time are told; without measuring, UnsupportedError."""
-        if not features.usage:
-            with pytest.raises(ringfence.UnsupportedError):
-                await sandbox.usage()
-            return
-        usage = await sandbox.usage()
-        assert usage.memory is None or usage.memory > 0
-        assert usage.cpu_seconds is not None
-        assert usage.cpu_seconds >= 0
-        async for sample in sandbox.stats(0.01):
-            assert sample.cpu_seconds is not None
-            break
-
-    async def test_limits_can_be_changed(self, fresh: Open, features: Features) -> None:
-        """What the session holds can always be changed; what the backend cannot, is refused."""
-        async with fresh() as sandbox:
-            limits = await sandbox.update(Limits(timeout=0.2))
-            assert limits.timeout == 0.2
-            assert (await sandbox.exec(["sleep", "300"])).reason is Reason.TIMEOUT
-            assert (await sandbox.update({"timeout": "5m"})).timeout == 300
-            if "disk" not in features.limits:
-                with pytest.raises(ringfence.UnsupportedError, match="disk"):
-                    await sandbox.update(Limits(disk=2**24))
-
-    async def test_events_tell_its_life(self, fresh: Open) -> None:
-        """Created, the command's start and end with its code, and Deleted, in this order."""
-        async with fresh() as sandbox:
-            stream = sandbox.events()
-            await sandbox.exec(["sh", "-c", "exit 4"])
-        names = [event.name for event in sandbox.history]
-        assert names[0] == "Created"
-        assert names[-1] == "Deleted"
-        assert [n for n in names if n.startswith("Exec")] == ["ExecStarted", "ExecEnded"]
-        (ended,) = [event for event in sandbox.history if event.name == "ExecEnded"]
-        assert ended.to_dict()["exit_code"] == 4
-        told = [event.name async for event in stream]
-        assert (told[0], told[-1]) == ("ExecStarted", "Deleted")
-
-    async def test_a_limit_that_was_hit_is_an_event(self, sandbox: ringfence.Sandbox) -> None:
-        """A timeout is told as LimitHit."""
-        await sandbox.exec(["sleep", "300"], timeout=0.1)
-        assert sandbox.history[-1].to_dict()["limit"] == "timeout"
-
-    async def test_the_receipt_has_no_gaps(
-        self, sandbox: ringfence.Sandbox, features: Features
-    ) -> None:
-        """What is enforced was read back before the first command; gaps were allowed by name."""
-        assert bool(sandbox.receipt.controls) == features.receipt
-        allowed = sandbox.spec.security.allow_degraded
-        assert [gap.name for gap in sandbox.receipt.gaps if gap.name not in allowed] == []
 
     async def test_run_does_it_all(self, spec_kwargs: dict[str, Any]) -> None:
         """One call gives the result, the events and the receipt, and leaves nothing."""
@@ -458,19 +216,6 @@ class LifeChecks(Checks):
         assert {"env", "lifetime", "cwd", "labels"} <= set(caught.value.context["fields"])
         with pytest.raises(ringfence.InvalidSpecError):
             await fresh(detached=True)
-
-    async def test_errors_are_whole_after_pickling(
-        self, sandbox: ringfence.Sandbox, place: str
-    ) -> None:
-        """Class, message, operation, sandbox and path survive pickle and JSON."""
-        with pytest.raises(ringfence.PathNotFoundError) as caught:
-            await sandbox.files.read(f"{place}/missing")
-        error = caught.value
-        for copy in (pickle.loads(pickle.dumps(error)), SandboxError.from_dict(error.to_dict())):
-            assert type(copy) is ringfence.PathNotFoundError
-            assert (copy.op, copy.sandbox_id) == ("files.read", sandbox.id)
-            assert copy.path == f"{place}/missing"
-            assert str(copy) == str(error)
 
     async def test_a_pool_hands_each_out_once(self, spec_kwargs: dict[str, Any]) -> None:
         """Members are warm, healthy, distinct and gone afterwards."""
@@ -516,21 +261,3 @@ async def _runs(sandbox: ringfence.Sandbox) -> bool:
 async def _held(fresh: Open) -> None:
     async with fresh():
         await asyncio.sleep(3600)
-
-
-def _guest_sees_what_is_used(sandbox: ringfence.Sandbox, features: Features) -> bool:
-    return features.detached and features.cpu_counter and sandbox.info.transport == "socket"
-
-
-async def _used(sandbox_id: str, ledger: Ledger | None) -> float | None:
-    async for _, usage in ringfence.usages([sandbox_id], ledger=ledger):
-        return usage.cpu_seconds
-    return None
-
-
-async def _reopened(fresh: Open, sandbox_id: str) -> ringfence.Sandbox:
-    opening = fresh()
-    where = opening.where
-    return await ringfence.open(
-        id=sandbox_id, backend=where.backend, endpoint=where.endpoint, ledger=where.ledger
-    )

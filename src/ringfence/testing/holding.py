@@ -1,0 +1,88 @@
+"""Checks of what a sandbox holds of its host and of other sandboxes."""
+
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence.backends.base import Features
+from ringfence.testing.base import Checks, Open
+
+
+class HoldingChecks(Checks):
+    """Mounts, a repository, a fork of another one, and nothing else."""
+
+    async def test_mounts_appear_read_only(
+        self, fresh: Open, features: Features, tmp_path: Path
+    ) -> None:
+        """A mounted directory is seen and cannot be written; without mounts, UnsupportedError."""
+        source = tmp_path / "mounted"
+        source.mkdir()
+        (source / "file").write_text("from the host")
+        for path in (source, *source.parents[:2]):
+            path.chmod(0o755)
+        mounts = [ringfence.Mount(source=str(source), destination="/mounted")]
+        if not features.mounts:
+            with pytest.raises(ringfence.UnsupportedError, match="mounts"):
+                await fresh(mounts=mounts)
+            return
+        async with fresh(mounts=mounts) as sandbox:
+            assert await sandbox.files.read("/mounted/file") == b"from the host"
+            with pytest.raises(ringfence.PathDeniedError):
+                await sandbox.files.write("/mounted/new", b"x")
+        assert [path.name for path in source.iterdir()] == ["file"]
+
+    async def test_a_repository_is_worked_on_as_a_copy(
+        self, fresh: Open, features: Features, tmp_path: Path
+    ) -> None:
+        """Changes are in the patch and not in the original; without mounts, UnsupportedError."""
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        (repository / "file").write_text("before\n")
+        for path in (repository, *repository.parents[:2]):
+            path.chmod(0o755)
+        if not features.mounts:
+            with pytest.raises(ringfence.UnsupportedError, match="repository"):
+                await fresh(repository=repository)
+            return
+        async with fresh(repository=repository) as sandbox:
+            assert sandbox.cwd == "/workspace"
+            line = "cat file && echo after >> file && echo new > other"
+            result = await sandbox.exec(shell=line)
+            assert (result.stdout, result.stderr) == (b"before\n", b"")
+            assert sandbox.workspace is not None
+            patch = await sandbox.workspace.patch()
+        assert b"+after" in patch
+        assert b"+++ b/other" in patch
+        assert [path.name for path in repository.iterdir()] == ["file"]
+        assert (repository / "file").read_text() == "before\n"
+
+    async def test_a_fork_starts_from_the_present_state(
+        self, fresh: Open, features: Features, tmp_path: Path
+    ) -> None:
+        """It is like its parent, on a workspace of its own."""
+        if not features.mounts:
+            pytest.skip("nothing can be bound: no workspace")
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        (repository / "file").write_text("before\n")
+        for path in (repository, *repository.parents[:2]):
+            path.chmod(0o755)
+        async with fresh(repository=repository) as sandbox:
+            await sandbox.exec(shell="echo parent >> file")
+            for fork in await sandbox.fork(2):
+                async with fork:
+                    result = await fork.exec(shell="cat file && echo mine >> file")
+                    assert result.stdout == b"before\nparent\n"
+                    asked = {"memory", "cpus", "pids", "user"}
+                    told = [one.receipt.controls for one in (sandbox, fork)]
+                    assert len({str([c for c in row if c.name in asked]) for row in told}) == 1
+
+    async def test_sandboxes_do_not_see_each_other(self, fresh: Open) -> None:
+        """A file of one is not in another, and deleting one leaves the other."""
+        async with fresh() as one:
+            async with fresh() as two:
+                await one.files.write("/tmp/mine", b"x")
+                assert not await two.files.exists("/tmp/mine")
+                assert one.id != two.id
+            assert (await one.exec(["cat", "/tmp/mine"])).stdout == b"x"
