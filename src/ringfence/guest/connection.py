@@ -122,7 +122,12 @@ class Connection(asyncio.BufferedProtocol):
         if not self._disconnected.done():
             self._disconnected.set_result(None)
         why = f"its stream ended ({exc})" if exc else "its stream ended"
-        self.lose(SandboxLostError(f"{why}: it was deleted, it expired or its guest died"))
+        self.lose(
+            SandboxLostError(
+                f"{why}: it was deleted, it expired, its guest died, or this program's event loop"
+                " stood still for longer than the sandbox's lease"
+            )
+        )
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the transport's interface
         """Where the transport writes what comes next."""
