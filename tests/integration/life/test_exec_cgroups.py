@@ -27,6 +27,9 @@ COUNTED = ("memory", "cpuacct", "pids", "blkio") if VERSION == 1 else ("unified"
 EACH = 3 if VERSION == 1 else 1
 """How many cgroups a command has at least."""
 
+REFUSED = 2**20
+"""What a peak may be above the sandbox's limit: version 2 counts what it refused there at last."""
+
 FORKS = "i=0; while [ $i -lt 80 ]; do sleep 300 & i=$((i+1)); done; echo all"
 HOG = "x=0123456789abcdef; while true; do x=$x$x; done"
 pytestmark = pytest.mark.timeout(300)
@@ -107,10 +110,11 @@ async def test_all_descendants_begin_in_it_and_nobody_else(where: dict[str, Any]
 
 
 async def test_a_command_can_neither_leave_it_nor_reach_it(where: dict[str, Any]) -> None:
-    async with ringfence.open(**where) as sandbox:
+    async with ringfence.open(profile="permissive", **where) as sandbox:
         script = """
             ls -l /proc/self/fd
-            for file in $(find / -name tasks -o -name cgroup.procs 2>/dev/null); do
+            ways="-name tasks -o -name cgroup.procs"
+            for file in $(find / -xdev $ways 2>/dev/null; find /sys/fs/cgroup $ways 2>/dev/null); do
                 echo $$ >$file && echo escaped
             done
             cat /proc/self/cgroup
@@ -134,7 +138,7 @@ async def test_a_bystander_gets_hold_of_no_descriptor(where: dict[str, Any]) -> 
                 done
             done
         """
-        async with sandbox.spawn(shell=script) as bystander:
+        async with sandbox.spawn(shell=script, timeout=250) as bystander:
             assert await bystander.stdout.readline() == b"ready\n"
             for _ in range(100):
                 assert (await sandbox.exec(["true"], cgroup=True)).usage.cgroup is not None
@@ -189,7 +193,7 @@ async def test_memory_is_limited_and_kills_are_counted(where: dict[str, Any]) ->
         result = await sandbox.exec(shell=HOG, timeout=100, cgroup=True)
         assert result.reason is Reason.OOM_KILLED
         assert result.usage.oom_kills == result.usage.cgroup.oom_kills == 1
-        assert 32 * 2**20 < result.usage.cgroup.memory_peak <= 64 * 2**20
+        assert 32 * 2**20 < result.usage.cgroup.memory_peak <= 64 * 2**20 + REFUSED
         assert (await sandbox.usage()).oom_kills == 1
         assert [hit.limit for hit in sandbox.history if isinstance(hit, LimitHit)] == ["memory"]
         process = await sandbox.spawn(shell=HOG, cgroup=True)
@@ -290,7 +294,7 @@ async def test_pause_and_update_reach_a_command_in_its_cgroup(where: dict[str, A
             await sandbox.update({"memory": "48m"})
         hog = await sandbox.exec(shell=HOG, timeout=100, cgroup=True)
         assert hog.reason is Reason.OOM_KILLED
-        assert hog.usage.cgroup.memory_peak <= 48 * 2**20
+        assert hog.usage.cgroup.memory_peak <= 48 * 2**20 + REFUSED
 
 
 def _processes(cgroups: list[str]) -> list[int]:
