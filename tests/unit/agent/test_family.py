@@ -173,3 +173,69 @@ def test_a_stopped_start_cannot_hold_up_the_kill(start_guest: Callable[..., Gues
         with contextlib.suppress(OSError):
             assert guest.raw.ending(operation_id).reason in (2, 5)
     assert guest.marked() == []
+
+
+HELD_BY_A_TRACER = """
+import ctypes, time
+ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER, anybody
+print("there", flush=True)
+time.sleep(1000)
+"""
+TRACER = """
+import ctypes, sys
+print(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0), flush=True)  # PTRACE_SEIZE
+sys.stdin.read()
+"""
+
+
+def is_stopped(pid: int) -> bool:
+    return "\nState:\tT" in Path(f"/proc/{pid}/status").read_text()
+
+
+def lose_a_supervisor_at_work(guest: Guest, bystander: int) -> tuple[int, int]:
+    """An exec whose killed process another exec of its user keeps from being reaped, so that its
+    supervisor goes on; that is killed while it has the bystander stopped. Both ids."""
+    held = guest.raw.start("python3", "-c", HELD_BY_A_TRACER, env=(guest.name,))
+    pid = guest.raw.started(held)
+    guest.raw.output(held, b"\n")
+    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
+    supervisor = int(status.rpartition(b")")[2].split()[1])
+    tracer = guest.raw.start("python3", "-c", TRACER, str(pid), flags=32 | 1)
+    guest.raw.started(tracer)
+    assert guest.raw.output(tracer, b"\n") == b"0\n"
+    guest.raw.send(Ask.KILL, held)
+    while True:
+        until(lambda: is_stopped(bystander), "the user's processes are stopped")
+        os.kill(supervisor, signal.SIGSTOP)
+        until(lambda: is_stopped(supervisor), "the supervisor is, too")
+        if is_stopped(bystander):
+            break
+        os.kill(supervisor, signal.SIGCONT)
+    os.kill(supervisor, signal.SIGKILL)
+    return held, tracer
+
+
+def both_endings(guest: Guest, *ids: int) -> dict[int, bytes]:
+    """The EXITs of these, in any order."""
+    found: dict[int, bytes] = {}
+    while len(found) < len(ids):
+        op, operation_id, payload = guest.raw.frame()
+        if op == Answer.EXIT and operation_id in ids:
+            found[operation_id] = payload
+    return found
+
+
+def test_who_was_stopped_for_a_kill_goes_on_when_its_supervisor_is_lost(guest: Guest) -> None:
+    """The others of the user are stopped while a stubborn family is walked."""
+    bystander = guest.host_pid(guest.raw.started(guest.raw.start("sleep", "1000")))
+    held, tracer = lose_a_supervisor_at_work(guest, bystander)
+    guest.raw.send(Ask.STDIN, tracer)
+    assert both_endings(guest, held, tracer)[held][5] == 1, "proven"
+    assert not is_stopped(bystander)
+
+
+def test_a_lost_family_that_its_user_keeps_from_ending_takes_the_user_along(guest: Guest) -> None:
+    bystander = guest.host_pid(guest.raw.started(guest.raw.start("sleep", "1000")))
+    held, tracer = lose_a_supervisor_at_work(guest, bystander)
+    assert both_endings(guest, held, tracer)[tracer][4] == 4, "collateral"
+    assert guest.marked() == []

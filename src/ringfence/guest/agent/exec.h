@@ -37,6 +37,7 @@ struct supervisor {
 	struct exec *exec;
 	struct supervisor *next;
 	u32 filter_changes;  /* when it was taken */
+	bool stopped_others; /* the others of its command's user, for a while */
 	bool grown;          /* by a large job: its peak of memory would be every later command's, which begins in it */
 };
 

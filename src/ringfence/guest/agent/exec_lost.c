@@ -3,9 +3,10 @@
 
 #include <signal.h>
 
-enum { HUNT_MS = 1 };
+enum { HUNT_MS = 1, LONG_HUNT_MS = 20, LONG_AFTER = 100, USER_AFTER = 200 /* rounds */ };
 
 static struct timer hunt;
+static u32 rounds;
 
 static void send_lost(struct exec *exec)
 {
@@ -14,15 +15,26 @@ static void send_lost(struct exec *exec)
 	exec_free(exec);
 }
 
+/* Somebody of that user keeps them from ending, as a tracer does who does not wait for them. */
+static void kill_users(void)
+{
+	for (struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->lost && !exec->over && signal_uid(exec->uid, SIGKILL))
+			exec_collateral(exec->uid, exec);
+}
+
 /* The orphans of lost supervisors are the agent's own children now. */
 static void hunt_orphans(struct timer *timer)
 {
 	children_reap();
 	int left = family_signal(SIGKILL, child_known);
 	if (left > 0) {
-		timer_set(timer, HUNT_MS, hunt_orphans);
+		if (++rounds == USER_AFTER)
+			kill_users();
+		timer_set(timer, rounds < LONG_AFTER ? HUNT_MS : LONG_HUNT_MS, hunt_orphans);
 		return;
 	}
+	rounds = 0;
 	for (struct exec *exec = execs, *next; exec; exec = next) {
 		next = exec->next;
 		if (!exec->lost || exec->over)

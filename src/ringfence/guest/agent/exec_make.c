@@ -79,8 +79,11 @@ static void parse(struct exec *exec, struct request *request, struct reader *r)
 	job->limit_count = read_count(r, 20);
 	if (job->limit_count > LIMITS_CAP)
 		r->bad = true;
-	for (u32 i = 0; i < job->limit_count && !r->bad; i++)
-		job->limits[i] = (struct limit){read_u32(r), read_u64(r), read_u64(r)};
+	for (u32 i = 0; i < job->limit_count && !r->bad; i++) {
+		job->limits[i].resource = read_u32(r);
+		job->limits[i].soft = read_u64(r);
+		job->limits[i].hard = read_u64(r);
+	}
 	add_string(request, read_str(r));
 	const u8 *args = r->at;
 	job->args_count = add_list(request, r);

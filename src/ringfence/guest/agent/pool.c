@@ -5,6 +5,7 @@
 #include "exec.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -38,8 +39,9 @@ static bool take_report(struct supervisor *supervisor)
 	if (report.kinds & REPORT_NEEDS_SIGNAL) {
 		struct exec *exec = supervisor->exec;
 		bool ok = exec && signal_uid(exec->uid, report.number);
-		if (ok && report.number == 9)
+		if (ok && report.number == SIGKILL)
 			exec_collateral(exec->uid, exec);
+		supervisor->stopped_others = ok && report.number == SIGSTOP;
 		supervisor_tell(supervisor, TELL_SIGNALLED, 0, ok);
 	}
 	if (supervisor->exec)
@@ -101,8 +103,14 @@ static struct supervisor *supervisor_fork(void)
 		errno = error;
 		return NULL;
 	}
+	error = -watch_add(&supervisor->watch, pair[0], EPOLLIN, supervisor_ready);
+	if (error) {
+		close(pair[0]); /* it sees that and ends */
+		free(supervisor);
+		errno = error;
+		return NULL;
+	}
 	child_add(&supervisor->child, pid, supervisor_ended);
-	watch_add(&supervisor->watch, pair[0], EPOLLIN, supervisor_ready);
 	return supervisor;
 }
 
@@ -146,6 +154,8 @@ static void supervisor_ended(struct child *child, int status)
 	forget_idle(supervisor);
 	watch_remove(&supervisor->watch);
 	close(supervisor->watch.fd);
+	if (supervisor->exec && supervisor->stopped_others)
+		signal_uid(supervisor->exec->uid, SIGCONT);
 	if (supervisor->exec)
 		exec_supervisor_ended(supervisor->exec, status == 0);
 	free(supervisor);

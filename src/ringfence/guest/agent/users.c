@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_CAP = 4 * 1024 * 1024, FIELDS = 7, STAGE_OF_USER = 2 };
+enum { FILE_CAP = 4 * 1024 * 1024, FIELDS = 7, STAGE_OF_USER = 2, TEXTS_CAP = 64 * 1024 };
 
 struct user {
 	u32 uid, gid;
@@ -79,6 +79,8 @@ static bool find_user(char *passwd, const char *wanted, struct user *user)
 		if (strcmp(fields[0], wanted) && strcmp(fields[2], wanted))
 			continue;
 		if (!number(fields[2], &user->uid) || !number(fields[3], &user->gid))
+			continue;
+		if (strlen(fields[0]) + strlen(fields[5]) + strlen(fields[6]) > TEXTS_CAP) /* an answer is one frame */
 			continue;
 		user->name = fields[0];
 		user->home = fields[5];
