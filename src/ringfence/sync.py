@@ -28,7 +28,7 @@ from typing import Any
 
 from ringfence.errors import StateError
 from ringfence.events import EventStream as _EventStream
-from ringfence.guest.transfers import Reader as _Reader
+from ringfence.guest.reading import Reader as _Reader
 from ringfence.sandbox import entry as _entry
 from ringfence.sandbox import members as _members
 from ringfence.sandbox import pool as _pool

@@ -33,8 +33,9 @@ from ringfence.guest.protocol import (
     text,
     whole_number,
 )
-from ringfence.guest.transfers import Reader, Whole, Writer
+from ringfence.guest.reading import Reader, Whole
 from ringfence.guest.walks import Entry, Walk, Watch, unpack_entries
+from ringfence.guest.writing import Writer
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection

@@ -24,7 +24,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.guest.protocol import Feature, WriteFlag, whole_number
-from ringfence.guest.transfers import Reader
+from ringfence.guest.reading import Reader
 from ringfence.sandbox import downloading, keeping, uploading
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.downloading import DOWNLOAD_CAPS

@@ -35,8 +35,8 @@ from ringfence.guest.protocol import (
     Cred,
     WriteFlag,
 )
+from ringfence.guest.reading import Reader
 from ringfence.guest.session import Session
-from ringfence.guest.transfers import Reader
 
 from .conftest import USER, Place, real_place
 

@@ -10,8 +10,8 @@ import pytest
 from ringfence.errors import FileError, FileTooLargeError, GuestError, SandboxLostError
 from ringfence.guest.memory import in_large_pages, populate
 from ringfence.guest.protocol import STAT, U32, U64, Answer, Ask
+from ringfence.guest.reading import Whole
 from ringfence.guest.session import Session
-from ringfence.guest.transfers import Whole
 
 from .conftest import USER, Place
 from .puppets import Puppet

@@ -17,7 +17,7 @@ import ringfence
 from ringfence import sync
 from ringfence.backends.mock import MockBackend
 from ringfence.events import EventStream
-from ringfence.guest.transfers import Reader
+from ringfence.guest.reading import Reader
 from ringfence.sandbox import pool
 from ringfence.sandbox.files import Files
 from ringfence.sandbox.process import Process, Stream
