@@ -10,40 +10,21 @@ unanswered for a minute.
 
 import asyncio
 import errno
-import math
 import os
 import struct
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-from ringfence.errors import (
-    DeadlineExceededError,
-    SandboxError,
-    SandboxLostError,
-    UnsupportedError,
-)
+from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError, UnsupportedError
 from ringfence.guest import control, execs
-from ringfence.guest.connection import TICKS, Connection, Hello
-from ringfence.guest.control import ListedExec, User
+from ringfence.guest.asking import Asking, failure_of, leased
+from ringfence.guest.connection import TICKS
 from ringfence.guest.execs import Exec
 from ringfence.guest.files import Files
 from ringfence.guest.forward import LOOPBACK, Forward, Listener, OnConnection
-from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
+from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
 from ringfence.guest.places import Places
-from ringfence.guest.protocol import (
-    HEADER,
-    MARKER_BYTES,
-    VERSION,
-    Answer,
-    Ask,
-    Failure,
-    Feature,
-    Payload,
-    malformed,
-    string,
-    text,
-)
+from ringfence.guest.protocol import HEADER, MARKER_BYTES, VERSION, Answer, Ask, Failure, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.streams import Output
 from ringfence.guest.tcp import Stream
@@ -67,10 +48,8 @@ def _nothing_of(_: "Session") -> None:
     pass
 
 
-class Session(Connection):
+class Session(Asking):
     """One session; `start` makes it. At most one exists per sandbox at a time."""
-
-    hello: Hello
 
     def __init__(self, lease: float) -> None:
         super().__init__(lease)
@@ -129,7 +108,7 @@ class Session(Connection):
             VERSION.to_bytes(4, "little")
             + own
             + (next_marker or bytes(MARKER_BYTES))
-            + _lease(self._interval * TICKS, lifetime)
+            + leased(self._interval * TICKS, lifetime)
             + bytes((detached,))
         )
         if self._transport is not None:
@@ -252,7 +231,9 @@ class Session(Connection):
 
     async def forget(self, exec_id: int) -> None:
         """Release a held exec, killed first when it runs. NotFoundError when there is none."""
-        question = Question("forget", Answer.DONE, nothing, _fail("forget", f"held exec {exec_id}"))
+        question = Question(
+            "forget", Answer.DONE, nothing, failure_of("forget", f"held exec {exec_id}")
+        )
         self.adopt(question, exec_id, ANSWER_SECONDS)
         self.send(Ask.FORGET, exec_id)
         await question.future
@@ -268,109 +249,6 @@ class Session(Connection):
     async def connect_inside(self, port: int, *, address: str = LOOPBACK) -> Stream:
         """`Forward.connect_inside`: a stream to a port inside."""
         return await self.forward.connect_inside(port, address=address)
-
-    # The sandbox as a whole.
-
-    async def filter(self, code: bytes) -> None:
-        """Have every command from now on start under this seccomp program; empty is none.
-
-        code: an array of struct sock_filter. UnsupportedError when the guest has no filter.
-        """
-        if not self.hello.features & Feature.FILTER:
-            raise UnsupportedError("filter: the guest of this sandbox installs none", op="filter")
-        await self.begin_filter(code)
-
-    def begin_filter(self, code: bytes) -> asyncio.Future[None]:
-        """`filter` for a guest that has one, without waiting for the answer."""
-        return self.begin("filter", Ask.FILTER, code, Answer.DONE, nothing)
-
-    async def cpu_time(self, counter: int, limit: float, processors: int) -> None:
-        """Have the guest kill all commands, and start no more, once `limit` seconds of processor
-        time are used, of which it can use `processors` a second.
-
-        counter: an open `cpu.stat` or `cpuacct.usage` of its cgroup, which stays the caller's.
-        UnsupportedError when no descriptor reaches the guest.
-        """
-        if not self.hello.features & Feature.DESCRIPTORS:
-            raise UnsupportedError("cpu_time: the guest of this sandbox is on no socket", op="open")
-        await self.clear()
-        failure = _fail("cpu_time", "limits.cpu_time")
-        question = Question("cpu_time", Answer.DONE, nothing, failure)
-        operation_id = self.register(question, ANSWER_SECONDS)
-        payload = struct.pack("<QI", math.ceil(limit * 1e6), processors)
-        try:
-            self.send_with((counter,), Ask.CPU_TIME, operation_id, payload)
-        except SandboxError:
-            self.drop(question)
-            raise
-        await question.future
-
-    async def ping(self) -> float:
-        """Seconds that the guest took to answer."""
-        begin = self._loop.time()
-        nonce = os.urandom(8)
-        answer = await self.ask("ping", Ask.PING, nonce, Answer.PONG, partial(Payload.raw, size=8))
-        if answer != nonce:
-            self.lose(malformed("a PONG that answers no PING"))
-        return self._loop.time() - begin
-
-    async def user(self, name: str = "") -> User:
-        """Look up "", a name, "uid", "uid:gid" or "name:group" in the sandbox. NotFoundError."""
-        return await self.begin_user(name)
-
-    def begin_user(self, name: str = "") -> asyncio.Future[User]:
-        """`user` without waiting for the answer."""
-        payload = string(text(name, "user"))
-        return self.begin("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
-
-    async def list(self) -> Sequence[ListedExec]:
-        """The execs that the guest knows: running, or ended and held."""
-        return await self.ask("list", Ask.LIST, b"", Answer.LIST, control.unpack_list)
-
-    async def kill_all(self) -> int:
-        """Kill every process of every exec; how many there were."""
-        return await self.ask("kill_all", Ask.KILL_ALL, b"", Answer.DONE, Payload.u32)
-
-    async def lease(self, lease: float, lifetime: float | None = None) -> None:
-        """Set the lease and the lifetime from now on, in seconds; None leaves the lifetime."""
-        payload = _lease(lease, lifetime)
-        await self.ask("lease", Ask.LEASE, payload, Answer.DONE, nothing)
-        self._interval = lease / TICKS
-
-    @property
-    def lease_seconds(self) -> float:
-        """The lease that keep-alive renews."""
-        return self._interval * TICKS
-
-    def set_interval(self, lease: float) -> None:
-        """Keep alive for `lease` seconds from now on, without telling the guest."""
-        self._interval = lease / TICKS
-
-    async def ask(  # noqa: PLR0917 - a question has so many parts
-        self,
-        name: str,
-        op: int,
-        payload: bytes,
-        expect: int,
-        parse: Callable[[Payload], T],
-        what: str = "",
-    ) -> T:
-        """Send one question and return its parsed answer; a FAIL is raised as `control` maps it."""
-        return await self.begin(name, op, payload, expect, parse, what)
-
-    def begin(  # noqa: PLR0917 - a question has so many parts
-        self,
-        name: str,
-        op: int,
-        payload: bytes,
-        expect: int,
-        parse: Callable[[Payload], T],
-        what: str = "",
-    ) -> asyncio.Future[T]:
-        """`ask` without waiting for the answer."""
-        question = Question(name, expect, parse, _fail(name, what or name))
-        self.issue(question, op, payload, ANSWER_SECONDS)
-        return question.future
 
     # The end.
 
@@ -388,11 +266,3 @@ class Session(Connection):
             self.send(Ask.SHUTDOWN, 0)
             await asyncio.wait([self.lost], timeout=_SHUTDOWN_SECONDS)
         await self.disconnect()
-
-
-def _fail(op: str, what: str) -> Callable[[Failure], SandboxError]:
-    return lambda failure: control.failed(op, failure, what)
-
-
-def _lease(lease: float, lifetime: float | None) -> bytes:
-    return struct.pack("<IQ", round(lease * 1000), round((lifetime or 0) * 1000))
