@@ -6,6 +6,7 @@ process, known by the kernel's word on the peer, is the guest.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
@@ -39,11 +40,16 @@ def _is_of(connection: socket.socket, pid: int | Callable[[], int | None]) -> bo
     return known
 
 
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - twice a start
+
+
 class Door:
     """A listening socket in a sandbox's directory. One at a time: StateError for a second."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
+        self._path = f"{directory}/{NAME}"
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._socket: socket.socket | None = None
         try:
@@ -63,13 +69,13 @@ class Door:
             ) from None
 
     def _listen(self) -> socket.socket:
-        self._path.unlink(missing_ok=True)
+        _remove(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
             # Through the descriptor: a socket's path may not be longer than 107 bytes.
             listener.bind(f"/proc/self/fd/{self._directory}/{NAME}")
-            self._path.chmod(0o666)
+            os.chmod(self._path, 0o666)  # noqa: PTH101, S103 - the guest is another user
             listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
@@ -113,7 +119,7 @@ class Door:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            self._path.unlink(missing_ok=True)
+            _remove(self._path)
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1

@@ -199,4 +199,4 @@ def machine_ceiling() -> Ceiling | None:
     named = os.environ.get(VARIABLE)
     if named:
         return load_ceiling(named)
-    return load_ceiling(_PLACE) if _PLACE.exists() else None
+    return load_ceiling(_PLACE) if os.path.exists(_PLACE) else None  # noqa: PTH110 - every open asks

@@ -68,7 +68,7 @@ class ProcessBackend:
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine. ImageNotFoundError, ImageError,
         BackendUnavailableError."""
-        ground = self._ground()
+        ground = self._same_ground()
         image = None
         if spec.image is not None:
             image = await _images(ground).look_up(spec.image)
@@ -93,7 +93,7 @@ class ProcessBackend:
         UnsupportedError for what cannot be enforced here, ResourceExhaustedError when the machine
         is full, AlreadyExistsError, ImageError.
         """
-        ground = self._ground()
+        ground = self._same_ground()
         refuse(spec, ground.machine)
         rootfs = None
         if spec.image is not None:
@@ -181,6 +181,12 @@ class ProcessBackend:
     def _ground(self) -> Ground:
         self._seen = known().ground(self._endpoint)
         return self._seen
+
+    def _same_ground(self) -> Ground:
+        """That of the step before, unless it was long ago."""
+        if self._seen is not None and self._seen.fresh:
+            return self._seen
+        return self._ground()
 
 
 def _state(ground: Ground, home: Home) -> State:

@@ -60,7 +60,7 @@ class Creation:
     async def run(self) -> ProcessInstance:
         """Start it and wait for its guest. What raises leaves nothing behind."""
         record, spec = self.record, self.record.spec
-        home = Home(self.ground.directory / "sandboxes" / record.id)
+        home = Home(Path(f"{self.ground.directory}/sandboxes/{record.id}"))
         user = user_of(spec)
         entries, selected = self._root(user)
         plan, cgroup = self._plan()

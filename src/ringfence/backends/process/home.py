@@ -71,7 +71,7 @@ class Home:
         except OSError as error:  # another owner's, another file system, or too many links
             if error.errno == errno.EXDEV:
                 with contextlib.suppress(OSError):
-                    os.link(binary.beside(program, self.path), name)
+                    os.link(binary.beside(program, str(self.path)), name)
                     return True
             os.close(os.open(name, _NEW, 0o644))
             return False

@@ -30,11 +30,18 @@ _PLACES = (VARIABLE, "XDG_STATE_HOME", "HOME", "PATH")
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The machine, and the directory of what must outlive this process, as they were found."""
+    """The machine, and the directory of what must outlive this process, as they were found. seen:
+    when, on the monotonic clock in seconds."""
 
     machine: Machine
     directory: Path
+    seen: float
     _etc: dict[User, tuple[list[root.Entry], str]] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it need not be looked at again."""
+        return time.monotonic() - self.seen <= _SECONDS
 
     def sandboxes(self) -> Path:
         """The directory of all sandboxes, or a link to one that is ours alone."""
@@ -66,7 +73,7 @@ class Known:
 
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     ends: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
-    _grounds: dict[tuple[str | None, ...], tuple[float, Ground]] = field(default_factory=dict)
+    _grounds: dict[tuple[str | None, ...], Ground] = field(default_factory=dict)
 
     def ground(self, endpoint: str | None) -> Ground:
         """The machine and the directory of `endpoint`, looked at a second ago at the most.
@@ -74,10 +81,9 @@ class Known:
         BackendUnavailableError with the remedy.
         """
         key = (endpoint, *map(os.environ.get, _PLACES))
-        at, ground = self._grounds.get(key, (0.0, None))
-        if ground is None or time.monotonic() - at > _SECONDS:
-            ground = _look(endpoint)
-            self._grounds[key] = time.monotonic(), ground
+        ground = self._grounds.get(key)
+        if ground is None or not ground.fresh:
+            ground = self._grounds[key] = _look(endpoint)
         return ground
 
 
@@ -102,7 +108,7 @@ def _look(endpoint: str | None) -> Ground:
     directory = base / "process"
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     memory.ready(directory / "sandboxes")
-    ground = Ground(machines.look(binary.kept(directory)), directory)
+    ground = Ground(machines.look(binary.kept(directory)), directory, time.monotonic())
     _sweep(ground)
     return ground
 
