@@ -5,6 +5,7 @@ limits where they run without cgroups: what the daemon does not say it has is re
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
@@ -28,6 +29,26 @@ def refuse(spec: SandboxSpec, machine: Machine) -> None:
 def _problems(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
     yield from _confinement(spec, machine)
     yield from _limits(spec, machine)
+    yield from _owners(spec, machine)
+
+
+def _owners(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
+    """Where the daemon maps users, all that is this machine's is nobody's inside: a repository can
+    be read where everyone may read it, and not be written."""
+    if spec.repository is None or "userns" not in machine.security:
+        return
+    why = "the daemon maps users (userns-remap), so that no command can be its owner"
+    if spec.repository.mode != "ro":
+        yield "repository", f"{why}: use mode 'ro', upload files instead, or use another daemon"
+    elif not _open_to_all(Path(spec.repository.path)):
+        yield "repository", f"{why}, and others may not read it: chmod o+rx it"
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        return path.stat().st_mode & 0o5 == 0o5
+    except OSError:
+        return True  # a clone is made for the sandbox
 
 
 def _confinement(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:

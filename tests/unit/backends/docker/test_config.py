@@ -1,6 +1,7 @@
 """A granted spec says everything of the create call, and nothing weakens it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,6 +201,22 @@ def test_what_the_daemon_would_ignore_is_refused_unless_let_go(
     assert caught.value.context["controls"] == [control]
     security = {**spec.get("security", {}), "allow_degraded": [control]}
     refuse(SandboxSpec.parse({**spec, "security": security}), of)
+
+
+def test_a_repository_has_no_owner_where_the_daemon_maps_users(tmp_path: Path) -> None:
+    """In mode ro it can be read where everyone may; else it is refused with a sentence."""
+    maps = machine(security=frozenset({"seccomp", "userns"}))
+    tmp_path.chmod(0o755)
+    for mode in ("copy", "rw"):
+        spec = SandboxSpec(repository={"path": str(tmp_path), "mode": mode})
+        with pytest.raises(UnsupportedError, match=r"repository: .*userns-remap.*'ro'"):
+            refuse(spec, maps)
+    readable = SandboxSpec(repository={"path": str(tmp_path), "mode": "ro"})
+    refuse(readable, maps)
+    tmp_path.chmod(0o700)
+    with pytest.raises(UnsupportedError, match="others may not read it"):
+        refuse(readable, maps)
+    refuse(readable, machine(security=frozenset({"seccomp"})))
 
 
 def test_what_is_there_is_not_refused() -> None:
