@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
 
 from ringfence.digest.errors import StateInvalid
 
@@ -70,3 +72,30 @@ ANSWERS = {
     "sha512": "d1f9a0d95f55074f20a8827b543e7c12482b3f0334814015c0e3b86f0a3f87a8",
 }
 """Known answers: the sha256 of the state after the 200 bytes 0..199."""
+
+
+class _Hasher(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+    def progress(self) -> Progress: ...
+
+
+H = TypeVar("H", bound=_Hasher)
+
+
+def answers_right(
+    algorithm: str, new: Callable[[str], H], resume: Callable[[str, Progress], H]
+) -> bool:
+    """Whether hashers give the known answers, and go on from a state as from the content."""
+    content = bytes(range(200))
+    first = new(algorithm)
+    first.update(content)
+    state = pack(algorithm, first.progress())
+    if hashlib.sha256(state).hexdigest() != ANSWERS[algorithm]:
+        return False
+    second = resume(algorithm, unpack(algorithm, state))
+    second.update(content)
+    wanted = hashlib.new(algorithm, content + content).digest()
+    return second.digest() == wanted and first.digest() == hashlib.new(algorithm, content).digest()

@@ -6,7 +6,6 @@ pending count (1 byte) | pending bytes, then what an earlier block left there.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,21 +105,9 @@ class Hasher:
 def check(algorithm: str) -> bool:
     """Whether the package's states are what this module takes them for, by known answers."""
     try:
-        return _answers(algorithm)
+        return gostate.answers_right(algorithm, Hasher, Hasher.resume)
     except (TypeError, ValueError, LookupError, AttributeError, struct.error):
         return False
-
-
-def _answers(algorithm: str) -> bool:
-    content = bytes(range(200))
-    first = Hasher(algorithm)
-    first.update(content)
-    state = gostate.pack(algorithm, first.progress())
-    if hashlib.sha256(state).hexdigest() != gostate.ANSWERS[algorithm]:
-        return False
-    second = Hasher.resume(algorithm, gostate.unpack(algorithm, state))
-    second.update(content)
-    return second.digest() == hashlib.new(algorithm, content + content).digest()
 
 
 USABLE = frozenset(name for name in tuple(_FORMS) if check(name))

@@ -11,6 +11,7 @@ from ringfence.backends.finish import finish
 from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
+from ringfence.guest.session import Session
 from ringfence.ledger import Entry, Ledger
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.ledger.spent import is_spent
@@ -49,43 +50,9 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
 async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: Steps) -> Sandbox:
     entry, backend, records = await _known(sandbox_id, where, steps)
     record = entry.record
-    if entry.problem is not None:
-        raise StateError(
-            f"open: sandbox {record.id} was made by another version of Ringfence, which has to open"
-            f" it: {entry.problem}",
-            op="open",
-            sandbox_id=record.id,
-        )
-    if not record.spec.detached:
-        raise StateError(
-            f"open: sandbox {record.id} is attached to the process that opened it: only detached"
-            " ones can be opened again",
-            op="open",
-            sandbox_id=record.id,
-        )
-    try:
-        instance = await backend.attach(record)
-    except NotFoundError:
-        await records.gone(entry)
-        raise
-    if await is_spent(instance):
-        await finish(_end(instance, entry, records))
-        raise _ended(record, CPU_TIME)
-    if await instance.state() is State.PAUSED:
-        raise StateError(
-            f"open: sandbox {record.id} is paused: `ringfence resume` it first",
-            op="open",
-            sandbox_id=record.id,
-        )
-    try:
-        session = await greet(instance, record.spec, again=True)
-    except DeadlineExceededError:
-        raise DeadlineExceededError(
-            f"open: the guest of sandbox {record.id} does not come: another client may hold it, and"
-            " one at a time can: try again when that one has left",
-            op="open",
-            sandbox_id=record.id,
-        ) from None
+    _check_openable(entry)
+    instance = await _attached(entry, backend, records)
+    session = await _greeted(instance, record)
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
     user = await session.user(record.spec.user or "")
@@ -107,6 +74,56 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     sandbox = joined(context, receipt, network, held, there)
     steps.keep()
     return sandbox
+
+
+def _check_openable(entry: Entry) -> None:
+    record = entry.record
+    if entry.problem is not None:
+        raise StateError(
+            f"open: sandbox {record.id} was made by another version of Ringfence, which has to open"
+            f" it: {entry.problem}",
+            op="open",
+            sandbox_id=record.id,
+        )
+    if not record.spec.detached:
+        raise StateError(
+            f"open: sandbox {record.id} is attached to the process that opened it: only detached"
+            " ones can be opened again",
+            op="open",
+            sandbox_id=record.id,
+        )
+
+
+async def _attached(entry: Entry, backend: Backend, records: Records) -> Instance:
+    """Its instance, which runs. NotFoundError when it has ended, StateError when it is paused."""
+    record = entry.record
+    try:
+        instance = await backend.attach(record)
+    except NotFoundError:
+        await records.gone(entry)
+        raise
+    if await is_spent(instance):
+        await finish(_end(instance, entry, records))
+        raise _ended(record, CPU_TIME)
+    if await instance.state() is State.PAUSED:
+        raise StateError(
+            f"open: sandbox {record.id} is paused: `ringfence resume` it first",
+            op="open",
+            sandbox_id=record.id,
+        )
+    return instance
+
+
+async def _greeted(instance: Instance, record: Record) -> Session:
+    try:
+        return await greet(instance, record.spec, again=True)
+    except DeadlineExceededError:
+        raise DeadlineExceededError(
+            f"open: the guest of sandbox {record.id} does not come: another client may hold it, and"
+            " one at a time can: try again when that one has left",
+            op="open",
+            sandbox_id=record.id,
+        ) from None
 
 
 async def _end(instance: Instance, entry: Entry, records: Records) -> None:

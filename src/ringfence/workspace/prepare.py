@@ -52,10 +52,7 @@ def prepare(
             making = Making(repository, found, directory, whom)
             if start is not None and repository.mode != "copy":
                 raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
-            if start is not None:
-                prepared = restored(making)
-            else:
-                prepared = copied(making, early) if repository.mode == "copy" else bound(making)
+            prepared = restored(making) if start is not None else _made(making, early)
             prepared.save()
     except OSError as error:
         clean(directory)
@@ -102,6 +99,10 @@ def _found(
             early.linking.add(path, entries)
 
     return look(repository, source, directory, visit), early
+
+
+def _made(making: Making, early: Early | None) -> Prepared:
+    return copied(making, early) if making.repository.mode == "copy" else bound(making)
 
 
 def _pays(repository: Repository, source: sources.Source, directory: Path) -> bool:
