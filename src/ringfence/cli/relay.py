@@ -33,10 +33,13 @@ async def relay(
 ) -> "ExecResult":
     """Run `args` with both outputs copied to ours as they come, and stdin when it is piped.
 
-    show: False keeps the output for the result only (--json). The first Ctrl-C (and SIGTERM) goes
-    to the command's process group, the second kills its family.
+    show: False keeps the output for the result only (--json). The first Ctrl-C or SIGTERM goes
+    to the command's process group, and to no other command's; the second kills its family. After
+    a SIGTERM, which nobody may be there to repeat, that happens by itself in two seconds.
     """
-    running = asyncio.ensure_future(
+    held = await sandbox.processes() if sandbox.info.detached else ()
+    others = frozenset(process.id for process in held)
+    running = asyncio.create_task(
         sandbox.exec(
             args,
             stdin=piped_stdin(),
@@ -49,21 +52,30 @@ async def relay(
             on_stderr=output.Relay(sys.stderr).write if show else None,
         )
     )
-    with _interrupts(sandbox, running):
-        return await running
+    with _interrupts(sandbox, running, others):
+        try:
+            return await running
+        except asyncio.CancelledError:
+            if running.cancelling():
+                raise KeyboardInterrupt from None
+            raise
 
 
 @contextmanager
-def _interrupts(sandbox: "Sandbox", running: "asyncio.Future[Any]") -> "Iterator[None]":
-    """Until the block ends, Ctrl-C goes to the commands of the sandbox."""
+def _interrupts(
+    sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int]
+) -> "Iterator[None]":
+    """Until the block ends, Ctrl-C goes to the command; others: not it."""
     loop = asyncio.get_running_loop()
     sending: list[asyncio.Task[None]] = []
 
     def forward(number: int) -> None:
-        if sending:
-            running.cancel()
-        else:
-            sending.append(loop.create_task(_signal_all(sandbox, number)))
+        act = (
+            _kill(sandbox, running, others)
+            if sending
+            else _signal(sandbox, running, others, number)
+        )
+        sending.append(loop.create_task(act))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, forward, number)
@@ -72,12 +84,27 @@ def _interrupts(sandbox: "Sandbox", running: "asyncio.Future[Any]") -> "Iterator
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        for task in sending:
+            task.cancel()
 
 
-async def _signal_all(sandbox: "Sandbox", number: int) -> None:
+async def _signal(
+    sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int], number: int
+) -> None:
     for process in await sandbox.processes():
-        if process.running:
+        if process.running and process.id not in others:
             await sandbox.signal(process.id, number, group=True)
+    if number == signal.SIGTERM:
+        await asyncio.sleep(_GRACE_SECONDS)
+        await _kill(sandbox, running, others)
+
+
+async def _kill(sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int]) -> None:
+    """With its result, where it is the only command there."""
+    if others:
+        running.cancel()
+    else:
+        await sandbox.kill_all()
 
 
 def piped_stdin() -> AsyncIterator[bytes] | None:
