@@ -33,15 +33,18 @@ class Hits:
         self._context = context
         self._refused = 0
 
-    def ended(self, outcome: ExecResult) -> None:
-        """What the result itself tells: timeout, cpu_time, memory, output; and a full disk."""
+    def ended(self, outcome: ExecResult, *, collected: bool = True) -> None:
+        """What the result itself tells: timeout, cpu_time, memory, output; and a full disk.
+
+        collected: whether the result holds the output, so that what it lacks was dropped.
+        """
         usage, name = outcome.usage, outcome.args[0]
         if (limit := _LIMIT_OF.get(outcome.reason)) is not None:
             spent = usage.user_seconds + usage.system_seconds
             self._hit(limit, name, {"duration": outcome.duration, "cpu_seconds": spent})
         if outcome.reason is Reason.OOM_KILLED or usage.oom_kills:
             self._hit("memory", name, {"oom_kills": usage.oom_kills or 0, "max_rss": usage.max_rss})
-        cut = outcome.stdout_truncated or outcome.stderr_truncated
+        cut = collected and (outcome.stdout_truncated or outcome.stderr_truncated)
         if cut or outcome.reason is Reason.OUTPUT_LIMIT:
             totals = {"stdout_total": outcome.stdout_total, "stderr_total": outcome.stderr_total}
             self._hit("output", name, totals)

@@ -184,8 +184,9 @@ class Process:
         """How it ended, once it has.
 
         Output that nobody began to read is collected into the result, up to the sandbox's output
-        limit; a stream that somebody reads is theirs, and empty in the result. Raises what the
-        iterable of its stdin raised, after a kill. Cancellation changes nothing: wait again.
+        limit; a stream that somebody reads is theirs, and empty in the result, which then says of
+        it that it is truncated. Raises what the iterable of its stdin raised, after a kill.
+        Cancellation changes nothing: wait again.
         """
         if not self._collecting:
             self._collecting = [self._collect(self.stdout), self._collect(self.stderr)]

@@ -181,7 +181,8 @@ class Running:
     def _say_exit(self, started: Exec, prepared: Prepared) -> None:
         ending = started.ending
         if isinstance(ending, Exit):
-            self._say_ended(result(prepared.args, ending, prepared.cpu_limit))
+            outcome = result(prepared.args, ending, prepared.cpu_limit)
+            self._say_ended(outcome, collected=False)
 
     def _need_terminals(self) -> None:
         context = self._context
@@ -283,7 +284,7 @@ class Running:
             )
         )
 
-    def _say_ended(self, outcome: ExecResult) -> None:
+    def _say_ended(self, outcome: ExecResult, *, collected: bool = True) -> None:
         context = self._context
         if context.bus.heard:
             context.bus.publish(
@@ -298,7 +299,7 @@ class Running:
                     stderr_total=outcome.stderr_total,
                 )
             )
-        self._hits.ended(outcome)
+        self._hits.ended(outcome, collected=collected)
 
 
 def _size(pty: Terminal | None) -> tuple[int, int]:

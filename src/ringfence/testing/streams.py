@@ -104,6 +104,16 @@ class StreamChecks(Checks):
         assert result.stdout_truncated
         assert not result.stderr_truncated
 
+    async def test_output_that_somebody_reads_meets_no_limit(
+        self, sandbox: ringfence.Sandbox
+    ) -> None:
+        """Nothing of a spawned command's output was dropped: no LimitHit says so."""
+        async with sandbox.spawn(["echo", "hello"]) as process:
+            assert [piece async for piece in process.stdout] == [b"hello\n"]
+            await process.wait()
+        names = [event.name for event in sandbox.history]
+        assert names[len(names) - names[::-1].index("ExecStarted") :] == ["ExecEnded"]
+
     async def test_output_of_exactly_the_cap_is_whole(self, sandbox: ringfence.Sandbox) -> None:
         """It is not flagged as truncated."""
         result = await sandbox.exec(["cat"], stdin=b"x" * 1000, output=1000)
