@@ -16,7 +16,7 @@ import pytest
 import ringfence.guest
 from ringfence.backends.mock import MockBackend
 from ringfence.guest.protocol import Cred
-from ringfence.guest.session import Session
+from ringfence.guest.session import Connect, Session
 from ringfence.spec import SandboxSpec
 
 from .puppets import Puppet
@@ -68,11 +68,20 @@ async def real_place(*before: str) -> AsyncIterator[Place]:
     directory = Path(tempfile.mkdtemp(prefix="ringfence-place-"))
     directory.chmod(0o755)  # noqa: ASYNC240 - quick, and before anything runs
     os.chown(directory, *USER[:2])
-    try:
-        session = await Session.start(connect)
+    async with session_with(process, connect, directory) as session:
         yield Place(session, str(directory), real=True)
+
+
+@contextlib.asynccontextmanager
+async def session_with(
+    process: asyncio.subprocess.Process, connect: Connect, directory: Path
+) -> AsyncIterator[Session]:
+    """A session with a guest that was started. Both end after it, and the guest's directory goes."""
+    try:
+        session = await Session.start(connect, deadline=30)
+        yield session
         await session.shutdown()
-        await asyncio.wait_for(process.wait(), 10)
+        await asyncio.wait_for(process.wait(), 30)
     finally:
         if process.returncode is None:
             process.kill()

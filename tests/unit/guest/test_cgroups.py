@@ -16,7 +16,7 @@ from ringfence.guest.protocol import Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.session import Session
 
-from .conftest import BINARY, USER, Place, mock_connect, real_place
+from .conftest import BINARY, USER, Place, mock_connect, real_place, session_with
 
 ENV = {"PATH": "/usr/bin:/bin"}
 STAGE_CGROUP = 6
@@ -44,16 +44,8 @@ async def session() -> AsyncIterator[Session]:
             ours, _ = await asyncio.wait_for(loop.sock_accept(door), 30)
             return (await loop.create_connection(factory, sock=ours))[0]
 
-        try:
-            started = await Session.start(connect, deadline=30)
+        async with session_with(process, connect, directory) as started:
             yield started
-            await started.shutdown()
-            await asyncio.wait_for(process.wait(), 30)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            shutil.rmtree(directory)
 
 
 def request(*args: str, **fields) -> ExecRequest:

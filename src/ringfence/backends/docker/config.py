@@ -60,12 +60,10 @@ def create_body(
     labels: Mapping[str, str],
     devices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The body of POST /containers/create.
-
-    devices: block devices that read_rate and
-    write_rate hold for.
-    """
+    """The body of POST /containers/create. devices: block devices that read_rate and write_rate
+    hold for."""
     stream = placement.stream
+    volumes = _image_volumes(spec, image.volumes, binds)
     return {
         "Image": image.facts.digest,
         "User": "0:0",
@@ -89,11 +87,7 @@ def create_body(
             "Privileged": False,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {"Type": "none"},
-            "Mounts": [
-                *placement.mounts,
-                *map(_bind, binds),
-                *_image_volumes(spec, image.volumes, binds),
-            ],
+            "Mounts": [*placement.mounts, *map(_bind, binds), *volumes],
             **_resources(spec, machine, devices),
             **_confinement(spec, machine, image.facts.architecture),
             **_network(spec),
