@@ -1,8 +1,7 @@
 """The ways in: `open` for a sandbox to hold, `run` for one command."""
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ringfence.backends.base import Backend
@@ -10,6 +9,7 @@ from ringfence.errors import InvalidSpecError, SandboxError
 from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
+from ringfence.sandbox.beginning import Beginning
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, OnOutputLimit, Sink
 from ringfence.sandbox.loop import running
 from ringfence.sandbox.opening import open_new
@@ -32,7 +32,7 @@ from ringfence.spec import (
 ProfileName = Literal["strict", "standard", "permissive"]
 
 
-class Opening:
+class Opening(Beginning[Sandbox]):
     """A sandbox about to be opened: `async with` it, or `await` it and end it yourself.
 
     Leaving the `async with` deletes the sandbox, or detaches it when it is a detached one. where:
@@ -43,30 +43,16 @@ class Opening:
         self._spec = spec
         self._id = sandbox_id
         self.where = where
-        self._sandbox: Sandbox | None = None
 
-    async def _open(self) -> Sandbox:
+    async def _begin(self) -> Sandbox:
         running("open")
         if self._id is not None:
             return await open_existing(self._id, self.where)
         assert self._spec is not None  # noqa: S101 - one of the two is given
         return await open_new(self._spec, self.where)
 
-    def __await__(self) -> Generator[Any, None, Sandbox]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Sandbox:
-        self._sandbox = await self._open()
-        return self._sandbox
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._sandbox is not None:
-            await self._sandbox.aclose(grace=GRACEFUL_SECONDS if error is None else 0.0)
+    async def _end(self, begun: Sandbox, error: BaseException | None) -> None:
+        await begun.aclose(grace=GRACEFUL_SECONDS if error is None else 0.0)
 
 
 def open(  # noqa: A001 - the library's own word, used as ringfence.open

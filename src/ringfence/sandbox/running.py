@@ -1,10 +1,8 @@
 """Commands of one sandbox: execute, spawn, list, attach, forget."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any
 
 from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
 from ringfence.events import ExecEnded, ExecStarted
@@ -12,6 +10,7 @@ from ringfence.guest.execs import LAST_COLUMN, Exec
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.ledger.reasons import CPU_TIME
+from ringfence.sandbox.beginning import Beginning
 from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare, rlimits
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
@@ -323,7 +322,7 @@ def _did_not_start(outcome: ExecResult) -> ProcessError:
     )
 
 
-class Spawning:
+class Spawning(Beginning[Process]):
     """A command about to be spawned: `await` it, or `async with` it to have it killed after."""
 
     def __init__(
@@ -340,25 +339,11 @@ class Spawning:
         self._pty = pty
         self._hold = hold
         self._stdin_open = stdin_open
-        self._process: Process | None = None
 
-    async def _start(self) -> Process:
+    async def _begin(self) -> Process:
         return await self._running.spawn(
             self._command, pty=self._pty, hold=self._hold, stdin_open=self._stdin_open
         )
 
-    def __await__(self) -> Generator[Any, None, Process]:
-        return self._start().__await__()
-
-    async def __aenter__(self) -> Process:
-        self._process = await self._start()
-        return self._process
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            await self._process.aclose()
+    async def _end(self, begun: Process, error: BaseException | None) -> None:  # noqa: ARG002
+        await begun.aclose()
