@@ -11,6 +11,7 @@ from ringfence.workspace.bound import bound
 from ringfence.workspace.clone import is_url
 from ringfence.workspace.copied import Early, copied, restored
 from ringfence.workspace.entries import Entry
+from ringfence.workspace.failures import shown
 from ringfence.workspace.making import Making
 from ringfence.workspace.plan import Plan, look
 from ringfence.workspace.prepared import Prepared, Strategy, clean
@@ -57,13 +58,18 @@ def prepare(
     except OSError as error:
         clean(directory)
         raise ResourceExhaustedError(
-            f"the workspace cannot be made in {directory}: {error.strerror or error}",
+            f"the workspace of {shown(repository.path)} cannot be made in {directory}:"
+            f" {error.strerror or error}{_where(error)}",
             op="workspace",
         ) from None
     except BaseException:
         clean(directory)
         raise
     return prepared
+
+
+def _where(error: OSError) -> str:
+    return f" ({shown(error.filename)})" if isinstance(error.filename, str) else ""
 
 
 def _found(

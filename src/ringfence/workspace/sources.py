@@ -82,6 +82,12 @@ def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
         raise InvalidSpecError(
             f"{shown(path)} is not a directory", op="workspace", context={"path": shown(path)}
         )
+    if not os.access(place, os.R_OK | os.X_OK):
+        raise InvalidSpecError(
+            f"{shown(path)} cannot be read by this user",
+            op="workspace",
+            context={"path": shown(path)},
+        )
     if reason := _forbidden(place, forbidden):
         raise PolicyDeniedError(
             f"{shown(place)} is not shown to a sandbox: {reason}",

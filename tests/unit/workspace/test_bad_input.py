@@ -60,6 +60,14 @@ def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.Mon
     assert check_root(str(home / "project")) == home / "project"
 
 
+def test_a_directory_that_this_user_may_not_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InvalidSpecError, match=f"{tmp_path} cannot be read by this user"):
+        check_root(str(tmp_path))
+
+
 def test_a_home_that_is_reached_over_a_link_is_refused_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
