@@ -302,3 +302,15 @@ def test_a_shown_text_is_any_bytes() -> None:
     view = parse_view(shown)
     assert view.files == {"/\u00e4": "gr\u00f6\u00dfe\udcff"}
     assert view.probes == {"keyctl": 1}
+
+
+def test_each_command_s_own_findings_are_its_own() -> None:
+    """What is read of one output is never shown for another that differs at its end."""
+    begin = b"file:/a 1\nx\ndevices 4\nnull\n"
+    one = parse_view(begin + b"path:/p 7\n0 0 1 0\nprobe:keyctl 1\n1\n")
+    other = parse_view(begin + b"path:/p 7\n0 1 0 0\nprobe:keyctl 1\n0\nfile:/proc/sys/b 1\n2\n")
+    assert (one.files, other.files) == ({"/a": "x"}, {"/a": "x", "/proc/sys/b": "2"})
+    assert (one.probes, other.probes) == ({"keyctl": 1}, {"keyctl": 0})
+    assert one.paths["/p"].read_only
+    assert not other.paths["/p"].read_only
+    assert one.devices == other.devices == {"null"}

@@ -13,6 +13,7 @@ GUEST = "/.ringfence/guest"
 
 _MOST_BYTES = 2**20
 _SHORT_TEXT = 4096
+_TRIED = ("devices", "path", "probe")
 T = TypeVar("T")
 
 
@@ -77,17 +78,19 @@ def parse_view(output: bytes) -> GuestView:
     if len(output) > _MOST_BYTES:
         raise _bad()
     try:
-        kinds = _records(output)
-        files = kinds.get("file", {})
+        letters = output.decode("latin-1")  # one for each byte, which is what the sizes count
+        kinds, rest = _records(letters, until=_TRIED)
+        probed = _probed(rest)
+        files = {**kinds.get("file", {}), **probed.files}
         return GuestView(
             status=parse_status(files.get("/proc/self/status", "")),
             mounts=parse_mounts(files.get("/proc/self/mountinfo", "")),
             limits=_limits(files.get("/proc/self/limits", "")),
-            namespaces=kinds.get("namespace", {}),
+            namespaces={**kinds.get("namespace", {}), **probed.namespaces},
             interfaces=_interfaces(files.get("/proc/self/net/dev")),
-            devices=frozenset(kinds.get("devices", {}).get("", "").split()),
-            probes={name: int(text) for name, text in kinds.get("probe", {}).items()},
-            paths={name: _path(text) for name, text in kinds.get("path", {}).items()},
+            devices=probed.devices,
+            probes=probed.probes,
+            paths=probed.paths,
             files=files,
         )
     except (ValueError, IndexError):
@@ -98,9 +101,32 @@ def _bad() -> GuestError:
     return GuestError("receipt: the guest's view of itself makes no sense", op="receipt")
 
 
-def _records(output: bytes) -> dict[str, dict[str, str]]:
-    """Texts by kind and name."""
-    letters = output.decode("latin-1")  # one for each byte, which is what the sizes count
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """What the command found out by trying, and what it showed after that: the guest shows it
+    last, and it is alike in sandboxes alike."""
+
+    files: Mapping[str, str]
+    namespaces: Mapping[str, str]
+    devices: frozenset[str]
+    probes: Mapping[str, int]
+    paths: Mapping[str, PathView]
+
+
+@_remembered
+def _probed(letters: str) -> _Probed:
+    kinds, _ = _records(letters)
+    return _Probed(
+        MappingProxyType(kinds.get("file", {})),
+        MappingProxyType(kinds.get("namespace", {})),
+        frozenset(kinds.get("devices", {}).get("", "").split()),
+        MappingProxyType({name: int(text) for name, text in kinds.get("probe", {}).items()}),
+        MappingProxyType({name: _path(text) for name, text in kinds.get("path", {}).items()}),
+    )
+
+
+def _records(letters: str, until: Sequence[str] = ()) -> tuple[dict[str, dict[str, str]], str]:
+    """Texts by kind and name; and the rest, from the first record of one of the kinds `until`."""
     kinds: dict[str, dict[str, str]] = {}
     at, stop = 0, len(letters)
     while at < stop:
@@ -108,16 +134,18 @@ def _records(output: bytes) -> dict[str, dict[str, str]]:
         name, _, size = letters[at:end].rpartition(" ")
         if end < 0 or not size.isdecimal():
             raise _bad()
+        kind, _, rest = name.partition(":")
+        if kind in until:
+            break
         begin, at = end + 1, end + 1 + int(size)
         if letters[at : at + 1] != "\n":
             raise _bad()
-        kind, _, rest = name.partition(":")
         texts = kinds.get(kind)
         if texts is None:
             texts = kinds[kind] = {}
         texts[_text(rest)] = _text(letters[begin:at])
         at += 1
-    return kinds
+    return kinds, letters[at:]
 
 
 def _text(letters: str) -> str:
