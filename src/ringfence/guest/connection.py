@@ -6,6 +6,7 @@ import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ringfence.errors import (
     ResourceExhaustedError,
@@ -82,8 +83,8 @@ class Connection(Incoming):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport, once."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's is no asyncio.Transport, but has its methods.
+        self._transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import struct
 from collections.abc import Callable
+from typing import cast
 
 from ringfence.backends.docker import failures
 from ringfence.backends.docker.engine import SECONDS, Engine
@@ -39,8 +40,8 @@ class Attached(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport, once."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's is no asyncio.Transport, but has its methods.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Take the answer's head, later the frames."""

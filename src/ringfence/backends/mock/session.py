@@ -5,7 +5,7 @@ import errno
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from ringfence.backends.mock import execs, serve, transfers
 from ringfence.backends.mock.guest import MockGuest
@@ -49,8 +49,8 @@ class GuestSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the transport, once."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's is no asyncio.Transport, but has its methods.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Called by the transport, last."""
