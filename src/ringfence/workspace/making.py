@@ -1,7 +1,7 @@
 """What a workspace is made of and for: the same for every mode."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,8 +60,17 @@ class Making:
             binds=tuple(binds),
             env=environment(self.repository),
             original=None if self.found.source.cloned else self.found.source.original,
-            warnings=tuple(self.found.warnings),
+            warnings=(*self.found.warnings, *self._of_others()),
         )
+
+    def _of_others(self) -> Iterator[str]:
+        """Where a daemon shows files as they are stored: that commands are not their owner."""
+        shows = self.whom.volumes and not self.whom.privileged
+        if shows and self.repository.mode != "ro" and self.whom.uid != self.seen[0]:
+            yield (
+                f"commands run as uid {self.whom.uid} and may not write what is uid"
+                f" {self.seen[0]}'s: only root can map owners"
+            )
 
     def build_history(self, target: Path, owner: tuple[int, int]) -> bool:
         """Make the repository that goes in at `target`, a path called .git, belonging to `owner`

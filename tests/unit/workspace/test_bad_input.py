@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,8 +17,8 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.spec import SandboxSpec
-from ringfence.workspace import clean, staging
+from ringfence.spec import Repository, SandboxSpec
+from ringfence.workspace import clean, prepare, staging
 from ringfence.workspace.sources import check_root
 from tests.unit.workspace.conftest import Make, digest_of_tree, inside
 
@@ -194,3 +195,27 @@ def test_a_deep_tree_is_removed(repository: Path, make: Make) -> None:
     assert len(changes.refused) == 1
     clean(prepared.record())
     assert not prepared.directory.exists()
+
+
+@pytest.mark.parametrize("mode", ["copy", "rw", "ro"])
+def test_commands_that_will_not_own_the_files_are_told_beforehand(
+    tmp_path: Path, mode: Literal["copy", "rw", "ro"]
+) -> None:
+    """An ordinary user's Docker daemon shows files as they are stored: nobody maps their owner."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "file").write_text("x")
+    said = []
+    for number, uid in enumerate((project.stat().st_uid, 61237)):
+        prepared = prepare(
+            Repository(path=str(project), mode=mode),
+            directory=tmp_path / f"state-{number}",
+            uid=uid,
+            gid=uid,
+            privileged=False,
+            volumes=True,
+        )
+        said.append([text for text in prepared.warnings if "only root can map owners" in text])
+        clean(prepared.directory)
+    assert said[0] == []
+    assert len(said[1]) == (0 if mode == "ro" else 1)
