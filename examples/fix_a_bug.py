@@ -16,11 +16,14 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import ringfence
 from ringfence import Repository
 
 LIBRARY = "packaging==24.1"
+# Python 3.11.3 and older have no filters.
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 ARCHIVE = Path(__file__).resolve().parent.parent / ".cache/demo/packaging-24.1.tar.gz"
 BREAK = r"""--- a/src/packaging/utils.py
 +++ b/src/packaging/utils.py
@@ -43,7 +46,7 @@ def fetch(directory: Path) -> Path:
             subprocess.run(command, check=True)
             (Path(name) / ARCHIVE.name).replace(ARCHIVE)
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(directory, filter="data")
+        archive.extractall(directory, **SAFELY)
     return directory / LIBRARY.replace("==", "-")
 
 

@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ringfence
 from ringfence import ExecResult, Mount, Receipt, Repository
@@ -19,6 +20,8 @@ from ringfence import ExecResult, Mount, Receipt, Repository
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "demo"
 LIBRARY = "packaging==24.1"
+# Python 3.11.3 and older have no filters.
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 DEPENDENCIES = ("pytest==8.3.4", "pretend==1.0.9")
 COMMAND = (
     "python3",
@@ -79,7 +82,7 @@ def fetch() -> tuple[Path, Path]:
         if not archived.exists():
             subprocess.run(download, check=True)
         with tarfile.open(archived) as archive:
-            archive.extractall(CACHE, filter="data")
+            archive.extractall(CACHE, **SAFELY)
     if not (dependencies / "pretend.py").exists():
         only = ["--only-binary", ":all:", "--target", str(dependencies)]
         subprocess.run(

@@ -11,10 +11,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from ringfence.backends.cgroup_tree import find_tree
 from ringfence.backends.process import memory
 
 # The same examples every time: what a random search finds is for `make soak`, which sets "soak".
@@ -60,6 +62,46 @@ def require_root() -> None:
     """Skip (CI: fail) unless the tests run as root."""
     if os.geteuid() != 0:
         missing("needs root")
+
+
+UNLIMITED = ("memory", "cpus", "pids")
+"""What an ordinary user to whom no cgroup is delegated has to do without, by name."""
+
+
+@functools.cache
+def cgroups_are_ours() -> bool:
+    """Whether this user may make cgroups, which limits, usage and a pause need on the process
+    backend."""
+    return not set(UNLIMITED) - find_tree().limits
+
+
+def require_cgroups() -> None:
+    """Skip (CI: fail) unless this user may make cgroups."""
+    if not cgroups_are_ours():
+        missing("no cgroup is delegated to this user, or run as root")
+
+
+def on_process() -> dict[str, Any]:
+    """What opens a sandbox on the process backend, as whoever runs the tests can have it. Skips
+    (CI: fails) without bubblewrap."""
+    require_bwrap()
+    security = {} if cgroups_are_ours() else {"security": {"allow_degraded": UNLIMITED}}
+    return {"backend": "process", **security}
+
+
+def process_options() -> list[str]:
+    """The same as options of the command line."""
+    security = on_process().get("security", {})
+    less = ["--allow-degraded", ",".join(UNLIMITED)] if security else []
+    return ["--backend", "process", *less]
+
+
+def give(path: Path, uid: int = 1000) -> None:
+    """Make `path` and all below it another user's. Only root can: an ordinary user's own it stays,
+    and commands then have that user's uid."""
+    if os.geteuid() == 0:
+        for place in (path, *path.rglob("*")):
+            os.chown(place, uid, uid, follow_symlinks=False)
 
 
 def _docker(*args: str) -> subprocess.CompletedProcess[str]:

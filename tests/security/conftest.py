@@ -9,7 +9,13 @@ import pytest
 import pytest_asyncio
 
 import ringfence
-from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
+from tests.conftest import (
+    on_process,
+    require_cgroups,
+    require_docker,
+    require_gvisor,
+    require_root,
+)
 from tests.images import DEBIAN
 
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
@@ -25,14 +31,24 @@ ONLY_DOCKER = pytest.mark.parametrize("kind", [DOCKER], scope="module")
 def keywords(kind: str) -> dict[str, Any]:
     """What opens a strict sandbox of this kind; skips, in CI fails, when it cannot be had."""
     if kind == "process":
-        require_bwrap()
-        require_root()
-        return {"backend": "process"}
+        return on_process()
     require_docker(DEBIAN)
     if kind == "gvisor":
         require_gvisor()
         return {"image": DEBIAN, "backend": "docker", "security": {"runtime": "runsc"}}
     return {"image": DEBIAN, "backend": "docker"}
+
+
+def needs_limits(sandbox: ringfence.Sandbox) -> None:
+    """Skip (CI: fail) where an ordinary user does without limits."""
+    if sandbox.info.backend == "process":
+        require_cgroups()
+
+
+def needs_users(sandbox: ringfence.Sandbox) -> None:
+    """Skip (CI: fail) where all inside is one user, and a command has a first process of its own."""
+    if sandbox.info.backend == "process":
+        require_root()
 
 
 @pytest.fixture(scope="module")

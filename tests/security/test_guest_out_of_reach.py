@@ -6,7 +6,7 @@ import pytest
 
 import ringfence
 
-from .conftest import ALL, BOTH, DOCKER, GVISOR, PROCESS, keywords, python, sh
+from .conftest import ALL, BOTH, DOCKER, GVISOR, PROCESS, keywords, needs_users, python, sh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,6 +76,7 @@ for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
 async def test_signals_and_limits_do_not_reach_the_guest(box: ringfence.Sandbox) -> None:
     """kill, by number and by group, prlimit, priorities, affinity: of the first process and of every
     one that is not the command's own."""
+    needs_users(box)
     script = """
 import os, resource, signal
 for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
@@ -113,6 +114,7 @@ async def test_a_kill_of_everything_leaves_the_sandbox(box: ringfence.Sandbox) -
 @BOTH
 async def test_the_guests_uid_cannot_be_taken(box: ringfence.Sandbox) -> None:
     """Its number is known to a command; no exec is run as it, and no call becomes it."""
+    needs_users(box)
     uid = (await sh(box, "stat -c %u /proc/1")).strip()
     if uid != "0":
         with pytest.raises(ringfence.SandboxError):

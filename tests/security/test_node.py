@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from tests.conftest import require_bwrap
+from tests.conftest import on_process
 
 pytestmark = pytest.mark.process
 
@@ -44,14 +44,13 @@ node -p 'require("dep")'
 
 
 async def test_node_workers_children_watches_and_npm_ci(state_directory: Path) -> None:
-    require_bwrap()
     if (
         shutil.which("node", path="/usr/bin") is None
         or shutil.which("npm", path="/usr/bin") is None
     ):
         pytest.skip("node and npm are not installed in /usr")
     async with ringfence.open(
-        backend="process", env={"HOME": "/tmp"}, limits={"timeout": 120}
+        **on_process(), env={"HOME": "/tmp"}, limits={"timeout": 120}
     ) as sandbox:
         assert "refuses" in sandbox.receipt["seccomp"].enforced
         node = await sandbox.exec(["node", "-e", NODE])

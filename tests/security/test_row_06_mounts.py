@@ -13,6 +13,7 @@ from ringfence import Repository
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, SandboxError
 from ringfence.workspace import sources
 
+from ..conftest import give
 from .conftest import BOTH, DOCKER, GVISOR, PROCESS, keywords
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -140,8 +141,7 @@ async def test_links_of_the_operators_own_are_fine(
     monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path / "link"))
     (mountable / "tree").mkdir()
     (mountable / "tree" / "f").write_text("x")
-    for place in (mountable / "tree", mountable / "tree" / "f"):
-        os.chown(place, 1000, 1000)
+    give(mountable / "tree")
     (mountable / "alias").symlink_to("tree")
     repository = Repository(path=str(mountable / "alias"), mode=mode)
     async with ringfence.open(**keywords(kind), repository=repository) as sandbox:

@@ -1,7 +1,6 @@
 """Rows 8 and 9: the host's git runs nothing that a sandbox, or a hostile repository, has planted."""
 
 import contextlib
-import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from ringfence import Repository
 from ringfence.errors import SandboxError
 from ringfence.workspace import gitdir
 
+from ..conftest import give
 from .conftest import BOTH, keywords, sh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,8 +61,7 @@ def repository(path: Path) -> Path:
     (path / "file").write_text("one\n")
     for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         git(path, *args)
-    for place in (path, *path.rglob("*")):
-        os.chown(place, 1000, 1000)
+    give(path)
     return path
 
 
@@ -133,8 +132,7 @@ async def test_a_hostile_repository_that_is_opened_runs_nothing(
         script = planted(area).replace("/workspace", str(hostile)).replace("touch /", ">/")
         subprocess.run(["sh", "-c", script.replace("cd " + str(hostile), "")], cwd=hostile,
                        check=True, capture_output=True)  # fmt: skip
-        for place in (hostile, *hostile.rglob("*")):
-            os.chown(place, 1000, 1000, follow_symlinks=False)
+        give(hostile)
         (area / "canary").unlink(missing_ok=True)
     try:
         async with ringfence.open(
@@ -155,7 +153,7 @@ async def test_in_mode_rw_no_git_directory_can_be_written(
     the repository's own place."""
     path = repository(area / f"rw-{kind}")
     inner = repository(path / "inner")
-    os.chown(path, 1000, 1000)
+    give(path)
     before = (path / ".git/config").read_text()
     async with ringfence.open(
         **keywords(kind), repository=Repository(path=str(path), mode="rw")

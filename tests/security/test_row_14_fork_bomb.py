@@ -5,7 +5,7 @@ import pytest
 import ringfence
 from ringfence.spec import Reason
 
-from .conftest import BOTH, python, sh
+from .conftest import BOTH, needs_limits, python, sh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), BOTH]
 
@@ -51,6 +51,7 @@ async def test_a_full_table_of_processes_does_not_keep_the_host_out(
     box: ringfence.Sandbox,
 ) -> None:
     """While a command holds every process it may have, files are read and the sandbox is emptied."""
+    needs_limits(box)
     script = """
 import os, time
 try:
@@ -81,6 +82,7 @@ async def test_a_parent_that_waits_for_nobody_keeps_its_zombies_to_itself(
     box: ringfence.Sandbox,
 ) -> None:
     """Its zombies count while it lives and are gone with it."""
+    needs_limits(box)
     script = """
 import os
 made = 0

@@ -7,7 +7,8 @@ import pytest
 import ringfence
 from ringfence.spec import Reason
 
-from .conftest import BOTH, keywords, python, sh
+from ..conftest import require_cgroups
+from .conftest import BOTH, keywords, needs_limits, python, sh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), BOTH]
 
@@ -16,6 +17,7 @@ MIB = 2**20
 
 async def test_a_memory_bomb_is_told_as_such(box: ringfence.Sandbox) -> None:
     """By the kernel's counter; the sandbox and its guest live on."""
+    needs_limits(box)
     bomb = await box.exec(["python3", "-c", "x = b'x' * 2**30"], timeout=60)
     assert bomb.reason is Reason.OOM_KILLED
     assert bomb.usage.oom_kills
@@ -25,6 +27,7 @@ async def test_a_child_that_is_killed_for_memory_does_not_disguise_its_parent(
     box: ringfence.Sandbox,
 ) -> None:
     """The main command's own end is what is told; the kill is counted."""
+    needs_limits(box)
     line = "python3 -c \"x = b'x' * 2**30\"; echo $?; exit 3"
     result = await box.exec(shell=line, timeout=60)
     assert result.stdout == b"137\n"
@@ -50,6 +53,8 @@ async def test_every_tmpfs_has_a_size_and_is_memory_of_the_sandbox(
 
 async def test_many_small_files_run_into_a_limit_too(kind: str, state: Path) -> None:
     """Of inodes, or of the sandbox's memory: names never fill the host's."""
+    if kind == "process":
+        require_cgroups()
     script = """
 import os
 for made in range(10**6):
@@ -65,6 +70,7 @@ for made in range(10**6):
 
 async def test_memory_that_is_not_a_process_counts(box: ringfence.Sandbox) -> None:
     """memfd, shared mappings and pipes are the sandbox's own."""
+    needs_limits(box)
     script = """
 import os
 held = []

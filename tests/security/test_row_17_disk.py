@@ -7,7 +7,8 @@ import pytest
 import ringfence
 from ringfence import Repository
 
-from .conftest import BOTH, keywords, python
+from ..conftest import require_root
+from .conftest import BOTH, keywords, needs_users, python
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), BOTH]
 
@@ -43,6 +44,7 @@ print(sorted(seen))
 
 async def test_files_have_a_number_that_they_do_not_exceed(box: ringfence.Sandbox) -> None:
     """Empty ones cost the kernel's memory: each memory file system takes so many, and no more."""
+    needs_users(box)
     script = """
 import os
 places = ("/tmp", "/run", "/dev/shm")
@@ -65,6 +67,7 @@ async def test_a_file_has_a_size_that_it_does_not_exceed(box: ringfence.Sandbox)
 
 async def test_a_workspace_has_a_size(kind: str, state: Path, mountable: Path) -> None:
     """Writing beyond it is an error inside, and the host's disk is not where it ends."""
+    require_root()
     (mountable / "file").write_text("x")
     repository = Repository(path=str(mountable), size=32 * MIB)
     async with ringfence.open(**keywords(kind), repository=repository) as sandbox:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import keywords
+from ..conftest import process_options
 
 pytestmark = pytest.mark.process
 
@@ -46,17 +46,15 @@ def controls(shown: bytes) -> set[int]:
 
 def test_escapes_are_shown_on_a_terminal(state: Path) -> None:
     """On both streams, and in one that comes byte by byte."""
-    keywords("process")
     line = rf"printf '{ESCAPES}'; printf '{ESCAPES}' >&2; printf '\302'; sleep 0.2; printf '\233A'"
-    shown = on_a_terminal("run", "--backend", "process", "--", "sh", "-c", line)
+    shown = on_a_terminal("run", *process_options(), "--", "sh", "-c", line)
     assert b"]0;owned" in shown
     assert controls(shown) == set()
     assert b"\xc2\x9b" not in shown
 
 
 def test_a_pipe_gets_the_bytes_as_they_are(state: Path) -> None:
-    keywords("process")
-    args = [RINGFENCE, "run", "--backend", "process", "--", "printf", ESCAPES]
+    args = [RINGFENCE, "run", *process_options(), "--", "printf", ESCAPES]
     done = subprocess.run(
         args, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
     )
@@ -65,12 +63,11 @@ def test_a_pipe_gets_the_bytes_as_they_are(state: Path) -> None:
 
 def test_errors_and_lists_are_escaped_too(state: Path) -> None:
     """The name of a missing program, and names of files, a newline of theirs included."""
-    keywords("process")
-    shown = on_a_terminal("run", "--backend", "process", "--", "\x1b[2Jno-such")
+    shown = on_a_terminal("run", *process_options(), "--", "\x1b[2Jno-such")
     assert b"[2Jno-such" in shown
     assert controls(shown) == set()
     made = subprocess.run(
-        [RINGFENCE, "create", "--backend", "process", "--lifetime", "5m"],
+        [RINGFENCE, "create", *process_options(), "--lifetime", "5m"],
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout.strip()  # fmt: skip
     try:

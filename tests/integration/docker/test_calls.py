@@ -7,11 +7,13 @@ import pytest
 import ringfence
 from ringfence.backends.docker.engine import Engine
 from tests import images
+from tests.conftest import require_docker
 
 pytestmark = pytest.mark.docker
 
 
 async def test_an_opening_asks_the_engine_four_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_docker(images.BUSYBOX)
     asked = []
     exchange = Engine._exchange
 

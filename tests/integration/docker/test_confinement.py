@@ -16,7 +16,7 @@ from ringfence.guest.request import ExecRequest, Exit
 from ringfence.policy import resolve
 from ringfence.spec import Limits, Reason, SandboxSpec
 
-from ...conftest import require_gvisor
+from ...conftest import require_gvisor, require_root
 from ...images import DEBIAN
 from .conftest import Make, assert_nothing_left, docker, greet, new_id, spec_of
 
@@ -248,6 +248,7 @@ async def test_what_a_failed_start_of_gvisor_leaves_running_is_reaped(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_gvisor()
+    require_root()
     place = await make(security={"runtime": "runsc"})
     container = place.instance.record.native
     assert processes_of(container)

@@ -19,7 +19,7 @@ from ringfence.digest.store.manifest import read_document
 from ringfence.errors import ImageError, ImageNotFoundError, ResourceExhaustedError
 from ringfence.images import Reference
 
-from ...conftest import missing, require_bwrap, require_docker
+from ...conftest import missing, on_process, require_bwrap, require_docker
 from ...images import BUSYBOX
 
 pytestmark = pytest.mark.docker
@@ -63,8 +63,8 @@ async def test_an_image_goes_into_a_store_and_into_sandboxes_of_both_backends(
     expected = (context / "who").read_bytes()
     for where in (
         {"backend": "docker", "image": f"{name}:back"},
-        {"backend": "process", "image": f"{store.root}:{name}:built"},
-        {"backend": "process", "image": f"{store.root}:{digest}"},
+        {**on_process(), "image": f"{store.root}:{name}:built"},
+        {**on_process(), "image": f"{store.root}:{digest}"},
     ):
         done = await ringfence.run(
             ["sh", "-c", "test $MINE = yes && cat /who"], profile="permissive", **where

@@ -11,7 +11,7 @@ from ringfence.cli.app import run
 from ringfence.errors import ImageError, InvalidSpecError, PolicyDeniedError, UnsupportedError
 from ringfence.images import Lock, Reference
 
-from ...conftest import require_bwrap
+from ...conftest import require_bwrap, require_docker
 from .conftest import push
 
 pytestmark = pytest.mark.docker
@@ -100,6 +100,7 @@ async def test_what_is_not_locked_is_not_opened(
 def test_the_option_locks_too(
     name: str, rootfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    require_docker()
     lock = tmp_path / "ringfence.lock"
     lock.write_text(Lock().render())
     assert run(["image", "import", str(rootfs), "--tag", f"{name}:1"]) == 0

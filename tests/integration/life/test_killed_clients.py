@@ -1,6 +1,7 @@
 """A client killed with SIGKILL, at any moment, leaves nothing once its lease has run out."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -9,27 +10,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ringfence
 from ringfence.backends import registry
 from ringfence.ledger import Ledger
-from tests.conftest import require_bwrap, require_docker
+from tests.conftest import on_process, require_docker
 from tests.images import BUSYBOX
 
 CLIENTS = 20
 PATIENCE = 75.0
 CLIENT = """
-import asyncio, sys
+import asyncio, json, sys
 import ringfence
 
 async def main():
-    spec = {"image": sys.argv[2]} if sys.argv[1] == "docker" else {"backend": "process"}
-    if len(sys.argv) > 4:
-        spec["repository"] = sys.argv[4]
+    spec = json.loads(sys.argv[1])
+    if len(sys.argv) > 3:
+        spec["repository"] = sys.argv[3]
     while True:
-        async with ringfence.open(labels={"client": sys.argv[3]}, **spec) as sandbox:
+        async with ringfence.open(labels={"client": sys.argv[2]}, **spec) as sandbox:
             print("begin", flush=True)
             await sandbox.exec(["sleep", "0.05"])
             await sandbox.files.write("/tmp/x", b"x" * 100000)
@@ -50,8 +52,12 @@ def backend(request: pytest.FixtureRequest, state_directory: Path) -> str:
     if request.param == "docker":
         require_docker(BUSYBOX)
     else:
-        require_bwrap()
+        on_process()
     return str(request.param)
+
+
+def spec_of(backend: str) -> dict[str, Any]:
+    return {"image": BUSYBOX} if backend == "docker" else on_process()
 
 
 def wait_for(fact: Callable[[], bool], seconds: float = PATIENCE) -> bool:
@@ -88,7 +94,7 @@ def test_clients_killed_at_random_points_leave_nothing(
     for _ in range(CLIENTS // 5):
         batch = [
             subprocess.Popen(
-                [sys.executable, "-c", CLIENT, backend, BUSYBOX, token, *more],
+                [sys.executable, "-c", CLIENT, json.dumps(spec_of(backend)), token, *more],
                 stdout=subprocess.PIPE,
             )
             for _ in range(5)
@@ -116,7 +122,7 @@ def test_clients_killed_at_random_points_leave_nothing(
 
 
 def test_a_detached_sandbox_outlives_its_client_and_ends_by_its_lifetime(backend: str) -> None:
-    spec = {"image": BUSYBOX} if backend == "docker" else {"backend": "process"}
+    spec = spec_of(backend)
 
     async def create() -> str:
         async with ringfence.open(detached=True, lifetime=25, **spec) as sandbox:
@@ -141,7 +147,7 @@ def test_a_detached_sandbox_outlives_its_client_and_ends_by_its_lifetime(backend
 
 def test_one_removed_by_hand_is_lost_at_once_and_the_record_says_so(backend: str) -> None:
     async def main() -> None:
-        spec = {"image": BUSYBOX} if backend == "docker" else {"backend": "process"}
+        spec = spec_of(backend)
         async with ringfence.open(**spec) as sandbox:  # type: ignore[arg-type]
             running = asyncio.ensure_future(sandbox.exec(["sleep", "600"], timeout=500))
             await asyncio.sleep(0.3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ringfence
-from tests.conftest import require_bwrap, require_docker
+from tests.conftest import cgroups_are_ours, on_process, require_docker
 from tests.images import DEBIAN
 
 MANY = 1000
@@ -26,9 +26,8 @@ BACKENDS = [
 def place(request: pytest.FixtureRequest, state_directory: Path) -> dict[str, Any]:
     if request.param["backend"] == "docker":
         require_docker(DEBIAN)
-    else:
-        require_bwrap()
-    return {**request.param, "limits": LIMITS}
+        return {**request.param, "limits": LIMITS}
+    return {**on_process(), "limits": LIMITS if cgroups_are_ours() else {"timeout": 250}}
 
 
 def most_resident() -> int:

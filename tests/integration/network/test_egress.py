@@ -11,7 +11,7 @@ import pytest
 
 import ringfence
 from ringfence.events import EgressDecided
-from tests.conftest import require_bwrap, require_docker, require_root
+from tests.conftest import on_process, require_bwrap, require_docker, require_root
 from tests.images import DEBIAN
 
 from .internet import Site, site
@@ -36,9 +36,8 @@ def public(tmp_path: Path) -> Iterator[Site]:
 def place(request: pytest.FixtureRequest, state_directory: Path) -> dict[str, Any]:
     if request.param["backend"] == "docker":
         require_docker(DEBIAN)
-    else:
-        require_bwrap()
-    return dict(request.param)
+        return dict(request.param)
+    return on_process()
 
 
 @pytest.fixture

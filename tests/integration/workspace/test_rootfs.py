@@ -111,6 +111,7 @@ LOOK = (
 async def test_root_and_workspace_come_back_as_they_were(
     repository: Path, state_directory: Path, supply: Supply, image: str, kept: list[str]
 ) -> None:
+    require_root()
     secret = secrets.token_hex(16)
     async with ringfence.open(
         **WRITABLE, image=image, repository=str(repository), env={"TOKEN": secret}
@@ -196,6 +197,7 @@ async def steps() -> list[str]:
 async def test_forks_start_from_root_and_workspace_of_one_moment_and_leave_nothing(
     repository: Path, state_directory: Path, supply: Supply, image: str, kept: list[str]
 ) -> None:
+    require_root()
     before = set(await steps())
     async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
         await shell(sandbox, "echo mine > /etc/mine; rm /bin/vi; echo more >> README.md")

@@ -37,8 +37,9 @@ async def test_copy_gives_a_writable_view_and_a_patch(
 ) -> None:
     before = digest_of_tree(repository)
     place = repository.parent / "out"
+    size = "32m" if os.geteuid() == 0 else None  # nobody else can mount one that has it
     async with ringfence.open(
-        **opened_on(backend), repository=Repository(path=str(repository), size="32m")
+        **opened_on(backend), repository=Repository(path=str(repository), size=size)
     ) as sandbox:
         work = sandbox.workspace
         assert await shell(sandbox, "pwd; ls -A") == (
