@@ -83,7 +83,8 @@ def _named(error: BaseException) -> BaseException:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     return ResourceExhaustedError(
-        f"open: {error.strerror} ({error.filename}): free space there or set RINGFENCE_STATE_DIR",
+        f"open: {error.strerror} ({error.filename2 or error.filename}): free space there or set"
+        " RINGFENCE_STATE_DIR",
         op="open",
         context={"errno": error.errno},
     )

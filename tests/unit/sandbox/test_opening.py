@@ -1,6 +1,7 @@
 """Whatever fails while a sandbox is opened, nothing is left of it."""
 
 import asyncio
+import errno
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -363,3 +364,10 @@ async def test_without_asyncio_the_other_interface_is_named() -> None:
         return said
 
     assert all("ringfence.sync" in one for one in await asyncio.to_thread(elsewhere))
+
+
+def test_a_full_disk_is_named_by_what_could_not_be_written() -> None:
+    """Not by what was copied there."""
+    full = opening._named(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
+    assert "(/to)" in str(full)
+    assert "/from" not in str(full)
