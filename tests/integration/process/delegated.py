@@ -49,7 +49,7 @@ async def calm(sandbox: Sandbox) -> None:
 async def measure(wanted: dict[str, Any]) -> list[int | None]:
     """OOM kills of a command in a cgroup of its own and of its sandbox, and its memory at most."""
     async with ringfence.open(backend="process", **wanted) as sandbox:
-        result = await sandbox.exec(shell=HOG, cgroup=True)
+        result = await sandbox.exec(shell=HOG, timeout=300, cgroup=True)
         found, whole = result.usage.cgroup, await sandbox.usage()
         assert found is not None
         assert whole is not None
