@@ -10,11 +10,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -254,12 +256,22 @@ static void run_one(void)
 	forget_execs();
 }
 
+/* An empty network has its loopback interface down. */
+static bool loopback_up(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool up = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &request) == 0;
+	close(fd);
+	return up;
+}
+
 static void confine(const char *directory)
 {
 	char path[4096];
 	snprintf(path, sizeof path, "%s/input", directory);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, INPUT_BYTES) || unshare(CLONE_NEWNET) || chdir(directory) || chroot("."))
+	if (fd < 0 || ftruncate(fd, INPUT_BYTES) || unshare(CLONE_NEWNET) || !loopback_up() || chdir(directory) || chroot("."))
 		exit(2);
 	input = mmap(NULL, INPUT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
@@ -282,7 +294,7 @@ int main(int count, char **args)
 	dup2(pair[1], 1);
 	close(pair[1]);
 	dispatch_start();
-	if (loop_start() || (filter_start && filter_start()))
+	if (loop_start() || (filter_start && filter_start()) || forward_start())
 		return 2;
 	identity_start(65501);
 	life_start(&options);
