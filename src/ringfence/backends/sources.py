@@ -17,7 +17,6 @@ from pathlib import Path
 from ringfence.backends.state import state_directory
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy.home import home
-from ringfence.workspace.secrets import CREDENTIALS
 
 VARIABLE = "RINGFENCE_MOUNT_ROOTS"
 
@@ -73,6 +72,8 @@ def _refused(path: Path, daemon_root: str | None) -> str | None:
     own = home()
     if path == own or path == Path("/root") or path.parent == Path("/home"):
         return "it is a whole home directory: bind the project's directory only"
+    from ringfence.workspace.secrets import CREDENTIALS
+
     secret = [base / name for base in {own, Path("/root")} for name in CREDENTIALS]
     return (
         _touches(path, [state_directory()], "Ringfence's own state in")

@@ -2,30 +2,25 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ringfence import workspace
 from ringfence.backends.base import Bind
-from ringfence.backends.finish import finish
 from ringfence.backends.sources import check_source
 from ringfence.backends.state import state_directory
-from ringfence.errors import NotFoundError, PathDeniedError, PolicyDeniedError
+from ringfence.errors import PathDeniedError, PolicyDeniedError
 from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy.facts import Facts
-from ringfence.sandbox.progress import counting
-from ringfence.sandbox.snapshots import tree_of
-from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import SandboxSpec
-from ringfence.workspace.beneath import open_resolved
-from ringfence.workspace.making import environment
-from ringfence.workspace.stopping import Check, Count, unless
+
+if TYPE_CHECKING:  # loaded with the first repository
+    from ringfence.sandbox.workspace import Workspace
+    from ringfence.workspace import Prepared as WorkspacePrepared
 
 WORKSPACES = "workspaces"
 _LOOKS = 20
@@ -42,7 +37,7 @@ class Prepared:
     aclose: undoes all that was made; idempotent."""
 
     binds: tuple[Bind, ...] = ()
-    workspace: Workspace | None = None
+    workspace: "Workspace | None" = None
     checked: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     aclose: Callable[[], Awaitable[None]] = _nothing
 
@@ -63,6 +58,8 @@ def with_git(granted: SandboxSpec) -> SandboxSpec:
     """The spec with git's settings among its variables; those of the spec go before them."""
     if granted.repository is None:
         return granted
+    from ringfence.workspace.making import environment
+
     env = {**environment(granted.repository), **granted.env}
     return granted.model_copy(update={"env": env})
 
@@ -72,7 +69,7 @@ async def prepare(
     sandbox_id: str,
     facts: Facts,
     *,
-    given: workspace.Prepared | None = None,
+    given: "WorkspacePrepared | None" = None,
     volumes: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
@@ -94,18 +91,12 @@ async def prepare(
     checked = await asyncio.to_thread(_identities, mounts) if mounts else {}
     if granted.repository is None:
         return Prepared(tuple(mounts), checked=checked)
-    made = given
-    if made is None:
-        directory = directory_of(sandbox_id)
-        unwanted = threading.Event()
-        try:
-            async with counting(progress) as count:
-                check = unless(unwanted.is_set)
-                making = _made(granted, directory, facts, volumes, check=check, count=count)
-                made = await finish(making, hurry=unwanted.set)
-        except asyncio.CancelledError:
-            await finish(asyncio.to_thread(workspace.clean, directory))
-            raise
+    from ringfence.sandbox import repository
+    from ringfence.sandbox.workspace import Workspace
+
+    made = given or await repository.make(
+        granted, sandbox_id, facts, volumes=volumes, progress=progress
+    )
     binds = [Bind(b.source, b.destination, b.read_only, b.volume) for b in made.binds]
     held = Workspace(made)
     others = [bind for bind in binds if not Path(bind.source).is_relative_to(made.directory)]
@@ -120,6 +111,8 @@ def _identities(binds: Iterable[Bind]) -> dict[str, tuple[int, int]]:
 
 def _identity(source: str) -> tuple[int, int]:
     """Device and inode of a source; PolicyDeniedError when it is behind a link by now."""
+    from ringfence.workspace.beneath import open_resolved
+
     try:
         number = open_resolved(source, os.O_PATH)
     except OSError as error:
@@ -168,62 +161,3 @@ async def _is_mounted(bind: Bind, inode: int | None, session: Session, who: Cred
         if found.mtime_ns == status.st_mtime_ns:
             return True
     return False
-
-
-async def _made(
-    granted: SandboxSpec,
-    directory: Path,
-    facts: Facts,
-    volumes: bool,
-    *,
-    check: Check,
-    count: Count,
-) -> workspace.Prepared:
-    assert granted.repository is not None  # noqa: S101 - asked for by the caller alone
-    whom = whom_for(granted, facts, volumes=volumes)
-    start = None
-    if granted.snapshot is not None:
-        start = await asyncio.to_thread(tree_of, granted.snapshot)
-    return await asyncio.to_thread(
-        workspace.prepare,
-        granted.repository,
-        check=check,
-        count=count,
-        directory=directory,
-        uid=whom.uid,
-        gid=whom.gid,
-        privileged=whom.privileged,
-        volumes=whom.volumes,
-        forbidden=(Path(facts.data_root),) if facts.data_root else (),
-        start=start,
-    )
-
-
-def whom_for(granted: SandboxSpec, facts: Facts, *, volumes: bool = False) -> workspace.For:
-    """Whom the workspace of this spec is for."""
-    uid, gid = _ids(granted, facts)
-    privileged = facts.local and os.geteuid() == 0
-    return workspace.For(uid, gid, privileged, volumes and facts.local and not privileged)
-
-
-def _ids(granted: SandboxSpec, facts: Facts) -> tuple[int, int]:
-    """uid and gid of the commands' user; the repository's own when only a name is known."""
-    owner, group = facts.repository_uid or 0, facts.repository_gid or 0
-    name, _, of = (granted.user or "").partition(":")
-    if not name.isdecimal():
-        return owner, group
-    uid = int(name)
-    if of.isdecimal():
-        return uid, int(of)
-    return uid, group if uid == owner else uid
-
-
-async def held(sandbox_id: str) -> Workspace | None:
-    """The workspace that another process made for this sandbox; None when it has none."""
-    try:
-        found = await asyncio.to_thread(
-            workspace.attach, {"directory": str(directory_of(sandbox_id))}
-        )
-    except NotFoundError:
-        return None
-    return Workspace(found)

@@ -13,7 +13,6 @@ from ringfence.sandbox.beginning import Beginning
 from ringfence.sandbox.commands import GRACE_SECONDS, Args, OnOutputLimit, Sink
 from ringfence.sandbox.loop import running
 from ringfence.sandbox.opening import open_new
-from ringfence.sandbox.reopening import open_existing
 from ringfence.sandbox.sandbox import GRACEFUL_SECONDS, Sandbox
 from ringfence.sandbox.stdin import Stdin
 from ringfence.sandbox.steps import Where
@@ -47,6 +46,8 @@ class Opening(Beginning[Sandbox]):
     async def _begin(self) -> Sandbox:
         running("open")
         if self._id is not None:
+            from ringfence.sandbox.reopening import open_existing
+
             return await open_existing(self._id, self.where)
         assert self._spec is not None  # noqa: S101 - one of the two is given
         return await open_new(self._spec, self.where)

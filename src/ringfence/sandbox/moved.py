@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ringfence.digest import Digest
 from ringfence.events import FilesMoved
 from ringfence.sandbox.context import Context
+
+if TYPE_CHECKING:
+    from ringfence.digest import Digest
 
 _AT_ONCE = 8
 _SKIPPED_KEPT = 1000
@@ -25,7 +27,7 @@ class Moved:
     bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_total: int = 0
-    digest: Digest | None = None
+    digest: "Digest | None" = None
 
     def skip(self, path: str, why: str) -> None:
         """`path` was left out."""

@@ -1,11 +1,11 @@
 """How one sandbox reaches out and is reached: its proxy, its published ports, its variables."""
 
 import os
-import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ringfence.backends.base import Bind
 from ringfence.backends.owned import own_directory
@@ -13,9 +13,11 @@ from ringfence.backends.state import state_directory
 from ringfence.errors import StateError
 from ringfence.events import EgressDecided, EventBus
 from ringfence.guest.session import Session
-from ringfence.network import Decision, EgressProxy, PublishedPort, publish
-from ringfence.network.authority import Authority
 from ringfence.spec import Network, Rule, SandboxSpec
+
+if TYPE_CHECKING:  # loaded with the first proxy or published port
+    from ringfence.network import Decision, EgressProxy, PublishedPort
+    from ringfence.network.authority import Authority
 
 PROXY_PORT = 3128
 """Where the proxy listens inside."""
@@ -39,7 +41,7 @@ class Networking:
     through the proxy, out of and into the sandbox.
     """
 
-    def __init__(self, proxy: EgressProxy | None, ports: Sequence[PublishedPort]) -> None:
+    def __init__(self, proxy: "EgressProxy | None", ports: "Sequence[PublishedPort]") -> None:
         self._proxy = proxy
         self.ports: Mapping[int, int] = {port.inside: port.host for port in ports}
 
@@ -75,10 +77,12 @@ class Networking:
         self._proxy.allow(rules)
 
 
-def authority_for(network: Network, sandbox_id: str) -> Authority | None:
+def authority_for(network: Network, sandbox_id: str) -> "Authority | None":
     """The certificate authority of a sandbox that has secrets inside TLS; UnsupportedError."""
     if network.mode != "proxy" or not any(secret.tls for secret in network.secrets):
         return None
+    from ringfence.network.authority import Authority
+
     return Authority(sandbox_id)
 
 
@@ -99,7 +103,7 @@ def variables(network: Network) -> dict[str, str]:
     return {**found, **{name.upper(): found[name] for name in found if name.endswith("_proxy")}}
 
 
-def trusted(authority: Authority, undo: AsyncExitStack) -> Bind:
+def trusted(authority: "Authority", undo: AsyncExitStack) -> Bind:
     """A file with this host's authorities and the sandbox's own, bound into it read-only."""
     directory = own_directory(state_directory())
     undo.callback(directory.cleanup)
@@ -110,6 +114,8 @@ def trusted(authority: Authority, undo: AsyncExitStack) -> Bind:
 
 
 def _known_authorities() -> bytes:
+    import ssl
+
     cafile = ssl.get_default_verify_paths().cafile
     return Path(cafile).read_bytes() if cafile and os.access(cafile, os.R_OK) else b""
 
@@ -121,15 +127,18 @@ async def connect(
     bus: EventBus,
     *,
     undo: AsyncExitStack,
-    authority: Authority | None = None,
+    authority: "Authority | None" = None,
 ) -> Networking:
     """Listen inside for the proxy and outside for published ports, before the first command.
 
     AlreadyExistsError when a port, inside or outside, is taken. What was
     opened is closed by `undo`.
     """
+    if granted.network.mode != "proxy" and not granted.network.ports:
+        return Networking(None, ())
+    from ringfence.network import EgressProxy, publish
 
-    def say(decision: Decision) -> None:
+    def say(decision: "Decision") -> None:
         bus.publish(EgressDecided(sandbox_id=sandbox_id, **asdict(decision)))
 
     proxy = None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.backends.base import Backend, Features, Filtered, Instance
 from ringfence.backends.finish import finish
@@ -23,7 +23,7 @@ from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
-from ringfence.sandbox import binds, granting, needs, networking, snapshots
+from ringfence.sandbox import binds, granting, needs, networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.binds import Prepared
@@ -33,9 +33,12 @@ from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.sandbox.watching import have_guest_watch, watch_limits
-from ringfence.sandbox.workspace import Workspace
 from ringfence.spec import Receipt, SandboxSpec
-from ringfence.workspace import Prepared as WorkspacePrepared
+
+if TYPE_CHECKING:  # loaded with the first repository
+    from ringfence.digest import Descriptor
+    from ringfence.sandbox.workspace import Workspace
+    from ringfence.workspace import Prepared as WorkspacePrepared
 
 LEASE_SECONDS = 10.0
 GREETING_SECONDS = 30.0
@@ -102,8 +105,10 @@ def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateF
 async def _open_new(
     spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
 ) -> Sandbox:
-    root = None
+    root: Descriptor | None = None
     if spec.snapshot is not None:
+        from ringfence.sandbox import snapshots
+
         spec, root = await asyncio.to_thread(snapshots.started, spec)
     request, backend = granting.choose(spec, where, steps)
     if root is not None:
@@ -157,13 +162,13 @@ def joined(
     context: Context,
     receipt: Receipt,
     network: networking.Networking,
-    workspace: Workspace | None,
+    workspace: "Workspace | None",
     where: Where,
 ) -> Sandbox:
     """The sandbox of a session, which can be opened again, for another one like it."""
 
     def again(
-        prepared: WorkspacePrepared | None, image: str | None = None
+        prepared: "WorkspacePrepared | None", image: str | None = None
     ) -> Coroutine[Any, Any, Sandbox]:
         other = {} if image is None else {"image": image, "snapshot": None}
         spec = needs.like(context.spec, context.features).model_copy(update=other)

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from ringfence.workspace.stopping import Count, nobody
+if TYPE_CHECKING:
+    from ringfence.workspace.stopping import Count
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes moved so far and those there are in all (None: not known)."""
@@ -14,10 +16,12 @@ _EVERY_SECONDS = 0.2
 
 
 @asynccontextmanager
-async def counting(progress: Callable[[int], None] | None) -> AsyncIterator[Count]:
+async def counting(progress: Callable[[int], None] | None) -> "AsyncIterator[Count]":
     """What another thread tells a number of entries within the block; `progress` hears the last one
     on this event loop, a few times a second and at the end."""
     if progress is None:
+        from ringfence.workspace.stopping import nobody
+
         yield nobody
         return
     counter = _Counter(progress)

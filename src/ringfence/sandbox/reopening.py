@@ -15,7 +15,7 @@ from ringfence.guest.session import Session
 from ringfence.ledger import Entry, Ledger
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.ledger.spent import is_spent
-from ringfence.sandbox import binds, networking
+from ringfence.sandbox import networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.context import Context
@@ -26,7 +26,6 @@ from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import Receipt, State
-from ringfence.workspace import clean
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
@@ -57,7 +56,11 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     features = await backend.features()
     user = await session.user(record.spec.user or "")
     network = await networking.connect(session, record.spec, record.id, bus, undo=steps.rest)
-    held = await binds.held(record.id)
+    held = None
+    if record.spec.repository is not None:
+        from ringfence.sandbox import repository
+
+        held = await repository.held(record.id)
     if held is not None:
         steps.keep_after(held.aclose)
     life = Life(
@@ -130,6 +133,8 @@ async def _end(instance: Instance, entry: Entry, records: Records) -> None:
     """What its guest, which has killed all commands, waits for."""
     await instance.delete()
     if entry.workspace is not None:
+        from ringfence.workspace import clean
+
         await asyncio.to_thread(clean, entry.workspace)
     await records.end(instance.record.id, CPU_TIME)
 

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from ringfence.errors import StateError
 from ringfence.events import Event, EventStream
 from ringfence.sandbox import changing, control
 from ringfence.sandbox.commands import (
@@ -27,15 +28,12 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
-from ringfence.sandbox.forks import fork_whole
 from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
-from ringfence.sandbox.snapshots import keep_whole
 from ringfence.sandbox.stdin import Stdin
-from ringfence.sandbox.workspace import Again, Workspace, absent, frozen
 from ringfence.spec import (
     ExecResult,
     Limits,
@@ -46,7 +44,10 @@ from ringfence.spec import (
     Ulimits,
     Usage,
 )
-from ringfence.workspace import Snapshot
+
+if TYPE_CHECKING:  # loaded with the first repository, snapshot or fork
+    from ringfence.sandbox.workspace import Again, Workspace
+    from ringfence.workspace import Snapshot
 
 _EVENTS_KEPT = 1000
 GRACEFUL_SECONDS = 2.0
@@ -61,8 +62,8 @@ class Sandbox:
         context: Context,
         receipt: Receipt,
         network: Networking,
-        workspace: Workspace | None = None,
-        again: Again | None = None,
+        workspace: "Workspace | None" = None,
+        again: "Again | None" = None,
     ) -> None:
         self._context = context
         self._again = again
@@ -104,10 +105,10 @@ class Sandbox:
         return control.info(self._context)
 
     @property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> "Workspace":
         """Its repository: changes, patch, apply, discard. StateError when it has none."""
         if self._workspace is None:
-            raise absent()
+            raise StateError("the sandbox has no repository: open it with one", op="workspace")
         return self._workspace
 
     @property
@@ -330,7 +331,7 @@ class Sandbox:
         given = limits if isinstance(limits, Limits) else Limits.parse(limits)
         return await changing.update(self._context, given)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> "Snapshot":
         """Keep the present state of its workspace, and of a root file system that may be written;
         `open(snapshot=digest)` starts from it. What lies on a tmpfs, such as /tmp, is not kept.
 
@@ -341,6 +342,9 @@ class Sandbox:
         """
         if self._context.spec.security.read_only_root is not False:
             return await self.workspace.snapshot()
+        from ringfence.sandbox.snapshots import keep_whole
+        from ringfence.sandbox.workspace import frozen
+
         prepared = None if self._workspace is None else self._workspace.prepared
         async with frozen(self._context):
             return await keep_whole(self._context, prepared)
@@ -356,6 +360,8 @@ class Sandbox:
         """
         if self._context.spec.security.read_only_root is not False:
             return await self.workspace.fork(number)
+        from ringfence.sandbox.forks import fork_whole
+
         return await fork_whole(self._context, self._workspace, self._again, number)
 
     async def detach(self) -> None:

@@ -5,13 +5,15 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.backends.base import Backend
 from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
-from ringfence.workspace import Prepared as WorkspacePrepared
+
+if TYPE_CHECKING:
+    from ringfence.workspace import Prepared as WorkspacePrepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Where:
     ledger: Ledger | None = None
     bus: EventBus | None = None
     audit: str | os.PathLike[str] | None = None
-    workspace: WorkspacePrepared | None = None
+    workspace: "WorkspacePrepared | None" = None
     progress: Callable[[int], None] | None = None
 
 

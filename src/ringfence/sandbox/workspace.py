@@ -239,8 +239,3 @@ async def _ended(tasks: "list[asyncio.Task[Sandbox]]") -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(result, BaseException):
             await result.delete(grace=0.0)
-
-
-def absent() -> StateError:
-    """The error for a sandbox without a repository."""
-    return StateError("the sandbox has no repository: open it with one", op="workspace")
