@@ -125,7 +125,12 @@ async def _open_new(
     if not ends_alone:
         await records.add(reserved, binds.undo_of(granted, sandbox_id))
     prepared = await binds.prepare(
-        granted, sandbox_id, facts, given=where.workspace, volumes=backend.name == "docker"
+        granted,
+        sandbox_id,
+        facts,
+        given=where.workspace,
+        volumes=backend.name == "docker",
+        progress=where.progress,
     )
     steps.rest.push_async_callback(prepared.aclose)
     if authority is not None:
