@@ -13,7 +13,7 @@ import pytest
 import ringfence
 from ringfence import Repository
 from ringfence.errors import InvalidSpecError, ResourceExhaustedError, StateError
-from ringfence.sandbox import binds
+from ringfence.sandbox import repository as repositories
 from ringfence.workspace import For, attach, clean, mounts, prepare
 from tests.conftest import require_bwrap, require_docker
 from tests.images import DEBIAN
@@ -242,7 +242,7 @@ async def test_the_backend_passes_the_volume_on(
 
     for path in [project, *project.rglob("*")]:
         os.chown(path, 1000, 1000, follow_symlinks=False)
-    monkeypatch.setattr(binds, "whom_for", whom)
+    monkeypatch.setattr(repositories, "whom_for", whom)
     async with ringfence.open(**where, repository=str(project)) as sandbox:
         assert sandbox.workspace.strategy == "volume"
         await shell(sandbox, "echo more >> README.md")
