@@ -101,7 +101,11 @@ async def prepare(
     held = Workspace(made)
     others = [bind for bind in binds if not Path(bind.source).is_relative_to(made.directory)]
     if made.strategy == "bind":
-        checked |= await asyncio.to_thread(_identities, others)
+        try:
+            checked |= await asyncio.to_thread(_identities, others)
+        except BaseException:
+            await held.aclose()
+            raise
     return Prepared((*binds, *mounts), held, checked, held.aclose)
 
 

@@ -18,7 +18,7 @@ _EVERY_SECONDS = 0.2
 @asynccontextmanager
 async def counting(progress: Callable[[int], None] | None) -> "AsyncIterator[Count]":
     """What another thread tells a number of entries within the block; `progress` hears the last one
-    on this event loop, a few times a second and at the end."""
+    on this event loop, a few times a second and at the end. What it raises is raised at the end."""
     if progress is None:
         from ringfence.workspace.stopping import nobody
 
@@ -29,7 +29,9 @@ async def counting(progress: Callable[[int], None] | None) -> "AsyncIterator[Cou
     try:
         yield counter.count
     finally:
-        task.cancel()
+        failure = None if task.cancel() or task.cancelled() else task.exception()
+    if failure is not None:
+        raise failure
     counter.tell()
 
 

@@ -34,7 +34,7 @@ async def make(
             check = unless(unwanted.is_set)
             making = _made(granted, directory, facts, volumes, check=check, count=count)
             return await finish(making, hurry=unwanted.set)
-    except asyncio.CancelledError:
+    except BaseException:
         await finish(asyncio.to_thread(workspace.clean, directory))
         raise
 

@@ -1,18 +1,22 @@
 """Who does not want a workspace any more does not wait until it is made, and nothing of it stays."""
 
 import asyncio
+import errno
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ringfence.errors import PolicyDeniedError
 from ringfence.policy.facts import Facts
 from ringfence.sandbox import binds, progress
 from ringfence.spec import Repository, SandboxSpec
-from ringfence.workspace import clean, linking, prepare
-from ringfence.workspace.stopping import Check, Stopped
+from ringfence.workspace import Prepared, clean, linking, prepare
+from ringfence.workspace.stopping import Check, Count, Stopped
 from tests.unit.workspace.conftest import digest_of_tree
 
 
@@ -120,3 +124,42 @@ async def test_who_opens_hears_how_many_entries_were_found(
     assert heard[-1] == 40
     assert threads == {threading.get_ident()}
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("every", [0, 60])
+async def test_a_progress_that_raises_ends_the_opening_and_nothing_stays(
+    repository: Path, state_directory: Path, monkeypatch: pytest.MonkeyPatch, *, every: float
+) -> None:
+    """While the workspace is made, or with the last count, when it is there already."""
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", every)
+    made = prepare
+
+    def slow(*given: Any, count: Count, **named: Any) -> Prepared:
+        count(1)
+        time.sleep(0 if every else 0.2)
+        return made(*given, count=count, **named)
+
+    def fail(entries: int) -> None:
+        raise ZeroDivisionError(entries)
+
+    monkeypatch.setattr("ringfence.workspace.prepare", slow)
+    spec = SandboxSpec(repository=Repository(path=str(repository)), user="1000")
+    facts = Facts(memory=2**30, cpus=1, nofile=1024)
+    with pytest.raises(ZeroDivisionError):
+        await binds.prepare(spec, "b" * 12, facts, progress=fail)
+    assert not binds.directory_of("b" * 12).exists()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_original_that_was_replaced_meanwhile_leaves_no_workspace(
+    repository: Path, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(source: str, flags: int) -> int:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), source, flags)
+
+    monkeypatch.setattr("ringfence.workspace.beneath.open_resolved", replaced)
+    spec = SandboxSpec(repository=Repository(path=str(repository), mode="ro"), user="1000")
+    facts = Facts(memory=2**30, cpus=1, nofile=1024, local=False)
+    with pytest.raises(PolicyDeniedError, match="replaced"):
+        await binds.prepare(spec, "c" * 12, facts)
+    assert not binds.directory_of("c" * 12).exists()
