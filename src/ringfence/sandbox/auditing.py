@@ -1,7 +1,8 @@
 """The events of a sandbox, written to an audit log."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from ringfence.events import Event, EventBus
 from ringfence.ledger.audit import REDACTED, AuditLog
 from ringfence.spec import SandboxSpec
 
+_LOGIN = re.compile(r"(?i)https?://([^/]+)@")
 _LAST = ("Deleted", "Detached")
 """After these nothing more is said of a sandbox, or not to this holder."""
 
@@ -22,13 +24,12 @@ def audited(
     """Write the events of a sandbox to the log at `path`, to the last of them; what is returned
     ends that earlier.
 
-    sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables are
-    never written.
+    sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables, and
+    the login in its repository's URL, are never written.
     Opening fails with ResourceExhaustedError when the log cannot be written; a failure later is
     reported by the bus.
     """
-    secrets = [] if spec is None else [one.value.get_secret_value() for one in spec.network.secrets]
-    log = AuditLog(path, secrets=secrets)
+    log = AuditLog(path, secrets=() if spec is None else _secrets(spec))
     log.append("Opened", None, spec=None if spec is None else _described(spec))
 
     def write(event: Event) -> None:
@@ -42,6 +43,13 @@ def audited(
 
     end = bus.subscribe(write)
     return end
+
+
+def _secrets(spec: SandboxSpec) -> Iterator[str]:
+    for secret in spec.network.secrets:
+        yield secret.value.get_secret_value()
+    if spec.repository is not None and (login := _LOGIN.match(spec.repository.path)):
+        yield login[1]
 
 
 def _described(spec: SandboxSpec) -> dict[str, Any]:

@@ -105,6 +105,18 @@ async def test_values_of_variables_are_not_in_the_audit_log(
     assert "hunter2" not in log.read_text()
 
 
+@pytest.mark.parametrize("login", ["hunter2", "me:hunter2", "me:hunt@hunter2"])
+async def test_the_login_in_a_repository_s_url_is_not_in_the_audit_log(
+    mock: MockBackend, tmp_path: Path, login: str
+) -> None:
+    """The mock takes no repository: that it was asked for one is in the log all the same."""
+    log = tmp_path / "log"
+    with pytest.raises(ringfence.UnsupportedError):
+        await ringfence.open(backend=mock, audit=log, repository=f"https://{login}@host/x.git")
+    assert "@host/x.git" in log.read_text()
+    assert "hunter2" not in log.read_text()
+
+
 async def test_a_failure_to_open_is_in_the_audit_log(mock: MockBackend, tmp_path: Path) -> None:
     """And the log is closed then."""
     log = tmp_path / "log"
