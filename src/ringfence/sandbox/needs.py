@@ -29,9 +29,9 @@ def check(request: SandboxSpec, features: Features) -> None:
 def like(granted: SandboxSpec, features: Features) -> SandboxSpec:
     """The request for another sandbox like a granted one: what that one does without, because its
     request said so, is not asked for."""
-    limits = {name.removeprefix("limits."): None for name in _limits(granted, features)}
+    without = [name.removeprefix("limits.") for name in _limits(granted, features)]
     user = granted.user if features.users else None
-    less = granted.limits.model_copy(update=limits)
+    less = granted.limits.model_copy(update={name: getattr(Limits(), name) for name in without})
     return granted.model_copy(update={"limits": less, "user": user})
 
 

@@ -11,7 +11,7 @@ from ringfence.backends.sized import is_watched
 from ringfence.errors import BackendUnavailableError, SandboxLostError, UnsupportedError
 from ringfence.events import EventBus
 from ringfence.sandbox import needs, watching
-from ringfence.spec import SandboxSpec, Security, State
+from ringfence.spec import Limits, SandboxSpec, Security, State
 
 WATCHES = Features(watched=frozenset({"disk"}), mounts=True, detached=True)
 LIMIT = 100
@@ -91,6 +91,14 @@ def test_what_nobody_can_watch_is_refused() -> None:
             needs.check(spec(**more), WATCHES)
     with pytest.raises(UnsupportedError, match="disk"):
         needs.check(spec(), Features(mounts=True))
+
+
+def test_a_request_for_another_one_asks_for_nothing_that_cannot_be() -> None:
+    limits = {"memory": "1g", "timeout": 5, "ulimits": {"nofile": 10}}
+    again = needs.like(SandboxSpec(user="1000", limits=limits), Features())
+    assert again.user is None
+    assert again.limits == Limits(timeout=5)
+    needs.check(again, Features(networks=frozenset({"none"})))
 
 
 def test_processor_time_needs_somebody_who_sees_it() -> None:
