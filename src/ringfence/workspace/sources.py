@@ -82,7 +82,7 @@ def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
         raise InvalidSpecError(
             f"{shown(path)} is not a directory", op="workspace", context={"path": shown(path)}
         )
-    if not os.access(place, os.R_OK | os.X_OK):
+    if not os.access(place, os.R_OK | os.X_OK, effective_ids=True):
         raise InvalidSpecError(
             f"{shown(path)} cannot be read by this user",
             op="workspace",

@@ -64,7 +64,11 @@ def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_directory_that_this_user_may_not_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    def access(path: Path, mode: int, *, effective_ids: bool) -> bool:
+        assert effective_ids, "as it will be opened"
+        return Path(path) != tmp_path
+
+    monkeypatch.setattr(os, "access", access)
     with pytest.raises(InvalidSpecError, match=f"{tmp_path} cannot be read by this user"):
         check_root(str(tmp_path))
 
