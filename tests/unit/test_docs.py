@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import ringfence
-from ringfence.cli.app import app
+from ringfence.cli.app import tree
 from ringfence.errors import SandboxError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ def commands(page: Path) -> list[list[str]]:
 
 def known(words: list[str]) -> Any:
     """The command that words begin with, as the parser has it; None for no verb."""
-    found: Any = typer.main.get_command(app)
+    found: Any = typer.main.get_command(tree())
     while hasattr(found, "commands") and words and words[0] in found.commands:
         found = found.commands[words[0]]
         words = words[1:]
@@ -133,7 +133,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 def test_every_verb_is_in_the_reference() -> None:
     """docs/cli.md has a row for each."""
     text = (ROOT / "docs" / "cli.md").read_text()
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(tree())
     for name, command in root.commands.items():
         for verb in [f"{name} {one}" for one in getattr(command, "commands", [])] or [name]:
             assert f"| `ringfence {verb}" in text, verb

@@ -15,17 +15,30 @@ _EPILOG = (
     " Ringfence itself failed."
 )
 
-app = typer.Typer(
-    name="ringfence",
-    help="Run commands that nobody vouches for in a place of their own.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def tree(only: str | None = None) -> typer.Typer:
+    """All verbs. only: load none but this one, or its group."""
+    app = typer.Typer(
+        name="ringfence",
+        help="Run commands that nobody vouches for in a place of their own.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for panel, modules in verbs.PANELS.items():
+        for name, module in modules.items():
+            if only in (None, name):
+                function = exits(verbs.verb(name, module))
+                settings = verbs.SETTINGS.get(name)
+                app.command(name, rich_help_panel=panel, context_settings=settings)(function)
+    for name, panel in verbs.GROUPS.items():
+        if only in (None, name):
+            app.add_typer(verbs.group(name), name=name, rich_help_panel=panel)
+    return app
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
@@ -41,8 +54,9 @@ def run(arguments: list[str]) -> int:
     output.complete()
     signal.signal(signal.SIGTERM, _interrupt)
     wants_json = "--json" in arguments[: _end_of_ours(arguments)]
+    only = arguments[0] if arguments and arguments[0] in verbs.NAMES else None
     try:
-        app(args=arguments, prog_name="ringfence")
+        tree(only)(args=arguments, prog_name="ringfence")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except SandboxError as error:
@@ -63,15 +77,3 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _end_of_ours(arguments: list[str]) -> int:
     return arguments.index("--") if "--" in arguments else len(arguments)
-
-
-def _verbs() -> None:
-    for panel, functions in verbs.PANELS.items():
-        for name, function in functions.items():
-            settings = verbs.SETTINGS.get(name)
-            app.command(name, rich_help_panel=panel, context_settings=settings)(exits(function))
-    for name, (group, panel) in verbs.GROUPS.items():
-        app.add_typer(group, name=name, rich_help_panel=panel)
-
-
-_verbs()

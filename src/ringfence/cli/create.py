@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,12 +10,14 @@ from ringfence.cli import output
 from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError
-from ringfence.spec import SandboxSpec
+
+if TYPE_CHECKING:
+    from ringfence.spec import SandboxSpec
 
 
 @describes_a_sandbox
 def create(
-    spec: SandboxSpec,
+    spec: "SandboxSpec",
     audit: Audit = None,
     json: Annotated[bool, typer.Option("--json", help="Its info as a JSON document.")] = False,
 ) -> int:
@@ -32,7 +34,7 @@ def create(
     return asyncio.run(_create(spec.model_copy(update={"detached": True}), audit, json))
 
 
-async def _create(spec: SandboxSpec, audit: Path | None, json: bool) -> int:
+async def _create(spec: "SandboxSpec", audit: Path | None, json: bool) -> int:
     async with opened(spec, audit) as sandbox:
         info = sandbox.info
     if json:

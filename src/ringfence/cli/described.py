@@ -1,12 +1,13 @@
 """From the options that describe a sandbox, and a spec file, to its spec."""
 
 import json
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence.cli.pairs import misuse, pair
-from ringfence.spec import SandboxSpec
+
+if TYPE_CHECKING:
+    from ringfence.spec import SandboxSpec
 
 _REPOSITORY = {
     "repo": "path",
@@ -23,8 +24,10 @@ _PLAIN = ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeou
 """Options that are fields of a spec as they stand."""
 
 
-def make_spec(values: dict[str, Any]) -> SandboxSpec:
+def make_spec(values: dict[str, Any]) -> "SandboxSpec":
     """The spec of a command line: the file's, with the options on top. InvalidSpecError."""
+    from ringfence.spec import SandboxSpec
+
     data = read_spec(values.pop("spec")) if values.get("spec") else {}
     values.pop("spec", None)
     _merge(data, _as_spec(values))
@@ -33,6 +36,8 @@ def make_spec(values: dict[str, Any]) -> SandboxSpec:
 
 def read_spec(path: Path) -> dict[str, Any]:
     """The data of a spec file; InvalidSpecError names the line that cannot be read."""
+    import tomllib
+
     try:
         text = path.read_text()
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

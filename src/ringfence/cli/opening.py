@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringfence.cli import output
-from ringfence.spec import SandboxSpec
 
 if TYPE_CHECKING:
     from ringfence.sandbox.sandbox import Sandbox
+    from ringfence.spec import SandboxSpec
 
 _QUIET_SECONDS = 1.0
 _EVERY_SECONDS = 1.0
 
 
 @contextlib.asynccontextmanager
-async def opened(spec: SandboxSpec, audit: Path | None) -> "AsyncIterator[Sandbox]":
+async def opened(spec: "SandboxSpec", audit: Path | None) -> "AsyncIterator[Sandbox]":
     """`ringfence.open(spec)`, which a large repository makes last: after a second a terminal tells
     what is opened, for how long, and how much of the repository was found."""
     import ringfence

@@ -233,7 +233,7 @@ def _describe(
     """Its parameters are the options; never called."""
 
 
-PARAMETERS = list(inspect.signature(_describe, eval_str=True).parameters.values())
+PARAMETERS = list(inspect.signature(_describe).parameters.values())
 _NAMES = [parameter.name for parameter in PARAMETERS]
 Audit = Annotated[
     Path | None,
@@ -253,7 +253,7 @@ def describes_a_sandbox(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     own = [
         parameter
-        for parameter in inspect.signature(function, eval_str=True).parameters.values()
+        for parameter in inspect.signature(function).parameters.values()
         if parameter.name != "spec"
     ]
 

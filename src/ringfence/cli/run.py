@@ -3,7 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,9 @@ from ringfence.cli import output, shape
 from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError, SandboxError
-from ringfence.spec import SandboxSpec
-from ringfence.spec.results import named_bytes
+
+if TYPE_CHECKING:
+    from ringfence.spec import SandboxSpec
 
 
 @describes_a_sandbox
@@ -20,7 +21,7 @@ def run(
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)
     ],
-    spec: SandboxSpec,
+    spec: "SandboxSpec",
     timeout: Annotated[
         str | None,
         typer.Option("--timeout", "-t", help="The command may take this long, such as 5m."),
@@ -66,7 +67,7 @@ def run(
 
 async def _run(
     command: list[str],
-    spec: SandboxSpec,
+    spec: "SandboxSpec",
     timeout: str | None,
     patch: Path | None,
     apply: bool,
@@ -107,6 +108,8 @@ async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, A
         output.note(f"changes\n{output.escape_text(found.stat)}")
     if apply:
         await sandbox.workspace.apply()
+    from ringfence.spec.results import named_bytes
+
     return {**named_bytes("patch", found.data), "applied": apply}
 
 

@@ -1,30 +1,10 @@
-"""Every verb and where it stands in `ringfence --help`."""
+"""Every verb and where it stands in `ringfence --help`; each module is loaded when asked for."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import typer
-
-from ringfence.cli import (
-    audit,
-    create,
-    diff,
-    digest,
-    doctor,
-    exec,  # noqa: A004 - a verb's name
-    files,
-    image,
-    life,
-    policy,
-    ps,
-    repo,
-    rm,
-    run,
-    shell,
-    spec,
-    store,
-    watch,
-)
 
 _COMMANDS = "Commands"
 _SANDBOXES = "Sandboxes"
@@ -32,36 +12,35 @@ _FILES = "Files"
 _WATCH = "Watching"
 _MACHINE = "This machine"
 
-PANELS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    _COMMANDS: {"run": run.run, "exec": exec.exec, "shell": shell.shell},
+PANELS: Mapping[str, Mapping[str, str]] = {
+    _COMMANDS: {"run": "run", "exec": "exec", "shell": "shell"},
     _SANDBOXES: {
-        "create": create.create,
-        "ps": ps.ps,
-        "rm": rm.rm,
-        "reap": rm.reap,
-        "pause": life.pause,
-        "resume": life.resume,
-        "extend": life.extend,
-        "snapshot": life.snapshot,
+        "create": "create",
+        "ps": "ps",
+        "rm": "rm",
+        "reap": "rm",
+        "pause": "life",
+        "resume": "life",
+        "extend": "life",
+        "snapshot": "life",
     },
-    _FILES: {"ls": files.ls, "cp": files.cp, "diff": diff.diff, "apply": diff.apply},
-    _WATCH: {
-        "inspect": watch.inspect,
-        "stats": watch.stats,
-        "events": watch.events,
-        "health": watch.health,
-    },
-    _MACHINE: {"doctor": doctor.doctor, "digest": digest.digest},
+    _FILES: {"ls": "files", "cp": "files", "diff": "diff", "apply": "diff"},
+    _WATCH: {"inspect": "watch", "stats": "watch", "events": "watch", "health": "watch"},
+    _MACHINE: {"doctor": "doctor", "digest": "digest"},
 }
+"""The verbs of each panel, and the modules here that have them as functions."""
 
-GROUPS: Mapping[str, tuple[typer.Typer, str]] = {
-    "repo": (repo.group, _FILES),
-    "image": (image.group, _MACHINE),
-    "store": (store.group, _MACHINE),
-    "spec": (spec.group, _MACHINE),
-    "audit": (audit.group, _MACHINE),
-    "policy": (policy.group, _MACHINE),
+GROUPS: Mapping[str, str] = {
+    "repo": _FILES,
+    "image": _MACHINE,
+    "store": _MACHINE,
+    "spec": _MACHINE,
+    "audit": _MACHINE,
+    "policy": _MACHINE,
 }
+"""The panels of groups of verbs, each of which is the `group` of the module of its name."""
+
+NAMES = frozenset(GROUPS).union(*PANELS.values())
 
 _OURS_FIRST = {"allow_interspersed_args": False}
 SETTINGS: Mapping[str, dict[str, Any]] = {
@@ -69,3 +48,15 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
     "exec": {},
     "shell": {},
 }
+
+
+def verb(name: str, module: str) -> Callable[..., Any]:
+    """The function of a verb."""
+    found: Callable[..., Any] = getattr(import_module(f"ringfence.cli.{module}"), name)
+    return found
+
+
+def group(name: str) -> typer.Typer:
+    """A group of verbs."""
+    found: typer.Typer = import_module(f"ringfence.cli.{name}").group
+    return found
