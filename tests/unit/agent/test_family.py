@@ -4,12 +4,14 @@ import contextlib
 import os
 import signal
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import Answer, Ask
+from ringfence.guest.protocol import Answer, Ask, Cred
 
 from .raw import Guest, until
 
@@ -239,3 +241,41 @@ def test_a_lost_family_that_its_user_keeps_from_ending_takes_the_user_along(gues
     held, tracer = lose_a_supervisor_at_work(guest, bystander)
     assert both_endings(guest, held, tracer)[tracer][4] == 4, "collateral"
     assert guest.marked() == []
+
+
+@contextlib.contextmanager
+def held_from_outside(pid: int) -> Iterator[None]:
+    """What no kill inside ends: its tracer, which does not wait for it, is no process of the guest's."""
+    tracer = subprocess.Popen(
+        [sys.executable, "-c", TRACER, str(pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert tracer.stdout is not None
+        assert tracer.stdout.readline() == b"0\n"
+        yield
+    finally:
+        tracer.communicate()
+
+
+def supervisor_of(guest: Guest, pid: int) -> int:
+    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
+    return int(status.rpartition(b")")[2].split()[1])
+
+
+def test_a_user_is_killed_for_a_lost_family_beside_one_that_nothing_ends(guest: Guest) -> None:
+    """However long the guest has been after the first, the second has its own time."""
+    other = Cred(1001, 1001)
+    first = guest.raw.started(guest.raw.start("sleep", "1000"))
+    bystander = guest.raw.start("sleep", "1000")
+    guest.raw.started(bystander)
+    with held_from_outside(guest.host_pid(first)):
+        os.kill(supervisor_of(guest, first), signal.SIGKILL)
+        assert both_endings(guest, bystander)[bystander][4] == 4, "collateral"
+        second = guest.raw.start("python3", "-c", HELD_BY_A_TRACER, who=other)
+        pid = guest.raw.started(second)
+        guest.raw.output(second, b"\n")
+        tracer = guest.raw.start("python3", "-c", TRACER, str(pid), flags=32 | 1, who=other)
+        guest.raw.started(tracer)
+        assert guest.raw.output(tracer, b"\n") == b"0\n"
+        os.kill(supervisor_of(guest, pid), signal.SIGKILL)
+        assert both_endings(guest, tracer)[tracer][4] == 4, "collateral"

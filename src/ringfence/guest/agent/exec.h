@@ -55,6 +55,7 @@ struct exec {
 	bool counted;    /* KILL_ALL waits for it */
 	bool answering;  /* FORGET waits for its end */
 	u32 proof, killed_count, rounds;
+	u32 hunted;      /* rounds after its orphans */
 	int status;
 	struct rusage usage;
 	u64 begun_us, wall_us, oom_before, oom_after;

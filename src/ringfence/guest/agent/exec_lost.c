@@ -15,11 +15,12 @@ static void send_lost(struct exec *exec)
 	exec_free(exec);
 }
 
-/* Somebody of that user keeps them from ending, as a tracer does who does not wait for them. */
+/* Where one of its user's keeps them from ending, as a tracer does who does not wait for them. Each exec has its own time:
+ * another's may be held up for ever. */
 static void kill_users(void)
 {
 	for (struct exec *exec = execs; exec; exec = exec->next)
-		if (exec->lost && !exec->over && signal_uid(exec->uid, SIGKILL))
+		if (exec->lost && !exec->over && ++exec->hunted == USER_AFTER && signal_uid(exec->uid, SIGKILL))
 			exec_collateral(exec->uid, exec);
 }
 
@@ -29,9 +30,8 @@ static void hunt_orphans(struct timer *timer)
 	children_reap();
 	int left = family_signal(SIGKILL, child_known);
 	if (left > 0) {
-		if (++rounds == USER_AFTER)
-			kill_users();
-		timer_set(timer, rounds < LONG_AFTER ? HUNT_MS : LONG_HUNT_MS, hunt_orphans);
+		kill_users();
+		timer_set(timer, ++rounds < LONG_AFTER ? HUNT_MS : LONG_HUNT_MS, hunt_orphans);
 		return;
 	}
 	rounds = 0;
