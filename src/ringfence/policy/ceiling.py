@@ -3,7 +3,6 @@
 import fnmatch
 import os
 import posixpath
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -106,15 +105,15 @@ class Ceiling(Model):
 
     profiles: Annotated[tuple[ProfileName, ...], Field(min_length=1)] = PROFILES
     images: tuple[str, ...] | None = None
-    limits: Limits = Limits()
+    limits: Limits = Limits.model_construct()
     lifetime: Duration | None = None
     idle_timeout: Duration | None = None
     detached: bool = True
     repository_modes: tuple[RepositoryMode, ...] = ("copy", "ro", "rw")
     mounts: tuple[str, ...] | None = None
     writable_mounts: bool = True
-    security: SecurityCeiling = SecurityCeiling()
-    network: NetworkCeiling = NetworkCeiling()
+    security: SecurityCeiling = SecurityCeiling.model_construct()
+    network: NetworkCeiling = NetworkCeiling.model_construct()
 
     if TYPE_CHECKING:
 
@@ -171,6 +170,9 @@ class Ceiling(Model):
         )
 
 
+NO_CEILING = Ceiling.model_construct()
+"""Caps nothing. Not validated: what that takes to build is needed for a file alone."""
+
 VARIABLE = "RINGFENCE_CEILING"
 _PLACE = Path("/etc/ringfence/ceiling.toml")
 
@@ -180,6 +182,8 @@ MEMORY_MINIMUM = 6 * 2**20
 
 def load_ceiling(path: str | Path) -> Ceiling:
     """The ceiling in a TOML file. InvalidSpecError names the file, the field and the value."""
+    import tomllib
+
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

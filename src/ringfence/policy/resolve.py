@@ -8,7 +8,7 @@ from typing import Any
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy.bounds import Bound, Ranges, narrow, ranges
-from ringfence.policy.ceiling import Ceiling
+from ringfence.policy.ceiling import NO_CEILING, Ceiling
 from ringfence.policy.checks import denials
 from ringfence.policy.facts import Facts
 from ringfence.policy.profiles import PROFILES, Profile, for_runtime
@@ -37,7 +37,7 @@ def resolve(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = Non
 
 def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None) -> Grant:
     """As `resolve`, with the notes of what was lowered."""
-    ceiling = ceiling or Ceiling()
+    ceiling = ceiling or NO_CEILING
     profile = for_runtime(PROFILES[request.profile], request.security.runtime)
     denied = denials(request, profile, ceiling)
     numbers = ranges(facts, ceiling)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Record
 from ringfence.backends.sized import with_size
-from ringfence.policy import Ceiling, Facts, machine_ceiling, resolve
+from ringfence.policy import NO_CEILING, Ceiling, Facts, machine_ceiling, resolve
 from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import SandboxSpec
@@ -34,7 +34,7 @@ def grant(request: SandboxSpec, facts: Facts, features: Features, where: Where) 
 
 def ceiling_of(where: Where) -> Ceiling:
     """The most that may be granted there: the caller's, else this machine's."""
-    return where.ceiling or machine_ceiling() or Ceiling()
+    return where.ceiling or machine_ceiling() or NO_CEILING
 
 
 def with_owner(facts: Facts, request: SandboxSpec) -> Facts:

@@ -166,7 +166,7 @@ class Limits(Model):
     cpu_time: Duration | None = None
     timeout: Duration | None = None
     output: Annotated[Size, Field(le=MOST_OUTPUT)] | None = None
-    ulimits: Ulimits = Ulimits()
+    ulimits: Ulimits = Ulimits.model_construct()
 
     if TYPE_CHECKING:  # what a type checker lets pass: sizes and durations as texts, too
 

@@ -1,8 +1,8 @@
 """What every part of a spec has in common."""
 
-import difflib
 import os
 import posixpath
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -33,13 +33,27 @@ Table = Mapping[str, Any]
 Texts = tuple[str, ...] | list[str]
 """For a type checker: several texts. A Sequence would let a single text pass."""
 
+_BUILDING = threading.RLock()
+
 
 class Model(pydantic.BaseModel):
     """A frozen value: unknown fields are refused, defaults are checked too."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        defer_build=True,  # most parts are validated within a SandboxSpec alone
+    )
     short_forms: ClassVar[tuple[dict[str, Any], ...]] = ()
     """JSON Schemas of what stands for a whole value, such as a number for a Port."""
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """What pydantic does before the first use: one thread at a time, which older versions
+        do not see to themselves."""
+        with _BUILDING:
+            return super().model_rebuild(**options)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -77,6 +91,8 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
 
 
 def _nearest_field(name: str) -> str:
+    import difflib
+
     known = {field for model in Model.__subclasses__() for field in model.model_fields}
     found = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""

@@ -102,7 +102,7 @@ class Repository(Model):
     file_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
     directory_mode: Annotated[int, Field(ge=0, le=0o777)] | None = None
     size: Size | None = None
-    git: GitIdentity = GitIdentity()
+    git: GitIdentity = GitIdentity.model_construct()
 
     if TYPE_CHECKING:
 

@@ -60,7 +60,7 @@ class SandboxSpec(Model):
     user: Id | None = None
     repository: Repository | None = None
     mounts: tuple[Mount, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = Limits.model_construct()
     security: Security = Field(default_factory=Security)
     network: Network = Field(default_factory=Network)
     labels: Mapping[str, str] = Field(default_factory=dict)
