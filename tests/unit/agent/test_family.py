@@ -194,27 +194,39 @@ def is_stopped(pid: int) -> bool:
     return "\nState:\tT" in Path(f"/proc/{pid}/status").read_text()
 
 
-def lose_a_supervisor_at_work(guest: Guest, bystander: int) -> tuple[int, int]:
-    """An exec whose killed process another exec of its user keeps from being reaped, so that its
-    supervisor goes on; that is killed while it has the bystander stopped. Both ids."""
-    held = guest.raw.start("python3", "-c", HELD_BY_A_TRACER, env=(guest.name,))
+def supervisor_of(guest: Guest, pid: int) -> int:
+    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
+    return int(status.rpartition(b")")[2].split()[1])
+
+
+def hold_by_a_tracer(guest: Guest, **options) -> tuple[int, int, int]:
+    """An exec that another one of its user keeps from being reaped: both ids, and its supervisor."""
+    held = guest.raw.start("python3", "-c", HELD_BY_A_TRACER, **options)
     pid = guest.raw.started(held)
     guest.raw.output(held, b"\n")
-    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
-    supervisor = int(status.rpartition(b")")[2].split()[1])
-    tracer = guest.raw.start("python3", "-c", TRACER, str(pid), flags=32 | 1)
+    tracer = guest.raw.start("python3", "-c", TRACER, str(pid), flags=32 | 1, **options)
     guest.raw.started(tracer)
     assert guest.raw.output(tracer, b"\n") == b"0\n"
+    return held, tracer, supervisor_of(guest, pid)
+
+
+def lose_a_supervisor_at_work(guest: Guest) -> tuple[int, int, int]:
+    """One that kills a family which a tracer keeps, and is killed itself while it has the user's
+    processes stopped: a bystander's pid, and the ids of both. FileNotFoundError: all of the user's
+    were killed before that, after the 2 s that a supervisor has."""
+    bystander = guest.host_pid(guest.raw.started(guest.raw.start("sleep", "1000")))
+    held, tracer, supervisor = hold_by_a_tracer(guest, env=(guest.name,))
     guest.raw.send(Ask.KILL, held)
     while True:
-        until(lambda: is_stopped(bystander), "the user's processes are stopped")
+        while not is_stopped(bystander):
+            pass
         os.kill(supervisor, signal.SIGSTOP)
-        until(lambda: is_stopped(supervisor), "the supervisor is, too")
+        until(lambda: is_stopped(supervisor), "the supervisor is stopped, too")
         if is_stopped(bystander):
             break
         os.kill(supervisor, signal.SIGCONT)
     os.kill(supervisor, signal.SIGKILL)
-    return held, tracer
+    return bystander, held, tracer
 
 
 def both_endings(guest: Guest, *ids: int) -> dict[int, bytes]:
@@ -227,18 +239,30 @@ def both_endings(guest: Guest, *ids: int) -> dict[int, bytes]:
     return found
 
 
-def test_who_was_stopped_for_a_kill_goes_on_when_its_supervisor_is_lost(guest: Guest) -> None:
+TRIES = 10
+"""What is to be seen in 2 s is missed on a busy machine."""
+
+
+def test_who_was_stopped_for_a_kill_goes_on_when_its_supervisor_is_lost(
+    start_guest: Callable[..., Guest],
+) -> None:
     """The others of the user are stopped while a stubborn family is walked."""
-    bystander = guest.host_pid(guest.raw.started(guest.raw.start("sleep", "1000")))
-    held, tracer = lose_a_supervisor_at_work(guest, bystander)
-    guest.raw.send(Ask.STDIN, tracer)
-    assert both_endings(guest, held, tracer)[held][5] == 1, "proven"
-    assert not is_stopped(bystander)
+    for _ in range(TRIES):
+        guest = start_guest("--stream")
+        guest.raw.hello()
+        with contextlib.suppress(FileNotFoundError):
+            bystander, held, tracer = lose_a_supervisor_at_work(guest)
+            guest.raw.send(Ask.STDIN, tracer)
+            ending = both_endings(guest, held, tracer)[held]
+            stopped = is_stopped(bystander)
+            break
+    assert ending[5] == 1, "proven"
+    assert not stopped
 
 
 def test_a_lost_family_that_its_user_keeps_from_ending_takes_the_user_along(guest: Guest) -> None:
-    bystander = guest.host_pid(guest.raw.started(guest.raw.start("sleep", "1000")))
-    held, tracer = lose_a_supervisor_at_work(guest, bystander)
+    held, tracer, supervisor = hold_by_a_tracer(guest, env=(guest.name,))
+    os.kill(supervisor, signal.SIGKILL)
     assert both_endings(guest, held, tracer)[tracer][4] == 4, "collateral"
     assert guest.marked() == []
 
@@ -257,11 +281,6 @@ def held_from_outside(pid: int) -> Iterator[None]:
         tracer.communicate()
 
 
-def supervisor_of(guest: Guest, pid: int) -> int:
-    status = Path(f"/proc/{guest.host_pid(pid)}/stat").read_bytes()
-    return int(status.rpartition(b")")[2].split()[1])
-
-
 def test_a_user_is_killed_for_a_lost_family_beside_one_that_nothing_ends(guest: Guest) -> None:
     """However long the guest has been after the first, the second has its own time."""
     other = Cred(1001, 1001)
@@ -271,11 +290,6 @@ def test_a_user_is_killed_for_a_lost_family_beside_one_that_nothing_ends(guest: 
     with held_from_outside(guest.host_pid(first)):
         os.kill(supervisor_of(guest, first), signal.SIGKILL)
         assert both_endings(guest, bystander)[bystander][4] == 4, "collateral"
-        second = guest.raw.start("python3", "-c", HELD_BY_A_TRACER, who=other)
-        pid = guest.raw.started(second)
-        guest.raw.output(second, b"\n")
-        tracer = guest.raw.start("python3", "-c", TRACER, str(pid), flags=32 | 1, who=other)
-        guest.raw.started(tracer)
-        assert guest.raw.output(tracer, b"\n") == b"0\n"
-        os.kill(supervisor_of(guest, pid), signal.SIGKILL)
+        _, tracer, supervisor = hold_by_a_tracer(guest, who=other)
+        os.kill(supervisor, signal.SIGKILL)
         assert both_endings(guest, tracer)[tracer][4] == 4, "collateral"
