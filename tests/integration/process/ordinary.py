@@ -8,6 +8,7 @@ becomes the user for good.
 """
 
 import asyncio
+import concurrent.futures.thread
 import ctypes
 import encodings.idna
 import importlib.readers
@@ -27,7 +28,7 @@ from ringfence.policy import seccomp
 from tests.integration.process.conftest import grant, opened
 
 _SET_DUMPABLE = 4
-LOADED = (encodings.idna, importlib.readers)
+LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers)
 
 
 def become(uid: int, directory: Path, owner: int | None = None, mode: int = build.MODE) -> None:
@@ -82,6 +83,15 @@ async def look() -> dict[str, Any]:
             while os.path.exists(f"/proc/{guest}"):  # noqa: PTH110, ASYNC240 - quick
                 await asyncio.sleep(0.02)
         told["unkept"] = above != keeper
+    image = Path(os.environ["RINGFENCE_STATE_DIR"]).parent / "image"
+    (image / "etc").mkdir(parents=True)
+    (image / "etc/group").write_text("others:x:4321:me\n")
+    (image / "etc/passwd").write_text("me:x:1000:4321::/:/bin/sh\n")
+    async with opened(backend, user="1000", image=str(image)) as sandbox:
+        known = await sandbox.session.user("1000")
+        (image / "etc/passwd").write_text("")
+        unknown = await sandbox.session.user("1000")
+        told["of_image"] = [[one.uid, one.gid, *one.groups] for one in (known, unknown)]
     told["left"] = [one.id for one in await backend.found({})]
     return told
 

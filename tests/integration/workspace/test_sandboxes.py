@@ -67,6 +67,12 @@ async def test_copy_gives_a_writable_view_and_a_patch(
         await work.apply()
         assert (repository / "README.md").read_text() == "A project.\nmore\n"
         assert await shell(sandbox, "echo still here") == "still here\n"
+        if (
+            backend == "docker" and os.geteuid() != 0
+        ):  # the daemon's own mount: see docs/workspace.md
+            with pytest.raises(StateError, match="open a new sandbox"):
+                await work.discard()
+            return
         await work.discard()
         assert "A project.\n#!/bin/sh" in await shell(sandbox, "cat README.md run.sh")
         full = await sandbox.exec(shell="head -c 80m /dev/zero > big")

@@ -126,10 +126,11 @@ static void send_user(u32 id, const struct user *user)
 {
 	u32 gids[GROUPS_CAP];
 	char *groups = read_file("/etc/group");
-	u32 count = find_memberships(groups, user->name, gids);
+	bool only = !can_switch && user->uid == geteuid(); /* the one user there is has the one group there is */
+	u32 count = only ? 0 : find_memberships(groups, user->name, gids);
 	frame_begin(the_conn, ANSWER_USER, id);
 	put_u32(the_conn, user->uid);
-	put_u32(the_conn, user->gid);
+	put_u32(the_conn, only ? getegid() : user->gid);
 	put_u32(the_conn, count);
 	for (u32 i = 0; i < count; i++)
 		put_u32(the_conn, gids[i]);
