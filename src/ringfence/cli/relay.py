@@ -6,10 +6,11 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ringfence.cli import output
+from ringfence.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ async def _signal(
 ) -> None:
     for process in await sandbox.processes():
         if process.running and process.id not in others:
-            await sandbox.signal(process.id, number, group=True)
+            with suppress(NotFoundError):  # it ended meanwhile
+                await sandbox.signal(process.id, number, group=True)
     if number == signal.SIGTERM:
         await asyncio.sleep(_GRACE_SECONDS)
         await _kill(sandbox, running, others)
