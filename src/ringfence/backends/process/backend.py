@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ringfence.backends import exec_cgroups
 from ringfence.backends.base import Bind, Features, Found, Record
@@ -15,7 +16,6 @@ from ringfence.backends.process import machine as machines
 from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.images import Images
 from ringfence.backends.process.instance import ProcessInstance, sweep
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.known import Ground, known
@@ -25,6 +25,9 @@ from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError
 from ringfence.policy import seccomp
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, Security, State
+
+if TYPE_CHECKING:
+    from ringfence.backends.process.images import Images
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EDQUOT)
 
@@ -196,7 +199,9 @@ def _state(ground: Ground, home: Home) -> State:
     return State.PAUSED if cgroup is not None and cgroup.frozen() else State.RUNNING
 
 
-def _images(ground: Ground) -> Images:
+def _images(ground: Ground) -> "Images":
+    from ringfence.backends.process.images import Images
+
     return Images(ground.directory / "images", ground.machine)
 
 
