@@ -137,3 +137,23 @@ def test_an_environment_that_is_half_made_or_was_moved_is_made_again(programs: P
     code, _, asked = step(programs, f"cd {place}; {line}")
     assert (code, asked.count("-m venv")) == (0, 2)
     assert (place / ".venv/pyvenv.cfg").read_text() == f"command = x -m venv {place}/.venv\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "fails"), [("2.10", 1), ("2.10.3", 1), ("2.22.0", 0), ("1.90", 0)]
+)
+def test_what_another_version_finds_in_the_agent_is_shown_and_does_not_count(
+    programs: Path, version: str, fails: int
+) -> None:
+    script = f"""
+        if [ "$1" = --version ]; then echo "Cppcheck {version}"; exit; fi
+        echo "a finding" >&2
+        for one; do case $one in --error-exitcode=*) exit ${{one#*=}} ;; esac; done"""
+    fake(programs, "cppcheck", script)
+    code, said, _ = step(programs, "look_at_agent")
+    assert (code, said) == (fails, "a finding\n")
+
+
+def test_without_cppcheck_the_rest_is_checked(programs: Path) -> None:
+    code, said, _ = step(programs, "there() { false; }; look_at_agent")
+    assert (code, said) == (0, "cppcheck is not installed: the agent is not looked at\n")

@@ -128,7 +128,7 @@ static int fill(struct page *page, int fd)
 
 static void answer(struct conn *conn, u32 id, const struct page *page, int fd, u32 uid)
 {
-	u8 cursor[CURSOR_BYTES];
+	u8 cursor[CURSOR_BYTES] = {0};
 
 	if (page->more)
 		pack_u64(pack_u64(cursor, keep(fd, uid, page->position)), page->position);

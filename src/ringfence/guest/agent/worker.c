@@ -48,7 +48,7 @@ void open_many(void)
 
 static _Noreturn void work(const struct cred *cred, const struct job *job, int fd)
 {
-	u8 payload[8];
+	u8 payload[8] = {0};
 	u64 done = 0;
 
 	host = fd;
