@@ -52,24 +52,28 @@ class CreateFailed(Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Attached(Event):
     """A session with an existing sandbox began."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Detached(Event):
     """The session ended and the sandbox goes on."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Paused(Event):
     """All processes were frozen."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Resumed(Event):
     """All processes were thawed."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,19 @@ class Instance(Protocol):
 
 
 @runtime_checkable
+class Pausable(Protocol):
+    """An instance that can be frozen and thawed."""
+
+    async def pause(self) -> None:
+        """Freeze all processes."""
+        ...
+
+    async def resume(self) -> None:
+        """Thaw them."""
+        ...
+
+
+@runtime_checkable
 class Filtered(Protocol):
     """An instance whose place has no seccomp filter of its own: the guest installs `filter` (as
     of `policy.seccomp.bpf`) in every command, once the host has sent it."""

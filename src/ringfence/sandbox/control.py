@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
 from ringfence.errors import (
     InvalidSpecError,
@@ -25,19 +26,6 @@ _LONG_LEASE = 86400.0 * 40
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
 _ENOTDIR = 20
 _TMP = "/tmp"  # noqa: S108 - inside the sandbox, where every profile has a tmpfs
-
-
-@runtime_checkable
-class Pausable(Protocol):
-    """An instance that can be frozen and thawed."""
-
-    async def pause(self) -> None:
-        """Freeze all processes."""
-        ...
-
-    async def resume(self) -> None:
-        """Thaw them."""
-        ...
 
 
 @runtime_checkable

@@ -6,12 +6,12 @@ None of it takes a session, so that the process that holds a sandbox is not dist
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
 from ringfence.ledger.reasons import CPU_TIME, DELETED
 from ringfence.ledger.spent import is_spent
-from ringfence.sandbox.control import Pausable
 from ringfence.spec import SandboxInfo, State, Usage
 
 
