@@ -186,6 +186,22 @@ class Counted(Protocol):
         ...
 
 
+@runtime_checkable
+class Releasing(Protocol):
+    """An instance that keeps descriptors open, to be asked again at less cost."""
+
+    def release(self) -> None:
+        """Close them: nobody asks anything of it any more but `delete`. The instance goes on when
+        it was attached to, or made detached. Idempotent."""
+        ...
+
+
+def release(instance: Instance) -> None:
+    """Let go of an instance that goes on without its holder. Idempotent."""
+    if isinstance(instance, Releasing):
+        instance.release()
+
+
 class Backend(Protocol):
     """Makes instances. Constructed with `endpoint`: a URL, or None for the environment's."""
 

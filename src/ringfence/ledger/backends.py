@@ -33,7 +33,8 @@ class Backends:
         return self._open.values()
 
     async def instance(self, record: Record) -> Instance:
-        """The instance of `record`; NotFoundError when it is gone or not made yet."""
+        """The instance of `record`, which the caller releases; NotFoundError when it is gone or
+        not made yet."""
         if not record.native:
             raise NotFoundError(f"sandbox {record.id} is being created", sandbox_id=record.id)
         return await self.of(record).attach(record)

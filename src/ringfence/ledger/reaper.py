@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends import owned
-from ringfence.backends.base import Instance, Record
+from ringfence.backends.base import Instance, Record, release
 from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
 from ringfence.ledger.backends import Backends, Load
@@ -102,6 +102,7 @@ async def _settle(
     ledger: Ledger, entry: Entry, backends: Backends, reason: str | None
 ) -> Reaped | None:
     why = entry.reason or reason or entry.fate
+    instance: Instance | None = None
     try:
         instance = await _find(backends, entry.record)
         if instance is None and reason is None and not entry.record.native:
@@ -122,6 +123,9 @@ async def _settle(
         return Reaped(entry.record.id, why, str(error)) if reason else None
     except (SandboxError, OSError) as error:
         return Reaped(entry.record.id, why, str(error))
+    finally:
+        if instance is not None:
+            release(instance)
     ledger.end(entry.record.id, why)
     return Reaped(entry.record.id, why)
 

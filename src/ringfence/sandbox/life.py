@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.backends.base import Instance
+from ringfence.backends.base import Instance, release
 from ringfence.backends.finish import finish
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
@@ -293,6 +293,7 @@ class Life:
     async def _detach(self) -> None:
         self.stop_watching()
         await self.session.close()
+        release(self.instance)
         await self._rest.aclose()
         self._leave()
 

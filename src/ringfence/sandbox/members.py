@@ -5,8 +5,9 @@ None of it takes a session, so that the process that holds a sandbox is not dist
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-from ringfence.backends.base import Pausable
+from ringfence.backends.base import Pausable, release
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
@@ -48,9 +49,12 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
         return _info(entry, State.CREATING, None)
     try:
         instance = await backends.instance(entry.record)
-        state = await instance.state()
-        if state is State.RUNNING and await is_spent(instance):  # whoever reaps next removes it
-            return _info(entry, State.EXITED, CPU_TIME)
+        try:
+            state = await instance.state()
+            if state is State.RUNNING and await is_spent(instance):  # whoever reaps next removes it
+                return _info(entry, State.EXITED, CPU_TIME)
+        finally:
+            release(instance)
     except NotFoundError:
         state = State.EXITED
     except SandboxError as error:
@@ -99,7 +103,10 @@ async def _delete(book: Ledger, entry: Entry) -> None:
         except NotFoundError:
             pass
         else:
-            await instance.delete()
+            try:
+                await instance.delete()
+            finally:
+                release(instance)
     if entry.workspace is not None:
         from ringfence.workspace import clean
 
@@ -109,17 +116,20 @@ async def _delete(book: Ledger, entry: Entry) -> None:
 
 async def pause_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
     """Freeze a detached sandbox without a session. NotFoundError, StateError, UnsupportedError."""
-    async with Backends() as backends:
-        await (await _freezable(backends, name, ledger, "pause")).pause()
+    async with Backends() as backends, _freezable(backends, name, ledger, "pause") as instance:
+        await instance.pause()
 
 
 async def resume_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
     """Let a paused sandbox go on. NotFoundError, StateError, UnsupportedError."""
-    async with Backends() as backends:
-        await (await _freezable(backends, name, ledger, "resume")).resume()
+    async with Backends() as backends, _freezable(backends, name, ledger, "resume") as instance:
+        await instance.resume()
 
 
-async def _freezable(backends: Backends, name: str, ledger: Ledger | None, op: str) -> Pausable:
+@asynccontextmanager
+async def _freezable(
+    backends: Backends, name: str, ledger: Ledger | None, op: str
+) -> AsyncIterator[Pausable]:
     entry = await asyncio.to_thread((await _book(ledger)).get, name)
     if not entry.record.spec.detached:
         raise StateError(
@@ -128,11 +138,14 @@ async def _freezable(backends: Backends, name: str, ledger: Ledger | None, op: s
             sandbox_id=entry.record.id,
         )
     instance = await backends.instance(entry.record)
-    if not isinstance(instance, Pausable):
-        raise UnsupportedError(
-            f"{op}: the {entry.record.backend} backend cannot freeze a sandbox", op=op
-        )
-    return instance
+    try:
+        if not isinstance(instance, Pausable):
+            raise UnsupportedError(
+                f"{op}: the {entry.record.backend} backend cannot freeze a sandbox", op=op
+            )
+        yield instance
+    finally:
+        release(instance)
 
 
 async def usages(
@@ -151,8 +164,16 @@ async def usages(
     async with Backends() as backends:
         for entry in entries:
             try:
-                usage = await (await backends.instance(entry.record)).usage()
+                usage = await _usage(backends, entry)
             except SandboxError:
                 continue
             if usage is not None:
                 yield entry.record.id, usage
+
+
+async def _usage(backends: Backends, entry: Entry) -> Usage | None:
+    instance = await backends.instance(entry.record)
+    try:
+        return await instance.usage()
+    finally:
+        release(instance)

@@ -6,7 +6,7 @@ import platform
 from dataclasses import replace
 
 from ringfence.backends import registry
-from ringfence.backends.base import Backend, Features, Instance, Record
+from ringfence.backends.base import Backend, Features, Instance, Record, release
 from ringfence.backends.finish import finish
 from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
 from ringfence.events import Attached, EventBus
@@ -50,7 +50,7 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     entry, backend, records = await _known(sandbox_id, where, steps)
     record = entry.record
     _check_openable(entry)
-    instance = await _attached(entry, backend, records)
+    instance = await _attached(entry, backend, records, steps)
     session = await _greeted(instance, record)
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
@@ -97,7 +97,7 @@ def _check_openable(entry: Entry) -> None:
         )
 
 
-async def _attached(entry: Entry, backend: Backend, records: Records) -> Instance:
+async def _attached(entry: Entry, backend: Backend, records: Records, steps: Steps) -> Instance:
     """Its instance, which runs. NotFoundError when it has ended, StateError when it is paused."""
     record = entry.record
     try:
@@ -105,6 +105,7 @@ async def _attached(entry: Entry, backend: Backend, records: Records) -> Instanc
     except NotFoundError:
         await records.gone(entry)
         raise
+    steps.undo.callback(release, instance)
     if await is_spent(instance):
         await finish(_end(instance, entry, records))
         raise _ended(record, CPU_TIME)

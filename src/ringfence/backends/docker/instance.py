@@ -264,13 +264,17 @@ class DockerInstance:
         await removal.remove(self._engine, self.record.native)
         if self._forked:
             await rootfs.drop(self._engine, self._forked)
+        self.release()
+        if self._directory is not None:
+            door.remove_directory(self._directory)
+        self._deleted = True
+
+    def release(self) -> None:
+        """Close what it holds open; it goes on. Idempotent."""
         self._connecting.drop()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        if self._directory is not None:
-            door.remove_directory(self._directory)
-        self._deleted = True
 
     async def _inspect(self) -> Inspection | None:
         return await inspect(self._engine, self.record.native)

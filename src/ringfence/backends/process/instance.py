@@ -211,14 +211,25 @@ class ProcessInstance:
 
         ResourceExhaustedError when the kernel does not let it die within 30 s.
         """
+        self._close()
+        keeper = self._keeper
+        if keeper.released:
+            keeper = Keeper.find(self._home) or keeper
+        async with self.ends:
+            await end(keeper, self._home, self._cgroup)
+
+    def release(self) -> None:
+        """Close what it holds open; it goes on. Idempotent."""
+        self._close()
+        self._keeper.close()
+
+    def _close(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        async with self.ends:
-            await end(self._keeper, self._home, self._cgroup)
 
     def _lost(self, op: str) -> SandboxLostError:
         return SandboxLostError(

@@ -179,6 +179,11 @@ class Keeper:
         if self._loop is None or not self._child or not self.alive():
             self._release()
 
+    @property
+    def released(self) -> bool:
+        """Whether nothing can be asked of it here any more; `find` finds it again."""
+        return self._pidfd < 0
+
     def _release(self) -> None:
         if self._pidfd >= 0:
             self._unwatch()
