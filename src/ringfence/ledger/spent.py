@@ -1,7 +1,7 @@
-"""Whether a sandbox has used up its processor time.
+"""Whether a detached sandbox has used up its processor time.
 
-The guest of a detached one kills its commands then and waits for somebody on the host to see it,
-by the kernel's own counter, and to write down why it ended.
+Its guest kills its commands then and waits for somebody on the host to see it, by the kernel's own
+counter, and to write down why it ended.
 """
 
 from ringfence.backends.base import Instance
@@ -9,9 +9,11 @@ from ringfence.errors import SandboxError
 
 
 async def is_spent(instance: Instance) -> bool:
-    """Whether it used all of its `limits.cpu_time`; False where that cannot be measured."""
-    limit = instance.record.spec.limits.cpu_time
-    if limit is None:
+    """Whether a detached one used all of its `limits.cpu_time`; False where that cannot be
+    measured, and for an attached one, which its holder ends and whose commands it tells why."""
+    spec = instance.record.spec
+    limit = spec.limits.cpu_time
+    if limit is None or not spec.detached:
         return False
     try:
         usage = await instance.usage()
