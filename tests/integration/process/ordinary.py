@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ringfence.backends.process import ProcessBackend
+from ringfence.backends.process import ProcessBackend, images
 from ringfence.errors import SandboxError
 from ringfence.guest import build
 from ringfence.metrics.places import read_text
@@ -28,7 +28,7 @@ from ringfence.policy import seccomp
 from tests.integration.process.conftest import grant, opened
 
 _SET_DUMPABLE = 4
-LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers)
+LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers, images)
 
 
 def become(uid: int, directory: Path, owner: int | None = None, mode: int = build.MODE) -> None:
