@@ -21,6 +21,7 @@ def test_nothing_is_left_of_a_storm(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_nothing_is_left_of_long_storms(tmp_path: Path) -> None:
     """SOAK_STEPS: how many steps, of which each guest takes twenty thousand."""
     require_root()
