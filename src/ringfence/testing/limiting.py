@@ -71,7 +71,7 @@ class LimitChecks(Checks):
             for one in await ringfence.list_sandboxes(ended=True, ledger=book)
             if one.id == first.id
         ]
-        assert (listed.state, listed.reason) == (State.EXITED, "cpu_time")
+        assert (listed.state, listed.reason) == (State.EXITED, "cpu_time"), listed
         for _ in range(2):
             with pytest.raises(ringfence.NotFoundError, match="cpu_time"):
                 await reopened(fresh, first.id)
