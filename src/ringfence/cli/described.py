@@ -38,6 +38,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     """The data of a spec file; InvalidSpecError names the line that cannot be read."""
     import tomllib
 
+    if str(path) == "-":
+        raise misuse("--spec -: standard input is the command's; name a file")
     try:
         text = path.read_text()
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -60,6 +60,11 @@ def run(
     """
     if (patch or apply) and (spec.repository is None or spec.repository.mode != "copy"):
         raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
+    if patch is not None and str(patch) == "-":
+        raise InvalidSpecError(
+            "--patch -: standard output is the command's; name a file, or take it from --json",
+            op="usage",
+        )
     if patch is not None and (patch.is_dir() or not os.access(patch.parent, os.W_OK)):
         raise InvalidSpecError(f"--patch: {patch} cannot be written", op="usage")
     return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, cgroup, audit, json))

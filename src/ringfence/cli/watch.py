@@ -2,7 +2,7 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -84,11 +84,22 @@ async def _stats(names: list[str], interval: float, once: bool, json: bool) -> i
             last = now
             _show(now, history, live, json)
             if once:
-                return 0
+                return _measured(names, now)
             await asyncio.sleep(interval)
     finally:
         if live is not None:
             live.stop()
+
+
+def _measured(names: Sequence[str], now: Mapping[str, Any]) -> int:
+    """The exit code of one sample; 1, and who is missing, when not all who were named are in it."""
+    missing = [name for name in names if not any(one.startswith(name) for one in now)]
+    if missing:
+        output.note(
+            f"nothing can be measured of {', '.join(missing)}: ended, or without a cgroup; "
+            "see `ringfence ps --all` and `ringfence health ID`"
+        )
+    return 1 if missing else 0
 
 
 def _live() -> Any:

@@ -105,6 +105,7 @@ def test_options_go_on_top_of_a_repository_that_is_a_path_alone(tmp_path: Path) 
         ({"network": "open"}, "network.mode"),
         ({"label": ["x"]}, "--label"),
         ({"spec": Path("/nonexistent.toml")}, "--spec"),
+        ({"spec": Path("-")}, "standard input is the command's"),
     ],
 )
 def test_what_is_wrong_is_named(given: dict[str, Any], said: str) -> None:

@@ -30,6 +30,7 @@ def test_json_is_one_document_even_where_nothing_is_measured(
         (["--profile", "strikt", "--", "true"], 125, "strict"),
         (["--patch", "x", "--", "true"], 2, "--repo"),
         (["--imag", "x", "--", "true"], 2, "imag"),
+        (["--repo", ".", "--patch", "-", "--", "true"], 2, "standard output is the command's"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_starts(
