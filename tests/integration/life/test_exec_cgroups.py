@@ -209,7 +209,8 @@ async def test_processes_are_limited_and_refused_forks_are_counted(where: dict[s
         assert b"all" not in result.stdout
         refused, whole = result.usage.cgroup.forks_refused, (await sandbox.usage()).forks_refused
         assert whole >= 1
-        assert refused == whole or (VERSION == 2 and refused is None), "unknown from Linux 6.11 on"
+        if VERSION == 1 or refused is not None:  # unknown in version 2 from Linux 6.11 on
+            assert 1 <= refused <= whole, "the guest may have been refused one, too"
         assert "pids" in [hit.limit for hit in sandbox.history if isinstance(hit, LimitHit)]
         assert (await from_outside(sandbox)).forks_refused == (await sandbox.usage()).forks_refused
 
