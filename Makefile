@@ -18,7 +18,7 @@ test: ## everything a change must pass
 
 test-short: ## no Docker, under a minute
 	scripts/setup check
-	.venv/bin/python -m pytest -q -m "not docker and not gvisor and not process and not soak" -n 2 tests/unit
+	.venv/bin/python -m pytest -q -m "not docker and not gvisor and not process and not soak" -n 3 --dist worksteal tests/unit
 
 soak: ## fuzz, leaks, floods: hours
 	scripts/setup tests

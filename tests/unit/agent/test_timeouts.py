@@ -69,13 +69,13 @@ def test_an_end_that_was_not_seen_yet_is_no_timeout(guest: Guest, code: int) -> 
 
 def test_a_kill_that_came_too_late_is_no_timeout(guest: Guest) -> None:
     """Without a grace the status tells. A supervisor that stands still for long is killed itself."""
-    ending, _ = ends_unseen(guest, 0, seconds=10.0, grace=0, more=0.05)
+    ending, _ = ends_unseen(guest, 0, seconds=5.0, grace=0, more=0.05)
     assert (ending.reason, ending.status) in ((ITSELF, 0), (TIMEOUT, signal.SIGKILL))
     assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
 
 
 def test_the_status_of_a_command_whose_supervisor_was_lost_tells_as_well(guest: Guest) -> None:
-    ending, _ = ends_unseen(guest, 0, seconds=10.0, grace=0, more=2.0)
+    ending, _ = ends_unseen(guest, 0, seconds=5.0, grace=0, more=2.0)
     assert (ending.reason, ending.status) in ((ITSELF, 0), (TIMEOUT, signal.SIGKILL))
 
 
