@@ -1,11 +1,12 @@
 """The backends of what is on record, each opened once."""
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from ringfence.backends import registry
-from ringfence.backends.base import Backend, Instance, Record
+from ringfence.backends.base import Backend, Instance, Record, release
 from ringfence.errors import NotFoundError
 
 Load = Callable[[str, str | None], Backend]
@@ -32,12 +33,26 @@ class Backends:
         """Those that were needed so far."""
         return self._open.values()
 
-    async def instance(self, record: Record) -> Instance:
-        """The instance of `record`, which the caller releases; NotFoundError when it is gone or
-        not made yet."""
+    @asynccontextmanager
+    async def instance(self, record: Record) -> AsyncIterator[Instance]:
+        """The instance of `record`, let go of at the end of the block; NotFoundError when it is
+        gone or not made yet."""
         if not record.native:
             raise NotFoundError(f"sandbox {record.id} is being created", sandbox_id=record.id)
-        return await self.of(record).attach(record)
+        instance = await self.of(record).attach(record)
+        try:
+            yield instance
+        finally:
+            release(instance)
+
+    @asynccontextmanager
+    async def if_there(self, record: Record) -> AsyncIterator[Instance | None]:
+        """As `instance`, None when there is none."""
+        async with AsyncExitStack() as held:
+            instance = None
+            with suppress(NotFoundError):
+                instance = await held.enter_async_context(self.instance(record))
+            yield instance
 
     async def __aenter__(self) -> Self:
         return self

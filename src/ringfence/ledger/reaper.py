@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends import owned
-from ringfence.backends.base import Instance, Record, release
+from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner
-from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
+from ringfence.errors import BackendUnavailableError, SandboxError
 from ringfence.ledger.backends import Backends, Load
 from ringfence.ledger.entry import Claim, Entry
 from ringfence.ledger.reasons import CLIENT_LOST, CPU_TIME, LIFETIME
@@ -102,19 +102,23 @@ async def _settle(
     ledger: Ledger, entry: Entry, backends: Backends, reason: str | None
 ) -> Reaped | None:
     why = entry.reason or reason or entry.fate
-    instance: Instance | None = None
     try:
-        instance = await _find(backends, entry.record)
-        if instance is None and reason is None and not entry.record.native:
-            return None
-        if instance is not None and reason is None and await instance.state() is not State.EXITED:
-            if not await is_spent(instance):
+        record = await _named(backends, entry.record)
+        async with backends.if_there(record) as instance:
+            if instance is None and reason is None and not entry.record.native:
                 return None
-            why = reason = CPU_TIME
-        if instance is not None:
-            await instance.delete()
-        elif isinstance(backend := backends.of(entry.record), Discarding):
-            await backend.discard(entry.record.id)
+            if (
+                instance is not None
+                and reason is None
+                and await instance.state() is not State.EXITED
+            ):
+                if not await is_spent(instance):
+                    return None
+                why = reason = CPU_TIME
+            if instance is not None:
+                await instance.delete()
+            elif isinstance(backend := backends.of(entry.record), Discarding):
+                await backend.discard(entry.record.id)
         if entry.workspace is not None:
             from ringfence.workspace import clean
 
@@ -123,21 +127,13 @@ async def _settle(
         return Reaped(entry.record.id, why, str(error)) if reason else None
     except (SandboxError, OSError) as error:
         return Reaped(entry.record.id, why, str(error))
-    finally:
-        if instance is not None:
-            release(instance)
     ledger.end(entry.record.id, why)
     return Reaped(entry.record.id, why)
 
 
-async def _find(backends: Backends, record: Record) -> Instance | None:
-    """Its instance; one whose creator died before it could write down the name is looked for."""
-    if not record.native:
-        found = [one for one in await backends.of(record).found({}) if one.id == record.id]
-        if not found:
-            return None
-        record = replace(record, native=found[0].native)
-    try:
-        return await backends.instance(record)
-    except NotFoundError:
-        return None
+async def _named(backends: Backends, record: Record) -> Record:
+    """With its native name, which is looked for when its creator died before it wrote it down."""
+    if record.native:
+        return record
+    found = [one for one in await backends.of(record).found({}) if one.id == record.id]
+    return replace(record, native=found[0].native) if found else record

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from ringfence.backends.base import Pausable, release
+from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
@@ -48,13 +48,10 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     if not entry.record.native:
         return _info(entry, State.CREATING, None)
     try:
-        instance = await backends.instance(entry.record)
-        try:
+        async with backends.instance(entry.record) as instance:
             state = await instance.state()
             if state is State.RUNNING and await is_spent(instance):  # whoever reaps next removes it
                 return _info(entry, State.EXITED, CPU_TIME)
-        finally:
-            release(instance)
     except NotFoundError:
         state = State.EXITED
     except SandboxError as error:
@@ -97,16 +94,9 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
 
 
 async def _delete(book: Ledger, entry: Entry) -> None:
-    async with Backends() as backends:
-        try:
-            instance = await backends.instance(entry.record)
-        except NotFoundError:
-            pass
-        else:
-            try:
-                await instance.delete()
-            finally:
-                release(instance)
+    async with Backends() as backends, backends.if_there(entry.record) as instance:
+        if instance is not None:
+            await instance.delete()
     if entry.workspace is not None:
         from ringfence.workspace import clean
 
@@ -137,15 +127,12 @@ async def _freezable(
             op=op,
             sandbox_id=entry.record.id,
         )
-    instance = await backends.instance(entry.record)
-    try:
+    async with backends.instance(entry.record) as instance:
         if not isinstance(instance, Pausable):
             raise UnsupportedError(
                 f"{op}: the {entry.record.backend} backend cannot freeze a sandbox", op=op
             )
         yield instance
-    finally:
-        release(instance)
 
 
 async def usages(
@@ -172,8 +159,5 @@ async def usages(
 
 
 async def _usage(backends: Backends, entry: Entry) -> Usage | None:
-    instance = await backends.instance(entry.record)
-    try:
+    async with backends.instance(entry.record) as instance:
         return await instance.usage()
-    finally:
-        release(instance)
