@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from ringfence.backends.base import ProtocolFactory
 from ringfence.errors import StateError
 
 NAME = "host.sock"
@@ -43,6 +44,16 @@ def _is_of(connection: socket.socket, pid: int | Callable[[], int | None]) -> bo
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108 - twice a start
+
+
+async def join(connection: socket.socket, factory: ProtocolFactory) -> asyncio.Transport:
+    """The stream of a guest that came; it is closed when that fails."""
+    try:
+        transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+    return transport
 
 
 class Door:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ringfence.backends.base import ProtocolFactory, Record
 from ringfence.backends.docker import failures, holding, streams
-from ringfence.backends.docker.door import Door
+from ringfence.backends.docker.door import Door, join
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.inspection import Inspection, inspect
 from ringfence.errors import DeadlineExceededError, SandboxLostError
@@ -42,12 +42,7 @@ class Connecting:
             return (await self._alone(waiting)).join(factory)
         if not isinstance(waiting, socket.socket):
             waiting = await self._dialled()
-        try:
-            transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=waiting)
-        except BaseException:
-            waiting.close()
-            raise
-        return transport
+        return await join(waiting, factory)
 
     def drop(self) -> None:
         """Close what was opened and never asked for."""

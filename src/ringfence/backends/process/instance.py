@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
-from ringfence.backends.door import Door
+from ringfence.backends.door import Door, join
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.backends.process import evidence, memory
 from ringfence.backends.process.home import Home
@@ -68,12 +68,7 @@ class ProcessInstance:
         if waiting is None:
             with Door(self._directory()) as door:
                 waiting = await guest_comes(door, self._home, self._keeper)
-        try:
-            transport, _ = await asyncio.get_running_loop().create_connection(factory, sock=waiting)
-        except BaseException:
-            waiting.close()
-            raise
-        return transport
+        return await join(waiting, factory)
 
     def _directory(self) -> Path:
         if not self._keeper.alive():
