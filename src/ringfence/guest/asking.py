@@ -32,7 +32,7 @@ class Asking(Connection):
 
     def begin_filter(self, code: bytes) -> asyncio.Future[None]:
         """`filter` for a guest that has one, without waiting for the answer."""
-        return self.begin("filter", Ask.FILTER, code, Answer.DONE, nothing)
+        return self.ask("filter", Ask.FILTER, code, Answer.DONE, nothing)
 
     async def cpu_time(self, counter: int, limit: float, processors: int) -> None:
         """Have the guest kill all commands, and start no more, once `limit` seconds of processor
@@ -71,7 +71,7 @@ class Asking(Connection):
     def begin_user(self, name: str = "") -> asyncio.Future[User]:
         """`user` without waiting for the answer."""
         payload = string(text(name, "user"))
-        return self.begin("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
+        return self.ask("user", Ask.USER, payload, Answer.USER, control.unpack_user, name)
 
     async def list(self) -> Sequence[ListedExec]:
         """The execs that the guest knows: running, or ended and held."""
@@ -96,19 +96,7 @@ class Asking(Connection):
         """Keep alive for `lease` seconds from now on, without telling the guest."""
         self._interval = lease / TICKS
 
-    async def ask(  # noqa: PLR0917 - a question has so many parts
-        self,
-        name: str,
-        op: int,
-        payload: bytes,
-        expect: int,
-        parse: Callable[[Payload], T],
-        what: str = "",
-    ) -> T:
-        """Send one question and return its parsed answer; a FAIL is raised as `control` maps it."""
-        return await self.begin(name, op, payload, expect, parse, what)
-
-    def begin(  # noqa: PLR0917 - a question has so many parts
+    def ask(  # noqa: PLR0917 - a question has so many parts
         self,
         name: str,
         op: int,
@@ -117,7 +105,7 @@ class Asking(Connection):
         parse: Callable[[Payload], T],
         what: str = "",
     ) -> asyncio.Future[T]:
-        """`ask` without waiting for the answer."""
+        """Send one question; await its parsed answer. A FAIL is raised as `control` maps it."""
         question = Question(name, expect, parse, failure_of(name, what or name))
         self.issue(question, op, payload, ANSWER_SECONDS)
         return question.future
