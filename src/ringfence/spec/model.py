@@ -44,6 +44,7 @@ class Model(pydantic.BaseModel):
         extra="forbid",
         validate_default=True,
         defer_build=True,  # most parts are validated within a SandboxSpec alone
+        hide_input_in_errors=True,  # a secret may be in it; `invalid_spec` tells what may be told
     )
     short_forms: ClassVar[tuple[dict[str, Any], ...]] = ()
     """JSON Schemas of what stands for a whole value, such as a number for a Port."""
@@ -99,8 +100,9 @@ def _nearest_field(name: str) -> str:
 
 
 def _may_be_shown(entry: Any) -> bool:
-    """Whether the wrong value may stand in a message: no secret, no variable, no whole table."""
-    hidden = {"secrets", "env"}.intersection(entry["loc"])
+    """Whether the wrong value may stand in a message: no secret, no variable, no URL
+    that may have a password in it, no whole table."""
+    hidden = {"secrets", "env", "http_proxy", "https_proxy"}.intersection(entry["loc"])
     return entry["type"] != "missing" and not hidden and not isinstance(entry["input"], dict)
 
 

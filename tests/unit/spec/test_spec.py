@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from ringfence.errors import InvalidSpecError
@@ -182,11 +183,15 @@ def test_no_message_and_no_text_holds_a_secret() -> None:
             }
         },
         {"env": {"PASS WORD": "hunter2"}},
+        {"network": {"mode": "bridge", "http_proxy": "http://me:hunter2@proxy:3128"}},
     ]
     for data in wrong:
         with pytest.raises(InvalidSpecError) as caught:
             SandboxSpec.parse(data)
         assert "hunter2" not in str(caught.value)
+        with pytest.raises(pydantic.ValidationError) as direct:
+            SandboxSpec(**data)
+        assert "hunter2" not in str(direct.value)
 
 
 def test_a_ulimit_is_one_number_or_two() -> None:
