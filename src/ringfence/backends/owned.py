@@ -3,6 +3,7 @@
 Their names carry whose they are, so that whoever comes by removes what a killed one left.
 """
 
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +19,19 @@ def own_directory(state: Path) -> "TemporaryDirectory[str]":
     return TemporaryDirectory(prefix=f"{_PREFIX}{mark()}-", dir=state)
 
 
-def sweep(state: Path) -> None:
+def sweep(state: Path, prefix: str = _PREFIX) -> None:
     """Remove those whose process has ended."""
-    for path in state.glob(f"{_PREFIX}*"):
-        whose = path.name.removeprefix(_PREFIX).rpartition("-")[0]
+    for path in state.glob(f"{prefix}*"):
+        whose = path.name.removeprefix(prefix).rpartition("-")[0]
         if is_gone(whose, here=True):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree of ours, with directories in it that their owner may not write."""
+    for place, names, _ in os.walk(path):
+        for name in names:
+            below = Path(place, name)
+            if not below.is_symlink():
+                below.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)

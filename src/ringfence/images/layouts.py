@@ -141,10 +141,13 @@ def document_at(layout: Path, descriptor: Descriptor) -> dict[str, Any]:
 
 
 def _for_machine(layout: Path, index: Mapping[str, Any], architecture: str) -> Descriptor:
-    for data in index.get("manifests") or ():
-        platform = data.get("platform") or {}
-        if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
-            return _descriptors([data])[0]
+    wanted = {"os": "linux", "architecture": architecture}.items()
+    for entry, data in zip(
+        _descriptors(index.get("manifests")), index.get("manifests") or (), strict=True
+    ):
+        platform = data.get("platform")
+        if isinstance(platform, dict) and wanted <= platform.items():
+            return entry
     raise ImageError(f"{layout} has nothing for linux/{architecture}", op="import")
 
 

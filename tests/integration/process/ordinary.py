@@ -26,6 +26,7 @@ from ringfence.guest import build
 from ringfence.metrics.places import read_text
 from ringfence.policy import seccomp
 from tests.integration.process.conftest import grant, opened
+from tests.integration.process.test_images import Layout
 
 _SET_DUMPABLE = 4
 LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers, images)
@@ -92,8 +93,28 @@ async def look() -> dict[str, Any]:
         (image / "etc/passwd").write_text("")
         unknown = await sandbox.session.user("1000")
         told["of_image"] = [[one.uid, one.gid, *one.groups] for one in (known, unknown)]
+    told["layers"] = await layers(backend, image.parent / "layout")
+    told["unreadable"] = []
+    for path in (image, image.parent / "file.tar"):
+        path.touch()
+        path.chmod(0)
+        try:
+            await grant(backend, image=str(path))
+        except SandboxError as error:
+            told["unreadable"].append(type(error).__name__)
     told["left"] = [one.id for one in await backend.found({})]
     return told
+
+
+async def layers(backend: ProcessBackend, path: Path) -> str:
+    """What is in a directory of three layers' that each says is read-only."""
+    layout = Layout(path)
+    layout.system(Path(shutil.which("busybox") or ""), {"./": b"", "bin/": b"", "bin/old": b""})
+    layout.layer({"bin/": b"", "bin/.wh.old": b""})
+    layout.layer({"bin/new": b""})
+    layout.close("mine")
+    async with opened(backend, image=str(path)) as sandbox:
+        return (await sandbox.sh("echo /bin/*")).stdout.decode()
 
 
 if __name__ == "__main__":

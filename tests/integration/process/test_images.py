@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,25 @@ def make_evil_tar(path: Path, victim: Path) -> Path:
         entry.size = 1
         file.addfile(entry, io.BytesIO(b"x"))
     return path
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ringfence.backends.process.images import Images
+
+Images(Path(sys.argv[1]), None)._new()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_by_a_killed_client(images: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, images], check=False, timeout=60)
+
+
+def begun(images: Path) -> list[Path]:
+    """The images that somebody began to unpack."""
+    return list(images.glob(".new-*"))
 
 
 async def test_a_directory_and_a_tar_are_images(
@@ -132,10 +153,19 @@ class Layout:
             for name, content in files.items():
                 entry = tarfile.TarInfo(name)
                 entry.mode, entry.size = 0o755, len(content)
+                if name.endswith("/"):
+                    entry.mode, entry.type = 0o555, tarfile.DIRTYPE
                 archive.addfile(entry, io.BytesIO(content))
         self.layers.append(self.blob(gzip.compress(data.getvalue()), "layer.v1.tar+gzip"))
 
+    def system(self, shell: Path, files: dict[str, bytes]) -> None:
+        """A first layer, with a shell."""
+        self.layer({"bin/sh": shell.read_bytes(), **files})
+
     def close(self, name: str, **config: Any) -> None:
+        self.end(name, config)
+
+    def end(self, name: str, config: Any) -> None:
         described = {"architecture": "amd64", "os": "linux", "config": config}
         manifest = {
             "schemaVersion": 2,
@@ -168,6 +198,70 @@ async def test_an_oci_layout_is_an_image_whose_layers_hide_what_they_say(
             told = await sandbox.sh("echo /data/* /full/*", user=1234)
         assert told.stdout == b"/data/kept /full/y\n"
         assert str(sandbox.record.image_digest).startswith("sha256:")
+
+
+async def test_a_layer_hides_names_that_tar_does_not_list_as_they_are(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    layout, names = Layout(tmp_path / "layout"), ("ü", "a\nb", "tab\t", "back\\slash", "a b", "-x")
+    layout.system(busybox, {"ö/old": b""})
+    layout.layer({f"data/{name}": b"" for name in ("kept", *names)})
+    layout.layer(
+        {f"data/.wh.{name}": b"" for name in names} | {"ö/.wh..wh..opq": b"", "ö/new": b""}
+    )
+    layout.close("mine")
+    async with opened(backend, image=str(layout.path)) as sandbox:
+        told = await sandbox.sh("echo /data/* /ö/*")
+    assert told.stdout.decode() == "/data/kept /ö/new\n"
+
+
+async def test_a_layer_puts_a_file_or_a_link_where_a_directory_was(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.system(busybox, {"full/deep/x": b"", "other": b""})
+    layout.layer({"full": b"a file\n", "other/": b"", "other/y": b""})
+    layout.close("mine")
+    async with opened(backend, image=str(layout.path)) as sandbox:
+        told = await sandbox.sh("read line < /full; echo $line /other/*")
+    assert told.stdout == b"a file /other/y\n"
+
+
+async def test_only_the_devices_at_the_top_are_left_out(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    """A directory called dev elsewhere is the image's own."""
+    rootfs = make_rootfs(tmp_path / "rootfs", busybox)
+    for name in ("dev", "opt/deep/dev"):
+        (rootfs / name).mkdir()
+        (rootfs / name / "file").write_text("")
+    os.mknod(rootfs / "dev/zero", 0o20666, os.makedev(1, 5))
+    archive = make_tar(tmp_path / "image.tar", rootfs)
+    async with opened(backend, image=str(archive)) as sandbox:
+        told = await sandbox.sh("echo /opt/deep/dev/* /dev/file")
+    assert told.stdout == b"/opt/deep/dev/file /dev/file\n"
+    assert not list(the_shell(archive.parent / "state").parents[1].glob("dev/*"))
+
+
+async def test_what_a_client_left_that_was_killed_while_it_unpacked_goes_with_the_next(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path, state_directory: Path
+) -> None:
+    images = state_directory / "process/images"
+    archive = make_tar(tmp_path / "image.tar", make_rootfs(tmp_path / "rootfs", busybox))
+    await grant(backend, image=str(archive))
+    left_by_a_killed_client(images)
+    assert begun(images)
+    other = make_tar(tmp_path / "other.tar", tmp_path / "rootfs/etc")
+    await grant(backend, image=str(other))
+    assert not begun(images)
+
+
+async def test_a_layout_with_a_document_of_another_shape_is_refused(
+    backend: ProcessBackend, layout: Layout
+) -> None:
+    layout.end("mine", "text")
+    with pytest.raises(ImageError, match="config"):
+        await grant(backend, image=str(layout.path))
 
 
 async def test_a_damaged_layout_is_refused(backend: ProcessBackend, layout: Layout) -> None:

@@ -86,5 +86,13 @@ def test_the_one_user_has_the_one_group_whatever_an_image_says(told: dict[str, A
     assert told["of_image"] == [[1000, 1000], [1000, 1000]]
 
 
+def test_layers_go_into_directories_that_an_image_says_are_read_only(told: dict[str, Any]) -> None:
+    assert told["layers"] == "/bin/new /bin/sh\n"
+
+
+def test_an_image_that_may_not_be_read_is_an_error_that_says_so(told: dict[str, Any]) -> None:
+    assert told["unreadable"] == ["ImageError", "ImageError"]
+
+
 def test_nothing_is_left(told: dict[str, Any]) -> None:
     assert told["left"] == []

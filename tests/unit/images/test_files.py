@@ -156,6 +156,15 @@ def add(store: Store, kind: str, data: bytes) -> dict[str, object]:
     return Descriptor(kind, store.put(data), len(data)).to_dict()
 
 
+@pytest.mark.parametrize("manifests", [[5], {"a": 1}, 7, [{"platform": "linux"}]])
+def test_an_index_of_another_shape_is_refused(tmp_path: Path, manifests: object) -> None:
+    store = Store(tmp_path / "store")
+    index = json.dumps({"mediaType": INDEX, "manifests": manifests}).encode()
+    store.tag("all", Descriptor(INDEX, store.put(index), len(index)))
+    with pytest.raises(ImageError, match="a descriptor cannot be used"):
+        layouts.find(store.root, "all", architecture="amd64")
+
+
 def test_an_index_is_followed_to_this_machines_image(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     entries = []

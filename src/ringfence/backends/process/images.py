@@ -8,13 +8,14 @@ import errno
 import hashlib
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends import owned
+from ringfence.backends.owner import mark
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
@@ -26,6 +27,8 @@ from ringfence.policy.facts import ImageFacts
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _READ_BYTES = 2**20
+_NEW = ".new-"
+_UNREADABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class Images:
         own, ImageError when it is damaged or cannot be unpacked. Cancellation leaves nothing half
         made.
         """
+        try:
+            return await self._look_up(reference)
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
+            where = error.filename or reference
+            raise ImageError(
+                f"image: {where} cannot be read: {error.strerror}", op="create"
+            ) from None
+
+    async def _look_up(self, reference: str) -> Image:
         path, name = _path(reference)
         if (path / "oci-layout").is_file():
             return await self._layout(path, name)
@@ -63,8 +77,11 @@ class Images:
         manifest = await asyncio.to_thread(layouts.find, layout, name, architecture=_architecture())
         config = await asyncio.to_thread(layouts.document_at, layout, manifest.config)
         digest = str(manifest.descriptor.digest)
+        inner = config.get("config") or {}
+        if not isinstance(inner, dict):
+            raise ImageError(f"image: {layout} is damaged: its config is no object", op="create")
         rootfs = await self._unpacked(digest, manifest.layers, layout)
-        return Image(_facts(digest, config.get("config") or {}), rootfs)
+        return Image(_facts(digest, inner), rootfs)
 
     def _digest(self, path: Path) -> str:
         """Of an archive; remembered for as long as the file is the same."""
@@ -100,7 +117,7 @@ class Images:
                     await unpacking.add(blob, layer=True)
             _move(new / "rootfs", rootfs)
         finally:
-            await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+            await asyncio.to_thread(owned.remove, new)
         return rootfs
 
     def _close(self) -> None:
@@ -110,13 +127,15 @@ class Images:
 
     def _new(self) -> Path:
         self._close()
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.directory))
+        owned.sweep(self.directory, _NEW)
+        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{mark()}-", dir=self.directory))
         (new / "rootfs").mkdir(mode=0o755)
         return new
 
 
 def _move(source: Path, target: Path) -> None:
     try:
+        source.chmod(0o755)  # the archive may have said that not even we may move it
         source.rename(target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):

@@ -5,6 +5,7 @@ What an archive holds is hostile: a name or a link in it leads nowhere but into 
 
 import asyncio
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,16 @@ _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _SHOWN = 500
 _REMOVE = """\
-for path; do
-  case $path in
-    */) if [ -d "$path" ]; then find "$path" -mindepth 1 -delete; fi ;;
-    *) rm -rf -- "$path" ;;
+for line; do
+  path=${line#?}
+  case $line in
+    o*) if [ -d "$path" ]; then find "$path/" -mindepth 1 -delete; fi ;;
+    w*) rm -rf -- "$path" ;;
+    r*) if [ -d "$path" ] && [ ! -L "$path" ]; then rm -rf -- "$path"; fi ;;
   esac
 done"""
+_ESCAPED = re.compile(rb"\\([0-7]{3}|.)")
+_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,17 @@ class Unpacking:
     async def add(self, archive: Path, *, layer: bool = False) -> None:
         """Unpack a tar, compressed or not; a layer's whiteouts remove what is below them.
 
-        ImageError with tar's words. Cancellation ends it.
+        What is no directory takes the place of one below it. ImageError with tar's words.
+        Cancellation ends it.
         """
-        options = ["--exclude", "./dev/*", "--exclude", "dev/*"]
+        options = ["--anchored"]
+        for top in ("", "./", "/"):
+            options += ["--exclude", f"{top}dev/*"]
         if layer:
-            names = await self._run(["tar", "--list", "--file", _ARCHIVE], archive)
-            await self._remove(names.splitlines(), archive)
-            options += ["--exclude", ".wh.*"]
+            listing = ["tar", "--list", "--quoting-style=escape", "--file", _ARCHIVE]
+            names = await self._run(listing, archive)
+            await self._remove(map(_unescaped, names.splitlines()), archive)
+            options += ["--no-anchored", "--exclude", ".wh.*"]
         owner = (
             ["--same-owner", "--numeric-owner"] if self.machine.privileged else ["--no-same-owner"]
         )
@@ -53,14 +62,17 @@ class Unpacking:
         await self._run(["tar", "--extract", "-p", *where, *owner, *options], archive)
 
     async def _remove(self, names: Iterable[bytes], archive: Path) -> None:
+        """Of what is there, what a layer with these names hides or replaces."""
         gone = []
         for name in names:
             directory, _, last = name.rpartition(b"/")
             place = os.fsencode(_ROOT) + b"/" + directory
             if last == _OPAQUE:
-                gone.append(place + b"/")
+                gone.append(b"o" + place)
             elif last.startswith(_WHITEOUT):
-                gone.append(place + b"/" + last.removeprefix(_WHITEOUT))
+                gone.append(b"w" + place + b"/" + last.removeprefix(_WHITEOUT))
+            elif last:
+                gone.append(b"r" + place + b"/" + last)
         if gone:
             command = ["xargs", "-0", "sh", "-c", _REMOVE, "sh"]
             await self._run(command, archive, b"\0".join(gone) + b"\0")
@@ -92,8 +104,8 @@ class Unpacking:
         if self.machine.privileged:
             for name in _CAPABILITIES:
                 args += ["--cap-add", f"CAP_{name}"]
-        else:
-            args.append("--unshare-user")
+        else:  # there it opens what is this user's own: directories that say read-only
+            args += ["--unshare-user", "--cap-add", "CAP_DAC_OVERRIDE"]
         args += ["--ro-bind", "/usr", "/usr"]
         for name in _SYSTEM:
             path = Path("/", name)
@@ -104,3 +116,13 @@ class Unpacking:
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
         args += ["--ro-bind", str(archive), _ARCHIVE, "--bind", str(self.target), _ROOT]
         return [*args, "--"]
+
+
+def _unescaped(name: bytes) -> bytes:
+    """A name as tar lists it in its style "escape"."""
+
+    def byte(found: re.Match[bytes]) -> bytes:
+        text = found[1]
+        return bytes([int(text, 8) if len(text) == 3 else _LETTERS.get(text[0], text[0])])
+
+    return _ESCAPED.sub(byte, name)
