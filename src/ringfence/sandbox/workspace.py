@@ -32,7 +32,8 @@ from ringfence.workspace import (
     fork,
     snapshot,
 )
-from ringfence.workspace.prepared import MAX_BYTES, Since
+from ringfence.workspace.changes import MAX_BYTES
+from ringfence.workspace.prepared import Since
 
 if TYPE_CHECKING:
     from ringfence.sandbox.sandbox import Sandbox

@@ -5,67 +5,56 @@ The record is a file of ours in the workspace's directory: by path, what stood t
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ringfence.workspace.changes import Change, Changes, Side, compare, kind_between
-from ringfence.workspace.failures import failed
+from ringfence.workspace.changes import MAX_BYTES, Change, Changes, Side, compare, kind_between
 from ringfence.workspace.layers import Layers
-from ringfence.workspace.prepared import MAX_BYTES
 
-_RECORD = "applied.json"
+RECORD = "applied.json"
+_VERSION = 2
 States = Mapping[str, Side | None]
 """What stands at each path; None for nothing."""
 
 
 def read(directory: Path) -> States:
     """What was applied of the workspace `directory`."""
+    data = _read(directory / RECORD)
+    states = data["states"] if data.get("version") == _VERSION else data
+    return {path: None if fields is None else Side(*fields) for path, fields in states.items()}
+
+
+def read_application(record: Path) -> Mapping[str, Any] | None:
+    """The application that such a record is of; None when there is none."""
+    data = _read(record)
+    return data.get("application") if data.get("version") == _VERSION else None
+
+
+def _read(record: Path) -> Mapping[str, Any]:
     try:
-        text = (directory / _RECORD).read_text(encoding="utf-8")
+        data: Mapping[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return {
-        path: None if fields is None else Side(*fields) for path, fields in json.loads(text).items()
-    }
+    return data
 
 
-class Record:
-    """What will stand in the original, written before the original is touched: a disk that is full
-    is found out while nothing is applied. `keep` makes it the record, `drop` forgets it."""
-
-    def __init__(self, directory: Path, states: States) -> None:
-        """ResourceExhaustedError when it cannot be written."""
-        self._path = directory / _RECORD
-        self._beside = directory / f"{_RECORD}.new"
-        try:
-            self._beside.write_text(_text(states), encoding="utf-8")
-        except OSError as error:
-            self.drop()
-            raise failed(
-                error, self._beside, "no record, nothing applied: free space there and repeat it"
-            ) from None
-
-    def keep(self) -> None:
-        """It stands there now. OSError."""
-        self._beside.replace(self._path)
-
-    def drop(self) -> None:
-        """It does not stand there. Idempotent."""
-        with suppress(OSError):
-            self._beside.unlink()
+def write(directory: Path, states: States) -> None:
+    """Let these have been applied of the workspace `directory`. OSError."""
+    (directory / RECORD).write_text(text(states), encoding="utf-8")
 
 
-def _text(states: States) -> str:
-    data = {
+def text(states: States, application: Mapping[str, Any] | None = None) -> str:
+    """What such a record holds."""
+    sides = {
         path: None if side is None else [side.kind, side.mode, side.size, side.digest]
         for path, side in states.items()
     }
-    return json.dumps(data)
+    return json.dumps({"version": _VERSION, "states": sides, "application": application})
 
 
 def forget(directory: Path) -> None:
     """The workspace is at its start again, and the original is not."""
-    (directory / _RECORD).unlink(missing_ok=True)
+    (directory / RECORD).unlink(missing_ok=True)
 
 
 def wanted(changes: Iterable[Change]) -> dict[str, Side | None]:

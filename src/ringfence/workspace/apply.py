@@ -1,11 +1,13 @@
 """Changes on their way into the original.
 
-Nothing is followed, nothing outside is written, and what cannot be done whole is undone.
+Nothing is followed, nothing outside is written, and what cannot be done whole is undone: where this
+client is killed, by the next one.
 """
 
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 
 from ringfence.errors import (
@@ -13,6 +15,7 @@ from ringfence.errors import (
     StateError,
 )
 from ringfence.workspace import applied
+from ringfence.workspace.application import Application, Record, alone, settle
 from ringfence.workspace.beneath import (
     lstat,
     open_directory,
@@ -36,7 +39,8 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     First every touched path of the original is compared with what the sandbox started from:
     StateError names one that is not so any more, PolicyDeniedError a link that would leave the
     repository. Then all is written beside and renamed into place; when that fails half-way, what
-    was done is undone. ResourceExhaustedError when there is no room for it or for the record of it;
+    was done is undone; where the client is killed, whoever applies this workspace next, or removes
+    it, undoes it. ResourceExhaustedError when there is no room for it or for the record of it:
     nothing was applied then. Applied again, only what differs from what was applied last is
     written. It blocks.
     """
@@ -44,6 +48,12 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
         raise StateError(
             "a cloned repository has no original to change: take the patch", op="workspace.apply"
         )
+    with alone(prepared.directory):
+        settle(prepared.directory)
+        return _applied(prepared, prepared.original, since)
+
+
+def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
     changes = prepared.changes(since=since)
     before = applied.read(prepared.directory)
     if before:
@@ -52,20 +62,20 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     if not changes.items:
         return changes
     try:
-        root = open_resolved(prepared.original)
+        root = open_resolved(original)
     except OSError as error:
         raise StateError(
-            f"the original is not where it was: {shown(prepared.original)}: {error.strerror}",
+            f"the original is not where it was: {shown(original)}: {error.strerror}",
             op="workspace.apply",
         ) from None
     try:
         _check(changes, root)
-        record = applied.Record(prepared.directory, {**before, **applied.wanted(changes)})
-        try:
-            with prepared.now() as now:
-                _Writing(root, now).run(changes, record)
-        finally:
-            record.drop()
+        place = f".ringfence-apply-{token_hex(6)}"
+        application = Application.of(changes.items, root, original, place)
+        states = {**before, **applied.wanted(changes)}
+        record = Record(prepared.directory, application, states)
+        with prepared.now() as now:
+            _Writing(root, now, application).run(changes, record)
     finally:
         os.close(root)
     return changes
@@ -126,17 +136,23 @@ class _Writing:
     """One application: new files are made in a directory of ours inside the repository, old ones
     are moved there, and only then is anything dropped."""
 
-    def __init__(self, root: int, now: Layers) -> None:
-        self.root, self.now = root, now
-        self.name = f".ringfence-apply-{token_hex(6)}"
-        self.undo: list[tuple[str, str, str]] = []
-        self.removed: dict[str, os.stat_result] = {}
+    def __init__(self, root: int, now: Layers, application: Application) -> None:
+        self.root, self.now, self.application = root, now, application
 
-    def run(self, changes: Changes, record: applied.Record) -> None:
-        os.mkdir(self.name, 0o700, dir_fd=self.root)
-        beside = open_directory(self.root, self.name)
+    def run(self, changes: Changes, record: Record) -> None:
+        try:
+            self._write(changes, record)
+        except BaseException:
+            self.application.undo(self.root)
+            record.drop()
+            raise
+        remove_tree(self.root, self.application.place)
+
+    def _write(self, changes: Changes, record: Record) -> None:
         path = "."
         try:
+            os.mkdir(self.application.place, 0o700, dir_fd=self.root)
+            beside = open_directory(self.root, self.application.place)
             try:
                 for number, change in enumerate(changes):
                     path = change.path
@@ -149,14 +165,10 @@ class _Writing:
                     path = change.path
                     self._place(change, f"new-{number}", beside)
                 record.keep()
-            except BaseException:
-                self._undo(beside)
-                raise
+            finally:
+                os.close(beside)
         except OSError as error:
             raise failed(error, path, "applying the changes") from None
-        finally:
-            os.close(beside)
-            remove_tree(self.root, self.name)
 
     def _make(self, change: Change, name: str, beside: int) -> None:
         if change.new is None:
@@ -195,7 +207,6 @@ class _Writing:
         path = change.old_path or change.path
         with parent_of(self.root, path) as (directory, last):
             os.rename(last, name, src_dir_fd=directory, dst_dir_fd=beside)
-        self.undo.append(("back", name, path))
 
     def _place(self, change: Change, name: str, beside: int) -> None:
         if change.new is None:
@@ -204,7 +215,6 @@ class _Writing:
         with parent_of(self.root, change.path) as (directory, last):
             # link(2) does not replace what appeared meanwhile, as rename(2) would
             os.link(name, last, src_dir_fd=beside, dst_dir_fd=directory, follow_symlinks=False)
-        self.undo.append(("remove", name, change.path))
 
     def _parents(self, path: str) -> None:
         names = split(path)[:-1]
@@ -219,21 +229,6 @@ class _Writing:
                     if os.geteuid() == 0:
                         owner = os.fstat(directory)
                         os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
-                self.undo.append(("unmake", "", above))
-
-    def _undo(self, beside: int) -> None:
-        for what, name, path in reversed(self.undo):
-            with suppress(OSError), parent_of(self.root, path) as (directory, last):
-                if what == "make":
-                    os.mkdir(last, self.removed[path].st_mode & 0o777, dir_fd=directory)
-                    owner = self.removed[path]
-                    os.chown(last, owner.st_uid, owner.st_gid, dir_fd=directory)
-                elif what == "back":
-                    os.rename(name, last, src_dir_fd=beside, dst_dir_fd=directory)
-                elif what == "unmake":
-                    os.rmdir(last, dir_fd=directory)
-                else:
-                    os.unlink(last, dir_fd=directory)
 
     def _drop_empty(self, changes: Changes) -> None:
         """Remove directories that the changes emptied and that the sandbox does not have."""
@@ -248,8 +243,6 @@ class _Writing:
                     break
                 with suppress(OSError), parent_of(self.root, above) as (directory, last):
                     os.rmdir(last, dir_fd=directory)
-                    self.removed[above] = status
-                    self.undo.append(("make", "", above))
 
 
 def copy_out(descriptor: int, directory: int, name: str, side: Side | None, limit: int = -1) -> int:

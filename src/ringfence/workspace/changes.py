@@ -15,6 +15,8 @@ from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import PATH_BYTES, Found, Layers, too_long
 
 Kind = Literal["added", "modified", "deleted", "renamed", "mode"]
+MAX_BYTES = 1 << 30
+"""Of changed files, read to compare them, unless somebody says more."""
 
 
 @dataclass(frozen=True, slots=True)

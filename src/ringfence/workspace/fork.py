@@ -56,7 +56,7 @@ def _child(parent: Prepared, frozen: shared.Layer, directory: Path, whom: For) -
     child = mount(child, layers, whom, parent.size, Owners(stored, seen, Ownership()))
     child.save()
     if before := applied.read(parent.directory):
-        applied.Record(directory, before).keep()
+        applied.write(directory, before)
     return child
 
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ringfence.errors import NotFoundError, StateError
+from ringfence.errors import NotFoundError, SandboxError, StateError
 from ringfence.workspace import manifest, shared
-from ringfence.workspace.changes import Changes, compare
+from ringfence.workspace.application import alone, settle
+from ringfence.workspace.changes import MAX_BYTES, Changes, compare
 from ringfence.workspace.entries import Entry, entry_of
 from ringfence.workspace.layers import TRUSTED, USER, Layers
 from ringfence.workspace.mounts import clear
@@ -17,7 +19,6 @@ from ringfence.workspace.staging import check_unchanged
 
 Strategy = Literal["overlay", "volume", "copy", "bind"]
 Since = Literal["repository", "parent"]
-MAX_BYTES = 1 << 30
 _RECORD = "record.json"
 
 
@@ -202,11 +203,14 @@ def attach(record: Mapping[str, Any]) -> Prepared:
 def clean(directory: Path | Mapping[str, Any]) -> None:
     """Remove what a workspace left, whoever made it: mounts, layers, files. Idempotent.
 
-    directory: the workspace's, or its `record()`. StateError when a mount cannot be undone; then
+    What a client that was killed had half applied of it is undone. directory: the workspace's, or
+    its `record()`. StateError when a mount cannot be undone; then
     nothing below it is removed.
     """
     place = directory if isinstance(directory, Path) else Path(directory["directory"])
     if place.is_dir():
+        with suppress(SandboxError), alone(place):  # what was in its way stays beside the files
+            settle(place)
         clear(place)
     shared.release(place)
 

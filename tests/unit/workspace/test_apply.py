@@ -1,6 +1,8 @@
 """Changes go into the original whole or not at all, and never into one that moved."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from ringfence.errors import (
     ResourceExhaustedError,
     StateError,
 )
-from ringfence.workspace import apply, attach, discard, download
+from ringfence.workspace import Prepared, apply, attach, clean, discard, download
+from ringfence.workspace.application import alone, settle
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 from tests.unit.workspace.test_patch import snapshot
 
@@ -231,3 +234,91 @@ def test_what_was_applied_stays_when_the_workspace_is_discarded(
     (work / "README.md").write_text("Once more.\n")
     with pytest.raises(StateError, match=r"README\.md"):
         apply(prepared)
+
+
+STEPS = ("mkdir", "rename", "link", "rmdir", "unlink", "replace")
+
+
+def killed_at(step: int, prepared: Prepared) -> bool:
+    """Apply in a process that is gone just before that step of its own; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        left = step
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def call(*args: object, **kwargs: object) -> object:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+                return real(*args, **kwargs)
+
+            return call
+
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            apply(prepared)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+
+@pytest.mark.parametrize("after", ["apply", "close"])
+def test_what_a_killed_client_had_half_applied_is_undone_by_the_next(
+    repository: Path, make: Make, after: str
+) -> None:
+    """At each of its steps: applied again all is in place, and a workspace that goes leaves the
+    original as it was, or as it is once all was in place."""
+    step, undone = 0, 0
+    for step in range(100):
+        work = repository.with_name(f"copy-{step}")
+        shutil.copytree(repository, work, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+        before = snapshot(work)
+        prepared = make(work)
+        change_all(inside(prepared))
+        wanted = {**snapshot(inside(prepared)), ".env": before[".env"]}
+        killed = killed_at(step, prepared)
+        if after == "apply":
+            apply(attach(prepared.record()))
+            assert snapshot(work) == wanted
+        else:
+            clean(prepared.record())
+            assert snapshot(work) in (before, wanted)
+            undone += snapshot(work) == before
+        assert not list(work.glob(".ringfence*"))
+        if not killed:
+            break
+    assert 15 < step < 99
+    assert after == "apply" or 10 < undone < step
+
+
+def test_undoing_takes_nothing_that_somebody_put_in_the_way(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    step = 0
+    while (repository / "README.md").exists():  # until it dies between moving away and placing
+        settle(prepared.directory)
+        assert killed_at(step, prepared)
+        step += 1
+    (repository / "README.md").write_text("Mine.\n")
+    with pytest.raises(StateError, match=r"README\.md is in the way"):
+        apply(prepared)
+    assert (repository / "README.md").read_text() == "Mine.\n"
+    kept = next(repository.glob(".ringfence-apply-*/old-*"))
+    assert kept.read_text() == "A project.\n"
+    (repository / "README.md").unlink()
+    apply(prepared)
+    assert (repository / "README.md").read_text() == "Changed.\n"
+    assert not list(repository.glob(".ringfence*"))
+
+
+def test_one_client_applies_at_a_time(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    with alone(prepared.directory), pytest.raises(StateError, match="one at a time"):
+        apply(prepared)
+    assert len(apply(prepared)) == 1
