@@ -135,9 +135,14 @@ def find(root: Path) -> tuple[GitDirectory | None, str | None]:
 def find_bare(place: Path) -> tuple[GitDirectory | None, str | None]:
     """The repository that the directory `place` itself is; else None, with the reason."""
     place = Path(os.path.realpath(place))
-    if not all(_is_there(place / name) for name in ("HEAD", "objects", "refs")):
+    if not is_bare(place):
         return None, "it is no git repository"
     return _whole(GitDirectory(place, place))
+
+
+def is_bare(place: Path) -> bool:
+    """Whether the directory `place` itself looks like a repository to git."""
+    return all(_is_there(place / name) for name in ("HEAD", "objects", "refs"))
 
 
 def _whole(found: GitDirectory) -> tuple[GitDirectory | None, str | None]:

@@ -57,6 +57,7 @@ def find(repository: Repository, directory: Path, *, forbidden: tuple[Path, ...]
         return Source(clone_remote(repository, directory), None, cloned=True)
     root = check_root(repository.path, forbidden=forbidden)
     if repository.ref is None:
+        _check_work_tree(root)
         return Source(root, root)
     if repository.mode == "rw":
         raise InvalidSpecError("mode rw has no ref: it is the work tree", op="workspace")
@@ -95,6 +96,19 @@ def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
             context={"path": shown(place)},
         )
     return place
+
+
+def _check_work_tree(root: Path) -> None:
+    """PolicyDeniedError for git's own files, which hold credentials, what was hidden, and hooks."""
+    if os.path.lexists(root / ".git"):
+        return
+    if ".git" in root.parts or gitdir.is_bare(root):
+        raise PolicyDeniedError(
+            f"{shown(root)} is git's own, without a work tree: name a ref, which is checked out,"
+            " or a work tree",
+            op="workspace",
+            context={"path": shown(root)},
+        )
 
 
 def _real(path: Path) -> Path:

@@ -18,9 +18,9 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.spec import Repository, SandboxSpec
-from ringfence.workspace import clean, prepare, staging
+from ringfence.workspace import clean, plan, prepare, staging
 from ringfence.workspace.sources import check_root
-from tests.unit.workspace.conftest import Make, digest_of_tree, inside
+from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 
 
 def test_a_path_that_is_no_directory(tmp_path: Path) -> None:
@@ -44,6 +44,20 @@ def test_a_path_that_is_not_utf_8_is_an_error_of_the_spec() -> None:
     with pytest.raises(InvalidSpecError, match="UTF-8") as caught:
         SandboxSpec.parse({"repository": {"path": "project-\udcff"}})
     assert caught.value.context["fields"] == ["repository.path"]
+
+
+def test_the_files_of_git_itself_are_no_work_tree(repository: Path, tmp_path: Path) -> None:
+    """A bare repository and what is in a .git hold credentials, hidden files and hooks."""
+    git(tmp_path, "clone", "-q", "--bare", str(repository), "bare")
+    mode: Literal["copy", "ro", "rw"]
+    for mode in ("copy", "ro", "rw"):
+        for place in (tmp_path / "bare", repository / ".git", repository / ".git/hooks"):
+            with pytest.raises(PolicyDeniedError, match="git's own"):
+                plan(Repository(path=str(place), mode=mode))
+    for place in (tmp_path / "bare", repository / ".git"):
+        assert plan(Repository(path=str(place), ref="main")).selection.files
+    git(repository, "worktree", "add", "-q", ".git/tree")
+    assert plan(Repository(path=str(repository / ".git/tree"))).selection.files
 
 
 def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
