@@ -1,6 +1,6 @@
 """A workspace in the modes ro and rw: the original, with something bound over what is hidden."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, UnsupportedError
@@ -17,9 +17,10 @@ def bound(making: Making) -> Prepared:
     if making.repository.size is not None or making.masks_modes:
         raise InvalidSpecError("size, file_mode and directory_mode need mode copy",
                                op="workspace")  # fmt: skip
-    if making.found.selection.hidden and len(making.found.selection.hidden) > _MASKS:
+    hidden = _hidden(making)
+    if len(hidden) > _MASKS:
         raise InvalidSpecError(
-            f"{len(making.found.selection.hidden)} hidden paths are too many to cover in mode"
+            f"{len(hidden)} hidden paths are too many to cover in mode"
             f" {making.repository.mode} (at most {_MASKS}): use mode copy",
             op="workspace",
         )
@@ -30,7 +31,7 @@ def bound(making: Making) -> Prepared:
         root = mounts.mapped(making.directory, root, uids, gids)
     read_only = making.repository.mode == "ro"
     binds = [Binding(str(root), making.repository.mount_point, read_only)]
-    binds += _covers(making)
+    binds += _covers(making, hidden)
     return making.prepared("bind", binds)
 
 
@@ -47,12 +48,20 @@ def _check_one_file_system(making: Making, root: Path) -> None:
             )
 
 
-def _covers(making: Making) -> Iterator[Binding]:
+def _hidden(making: Making) -> list[str]:
+    """What is covered: hidden paths, devices, FIFOs and sockets. Not a link: what is bound over one
+    lands where it leads, which is inside and has its own verdict, or is not there."""
+    root, selection = making.found.source.root, making.found.selection
+    paths = (*selection.hidden, *selection.special)
+    return sorted(path for path in paths if not (root / path).is_symlink())
+
+
+def _covers(making: Making, hidden: Iterable[str]) -> Iterator[Binding]:
     """What is bound over the hidden paths and over everything called .git."""
     nothing, empty = making.directory / "nothing", making.directory / "empty"
     nothing.touch(mode=0o444)
     empty.mkdir(mode=0o555)
-    for path in sorted(making.found.selection.hidden):
+    for path in hidden:
         source = empty if path.endswith("/") else nothing
         yield _cover(making, source, path.removesuffix("/"))
     for path in sorted(making.found.selection.git):

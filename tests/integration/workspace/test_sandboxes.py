@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -108,6 +109,33 @@ async def test_ro_and_rw_hide_and_guard(
     assert (repository / "written").read_text() == "x\n"
     assert owner(repository / "written") == owner(repository)
     assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+async def test_ro_and_rw_cover_sockets_and_leave_links(
+    backend: str,
+    mode: Literal["ro", "rw"],
+    repository: Path,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing inside talks to who listens in the repository, and a hidden link makes no file."""
+    for number, target in enumerate(
+        ("not there", "/etc/hostname", "README.md", "src", "/no/where")
+    ):
+        (repository / f"{number}.pem").symlink_to(target)
+    os.mkfifo(repository / "fifo")
+    monkeypatch.chdir(repository)  # its whole path may be too long for a socket
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        before = digest_of_tree(repository)
+        async with ringfence.open(
+            **opened_on(backend), repository=Repository(path=str(repository), mode=mode)
+        ) as sandbox:
+            said = await shell(sandbox, "cat fifo socket; wc -l < README.md; readlink 1.pem")
+        assert said == "1\n/etc/hostname\n"
+    assert digest_of_tree(repository) == before
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
