@@ -11,6 +11,7 @@ from ringfence.errors import (
     InvalidSpecError,
     NotFoundError,
     PolicyDeniedError,
+    ResourceExhaustedError,
     SandboxError,
     UnsupportedError,
 )
@@ -172,6 +173,20 @@ class Doing:
         if self._uses:
             life.running -= 1
             life.touch()
+        if _is_full(error):
+            raise ResourceExhaustedError(
+                f"{self._op}: this process has too many files open: close some, or raise its limit"
+                " (ulimit -n)",
+                op=self._op,
+                sandbox_id=self._context.id,
+            ) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether it is Python's own word for no more descriptors."""
+    if isinstance(error, SandboxError) or not isinstance(error, OSError):
+        return False
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _is(user: User, text: str) -> bool:

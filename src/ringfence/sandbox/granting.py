@@ -7,6 +7,7 @@ from dataclasses import replace
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Record
 from ringfence.backends.sized import with_size
+from ringfence.errors import InvalidSpecError
 from ringfence.policy import NO_CEILING, Ceiling, Facts, machine_ceiling, resolve
 from ringfence.sandbox import binds, needs, networking
 from ringfence.sandbox.steps import Steps, Where
@@ -14,15 +15,27 @@ from ringfence.spec import SandboxSpec
 
 
 def choose(spec: SandboxSpec, where: Where, steps: Steps) -> tuple[SandboxSpec, Backend]:
-    """The request with its backend's name, and that backend; docker when an image is asked for."""
+    """The request with its backend's name, and that backend; docker when an image is asked for.
+    InvalidSpecError for an image that cannot be docker's, when none was named."""
     backend = where.backend
     if backend is None:
         name = spec.backend
         if name == "auto":
             name = "docker" if spec.image is not None else "process"
+            _check_name(spec.image)
         backend = registry.load(name, where.endpoint)
         steps.rest.push_async_callback(backend.aclose)
     return spec.model_copy(update={"backend": backend.name}), backend
+
+
+def _check_name(image: str | None) -> None:
+    if image is not None and image.startswith(("/", "./", "../", "~")):
+        raise InvalidSpecError(
+            f"image: {image!r} is a path, and images of docker have names: for a root file system"
+            " in a directory, a tar or an OCI layout choose backend='process' (--backend process)",
+            op="open",
+            context={"fields": ["image", "backend"]},
+        )
 
 
 def grant(request: SandboxSpec, facts: Facts, features: Features, where: Where) -> SandboxSpec:

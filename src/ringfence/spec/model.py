@@ -94,7 +94,11 @@ def invalid_spec(error: pydantic.ValidationError) -> InvalidSpecError:
 def _nearest_field(name: str) -> str:
     import difflib
 
-    known = {field for model in Model.__subclasses__() for field in model.model_fields}
+    models = Model.__subclasses__()
+    for model in models:
+        if name in model.model_fields:
+            return f": it is one of {model.__name__}"
+    known = {field for model in models for field in model.model_fields}
     found = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 

@@ -12,7 +12,7 @@ import pytest
 
 import ringfence
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import SandboxLostError
+from ringfence.errors import ResourceExhaustedError, SandboxLostError
 from ringfence.ledger import audit
 from ringfence.sandbox.hits import full
 
@@ -43,6 +43,16 @@ async def test_a_timeout_tells_how_long_it_was(mock: MockBackend) -> None:
         [hit] = hits(sandbox)
         assert (hit["limit"], hit["detail"]) == ("timeout", "sleep")
         assert hit["counters"]["duration"] >= 0.1
+
+
+async def test_too_many_open_files_of_this_process_are_a_typed_error(mock: MockBackend) -> None:
+    async with ringfence.open(backend=mock) as sandbox:
+        for number in (errno.EMFILE, errno.ENFILE):
+            refused = pytest.raises(ResourceExhaustedError, match="ulimit -n")
+            with refused, sandbox._context.operation("usage"):
+                raise OSError(number, os.strerror(number))
+        with pytest.raises(PermissionError), sandbox._context.operation("usage"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 async def test_a_full_disk_and_no_more_processes(mock: MockBackend) -> None:

@@ -371,3 +371,10 @@ def test_a_full_disk_is_named_by_what_could_not_be_written() -> None:
     full = opening._named(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
     assert "(/to)" in str(full)
     assert "/from" not in str(full)
+
+
+@pytest.mark.parametrize("image", ["/images/root", "./root.tar", "../layout:name", "~/root"])
+async def test_a_path_as_an_image_names_the_backend_for_it(image: str) -> None:
+    """Where the choice was left open, and before any daemon is asked."""
+    with pytest.raises(ringfence.InvalidSpecError, match="backend='process'"):
+        await ringfence.open(image=image)

@@ -201,3 +201,16 @@ def test_a_ulimit_is_one_number_or_two() -> None:
 
 def test_a_cpuset_is_a_set_of_cores() -> None:
     assert cores("0-2,5") == {0, 1, 2, 5}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"memory": "1g"}, "memory: no such field: it is one of Limits"),
+        ({"limits": {"nofile": 3}}, "limits.nofile: no such field: it is one of Ulimits"),
+        ({"limits": {"memry": 3}}, "did you mean 'memory'"),
+    ],
+)
+def test_a_field_in_the_wrong_table_is_told_where_it_belongs(data: Any, says: str) -> None:
+    with pytest.raises(InvalidSpecError, match=says):
+        SandboxSpec.parse(data)

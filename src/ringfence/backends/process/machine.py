@@ -1,5 +1,6 @@
 """What this machine lets us do: bubblewrap, user namespaces, cgroups."""
 
+import errno
 import functools
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from ringfence.spec.limits import RESOURCES
 
 LEAST_VERSION = (0, 8)
@@ -22,6 +23,7 @@ _VERSION = re.compile(r"(\d+)\.(\d+)")
 _INSTALL = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora)"
 _CAP_SYS_ADMIN = 21
 _ANSWER_SECONDS = 10.0
+_FULL = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Machine:
 
 
 def look(guest: Path) -> Machine:
-    """The machine as it is now. BackendUnavailableError says what is missing and the remedy."""
+    """The machine as it is now. BackendUnavailableError says what is missing and the remedy;
+    ResourceExhaustedError when nothing can be run to find out."""
     bwrap = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
     if bwrap is None:
         raise _unavailable(f"bubblewrap is not installed: {_INSTALL}")
@@ -82,6 +85,11 @@ def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: 
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
+        if getattr(error, "errno", None) in _FULL:
+            raise ResourceExhaustedError(
+                f"process: the machine is full: {bwrap} cannot be run: {error}; try again later",
+                op="open",
+            ) from None
         raise _unavailable(f"{bwrap} --version failed: {error}; {_INSTALL}") from None
     output = done.stdout.decode("utf-8", "replace")
     match = _VERSION.search(output)

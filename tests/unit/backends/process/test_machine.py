@@ -1,12 +1,13 @@
 """What a machine lacks is said with the remedy."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from ringfence.backends.process import machine
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 
 GUEST = Path("/bin/true")
 
@@ -39,6 +40,19 @@ def test_an_old_or_broken_bubblewrap_is_told(
 ) -> None:
     fake_bwrap(tmp_path, script, monkeypatch)
     with pytest.raises(BackendUnavailableError, match=says):
+        machine.look(GUEST)
+
+
+def test_a_machine_that_is_full_does_not_lack_bubblewrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_bwrap(tmp_path, "echo bubblewrap 0.8.0", monkeypatch)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(machine.subprocess, "run", full)
+    with pytest.raises(ResourceExhaustedError, match="Too many open files"):
         machine.look(GUEST)
 
 
