@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_machine_that_is_full_does_not_lack_bubblewrap(
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(machine.subprocess, "run", full)
+    monkeypatch.setattr(subprocess, "run", full)
     with pytest.raises(ResourceExhaustedError, match="Too many open files"):
         machine.look(GUEST)
 
