@@ -9,7 +9,6 @@ or mode must differ. Directories are our own. An original edited in place shows 
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ _FICLONE = 0x40049409
 _THREADS = min(4, os.cpu_count() or 1)
 _FEW = 1000
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Stage:
@@ -46,6 +46,7 @@ class Stage:
         self.ownership = ownership
         self.links = links and ownership.keeps
         self.reflinks = True
+        self.ranges = True
         self.root_user = os.geteuid() == 0
         self.path = "."
         self._open: tuple[str, int, int] | None = None
@@ -161,14 +162,27 @@ class Stage:
                 self.reflinks = False
             else:
                 return
-        try:
-            while size > 0 and (done := os.copy_file_range(reader, writer, size)):
-                size -= done
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            with os.fdopen(os.dup(reader), "rb") as one, os.fdopen(os.dup(writer), "wb") as two:
-                shutil.copyfileobj(one, two, 1 << 20)
+        at = 0
+        for start, end in _pieces(reader, size):
+            at = start
+            while at < end:
+                done = self._piece(reader, writer, at, end - at)
+                if not done:
+                    return
+                at += done
+        if at < size:  # a hole is the end
+            os.ftruncate(writer, size)
+
+    def _piece(self, reader: int, writer: int, start: int, size: int) -> int:
+        """Copy so many bytes or fewer; how many, 0 at the end of the file."""
+        if self.ranges:
+            try:
+                return os.copy_file_range(reader, writer, size, start, start)
+            except OSError as error:
+                if error.errno not in _NO_RANGE:
+                    raise
+                self.ranges = False
+        return os.pwrite(writer, os.pread(reader, min(size, 1 << 20), start), start)
 
     def _own(self, entry: Entry, name: str, target: int) -> None:
         if self.root_user:
@@ -198,6 +212,23 @@ class Staged(NamedTuple):
 
     entries: list[Entry]
     linked: bool
+
+
+def _pieces(reader: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the data of a file is, from and to: a sparse one has holes between."""
+    if os.fstat(reader).st_blocks * 512 >= size:
+        yield 0, size
+        return
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(reader, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        end = os.lseek(reader, start, os.SEEK_HOLE)
+        yield start, min(end, size)
 
 
 def stage(

@@ -56,6 +56,31 @@ def test_several_threads_copy_all(wide: Path, make: Make, monkeypatch: pytest.Mo
     assert len(prepared.changes()) == 0
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_plain_copy_keeps_the_holes_of_a_sparse_file(
+    ranges: bool, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk image of many GiB takes the room that it takes in the original."""
+
+    def refused(*args: object) -> int:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not ranges:
+        monkeypatch.setattr(os, "copy_file_range", refused)
+    root = tmp_path / "images"
+    root.mkdir()
+    for name, places in {"none": (), "ends": (0, 63 << 20), "middle": (31 << 20,)}.items():
+        with (root / name).open("wb") as file:
+            for place in places:
+                file.seek(place)
+                file.write(os.urandom(1 << 20))
+            file.truncate(64 << 20)
+    prepared = make(root)
+    assert snapshot(inside(prepared)) == snapshot(root)
+    blocks = {path.name: path.stat().st_blocks for path in inside(prepared).iterdir()}
+    assert max(blocks.values()) < (4 << 20) // 512, blocks
+
+
 def test_one_thread_that_fails_ends_all(
     wide: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
