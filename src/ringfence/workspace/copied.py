@@ -15,6 +15,9 @@ from ringfence.workspace.relinking import keep_right
 from ringfence.workspace.staging import open_root, stage
 from ringfence.workspace.writable import Owners, everything, mount
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""A layer counts until the next start of the machine: nothing waited for the disk to have it."""
+
 
 class Early:
     """A layer whose files are linked while the repository is walked."""
@@ -119,7 +122,7 @@ class _Farm:
     def _around(self, root: int) -> list[object]:
         """What decides, besides the entries, how the layer comes out."""
         found, spec, status = self.found, self.making.repository, os.fstat(root)
-        facts: list[object] = [str(found.source.root), self.making.stored]
+        facts: list[object] = [str(found.source.root), self.making.stored, _BOOT.read_text()]
         facts += [self.making.whom.privileged]
         facts += [status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns]
         if found.repository is not None:

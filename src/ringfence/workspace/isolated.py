@@ -58,6 +58,7 @@ def git(
     if shutil.which("git") is None:
         raise BackendUnavailableError("git is not installed on this host", op="workspace")
     command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
+    command += ["-c", "core.fsync=none"]  # they are ours, and made again after a crash
     command += ["-c", "protocol.ext.allow=never", *(os.fspath(arg) for arg in args)]
     try:
         done = _run(command, directory, environment(env), given, seconds)
