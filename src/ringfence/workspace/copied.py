@@ -10,6 +10,7 @@ from ringfence.workspace.layers import Layers
 from ringfence.workspace.linking import Linking
 from ringfence.workspace.making import Making
 from ringfence.workspace.ownership import Ownership, dress, root_entry
+from ringfence.workspace.plan import begin_history
 from ringfence.workspace.prepared import Prepared
 from ringfence.workspace.relinking import keep_right
 from ringfence.workspace.staging import open_root, stage
@@ -79,7 +80,7 @@ class _Farm:
             if (kept := shared.take(self.making.directory, stamp)) is not None:
                 return kept
             layer, linked = self._staged(root, ownership, packed)
-            if not linked or self._around(root) != before:
+            if not linked or self._around(root) != before or self._moved():
                 return layer
             return shared.keep(layer, stamp, self.found.source.root)
         finally:
@@ -97,6 +98,7 @@ class _Farm:
         layer = old or (self.early.layer if self.early else shared.create(self.making.directory))
         target = open_root(layer.tree)
         try:
+            begin_history(self.found)
             begun = self.early.linking.finish(check) if self.early else {}
             if old is not None:
                 begun = keep_right(target, entries)
@@ -119,6 +121,12 @@ class _Farm:
             return False
         return not any(e.mode & 0o7000 and e.kind == FILE for e in self.found.selection.entries)
 
+    def _moved(self) -> bool:
+        """Whether the repository was another when it was looked at."""
+        return self.found.repository is not None and (
+            self.found.repository.state() != self.found.state
+        )
+
     def _around(self, root: int) -> list[object]:
         """What decides, besides the entries, how the layer comes out."""
         found, spec, status = self.found, self.making.repository, os.fstat(root)
@@ -126,6 +134,6 @@ class _Farm:
         facts += [self.making.whom.privileged]
         facts += [status.st_dev, status.st_ino, status.st_mode, status.st_mtime_ns]
         if found.repository is not None:
-            facts += [found.history, found.repository.state(), sorted(found.hidden)]
+            facts += [found.history, found.state, sorted(found.hidden)]
             facts += [spec.include, spec.exclude, spec.secrets_excluded, spec.subpath]
         return facts

@@ -7,6 +7,8 @@ only repositories it sees are bare ones that we made, or it reads a remote one a
 import os
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -55,25 +57,91 @@ def git(
     BackendUnavailableError when there is no git, DeadlineExceededError after `seconds`, StateError
     with git's words when it fails. It blocks.
     """
+    try:
+        done = _run(_command(args), directory, environment(env), given, seconds)
+    except subprocess.TimeoutExpired:
+        raise _late(args, seconds) from None
+    _check(args, done.returncode, done.stderr)
+    return done.stdout
+
+
+class Running:
+    """A git without input that goes on meanwhile, until `finish` or `close`; else as `git`.
+
+    What it prints is kept in a file of `directory` that has no name.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str | os.PathLike[str]],
+        *,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        seconds: float = SECONDS,
+    ) -> None:
+        self.args, self.seconds = args, seconds
+        self._ends = time.monotonic() + seconds
+        self._output = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by `close`
+        self._errors = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by `close`
+        try:
+            self._process = subprocess.Popen(
+                _command(args),
+                cwd=directory,
+                env=environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._errors,
+            )
+        except BaseException:
+            self._forget()
+            raise
+
+    def finish(self) -> bytes:
+        """Wait for its end; what it printed."""
+        try:
+            status = self._process.wait(max(self._ends - time.monotonic(), 0.001))
+            self._output.seek(0)
+            self._errors.seek(0)
+            _check(self.args, status, self._errors.read())
+            return self._output.read()
+        except subprocess.TimeoutExpired:
+            raise _late(self.args, self.seconds) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it, whatever it has done."""
+        self._process.kill()
+        self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._output.close()
+        self._errors.close()
+
+
+def _command(args: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What is written is of ours, and made again after a crash: git need not wait for the disk."""
     if shutil.which("git") is None:
         raise BackendUnavailableError("git is not installed on this host", op="workspace")
     command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
-    command += ["-c", "core.fsync=none"]  # they are ours, and made again after a crash
-    command += ["-c", "protocol.ext.allow=never", *(os.fspath(arg) for arg in args)]
-    try:
-        done = _run(command, directory, environment(env), given, seconds)
-    except subprocess.TimeoutExpired:
-        raise DeadlineExceededError(
-            f"git {args[0]} took over {seconds:.0f} s", op="workspace"
-        ) from None
-    if done.returncode != 0:
-        words = shown(done.stderr[-_WORDS:].strip())
+    command += ["-c", "core.fsync=none", "-c", "protocol.ext.allow=never"]
+    return [*command, *(os.fspath(arg) for arg in args)]
+
+
+def _late(args: Sequence[str | os.PathLike[str]], seconds: float) -> DeadlineExceededError:
+    words = f"git {os.fspath(args[0])} took over {seconds:.0f} s"
+    return DeadlineExceededError(words, op="workspace")
+
+
+def _check(args: Sequence[str | os.PathLike[str]], status: int, errors: bytes) -> None:
+    if status != 0:
+        words = shown(errors[-_WORDS:].strip())
         raise StateError(
             f"git {os.fspath(args[0])} failed: {words}",
             op="workspace",
-            context={"status": done.returncode},
+            context={"status": status},
         )
-    return done.stdout
 
 
 def _run(

@@ -75,7 +75,7 @@ class Making:
     def build_history(self, target: Path, owner: tuple[int, int]) -> bool:
         """Make the repository that goes in at `target`, a path called .git, belonging to `owner`
         where we may say so; False when there is none."""
-        if not build_history(self.repository, self.found, target):
+        if not build_history(self.found, target):
             return False
         if self.whom.privileged:
             for path in history.walk_all(target):

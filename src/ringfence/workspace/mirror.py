@@ -10,31 +10,37 @@ from pathlib import Path
 
 from ringfence.workspace.beneath import DIRECTORY_FLAGS, remove_tree
 from ringfence.workspace.gitdir import GitDirectory
-from ringfence.workspace.isolated import git
 from ringfence.workspace.objects import lend
 
 _LENT = "lent"
+_DIRECTORIES = ("", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags")
 
 
-def mirror(source: GitDirectory, target: Path) -> None:
-    """Make the repository `target`, a directory that does not exist yet.
+def mirror(source: GitDirectory, target: Path) -> dict[str, str]:
+    """Make the repository `target`, a directory that does not exist yet; its references.
 
     Call `give_back` before anything else is done to the files in it. Errors are those of
-    `isolated.git` and `objects.lend`. It blocks.
+    `objects.lend`. It blocks.
     """
-    target.mkdir(mode=0o755)
-    kind = "sha256" if source.sha256 else "sha1"
-    git(
-        ["init", "--quiet", "--template=", f"--object-format={kind}", "--initial-branch=main"],
-        directory=target,
-        env={"GIT_DIR": str(target)},
-    )
+    for part in _DIRECTORIES:
+        (target / part).mkdir(mode=0o755)
+    configure(target, sha256=source.sha256)
     lend(source.objects, target / _LENT)
-    (target / "objects/info").mkdir(exist_ok=True)
     (target / "objects/info/alternates").write_text(f"../{_LENT}\n")
     if shallow := source.shallow():
         (target / "shallow").write_text("".join(f"{name}\n" for name in shallow))
-    refer(target, source.references(), source.head())
+    references = source.references()
+    refer(target, references, source.head())
+    return references
+
+
+def configure(target: Path, *, sha256: bool) -> None:
+    """Give it the configuration that a new repository has."""
+    extension = "[extensions]\n\tobjectFormat = sha256\n" if sha256 else ""
+    (target / "config").write_text(
+        f"[core]\n\trepositoryformatversion = {1 if extension else 0}\n\tfilemode = true\n"
+        f"\tbare = false\n\tlogallrefupdates = true\n{extension}"
+    )
 
 
 def refer(target: Path, references: dict[str, str], head: str | None) -> None:
@@ -47,7 +53,7 @@ def refer(target: Path, references: dict[str, str], head: str | None) -> None:
 def give_back(target: Path) -> None:
     """Let go of the objects that were lent to it."""
     (target / "objects/info/alternates").unlink()
-    _remove(target / _LENT)
+    remove(target / _LENT)
 
 
 @contextmanager
@@ -57,10 +63,11 @@ def mirrored(source: GitDirectory, target: Path) -> Iterator[str]:
         mirror(source, target)
         yield target.as_uri()
     finally:
-        _remove(target)
+        remove(target)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a directory that we made, with all below it."""
     parent = os.open(path.parent, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
     try:
         remove_tree(parent, path.name)

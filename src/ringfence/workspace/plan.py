@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from ringfence.workspace.sources import Source
 @dataclass(slots=True)
 class Plan:
     """One repository, looked at. history: "head", "full", or None when there is no repository that
-    can go in. repository: where it is. committed: hidden paths that are in its history. warnings:
-    what to know before."""
+    can go in. repository: where it is. state: what it was before anything of it was read. builder:
+    makes the one that goes in, as long as `look` was told to keep it. committed: hidden paths that
+    are in its history. warnings: what to know before."""
 
     source: Source
     selection: Selection
     history: History | None = None
     repository: gitdir.GitDirectory | None = None
+    state: tuple[object, ...] = ()
+    builder: Builder | None = None
     committed: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
@@ -41,22 +45,31 @@ def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
 
     Errors: those of `sources.find` and `select`.
     """
-    if directory is not None:
-        return look(repository, sources.find(repository, directory), directory)
-    with tempfile.TemporaryDirectory(prefix="ringfence-plan-") as name:
-        place = Path(name)
-        return look(repository, sources.find(repository, place), place)
+    with ExitStack() as until:
+        place = directory
+        if place is None:
+            scratch = tempfile.TemporaryDirectory(prefix="ringfence-plan-")
+            place = Path(until.enter_context(scratch))
+        return look(repository, sources.find(repository, place), place, until)
 
 
-def look(repository: Repository, source: Source, scratch: Path, visit: Visit | None = None) -> Plan:
-    """Choose files and history of a source that was found. scratch: for a repository of ours.
-    visit: see `select`."""
+def look(
+    repository: Repository,
+    source: Source,
+    scratch: Path,
+    until: ExitStack,
+    visit: Visit | None = None,
+) -> Plan:
+    """Choose files and history of a source that was found. scratch: for a repository of ours, which
+    is kept there as long as `until`. visit: see `select`."""
+    found = Plan(source, Selection())
     root = source.open()
     try:
-        found = Plan(source, select(root, repository, visit))
+        _begin_history(found, scratch, until)
+        found.selection = select(root, repository, visit)
     finally:
         os.close(root)
-    _choose_history(repository, found, scratch)
+    _choose_history(repository, found)
     _warn(repository, found)
     return found
 
@@ -80,7 +93,8 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
     return hidden
 
 
-def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
+def _begin_history(found: Plan, scratch: Path, until: ExitStack) -> None:
+    """Find the repository, and let git look at it while the files are walked."""
     found.repository, reason = gitdir.find(found.source.root)
     if reason is not None:
         found.warnings.append(f"git's history stays outside: {reason}")
@@ -91,21 +105,36 @@ def _choose_history(repository: Repository, found: Plan, scratch: Path) -> None:
                 f"git does not work inside: this is a part of the repository at {whole}, open that"
             )
         return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as name:
-        builder = Builder(found.repository, Path(name) / ".git", hides(repository, found.selection))
-        try:
-            builder.prepare()
-            if builder.born():
-                _choose_depth(repository, found, builder)
-            elif builder.unborn():
-                found.history = "head"
-            else:
-                raise StateError("HEAD names a commit that is not there", op="workspace")
-        except UnsupportedError:
-            raise
-        except SandboxError as error:
-            found.warnings.append(f"git's history stays outside: {error}")
-            found.repository = None
+    found.state = found.repository.state()
+    found.builder = Builder(found.repository, scratch / "history")
+    until.callback(found.builder.close)
+    try:
+        found.builder.begin()
+    except SandboxError as error:
+        _leave_outside(found, error)
+
+
+def _choose_history(repository: Repository, found: Plan) -> None:
+    builder = found.builder
+    if builder is None:
+        return
+    builder.see(hides(repository, found.selection), found.selection.special)
+    try:
+        if builder.born():
+            _choose_depth(repository, found, builder)
+        elif builder.unborn():
+            found.history = "head"
+        else:
+            raise StateError("HEAD names a commit that is not there", op="workspace")
+    except UnsupportedError:
+        raise
+    except SandboxError as error:
+        _leave_outside(found, error)
+
+
+def _leave_outside(found: Plan, error: SandboxError) -> None:
+    found.warnings.append(f"git's history stays outside: {error}")
+    found.repository = found.builder = None
 
 
 def _repository_above(source: Source) -> Path | None:
@@ -152,19 +181,16 @@ def _warn(repository: Repository, found: Plan) -> None:
         )
 
 
-def build_history(repository: Repository, found: Plan, target: Path) -> bool:
-    """Make the repository of the plan at `target`, a path called .git; False when there is none."""
-    if found.repository is None or found.history is None:
+def begin_history(found: Plan) -> None:
+    """Start to make the repository of the plan, if there is one."""
+    if found.builder is not None and found.history is not None:
+        found.builder.make(found.history)
+
+
+def build_history(found: Plan, target: Path) -> bool:
+    """Put the repository of the plan at `target`, a path called .git; False when there is none."""
+    if found.builder is None or found.history is None:
         return False
-    builder = Builder(
-        found.repository,
-        target,
-        hides(repository, found.selection),
-        absent=found.selection.special,
-    )
-    builder.prepare()
-    if found.history == "full":
-        builder.full()
-    else:
-        builder.head()
+    found.builder.make(found.history)
+    found.builder.finish(target)
     return True

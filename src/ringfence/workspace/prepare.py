@@ -104,7 +104,7 @@ def _found(
         if early is not None:
             early.linking.add(path, entries)
 
-    return look(repository, source, directory, visit), early
+    return look(repository, source, directory, until, visit), early
 
 
 def _made(making: Making, early: Early | None) -> Prepared:

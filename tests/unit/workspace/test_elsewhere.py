@@ -320,6 +320,6 @@ def test_a_sparse_index_does_not_name_more_files_than_there_is_room_for(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(repository, "sparse-checkout", "set", "--cone", "--sparse-index", "none")
-    monkeypatch.setattr("ringfence.workspace.history._MOST_TRACKED", 1)
+    monkeypatch.setattr("ringfence.workspace.tracked._MOST_TRACKED", 1)
     with pytest.raises(StateError, match="over 1 files"):
         make(repository)

@@ -31,7 +31,7 @@ def test_what_is_written_is_what_git_reads(tracked: Path, version: str) -> None:
     place = tracked / ".git/index"
     wanted = git(tracked, "ls-files", "-s", "-v", "-z", "--debug")
     entries = index.read(place.read_bytes(), 20)
-    place.write_bytes(index.write(entries, 20))
+    place.write_bytes(index.write(entries))
     assert git(tracked, "ls-files", "-s", "-v", "-z", "--debug") == wanted
     assert index.read(place.read_bytes(), 20) == entries
 
@@ -39,7 +39,8 @@ def test_what_is_written_is_what_git_reads(tracked: Path, version: str) -> None:
 def test_an_entry_counts_as_checked_out(tracked: Path) -> None:
     place = tracked / ".git/index"
     entries = index.read(place.read_bytes(), 20)
-    place.write_bytes(index.write([entry.skipped() for entry in entries], 20))
+    entries.skip(entries.paths)
+    place.write_bytes(index.write(entries))
     (tracked / "f/g/i").unlink()
     assert git(tracked, "status", "--porcelain", "-uno").replace("A  ", "").count("D") == 0
 
