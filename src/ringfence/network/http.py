@@ -70,17 +70,20 @@ async def read_request(stream: Buffered, origin: tuple[str, int] | None = None) 
 def authority(text: str, default: int | None) -> tuple[str, int]:
     """Host and port of "host:port". Refused for user information, addresses and other names."""
     if "@" in text:
-        raise Refused("user information before the host's name")
+        raise Refused("user information before the host's name", text.rpartition("@")[2])
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port:
         host, port = text, ""
     if not port:
         if default is None:
-            raise Refused("no port")
-        return canonical(host), default
+            raise Refused("no port", text)
+        port = str(default)
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise Refused("not a port")
-    return canonical(host), int(port)
+        raise Refused("not a port", text)
+    try:
+        return canonical(host), int(port)
+    except Refused as error:
+        raise error.of(host, int(port)) from None
 
 
 def _header(text: bytes) -> tuple[bytes, bytes]:
@@ -93,10 +96,10 @@ def _header(text: bytes) -> tuple[bytes, bytes]:
 def _same_host(headers: Headers, host: str, port: int) -> None:
     found = [value for name, value in headers if name.lower() == b"host"]
     if len(found) > 1:
-        raise Refused("two Host headers")
+        raise Refused("two Host headers", host, port)
     default = 80 if port == 80 else 443 if port == 443 else None
     if found and authority(found[0].decode("latin-1"), default) != (host, port):
-        raise Refused("its Host header names another host")
+        raise Refused("its Host header names another host", host, port)
 
 
 def length(headers: Headers) -> int | None:

@@ -21,6 +21,7 @@ from ringfence.network.tls import TlsDuplex
 from ringfence.spec.network import Network, Rule, Secret
 
 _UNREACHABLE = (OSError, TimeoutError)
+_SHOWN = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class EgressProxy:
             added = self._added(request, tls=False)
             outside = await self._reach(request.host, request.port)
         except Refused as error:
+            self._refuse(error)
             stream.inner.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
             return
         except _UNREACHABLE as error:
@@ -126,6 +128,7 @@ class EgressProxy:
             try:
                 await self._forward_inside(Buffered(inside), outside, request)
             except Refused as error:
+                self._refuse(error)
                 inside.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
             except ValueError as error:
                 inside.write(http.answer(400, "Bad Request", str(error)))
@@ -147,7 +150,8 @@ class EgressProxy:
             if secret.tls is tls and _belongs(secret, request.host)
         ]
         if added and request.method.upper() == b"TRACE":
-            raise Refused("TRACE answers with what was sent, the secret too")
+            why = "TRACE answers with what was sent, the secret too"
+            raise Refused(why, request.host, request.port)
         return added
 
     async def _forward(
@@ -164,7 +168,8 @@ class EgressProxy:
         try:
             host, port = await socks.read_request(stream)
             outside = await self._reach(host, port)
-        except Refused:
+        except Refused as error:
+            self._refuse(error)
             stream.inner.write(socks.reply(socks.NOT_ALLOWED))
             return
         except _UNREACHABLE:
@@ -187,14 +192,21 @@ class EgressProxy:
         await join(stream, outside, self._count_sent, self._count_received)
 
     async def _reach(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> SocketDuplex:
+        """Refused; OSError when nothing answers, though a rule allowed it to be asked."""
+        allowed = None
         try:
             rule = match(self.rules, host, port)
-            outside = await reach(host, port, self._lookup or resolve, tls)
+            allowed = Decision(host, port, True, rule)
+            return await reach(host, port, self._lookup or resolve, tls)
         except Refused as error:
-            self._say(Decision(host, port, False, str(error)))
-            raise
-        self._say(Decision(host, port, True, rule))
-        return outside
+            allowed = None
+            raise error.of(host, port) from None
+        finally:
+            if allowed is not None:
+                self._say(allowed)
+
+    def _refuse(self, error: Refused) -> None:
+        self._say(Decision(error.host[:_SHOWN], error.port, False, str(error)))
 
     def _say(self, decision: Decision) -> None:
         if self._on_decision is not None:

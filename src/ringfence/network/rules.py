@@ -10,7 +10,17 @@ _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
 class Refused(Exception):
-    """A target that may not be reached. The text is the reason."""
+    """A target that may not be reached. The text is the reason. host, port: what was asked for, as
+    it was written; "" and 0 where it did not say."""
+
+    def __init__(self, reason: str, host: str = "", port: int = 0) -> None:
+        super().__init__(reason)
+        self.host = host
+        self.port = port
+
+    def of(self, host: str, port: int) -> "Refused":
+        """The same refusal, of that target."""
+        return Refused(str(self), host, port)
 
 
 def canonical(host: str) -> str:

@@ -1,11 +1,15 @@
 """SOCKS5 (RFC 1928), as far as a proxy needs it: no authentication, CONNECT, names."""
 
+import ipaddress
+
 from ringfence.network.duplex import Buffered
 from ringfence.network.rules import Refused, canonical
 
 VERSION = 5
 _CONNECT = 1
 _NAME = 3
+_ADDRESSES = {1: 4, 4: 16}
+"""The kinds that are none, with their length in bytes."""
 _NO_AUTHENTICATION = 0
 
 GRANTED = 0
@@ -29,12 +33,21 @@ async def read_request(stream: Buffered) -> tuple[str, int]:
     if command != _CONNECT:
         stream.inner.write(reply(_COMMAND))
         raise ValueError("only CONNECT is here")
+    if kind in _ADDRESSES:
+        address = ipaddress.ip_address(await stream.exactly(_ADDRESSES[kind]))
+        port = int.from_bytes(await stream.exactly(2), "big")
+        raise Refused(
+            "an address instead of a name (let the proxy resolve: socks5h)", str(address), port
+        )
     if kind != _NAME:
-        raise Refused("an address instead of a name (let the proxy resolve: socks5h)")
+        raise ValueError("not a type of address")
     (size,) = await stream.exactly(1)
     host = (await stream.exactly(size)).decode("latin-1")
     port = int.from_bytes(await stream.exactly(2), "big")
-    return canonical(host), port
+    try:
+        return canonical(host), port
+    except Refused as error:
+        raise error.of(host, port) from None
 
 
 def reply(code: int) -> bytes:

@@ -180,6 +180,46 @@ async def test_connect_gives_a_tunnel(make: Make) -> None:
     assert place.outside.connections == [(PUBLIC, 8443)]
 
 
+@pytest.mark.parametrize(
+    ("request_line", "host", "port"),
+    [
+        (b"GET http://169.254.169.254/x HTTP/1.1\r\nHost: 169.254.169.254", "169.254.169.254", 80),
+        (b"GET http://2130706433:81/ HTTP/1.1", "2130706433", 81),
+        (b"CONNECT [::1]:443 HTTP/1.1", "[::1]", 443),
+        (b"CONNECT good.test HTTP/1.1", "good.test", 0),
+        (b"GET http://name:password@good.test/ HTTP/1.1", "good.test", 0),
+        (b"GET http://good.test/ HTTP/1.1\r\nHost: bad.test", "good.test", 80),
+        (b"GET http://" + b"a" * 300 + b"/ HTTP/1.1", "a" * 255, 80),
+    ],
+)
+async def test_a_target_that_is_no_name_of_a_host_is_a_decision_too(
+    make: Make, request_line: bytes, host: str, port: int
+) -> None:
+    place = await make(allow=["good.test"])
+    assert b"403 Forbidden" in await place.ask(request_line + b"\r\n\r\n")
+    [decision] = place.decisions
+    assert (decision.host, decision.port, decision.allowed) == (host, port, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "host"),
+    [(b"\x01\x0a\x00\x00\x01", "10.0.0.1"), (b"\x04" + b"\0" * 15 + b"\1", "::1")],
+)
+async def test_an_address_for_socks5_is_a_decision_too(make: Make, asked: bytes, host: str) -> None:
+    place = await make(allow=["good.test"])
+    await place.ask(b"\x05\x01\x00\x05\x01\x00" + asked + b"\x00\x50")
+    [decision] = place.decisions
+    assert (decision.host, decision.port, decision.allowed) == (host, 80, False)
+
+
+async def test_an_allowed_host_that_does_not_answer_is_a_decision_too(make: Make) -> None:
+    """The resolver was asked for its name, which may say something itself."""
+    place = await make(allow=[".good.test"])
+    answer = await place.ask(b"GET http://told.good.test/ HTTP/1.1\r\n\r\n")
+    assert b"502 Bad Gateway" in answer
+    assert place.decisions == [Decision("told.good.test", 80, True, ".good.test:80")]
+
+
 async def test_socks5_carries_names(make: Make) -> None:
     place = await make(allow=["good.test"])
     asked = b"\x05\x01\x00" + b"\x05\x01\x00\x03\x09good.test\x00\x50" + b"GET / HTTP/1.1\r\n\r\n"
