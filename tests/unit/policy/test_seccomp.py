@@ -5,6 +5,7 @@ import errno
 import json
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -255,6 +256,34 @@ def test_libseccomp_decides_the_same(arch: str) -> None:
                 assert run(ours, AUDIT[arch], number, full) == run(
                     theirs, AUDIT[arch], number, full
                 ), (name, call, args)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("name", PROFILES)
+def test_an_answer_stands_in_the_program_once(name: str, arch: str) -> None:
+    """The kernel translates all of it for each process that installs it."""
+    program = bpf(profile(name, arch), arch)
+    answers = [k for code, _, _, k in struct.iter_unpack("<HBBI", program) if code == 0x06]
+    assert answers.count(ALLOW) == 1
+    assert len(answers) <= 6
+
+
+def test_conditions_reach_further_than_one_jump_can() -> None:
+    """A condition skips 255 instructions at most: what is further away is reached by a hop."""
+    values = range(0, 400, 2)
+    entries = [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW",
+         "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"},
+                  {"index": 1, "value": value, "op": "SCMP_CMP_LE"}]}
+        for value in values
+    ]  # fmt: skip
+    entries.append({"names": ["write"], "action": "SCMP_ACT_ALLOW"})
+    program = bpf({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": entries}, "x86_64")
+    decided = [run(program, AUDIT["x86_64"], 0, (first, 7, 0, 0, 0, 0)) for first in range(402)]
+    allowed = [first in values and first >= 7 for first in range(402)]
+    assert [answer == ALLOW for answer in decided] == allowed
+    assert run(program, AUDIT["x86_64"], 1, (0,) * 6) == ALLOW
+    assert run(program, AUDIT["x86_64"], 2, (0,) * 6) == ERRNO | errno.EPERM
 
 
 _PROBE = """

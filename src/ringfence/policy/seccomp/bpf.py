@@ -1,23 +1,20 @@
-"""OCI seccomp profile to classic BPF: an assembler for what the guest installs in each child.
+"""OCI seccomp profile to classic BPF: what the guest installs in each child.
 
 The program refuses other architectures and x32 by killing the process, finds the syscall's number
 by halving the range, checks the arguments 32 bits at a time, and answers.
 """
 
 import errno
-import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from ringfence.errors import InvalidSpecError
+from ringfence.policy.seccomp.assembler import JUMP, RETURN, Program
 from ringfence.policy.seccomp.profile import architecture, syscalls
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
-_MOST_INSTRUCTIONS = 4096
-
-_LOAD, _JUMP, _RETURN = 0x20, 0x05, 0x06
+_LOAD = 0x20
 _JEQ, _JGT, _JGE = 0x15, 0x25, 0x35
 _AND = 0x54
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
@@ -37,45 +34,6 @@ Rule = tuple[int, tuple[Mapping[str, Any], ...]]
 """What to answer, and the conditions that must all hold."""
 
 
-@dataclass(slots=True)
-class _Program:
-    """Instructions whose jumps name labels until `assemble` knows the distances."""
-
-    code: list[tuple[int, str | None, str | None, int | str]] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
-    labels: int = 0
-
-    def label(self) -> str:
-        self.labels += 1
-        return f"L{self.labels}"
-
-    def place(self, label: str) -> None:
-        self.places[label] = len(self.code)
-
-    def emit(
-        self, code: int, value: int | str = 0, true: str | None = None, false: str | None = None
-    ) -> None:
-        self.code.append((code, true, false, value))
-
-    def assemble(self) -> bytes:
-        if len(self.code) > _MOST_INSTRUCTIONS:
-            raise InvalidSpecError(
-                f"seccomp: {len(self.code)} instructions, the kernel takes {_MOST_INSTRUCTIONS}:"
-                " use fewer conditions",
-                op="seccomp",
-            )
-        return b"".join(self._instruction(at, *entry) for at, entry in enumerate(self.code))
-
-    def _instruction(
-        self, at: int, code: int, true: str | None, false: str | None, value: int | str
-    ) -> bytes:
-        distances = [0 if label is None else self.places[label] - at - 1 for label in (true, false)]
-        k = self.places[value] - at - 1 if isinstance(value, str) else value
-        if max(distances) > 255:
-            raise InvalidSpecError("seccomp: too many conditions for one syscall", op="seccomp")
-        return struct.pack("<HBBI", code, distances[0], distances[1], k)
-
-
 def bpf(profile: Mapping[str, Any], arch: str) -> bytes:
     """The filter as an array of `struct sock_filter`, for "x86_64" or "aarch64".
 
@@ -84,12 +42,12 @@ def bpf(profile: Mapping[str, Any], arch: str) -> bytes:
     """
     arch = architecture(arch)
     default = _answer(profile["defaultAction"], profile.get("defaultErrnoRet"))
-    program = _Program()
+    program = Program()
     program.emit(_LOAD, _ARCH)
     right, other = program.label(), program.label()
     program.emit(_JEQ, _AUDIT_ARCH[arch], right, other)
     program.place(other)
-    program.emit(_RETURN, KILL_PROCESS)
+    program.emit(RETURN, KILL_PROCESS)
     program.place(right)
     program.emit(_LOAD, _NUMBER)
     if arch == "x86_64":
@@ -98,7 +56,7 @@ def bpf(profile: Mapping[str, Any], arch: str) -> bytes:
     return program.assemble()
 
 
-def _refuse_x32(program: _Program, default: int) -> None:
+def _refuse_x32(program: Program, default: int) -> None:
     """-1 is a tracer's way to skip a call and is answered by the default, as libseccomp does."""
     x32, skipped, native = program.label(), program.label(), program.label()
     program.emit(_JGE, _X32_BIT, x32, native)
@@ -106,9 +64,9 @@ def _refuse_x32(program: _Program, default: int) -> None:
     kill = program.label()
     program.emit(_JEQ, 0xFFFFFFFF, skipped, kill)
     program.place(kill)
-    program.emit(_RETURN, KILL_PROCESS)
+    program.emit(RETURN, KILL_PROCESS)
     program.place(skipped)
-    program.emit(_RETURN, default)
+    program.emit(RETURN, default)
     program.place(native)
 
 
@@ -157,35 +115,41 @@ def _ranges(by_number: Mapping[int, list[Rule]], default: int) -> list[tuple[int
     return found
 
 
-def _tree(program: _Program, ranges: list[tuple[int, list[Rule]]], default: int) -> None:
+def _tree(program: Program, ranges: list[tuple[int, list[Rule]]], default: int) -> None:
     if len(ranges) == 1:
         _leaf(program, ranges[0][1], default)
         return
     middle = len(ranges) // 2
-    right, hop, left = program.label(), program.label(), program.label()
-    program.emit(_JGE, ranges[middle][0], hop, left)
-    program.place(hop)
-    program.emit(_JUMP, right)
-    program.place(left)
-    _tree(program, ranges[:middle], default)
-    program.place(right)
-    _tree(program, ranges[middle:], default)
+    halves = ranges[:middle], ranges[middle:]
+    left, right = (_plain(program, half) or program.label() for half in halves)
+    program.emit(_JGE, ranges[middle][0], right, left)
+    for label, half in zip((left, right), halves, strict=True):
+        if _plain(program, half) is None:
+            program.place(label)
+            _tree(program, half, default)
 
 
-def _leaf(program: _Program, rules: Iterable[Rule], default: int) -> None:
-    for answer, conditions in rules:
+def _plain(program: Program, ranges: list[tuple[int, list[Rule]]]) -> str | None:
+    """Where the answer to these numbers stands, None when more than their number matters."""
+    answer, conditions = ranges[0][1][0]
+    return program.answer(answer) if len(ranges) == 1 and not conditions else None
+
+
+def _leaf(program: Program, rules: list[Rule], default: int) -> None:
+    for position, (answer, conditions) in enumerate(rules, 1):
         if not conditions:
-            program.emit(_RETURN, answer)
+            program.emit(JUMP, program.answer(answer))
             return
-        after = program.label()
+        last = position == len(rules)
+        after = program.answer(default) if last else program.label()
         for condition in conditions:
             _condition(program, condition, after)
-        program.emit(_RETURN, answer)
-        program.place(after)
-    program.emit(_RETURN, default)
+        program.emit(JUMP, program.answer(answer))
+        if not last:
+            program.place(after)
 
 
-def _condition(program: _Program, condition: Mapping[str, Any], fail: str) -> None:
+def _condition(program: Program, condition: Mapping[str, Any], fail: str) -> None:
     """Falls through when it holds, else jumps to `fail`."""
     low = _ARGUMENTS + 8 * condition["index"]
     value, operator = condition["value"], condition["op"]
@@ -198,7 +162,7 @@ def _condition(program: _Program, condition: Mapping[str, Any], fail: str) -> No
         same = program.label()
         _masked(program, low, 2**64 - 1, value, holds)
         program.place(same)
-        program.emit(_JUMP, fail)
+        program.emit(JUMP, fail)
         program.place(holds)
     elif operator in _ORDERS:
         _ordered(program, low, value, _ORDERS[operator], fail)
@@ -206,7 +170,7 @@ def _condition(program: _Program, condition: Mapping[str, Any], fail: str) -> No
         raise InvalidSpecError(f"seccomp: comparison {operator!r} is not supported", op="seccomp")
 
 
-def _masked(program: _Program, low: int, mask: int, value: int, fail: str) -> None:
+def _masked(program: Program, low: int, mask: int, value: int, fail: str) -> None:
     for offset, shift in ((low + 4, 32), (low, 0)):
         bits, wanted = (mask >> shift) & 0xFFFFFFFF, (value >> shift) & 0xFFFFFFFF
         if bits == 0 and wanted == 0:
@@ -228,7 +192,7 @@ _ORDERS = {
 """The comparison of the low halves, and whether it must hold or must not."""
 
 
-def _ordered(program: _Program, low: int, value: int, order: tuple[int, bool], fail: str) -> None:
+def _ordered(program: Program, low: int, value: int, order: tuple[int, bool], fail: str) -> None:
     jump, wanted = order
     holds, equal, lower, smaller = (program.label() for _ in range(4))
     program.emit(_LOAD, low + 4)
@@ -236,7 +200,7 @@ def _ordered(program: _Program, low: int, value: int, order: tuple[int, bool], f
     program.place(equal)
     program.emit(_JEQ, value >> 32, lower, smaller)
     program.place(smaller)
-    program.emit(_JUMP, fail if wanted else holds)
+    program.emit(JUMP, fail if wanted else holds)
     program.place(lower)
     program.emit(_LOAD, low)
     program.emit(jump, value & 0xFFFFFFFF, holds if wanted else fail, fail if wanted else holds)
