@@ -20,6 +20,19 @@ _ANY_START, _ANY_DEPTH, _ANY_NAME = "^(?:.+/)?", "(?:/.+)?", "[^/]*"
 
 _BRACKETS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
+_SET = re.compile(r"\\.|(\[[!^]?\]?)((?:\\.|\[:[^\]]*:\]|[^\]\\])*)\]", re.DOTALL)
+_IN_SET = re.compile(r"\\.|\[:[^\]]*:\]|[\[&~|]", re.DOTALL)
+_CLASSES = {"alnum": "A-Za-z0-9", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f",
+            "digit": "0-9", "graph": "!-~", "lower": "a-z", "print": " -~",
+            "punct": r"!-/:-@\[-`{-~", "space": r" \t-\r", "upper": "A-Z",
+            "xdigit": "0-9A-Fa-f"}  # fmt: skip
+_WORDS = {f"[:{name}:]": letters for name, letters in _CLASSES.items()}
+_WORDS |= {letter: rf"\{letter}" for letter in "[&~|"}
+_STANDS = {word: chr(0xD800 + number) for number, word in enumerate(_WORDS)}
+"""What stands for the classes of a set, which pathspec does not know, and for letters of which `re`
+warns, while pathspec has the pattern. No text that was read holds them."""
+_MEANT = {ord(letter): _WORDS[word] for word, letter in _STANDS.items()}
+
 
 class _Rule(NamedTuple):
     matches: re.Pattern[str]
@@ -93,15 +106,28 @@ def _rule(line: str) -> _Rule | None:
     if text.rstrip(" ").endswith("/**/"):
         text = text.rstrip(" ") + "*/"
     try:
-        parsed = pathspec.GitIgnoreSpec.from_lines([text]).patterns
-    except (ValueError, re.error):
+        plain = _SET.sub(_without_classes, text)
+        parsed = pathspec.GitIgnoreSpec.from_lines([plain]).patterns
+    except (ValueError, KeyError, re.error):
         return None
     for pattern in parsed:
         if pattern.include is None or pattern.regex is None:
             return None
-        regex = _bounded(_of_whole_path(pattern.regex.pattern, directory_only))
+        regex = _bounded(_of_whole_path(pattern.regex.pattern, directory_only)).translate(_MEANT)
         return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
     return None
+
+
+def _without_classes(found: re.Match[str]) -> str:
+    """A set such as `[[:alpha:]_]` with letters that stand for its classes. KeyError for a class
+    that is none: nothing matches such a pattern."""
+    if found[1] is None:
+        return found[0]
+    return found[1] + _IN_SET.sub(_stands, found[2]) + "]"
+
+
+def _stands(found: re.Match[str]) -> str:
+    return found[0] if found[0][0] == "\\" else _STANDS[found[0]]
 
 
 def _of_name(glob: str) -> str:

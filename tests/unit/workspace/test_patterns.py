@@ -45,6 +45,15 @@ PIECES = st.sampled_from(
         "[!b]*",
         "*[]a]*",
         "*\\[*",
+        "[[:alpha:]]*",
+        "*[![:alnum:]][[:lower:]c]",
+        "[[:punct:]]?",
+        "*[[:space:][:digit:]-]*",
+        "[[:bogus:]]",
+        "[[:alpha]*",
+        "a[[a]?",
+        "[&&~~||a]",
+        "\\[[:alpha:]]",
     ]
 )
 PATTERN = st.builds(
@@ -95,6 +104,16 @@ def ignored_by_git(tree: Path, lines: list[str]) -> set[str]:
 @given(lines=st.lists(PATTERN, min_size=1, max_size=4))
 def test_patterns_agree_with_git(tree: Path, lines: list[str]) -> None:
     assert ignored_by_us(lines) == ignored_by_git(tree, lines)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "line", ["[[:alpha:]]", "[![:space:]]*", "[[:punct:]]?", "a[[a]?", "[[:bogus:]]", "[&&|a]"]
+)
+def test_a_set_has_the_classes_that_git_knows(tree: Path, line: str) -> None:
+    found = ignored_by_us([line])
+    assert found == ignored_by_git(tree, [line])
+    assert bool(found) is ("bogus" not in line)
 
 
 def test_names_with_newlines_match_as_any_other() -> None:
