@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -213,6 +215,32 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     assert says in errors
     assert not cgroup.exists()
     assert not kept.home.path.exists()
+
+
+def test_its_memory_stays_closed_to_its_own_user_after_the_start(kept: Kept) -> None:
+    """It shares its memory with the program until that runs, which opens its own files of /proc."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        program = Path(shutil.copy(build.target(), f"{place}/guest"))
+        program.chmod(0o711)
+        home = Home(Path(place, "home"))
+        home.make({}, "/bin/true")
+        os.chown(home.path, nobody, nobody)
+        keeper = subprocess.Popen(
+            [program, "--keep", home.path,
+             "--inside", "/proc/self/oom_score_adj", "10", "--", "/bin/sleep", "1000"],
+            stdin=subprocess.DEVNULL, user=nobody, group=nobody,
+        )  # fmt: skip
+        try:
+            children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children")
+            until(lambda: children.read_text().split())
+            child = children.read_text().split()[0]
+            until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+            until(lambda: Path(f"/proc/{keeper.pid}/maps").stat().st_uid == 0)
+        finally:
+            keeper.terminate()
+            keeper.wait(WAIT_SECONDS)
 
 
 def test_a_directory_has_one_keeper(kept: Kept) -> None:

@@ -2,12 +2,13 @@
 #include "keep.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { INFO_FD = 3, COUNTER_FD = 4, LIFELINE_FD = 5, OUT_OF_THE_WAY = 16 };
+enum { INFO_FD = 3, COUNTER_FD = 4, LIFELINE_FD = 5, OUT_OF_THE_WAY = 16, STACK_BYTES = 32768 };
 #define INTO_CGROUP 0x200000000ULL
 
 struct clone_args_v2 {
@@ -29,8 +30,16 @@ static bool hand_over(int fd, int wanted)
 	return fd >= 0 && dup2(fd, wanted) >= 0;
 }
 
-static _Noreturn void run_program(char **args, int lifeline)
+struct start {
+	char **args;
+	int lifeline;
+};
+
+static int run_program(void *argument)
 {
+	const struct start *start = argument;
+	char **args = start->args;
+
 	default_signals();
 	setsid();
 	prctl(PR_SET_DUMPABLE, 1); /* a program that its user may not read has the files of its /proc belong to root */
@@ -51,7 +60,7 @@ static _Noreturn void run_program(char **args, int lifeline)
 		complain("open", keeping.counter, errno);
 		_exit(NOT_STARTED);
 	}
-	if (!hand_over(lifeline, LIFELINE_FD)) {
+	if (!hand_over(start->lifeline, LIFELINE_FD)) {
 		complain("open", "lifeline", errno);
 		_exit(NOT_STARTED);
 	}
@@ -60,20 +69,28 @@ static _Noreturn void run_program(char **args, int lifeline)
 	_exit(NOT_STARTED);
 }
 
-/* A fork, born in the cgroup `into` when there is one: joining later would wait for every processor. */
-static pid_t fork_into(void)
+/* Born in the cgroup `into`: joining later would wait for every processor. */
+static pid_t start_inside(struct start *start)
 {
-	if (keeping.into) {
-		int cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (cgroup < 0)
-			return -1;
-		struct clone_args_v2 args = {.flags = INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
-		pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-		if (pid != 0)
-			close(cgroup);
-		return pid;
-	}
-	return fork();
+	int cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (cgroup < 0)
+		return -1;
+	struct clone_args_v2 args = {.flags = INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0)
+		_exit(run_program(start));
+	close(cgroup);
+	return pid;
+}
+
+/* In our memory until it is PROGRAM, and we wait for that: a copy would cost more than all else it does. */
+static pid_t start_here(struct start *start)
+{
+	static char stack[STACK_BYTES] __attribute__((aligned(16)));
+	int dumpable = prctl(PR_GET_DUMPABLE);
+	pid_t pid = clone(run_program, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, start);
+	prctl(PR_SET_DUMPABLE, dumpable == 1);
+	return pid;
 }
 
 /* A pipe whose other end is this process's alone, as long as it lives; -1 and errno. */
@@ -92,9 +109,8 @@ pid_t start_program(char **args)
 	int lifeline = lifeline_end();
 	if (lifeline < 0)
 		return -1;
-	pid_t pid = fork_into();
-	if (pid == 0)
-		run_program(args, lifeline);
+	struct start start = {args, lifeline};
+	pid_t pid = keeping.into ? start_inside(&start) : start_here(&start);
 	close(lifeline);
 	return pid;
 }
