@@ -100,12 +100,14 @@ class Evidence:
 
     runtime: the daemon's own description, as data (docker: the inspect answer). guest_status:
     /proc/PID/status of the guest on this host, "" when the daemon is elsewhere. cgroup: limit
-    files by name, such as {"pids.max": "288"}, read on this host, empty when elsewhere.
+    files by name, such as {"pids.max": "288"}, read on this host, empty when elsewhere. here: the
+    namespaces of this process at that time, by kind, {} when they were not looked at.
     """
 
     runtime: Mapping[str, object]
     guest_status: str = ""
     cgroup: Mapping[str, str] = field(default_factory=dict)
+    here: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +171,6 @@ class Pausable(Protocol):
 
 
 @runtime_checkable
-class Filtered(Protocol):
-    """An instance whose place has no seccomp filter of its own: the guest installs `filter` (as
-    of `policy.seccomp.bpf`) in every command, once the host has sent it."""
-
-    filter: bytes
-
-
-@runtime_checkable
 class Counted(Protocol):
     """An instance whose processor time a guest on a socket can watch itself."""
 
@@ -194,6 +188,14 @@ class Releasing(Protocol):
         """Close them: nobody asks anything of it any more but `delete`. The instance goes on when
         it was attached to, or made detached. Idempotent."""
         ...
+
+
+def filter_of(instance: Instance) -> bytes:
+    """The seccomp filter (as of `policy.seccomp.bpf`) of an instance whose place has none of its
+    own, its attribute `filter`: the guest installs it in every command, once the host has sent it.
+    """
+    found: bytes = getattr(instance, "filter", b"")
+    return found
 
 
 def release(instance: Instance) -> None:

@@ -15,20 +15,34 @@ PIDS_HEADROOM = 32
 """Processes of the guest's own, on top of the user's limit."""
 
 _PERIOD = 100_000
+"""What the kernel gives a new cgroup as well."""
 
 Write = tuple[str, str]
 """A file and what is written into it."""
 
-EVIDENCE: Mapping[str, tuple[str, ...]] = {
-    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness"),
-    "pids": ("pids.max",),
-    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"),
-    "cpuset": ("cpuset.cpus",),
-    "blkio": ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"),
-    "unified": ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight",
-                "cpuset.cpus", "io.max"),
+_SAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "memory": {"memory.limit_in_bytes": ("memory",), "memory.memsw.limit_in_bytes": ("memory",)},
+    "pids": {"pids.max": ("pids",)},
+    "cpu": {"cpu.cfs_quota_us": ("cpus",), "cpu.cfs_period_us": ("cpus",),
+            "cpu.shares": ("cpu_shares",)},
+    "cpuset": {"cpuset.cpus": ("cpuset",)},
+    "blkio": {"blkio.throttle.read_bps_device": ("read_rate",),
+              "blkio.throttle.write_bps_device": ("write_rate",)},
+    "unified": {"memory.max": ("memory",), "memory.swap.max": ("memory",), "pids.max": ("pids",),
+                "cpu.max": ("cpus",), "cpu.weight": ("cpu_shares",), "cpuset.cpus": ("cpuset",),
+                "io.max": ("read_rate", "write_rate")},
 }  # fmt: skip
-"""Files that say which limits hold, by controller; of "unified" those of version 2."""
+"""The limits that a file says, by controller; of "unified" those of version 2."""
+
+
+def saying(controller: str, limits: Limits) -> list[str]:
+    """The files that say those of a controller's limits which were asked for."""
+    says = _SAYS.get(controller, {})
+    return [
+        file
+        for file, names in says.items()
+        if any(getattr(limits, name) is not None for name in names)
+    ]
 
 
 def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: bool) -> list[Write]:
@@ -44,7 +58,6 @@ def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: b
     if limits.pids is not None:
         found.append((f"{at['pids']}/pids.max", str(limits.pids + PIDS_HEADROOM)))
     if limits.cpus is not None:
-        found.append((f"{at['cpu']}/cpu.cfs_period_us", str(_PERIOD)))
         found.append((f"{at['cpu']}/cpu.cfs_quota_us", str(_quota(limits.cpus))))
     if limits.cpu_shares is not None:
         found.append((f"{at['cpu']}/cpu.shares", str(limits.cpu_shares)))

@@ -7,6 +7,7 @@ process: a sandbox is born in its cgroup.
 """
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,13 @@ _LIMITS = {
     "blkio": ("read_rate", "write_rate"),
     "io": ("read_rate", "write_rate"),
 }
+
+
+@functools.lru_cache(maxsize=16)
+def _is_there(path: str) -> bool:
+    """Of a file that a running kernel has or has not. Where cgroups are being made, each look waits
+    for them."""
+    return os.access(path, os.F_OK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Tree:
     def limits(self) -> frozenset[str]:
         """The names of `Limits` fields that hold here."""
         found = {name for one in self.controllers for name in _LIMITS.get(one, ())}
-        if "memory" in self.controllers and self._counts_swap():
+        if "memory" in self.controllers and self.counts_swap():
             found.add("swap")
         return frozenset(found)
 
@@ -70,10 +78,11 @@ class Tree:
         """Whether sandboxes can be frozen here."""
         return self.version == 2 or "freezer" in self.controllers
 
-    def _counts_swap(self) -> bool:
+    def counts_swap(self) -> bool:
+        """Whether swap is counted, where memory is."""
         if self.version == 2:
             return True
-        return os.access(f"{self.directories['memory']}/memory.memsw.limit_in_bytes", os.F_OK)
+        return _is_there(f"{self.directories['memory']}/memory.memsw.limit_in_bytes")
 
     def cgroup(self, name: str, limits: Limits | None = None) -> "Cgroup":
         """The cgroup called `name`, made or not; without a cpuset where `limits` has none."""
@@ -135,7 +144,7 @@ class Cgroup:
         """The files that say `limits`, in an order that the kernel takes in a new cgroup."""
         if self.tree.version == 2:
             return cgroup_files.v2(self.directories["unified"], limits, devices)
-        swap = "swap" in self.tree.limits
+        swap = limits.memory is not None and self.tree.counts_swap()
         return cgroup_files.v1(self.directories, limits, devices, swap=swap)
 
     @property
@@ -166,11 +175,12 @@ class Cgroup:
             if attempt:
                 raise cgroup_files.refused(*failed[0])
 
-    def evidence(self) -> dict[str, str]:
-        """Limits as the kernel has them, by file name; what is not there is left out."""
+    def evidence(self, limits: Limits) -> dict[str, str]:
+        """The limits asked for as the kernel has them, by file name; what is not there is left
+        out."""
         found = {}
         for controller, directory in self.directories.items():
-            for name in cgroup_files.EVIDENCE.get(controller, ()):
+            for name in cgroup_files.saying(controller, limits):
                 with contextlib.suppress(OSError):
                     found[name] = read_value(f"{directory}/{name}")
         return found

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ringfence.backends.base import Backend, Features, Filtered, Instance
+from ringfence.backends.base import Backend, Features, Instance, filter_of
 from ringfence.backends.finish import finish
 from ringfence.errors import ResourceExhaustedError, SandboxError
 from ringfence.events import Created, CreateFailed, EventBus
@@ -234,8 +234,8 @@ class _FirstAsked:
     def __init__(self, granted: SandboxSpec, instance: Instance, features: Features) -> None:
         self._name = granted.user or ""
         self._filter = b""
-        if features.receipt and isinstance(instance, Filtered):
-            self._filter = instance.filter
+        if features.receipt:
+            self._filter = filter_of(instance)
         self._user: asyncio.Future[User] | None = None
         self._filtered: asyncio.Future[None] | None = None
 

@@ -12,7 +12,7 @@ import pytest
 
 from ringfence.backends.cgroups import Cgroup, Tree
 from ringfence.metrics import Place, reader_of
-from ringfence.spec import Usage
+from ringfence.spec import Limits, Usage
 
 CAPTURES = sorted((Path(__file__).parent / "captures_v2").glob("*.json"))
 NOT_OF_A_CGROUP = {"source", "uptime", "disk_used", "network_received", "network_sent"}
@@ -80,7 +80,7 @@ def test_processor_time_and_throttling(tmp_path: Path) -> None:
     assert usage.cpu_user_seconds == pytest.approx(did["cpu_user"], abs=0.05)
     waited = did["elapsed"] - did["cpu"]
     assert usage.cpu_throttled_seconds == pytest.approx(waited, rel=0.1)
-    assert busy.cgroup.evidence()["cpu.max"] == "20000 100000"
+    assert busy.cgroup.evidence(Limits(cpus=1))["cpu.max"] == "20000 100000"
 
 
 def test_bytes_read_and_written(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_bytes_read_and_written(tmp_path: Path) -> None:
     assert writing.usage.disk_written == writing.did["disk_written"]
     # Programs that had to be loaded are read, too.
     assert (writing.usage.disk_read or 0) >= writing.did["disk_read"]
-    assert f"rbps={writing.did['rate']}" in writing.cgroup.evidence()["io.max"]
+    assert f"rbps={writing.did['rate']}" in writing.cgroup.evidence(Limits(write_rate=1))["io.max"]
 
 
 def test_a_frozen_one(tmp_path: Path) -> None:
@@ -99,6 +99,7 @@ def test_a_frozen_one(tmp_path: Path) -> None:
 
 
 def test_what_is_nowhere_limited_says_so(tmp_path: Path) -> None:
-    evidence = Capture("idle", tmp_path).cgroup.evidence()
+    asked = Limits(memory="1MiB", pids=1, cpus=1)
+    evidence = Capture("idle", tmp_path).cgroup.evidence(asked)
     assert {evidence[name] for name in ("memory.max", "memory.swap.max", "pids.max")} == {"max"}
     assert evidence["cpu.max"] == "max 100000"

@@ -1,34 +1,35 @@
 """What the kernel says of a sandbox's first process, read from outside, as plain data."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ringfence.backends.base import Record
-from ringfence.metrics.places import read_text
-
-NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+from ringfence.backends.namespaces import KINDS
+from ringfence.metrics.places import read_text, read_value
 
 
 def status(pid: int) -> str:
     """/proc/PID/status. FileNotFoundError when it has ended."""
     try:
-        return read_text(f"/proc/{pid}/status")
+        return read_value(f"/proc/{pid}/status")
     except ProcessLookupError:
         raise FileNotFoundError(f"process {pid} has ended") from None
 
 
-def describe(pid: int, record: Record) -> dict[str, Any]:
-    """The description of a running sandbox whose first process is `pid`.
+def describe(pid: int, record: Record, here: Mapping[str, str]) -> dict[str, Any]:
+    """The description of a running sandbox whose first process is `pid`. here: the namespaces of
+    this process.
 
     namespaces: by kind, whether it is another than this process's; None where we may not look.
     """
-    namespaces = {kind: _own(pid, kind) for kind in NAMESPACES}
+    namespaces = {kind: _own(pid, kind, here.get(kind)) for kind in KINDS}
     return {"backend": record.backend, "id": record.id, "pid": pid, "namespaces": namespaces}
 
 
-def _own(pid: int, kind: str) -> bool | None:
+def _own(pid: int, kind: str, ours: str | None) -> bool | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - not a path
+        return os.readlink(f"/proc/{pid}/ns/{kind}") != ours  # noqa: PTH115 - not a path
     except PermissionError:
         return True if kind == "user" and _maps_users_otherwise(pid) else None
 

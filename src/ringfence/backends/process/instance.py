@@ -11,6 +11,7 @@ from ringfence.backends.base import Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.door import Door, join
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
+from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.process import evidence, memory
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.keeper import Keeper
@@ -89,8 +90,11 @@ class ProcessInstance:
             raise self._lost("evidence")
         try:
             status = evidence.status(self.pid)
-            limits: Mapping[str, str] = {} if self._cgroup is None else self._cgroup.evidence()
-            return Evidence(evidence.describe(self.pid, self.record), status, limits)
+            limits: Mapping[str, str] = {}
+            if self._cgroup is not None:
+                limits = self._cgroup.evidence(self.record.spec.limits)
+            here = own_namespaces()
+            return Evidence(evidence.describe(self.pid, self.record, here), status, limits, here)
         except FileNotFoundError:
             raise self._lost("evidence") from None
 

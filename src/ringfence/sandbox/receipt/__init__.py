@@ -5,7 +5,6 @@
 """
 
 import asyncio
-import contextlib
 import errno
 import functools
 import os
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ringfence.backends.base import Features, Instance
+from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.sized import is_watched
 from ringfence.errors import PolicyDeniedError, SandboxLostError
 from ringfence.guest.control import User
@@ -30,7 +30,6 @@ from ringfence.spec import Receipt, SandboxSpec, Security
 __all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
 
 _SECONDS = 20.0
-_KINDS = ("pid", "mnt", "net", "ipc", "uts", "cgroup", "user")
 
 
 def receipt(found: Findings) -> Receipt:
@@ -83,13 +82,14 @@ async def read(
         view = await gather(spec, session, user)
         outside = await asking
     finally:
-        asking.cancel()
-        await asyncio.wait([asking])
+        if not asking.done():
+            asking.cancel()
+            await asyncio.wait([asking])
     found = Findings(
         spec=spec if features.users else spec.model_copy(update={"user": str(user.uid)}),
         outside=outside,
         view=view,
-        here=_own_namespaces(),
+        here=outside.here or own_namespaces(),
         profile=_profile(spec, arch),
         reserved_uid=session.hello.reserved_uid,
         disk_watched=is_watched(spec, features),
@@ -137,11 +137,3 @@ def _builtin(
     profile: str, chosen: str | None, allowed: tuple[str, ...], arch: str
 ) -> Mapping[str, Any]:
     return seccomp.granted(Security(seccomp=chosen, seccomp_allow=allowed), profile, arch)
-
-
-def _own_namespaces() -> dict[str, str]:
-    found = {}
-    for kind in _KINDS:
-        with contextlib.suppress(OSError):
-            found[kind] = os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - no path
-    return found

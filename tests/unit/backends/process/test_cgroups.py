@@ -27,7 +27,7 @@ def v1(root: Path) -> Tree:
     names = ("memory", "pids", "cpu", "cpuacct", "freezer", "blkio", "cpuset")
     directories = {}
     for name in names:
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
         directories[name] = str(root / name)
     (root / "memory/memory.memsw.limit_in_bytes").touch()
     (root / "cpuset/cpuset.mems").write_text("0-1\n")
@@ -46,7 +46,6 @@ def test_version_1_has_a_file_per_limit_in_an_order_the_kernel_takes(tmp_path: P
         ("memory/box/memory.swappiness", "60"),
         ("memory/box/memory.memsw.limit_in_bytes", str(65 * 2**20)),
         ("pids/box/pids.max", str(10 + PIDS_HEADROOM)),
-        ("cpu/box/cpu.cfs_period_us", "100000"),
         ("cpu/box/cpu.cfs_quota_us", "50000"),
         ("cpu/box/cpu.shares", "2"),
         ("blkio/box/blkio.throttle.read_bps_device", "254:0 1000"),
@@ -86,10 +85,10 @@ def test_version_2_has_one_directory_and_the_sandbox_is_born_in_it(tmp_path: Pat
 def test_only_limits_whose_controllers_are_there_are_promised(tmp_path: Path) -> None:
     assert v2(tmp_path, "pids").limits == {"pids"}
     assert v2(tmp_path, "memory cpu").limits == {"memory", "swap", "cpus", "cpu_shares"}
-    tree = v1(tmp_path)
+    tree, without = v1(tmp_path / "swap"), v1(tmp_path / "none")
     assert {"memory", "swap", "cpuset", "read_rate"} <= tree.limits
-    (tmp_path / "memory/memory.memsw.limit_in_bytes").unlink()
-    assert "swap" not in tree.limits
+    (tmp_path / "none/memory/memory.memsw.limit_in_bytes").unlink()
+    assert "swap" not in without.limits
     assert Tree().limits == frozenset()
     assert (Tree().freezes, tree.freezes, v2(tmp_path).freezes) == (False, True, True)
 
@@ -103,7 +102,8 @@ def test_an_update_writes_only_what_is_given_and_maps_the_kernels_refusals(
     (tmp_path / "box").mkdir()
     cgroup.update(Limits(pids=1))
     assert [path.name for path in (tmp_path / "box").iterdir()] == ["pids.max"]
-    assert cgroup.evidence() == {"pids.max": str(1 + PIDS_HEADROOM)}
+    assert cgroup.evidence(Limits(pids=1)) == {"pids.max": str(1 + PIDS_HEADROOM)}
+    assert cgroup.evidence(Limits(cpus=1)) == {}
     for number, error in ((16, ResourceExhaustedError), (22, InvalidSpecError)):
 
         def refuse(*_: object, number: int = number) -> int:
