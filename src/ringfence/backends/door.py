@@ -7,6 +7,7 @@ process, known by the kernel's word on the peer, is the guest.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -80,12 +81,18 @@ class Door:
             ) from None
 
     def _listen(self) -> socket.socket:
-        _remove(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Through the descriptor: a socket's path may not be longer than 107 bytes.
+        short = f"/proc/self/fd/{self._directory}/{NAME}"
         try:
             listener.setblocking(False)
-            # Through the descriptor: a socket's path may not be longer than 107 bytes.
-            listener.bind(f"/proc/self/fd/{self._directory}/{NAME}")
+            try:
+                listener.bind(short)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                _remove(self._path)  # one that was killed left it
+                listener.bind(short)
             os.chmod(self._path, 0o666)  # noqa: PTH101, S103 - the guest is another user
             listener.listen(_BACKLOG)
         except BaseException:

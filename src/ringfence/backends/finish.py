@@ -8,7 +8,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def finish(step: Coroutine[Any, Any, T], *, hurry: Callable[[], object] | None = None) -> T:
+async def finish(
+    step: "Coroutine[Any, Any, T] | asyncio.Future[T]",
+    *,
+    hurry: Callable[[], object] | None = None,
+) -> T:
     """The result of `step`, which is not cancelled, however often the caller is meanwhile.
 
     A cancellation that came is raised after its end, and goes before an error of the step. The

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +23,12 @@ class Remembering(Protocol):
         ...
 
 
+@functools.cache
+def _remembers(kind: type) -> bool:
+    """Asked once for each kind of backend: the answer takes longer than a look into a file."""
+    return issubclass(kind, Remembering)
+
+
 class Records:
     """The durable record of one sandbox. Every step is carried to its end when cancelled.
 
@@ -35,7 +42,7 @@ class Records:
     @classmethod
     def of(cls, backend: Backend, ledger: Ledger | None) -> "Records":
         """The records for sandboxes of `backend`: `ledger`, else this user's; none in memory."""
-        if isinstance(backend, Remembering):
+        if _remembers(type(backend)):
             return cls(None)
         return cls(ledger or Ledger.default)
 
@@ -74,7 +81,8 @@ class Records:
 
     async def _step(self, step: Callable[[Ledger], object]) -> None:
         if self._ledger is not None:
-            await finish(asyncio.to_thread(lambda: step(self._open())))
+            loop = asyncio.get_running_loop()
+            await finish(loop.run_in_executor(None, lambda: step(self._open())))
 
     def _open(self) -> Ledger:
         if self._opened is None:

@@ -11,7 +11,7 @@ from ringfence.guest import build
 
 def kept(directory: Path) -> Path:
     """A copy in the directory of what outlives this process; the program itself where it cannot be
-    read."""
+    read, or nothing can be run there."""
     source = build.target()
     try:
         status = source.stat()
@@ -20,7 +20,7 @@ def kept(directory: Path) -> Path:
             _copy(source, copy)
     except (FileNotFoundError, PermissionError):
         return source
-    return copy
+    return copy if os.access(copy, os.X_OK) else source  # where nothing may be run
 
 
 def beside(program: str, home: str) -> str:
@@ -28,13 +28,18 @@ def beside(program: str, home: str) -> str:
 
     OSError where no program runs there, or it cannot be read or written.
     """
-    place = os.path.dirname(home)  # noqa: PTH120 - a start does it, here and below
+    copy = name_beside(program, home)
+    place = os.path.dirname(copy)  # noqa: PTH120
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
-    copy = f"{place}/.{os.path.basename(program)}"  # noqa: PTH119
     if not os.path.exists(copy):  # noqa: PTH110
         _copy(Path(program), Path(copy))
     return copy
+
+
+def name_beside(program: str, home: str) -> str:
+    """Where the copy of `beside` is, made or not."""
+    return f"{os.path.dirname(home)}/.{os.path.basename(program)}"  # noqa: PTH119, PTH120 - a start does it
 
 
 def _copy(source: Path, copy: Path) -> None:

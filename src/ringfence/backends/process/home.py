@@ -24,7 +24,7 @@ from typing import Any
 from ringfence.backends.owner import Owner
 from ringfence.backends.process import binary, memory
 from ringfence.errors import AlreadyExistsError
-from ringfence.metrics.places import read_text
+from ringfence.metrics.places import read_value
 
 _FLOCK = struct.Struct("hhqqi4x")
 _YOUNG_SECONDS = 60.0
@@ -66,12 +66,16 @@ class Home:
         return self._link(guest, f"{path}/run/guest")
 
     def _link(self, program: str, name: str) -> bool:
+        home = str(self.path)
+        with contextlib.suppress(OSError):  # of the first sandbox there it is not made yet
+            os.link(binary.name_beside(program, home), name)
+            return True
         try:
             os.link(program, name)
         except OSError as error:  # another owner's, another file system, or too many links
             if error.errno == errno.EXDEV:
                 with contextlib.suppress(OSError):
-                    os.link(binary.beside(program, str(self.path)), name)
+                    os.link(binary.beside(program, home), name)
                     return True
             os.close(os.open(name, _NEW, 0o644))
             return False
@@ -105,7 +109,7 @@ class Home:
     def guest(self) -> int | None:
         """The guest's pid as bubblewrap told it, None when it did not yet."""
         try:
-            pid = json.loads(read_text(f"{self.path}/info"))["child-pid"]
+            pid = json.loads(read_value(f"{self.path}/info"))["child-pid"]
         except (FileNotFoundError, ValueError, KeyError):
             return None
         return int(pid)
