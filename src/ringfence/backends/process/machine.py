@@ -16,6 +16,7 @@ from pathlib import Path
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
+from ringfence.policy.users import RESERVED_UIDS
 from ringfence.spec.limits import RESOURCES
 
 LEAST_VERSION = (0, 8)
@@ -52,7 +53,10 @@ def look(guest: Path) -> Machine:
         wanted, found = (".".join(map(str, number)) for number in (LEAST_VERSION, version))
         raise _unavailable(f"{bwrap} is version {found}; {wanted} or newer is needed: {_INSTALL}")
     if not os.access(guest, os.X_OK):
-        raise _unavailable(f"the guest program {guest} is missing: python -m ringfence.guest.build")
+        raise _unavailable(
+            f"the guest program {guest} is missing (python -m ringfence.guest.build makes it), or"
+            " nothing can be run there"
+        )
     privileged = os.geteuid() == 0
     if privileged:
         _check_root()
@@ -106,6 +110,18 @@ def _check_root() -> None:
             "this root has no CAP_SYS_ADMIN (a container?): run as an ordinary user where user"
             " namespaces are allowed, or give it that capability"
         )
+
+    if not all(map(_has_users, ("uid_map", "gid_map"))):
+        raise _unavailable(
+            "this root is one of a user namespace with too few users for the guest and its"
+            " commands: run as an ordinary user there, or map 65536 users and groups"
+        )
+
+
+def _has_users(name: str) -> bool:
+    """Whether a user namespace has all the ids that one on the host would find."""
+    ranges = [line.split() for line in Path("/proc/self", name).read_text().splitlines()]
+    return sum(int(size) for _, _, size in ranges) > max(RESERVED_UIDS)
 
 
 def _check_user(bwrap: str) -> None:
