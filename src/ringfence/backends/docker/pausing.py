@@ -1,7 +1,6 @@
 """Pausing a container: through its cgroup where that is possible, else by the Engine."""
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,10 +9,11 @@ from ringfence.backends.docker import failures
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.freezer import Freezer, freezer_of
 from ringfence.backends.docker.inspection import Inspection, inspect
-from ringfence.errors import DeadlineExceededError, StateError
+from ringfence.errors import BackendUnavailableError, DeadlineExceededError, StateError
 from ringfence.spec import State
 
 _TRIES = 50
+_SETTLED = 5
 _WAIT_SECONDS = 0.02
 
 
@@ -58,19 +58,31 @@ class Pausing:
             raise failures.of_ended(op, self._record.id) from None
 
     async def _ask_until(self, action: str, wanted: State) -> None:
-        """Engines answer 409 for a moment after the opposite was done: look, and ask again."""
+        """For a moment after the opposite was done Engines refuse, and show the state before it.
+
+        So an answer that refuses counts only when the wanted state is seen a few times in a row.
+        """
+        seen_so = 0
         for _ in range(_TRIES):
-            with contextlib.suppress(StateError):
-                await self._engine.post(action, "containers", self._record.native, action)
+            agreed = await self._agreed(action)
             seen = await inspect(self._engine, self._record.native)
             if seen is None or seen.state is State.EXITED:
                 raise failures.of_ended(action, self._record.id)
-            if seen.state is wanted:
+            seen_so = seen_so + 1 if seen.state is wanted else 0
+            if seen_so and (agreed or seen_so == _SETTLED):
                 return
             await asyncio.sleep(_WAIT_SECONDS)
         raise DeadlineExceededError(
             f"{action}: the sandbox is still not {wanted}", op=action, sandbox_id=self._record.id
         )
+
+    async def _agreed(self, action: str) -> bool:
+        """Whether the Engine did it. It refuses with 409, of what is not paused with 500."""
+        try:
+            await self._engine.post(action, "containers", self._record.native, action)
+        except (StateError, BackendUnavailableError):
+            return False
+        return True
 
 
 def is_frozen(seen: Inspection) -> bool:
