@@ -53,6 +53,21 @@ class Bench:
         """Drop the frozen trees that are kept for the next workspace."""
         shutil.rmtree(self.place / "state" / STORE, ignore_errors=True)
 
+    def commit(self) -> None:
+        """Make a packed repository of the tree; `show` puts it there and takes it away."""
+        git = ["git", "-c", "gc.auto=0", "-c", "user.name=a", "-c", "user.email=a@example.com"]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["gc", "-q"]):
+            subprocess.run([*git, *words], cwd=self.tree, check=True)
+        self.show(False)
+
+    def show(self, shown: bool) -> None:
+        """Let the tree be that repository, or none."""
+        apart, there = self.place / "git", self.tree / ".git"
+        if shown:
+            apart.rename(there)
+        else:
+            there.rename(apart)
+
     def edit(self) -> None:
         """Replace ten files of the tree."""
         for path in sorted(self.tree.glob("part3/module*/file7.py"))[:10]:
@@ -82,7 +97,7 @@ async def measure(rounds: int) -> list[Line]:
     rounds = rounds or 3
     with trees() as bench:
         opening, using = await _opening(bench, rounds), await _using(bench, rounds)
-        return [*opening, *using, *await _copying(bench)]
+        return [*opening, *await _versioned(bench, rounds), *using, *await _copying(bench)]
 
 
 async def _opening(bench: Bench, rounds: int) -> list[Line]:
@@ -120,6 +135,29 @@ async def _opening(bench: Bench, rounds: int) -> list[Line]:
         below("opening edited, above an empty one and the walk", edited * 1e3, 150, "ms"),
         below("ro, above the walk", (times["bound"] - times["walk"]) * 1e3, 5, "ms"),
     ]
+
+
+async def _versioned(bench: Bench, rounds: int) -> list[Line]:
+    opened: list[Prepared] = []
+    bench.commit()
+
+    async def tree() -> None:
+        opened.append(bench.open(bench.tree))
+
+    async def versioned() -> None:
+        bench.show(True)
+        opened.append(bench.open(bench.tree))
+        bench.show(False)
+
+    async def tidy() -> None:
+        while opened:
+            opened.pop().close()
+        bench.forget()
+
+    things = {"without": tree, "between": tidy, "with": versioned, "tidy": tidy}
+    times = await interleaved(things, rounds, warm=1)
+    more = times["with"] - times["without"]
+    return [below("opening first, a git tree, above one without", more * 1e3, 200, "ms")]
 
 
 async def _using(bench: Bench, rounds: int) -> list[Line]:

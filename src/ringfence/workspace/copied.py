@@ -4,7 +4,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from ringfence.workspace import manifest, shared, sources
+from ringfence.workspace import commits, manifest, shared, sources
 from ringfence.workspace.entries import FILE
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.linking import Linking
@@ -82,6 +82,8 @@ class _Farm:
             layer, linked = self._staged(root, ownership, packed)
             if not linked or self._around(root) != before or self._moved():
                 return layer
+            if self.found.builder and self.found.state and self.found.builder.paths is not None:
+                commits.write(layer.path, self.found.state.commits, self.found.builder.paths)
             return shared.keep(layer, stamp, self.found.source.root)
         finally:
             os.close(root)

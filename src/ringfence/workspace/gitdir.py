@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ringfence.workspace.beneath import open_directory, open_regular, open_resolved
 
@@ -26,6 +27,14 @@ _NOT_READ = (
     ("reftable", "its references are in a reftable, which is not read here"),
     ("objects/info/alternates", "it borrows objects of another one (objects/info/alternates)"),
 )
+
+
+class State(NamedTuple):
+    """What a repository is at one moment. commits: all that decides which can be reached. tracked:
+    tells one index from another."""
+
+    commits: tuple[object, ...]
+    tracked: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ class GitDirectory:
             return None
         return _whole(GitDirectory(place, place))[0]
 
-    def state(self) -> tuple[object, ...]:
+    def state(self) -> State:
         """All that decides what a repository made of it holds: two looks that give the same saw
         the same history and the same index."""
         try:
@@ -108,7 +117,8 @@ class GitDirectory:
         else:
             seen = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         references = sorted(self.references().items())
-        return (str(self.objects), self.sha256, self.head(), references, seen, self.shallow())
+        commits = (str(self.objects), self.sha256, self.head(), references, self.shallow())
+        return State(commits, seen)
 
 
 def find(root: Path) -> tuple[GitDirectory | None, str | None]:

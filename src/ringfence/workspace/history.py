@@ -39,24 +39,34 @@ class Builder:
         self._tracking = Tracking(source, self.target, self._git)
         self._hidden: Callable[[Iterable[str]], list[str]] = list
         self._absent: Collection[str] = ()
+        self.paths: Collection[str] | None = None
+        """Of all files in a commit that can be reached, when that was found out."""
         self._kinds: list[bytes] = []
         self._listing: Running | None = None
         self._packing: Running | None = None
 
-    def begin(self) -> None:
+    def begin(self, paths: Collection[str] | None = None) -> None:
         """Make an empty repository that sees the source's objects and references, and list the
-        paths of all commits meanwhile."""
+        paths of all commits meanwhile. paths: these, where they are known: then it is made when it
+        is needed."""
+        self.paths = paths
+        if paths is not None:
+            self._kinds = [b"commit"]
+            return
+        self._mirror()
+        if self.born() and not self.source.partial:
+            self._listing = self._start(
+                "log", "--all", "HEAD", "--format=", "--name-only", "-z", "--no-renames", "-c",
+                "--root", "--no-mailmap", "--", seconds=_WALK_SECONDS,
+            )  # fmt: skip
+
+    def _mirror(self) -> None:
         self.place.mkdir(mode=0o700)
         references = mirror(self.source, self.target)
         names = ("HEAD^{commit}", *(f"{name}^{{}}" for name in set(references.values())))
         asked = "".join(f"{name}\n" for name in names).encode()
         said = self._git("cat-file", "--batch-check=%(objecttype)", given=asked)
         self._kinds = said.splitlines()
-        if self.born() and not self.source.partial:
-            self._listing = self._start(
-                "log", "--all", "HEAD", "--format=", "--name-only", "-z", "--no-renames", "-c",
-                "--root", "--no-mailmap", "--", seconds=_WALK_SECONDS,
-            )  # fmt: skip
 
     def see(
         self, hidden: Callable[[Iterable[str]], list[str]], absent: Collection[str] = ()
@@ -90,17 +100,21 @@ class Builder:
         [""] when that cannot be found out in time, or a reference names no commit: then it must be
         taken as so.
         """
-        if self._listing is None or set(self._kinds) != {b"commit"}:
-            return [""]
-        try:
-            listed = self._listing.finish()
-        except DeadlineExceededError:
-            return [""]
-        return self._hidden({path for path in os.fsdecode(listed).split("\0") if path})
+        if self.paths is None:
+            if self._listing is None or set(self._kinds) != {b"commit"}:
+                return [""]
+            try:
+                listed = self._listing.finish()
+            except DeadlineExceededError:
+                return [""]
+            self.paths = {path for path in os.fsdecode(listed).split("\0") if path}
+        return self._hidden(self.paths)
 
     def make(self, history: History) -> None:
         """Start to make the repository, once."""
         if self._packing is None:
+            if not self.place.exists():
+                self._mirror()
             (self._full if history == "full" else self._head)()
             self._pack()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ringfence.errors import SandboxError, StateError, UnsupportedError
 from ringfence.spec import Repository
-from ringfence.workspace import gitdir, sources
+from ringfence.workspace import commits, gitdir, shared, sources
 from ringfence.workspace.entries import DIRECTORY
 from ringfence.workspace.failures import shown
 from ringfence.workspace.history import Builder, History
@@ -28,7 +28,7 @@ class Plan:
     selection: Selection
     history: History | None = None
     repository: gitdir.GitDirectory | None = None
-    state: tuple[object, ...] = ()
+    state: gitdir.State | None = None
     builder: Builder | None = None
     committed: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
 
     def hidden(paths: Iterable[str]) -> list[str]:
         listed = [path for path in paths if path not in visible]
-        found = set(is_hidden(listed, repository))
+        found = set(is_hidden(listed, repository)) if listed else set()
         for path in listed:
             names = path.split("/")
             above = {"/".join(names[:length]) for length in range(1, len(names))}
@@ -109,9 +109,17 @@ def _begin_history(found: Plan, scratch: Path, until: ExitStack) -> None:
     found.builder = Builder(found.repository, scratch / "history")
     until.callback(found.builder.close)
     try:
-        found.builder.begin()
+        found.builder.begin(_paths_of_commits(found, found.state, scratch))
     except SandboxError as error:
         _leave_outside(found, error)
+
+
+def _paths_of_commits(found: Plan, state: gitdir.State, scratch: Path) -> list[str] | None:
+    """What an earlier opening found out, if there was one and they are the same commits."""
+    if found.repository is None or found.repository.partial:
+        return None
+    kept = shared.kept(scratch, found.source.root)
+    return commits.read((layer.path for layer in kept), state.commits)
 
 
 def _choose_history(repository: Repository, found: Plan) -> None:

@@ -107,10 +107,15 @@ def renew(directory: Path, origin: Path) -> Layer | None:
 
 def keeps(directory: Path, origin: Path) -> bool:
     """Whether a layer of that repository is kept in the store beside the workspace `directory`."""
+    return bool(kept(directory, origin))
+
+
+def kept(directory: Path, origin: Path) -> list[Layer]:
+    """The layers of that repository which are kept there."""
     store = store_of(directory)
     if not store.is_dir():
-        return False
-    return any(_origin(path) == origin for path in store.iterdir())
+        return []
+    return [Layer(path) for path in store.iterdir() if _origin(path) == origin]
 
 
 def release(directory: Path) -> None:

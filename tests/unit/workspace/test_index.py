@@ -74,3 +74,31 @@ def test_a_name_that_no_file_can_have_is_told() -> None:
     entry = bytes(60) + (0xFFF).to_bytes(2, "big") + b"\0" + b"x" * 5000 + b"\0"
     with pytest.raises(ValueError, match="index"):
         index.read(b"DIRC" + struct.pack(">II", 4, 1) + entry + bytes(20), 20)
+
+
+def test_what_stands_beside_the_entries_is_not_carried() -> None:
+    """A length that is not the path's, bytes after it, and the bit of flags that are not there."""
+    path, flags = b"a/name", 0x4000 | 3
+    entry = bytes(60) + flags.to_bytes(2, "big") + path + b"\0" + b"spy"
+    data = b"DIRC" + struct.pack(">II", 2, 1) + entry + bytes(20)
+    written = index.write(index.read(data, 20))
+    right = bytes(60) + (0x4000 | 6).to_bytes(2, "big") + bytes(2) + path + bytes(2)
+    assert written[:-20] == b"DIRC" + struct.pack(">II", 3, 1) + right
+    plain = bytes(60) + len(path).to_bytes(2, "big") + path + b"\0" + b"spy"
+    written = index.write(index.read(data.replace(entry, plain), 20))
+    assert written[12:-20] == plain[:-3] + bytes(3)
+
+
+def test_entries_are_written_in_the_order_of_their_bytes(tracked: Path) -> None:
+    """Characters and surrogates have another one."""
+    place = tracked / ".git/index"
+    entries = index.read(place.read_bytes(), 20)
+    names = ["f", "f.g", "\U0001f600", os.fsdecode(b"\xff"), "\uffee", "A"]
+    entries.drop(["a"])
+    for name in names:
+        entries.add(name, 0o100644, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")
+    place.write_bytes(index.write(entries))
+    listed = git(tracked, "ls-files", "-z").split("\0")[:-1]
+    assert sorted(listed, key=os.fsencode) == listed
+    assert set(names) < set(listed)
+    assert "a" not in listed
