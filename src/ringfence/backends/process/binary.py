@@ -1,12 +1,16 @@
 """The guest's program, where sandboxes can have links to it: each has it without a mount then."""
 
+import contextlib
 import errno
 import os
-import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from ringfence.guest import build
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_MOST_BYTES = 2**30
 
 
 def kept(directory: Path) -> Path:
@@ -17,7 +21,7 @@ def kept(directory: Path) -> Path:
         status = source.stat()
         copy = directory / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
         if not copy.exists():
-            _copy(source, copy)
+            _copy(str(source), str(copy))
     except (FileNotFoundError, PermissionError):
         return source
     return copy if os.access(copy, os.X_OK) else source  # where nothing may be run
@@ -33,7 +37,7 @@ def beside(program: str, home: str) -> str:
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
     if not os.path.exists(copy):  # noqa: PTH110
-        _copy(Path(program), Path(copy))
+        _copy(program, copy)
     return copy
 
 
@@ -42,13 +46,25 @@ def name_beside(program: str, home: str) -> str:
     return f"{os.path.dirname(home)}/.{os.path.basename(program)}"  # noqa: PTH119, PTH120 - a start does it
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """Make a copy that is there as a whole or not at all."""
-    new = copy.with_name(f".{copy.name}.{os.getpid()}-{threading.get_ident()}")
+def _copy(source: str, copy: str) -> None:
+    """Make a copy that is there as a whole or not at all: by few calls, as the first sandbox of a
+    place waits for it."""
+    new = f"{copy}.{os.getpid()}-{threading.get_ident()}"
     try:
-        shutil.copy(source, new)
-        new.chmod(build.MODE)  # installers make programs readable
-        new.rename(copy)
+        with _opened(source, os.O_RDONLY) as given, _opened(new, _NEW) as made:
+            os.fchmod(made, build.MODE)  # whatever the caller's umask is
+            while os.sendfile(made, given, None, _MOST_BYTES):
+                pass
+        os.rename(new, copy)  # noqa: PTH104
     except BaseException:
-        new.unlink(missing_ok=True)
+        Path(new).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

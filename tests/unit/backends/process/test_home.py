@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -127,7 +127,7 @@ def test_where_no_program_runs_none_is_copied(
     (tmp_path / "place").mkdir()
     monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
     with pytest.raises(PermissionError):
-        binary.beside(str(program), tmp_path / "place/box")
+        binary.beside(str(program), str(tmp_path / "place/box"))
     assert not list((tmp_path / "place").iterdir())
 
 
@@ -137,21 +137,21 @@ def test_threads_that_copy_the_program_at_once_do_not_write_into_each_others_cop
     program = tmp_path / "program"
     program.write_bytes(b"whole")
     (tmp_path / "place").mkdir()
-    copied = shutil.copy
+    send = os.sendfile
     others: list[str] = []
 
     def other() -> None:
-        others.append(binary.beside(str(program), tmp_path / "place/box"))
+        others.append(binary.beside(str(program), str(tmp_path / "place/box")))
 
-    def copy(source: Path, target: Path) -> None:
-        copied(source, target)
-        monkeypatch.setattr("ringfence.backends.process.binary.shutil.copy", copied)
+    def meanwhile(*args: Any) -> int:
+        monkeypatch.setattr("os.sendfile", send)
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
+        return send(*args)
 
-    monkeypatch.setattr("ringfence.backends.process.binary.shutil.copy", copy)
-    made = binary.beside(str(program), tmp_path / "place/box")
+    monkeypatch.setattr("os.sendfile", meanwhile)
+    made = binary.beside(str(program), str(tmp_path / "place/box"))
     assert others == [made]
     assert Path(made).read_bytes() == b"whole"
     assert list((tmp_path / "place").iterdir()) == [Path(made)]
