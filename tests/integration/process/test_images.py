@@ -227,6 +227,19 @@ async def test_a_layer_puts_a_file_or_a_link_where_a_directory_was(
     assert told.stdout == b"a file /other/y\n"
 
 
+@pytest.mark.parametrize("hosts", [None, b"", b"10.0.0.1 own\n"])
+async def test_an_image_that_names_no_host_names_localhost(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path, hosts: bytes | None
+) -> None:
+    """As in a container, whose runtime makes the file."""
+    layout = Layout(tmp_path / "layout")
+    layout.system(busybox, {} if hosts is None else {"etc/hosts": hosts})
+    layout.close("mine")
+    async with opened(backend, image=str(layout.path)) as sandbox:
+        told = await sandbox.sh("read address name < /etc/hosts; echo $address $name")
+    assert told.stdout == (hosts or b"127.0.0.1 localhost\n")
+
+
 async def test_only_the_devices_at_the_top_are_left_out(
     backend: ProcessBackend, tmp_path: Path, busybox: Path
 ) -> None:

@@ -34,7 +34,7 @@ _SECRETS = (".key", ".pem.key", "private", "shadow", "gshadow", "netrc", "creden
 _UNUSED_SECONDS = 3600.0
 _FILE_BYTES = 4 * 2**20
 _ALL_BYTES = 64 * 2**20
-_HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\n"
 
 
@@ -66,7 +66,7 @@ def made_up(user: User) -> dict[str, str]:
     return {
         "passwd": "\n".join(passwd) + "\n",
         "group": "\n".join(group) + "\n",
-        "hosts": _HOSTS,
+        "hosts": LOCALHOST,
         "hostname": "sandbox\n",
         "nsswitch.conf": _NSSWITCH,
         "resolv.conf": "",

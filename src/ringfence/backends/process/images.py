@@ -115,6 +115,7 @@ class Images:
                 else:
                     blob = await asyncio.to_thread(_verified, layout, part)
                     await unpacking.add(blob, layer=True)
+            await unpacking.name_localhost()
             _move(new / "rootfs", rootfs)
         finally:
             await asyncio.to_thread(owned.remove, new)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.backends.process.etc import LOCALHOST
 from ringfence.backends.process.machine import Machine
 from ringfence.errors import ImageError
 
@@ -30,6 +31,12 @@ for line; do
     r*) if [ -d "$path" ] && [ ! -L "$path" ]; then rm -rf -- "$path"; fi ;;
   esac
 done"""
+_HOSTS = """\
+cd /rootfs && [ "$(ls -A)" ] || exit 0
+if [ ! -e etc ] && [ ! -L etc ]; then mkdir -m 755 etc; fi
+if [ -d etc ] && [ ! -L etc ] && [ ! -s etc/hosts ] && [ ! -L etc/hosts ]; then
+  rm -f etc/hosts && printf %s "$1" > etc/hosts && chmod 644 etc/hosts
+fi"""
 _ESCAPED = re.compile(rb"\\([0-7]{3}|.)")
 _LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
@@ -76,6 +83,10 @@ class Unpacking:
         if gone:
             command = ["xargs", "-0", "sh", "-c", _REMOVE, "sh"]
             await self._run(command, archive, b"\0".join(gone) + b"\0")
+
+    async def name_localhost(self) -> None:
+        """Give it the file that a container's runtime makes, where it has none: /etc/hosts."""
+        await self._run(["sh", "-c", _HOSTS, "sh", LOCALHOST], self.target)
 
     async def _run(self, command: Sequence[str], archive: Path, stdin: bytes = b"") -> bytes:
         process = await asyncio.create_subprocess_exec(
