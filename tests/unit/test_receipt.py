@@ -13,7 +13,7 @@ from ringfence.backends.base import Evidence
 from ringfence.errors import GuestError, PolicyDeniedError
 from ringfence.policy import Facts, resolve, seccomp
 from ringfence.sandbox.receipt import Findings, GuestView, PathView, check, receipt
-from ringfence.sandbox.receipt.view import parse_mounts, parse_view
+from ringfence.sandbox.receipt.view import parse_mounts, parse_view, status_fields
 from ringfence.spec import SandboxSpec
 
 STATUS = """Name:\tguest
@@ -314,3 +314,11 @@ def test_each_command_s_own_findings_are_its_own() -> None:
     assert one.paths["/p"].read_only
     assert not other.paths["/p"].read_only
     assert one.devices == other.devices == {"null"}
+
+
+def test_fields_of_a_status_are_found_by_their_whole_names() -> None:
+    """The first and the last line too, and no field whose name only ends alike."""
+    text = "Uid:\t1\t2\nTracerPid:\t7\nPid:\t8 \nCapPrm:\t00\nNoNewPrivs:\t1"
+    names = ("Uid", "Pid", "NoNewPrivs", "Prm", "Seccomp")
+    assert status_fields(text, names) == {"Uid": "1\t2", "Pid": "8", "NoNewPrivs": "1"}
+    assert status_fields("", names) == {}

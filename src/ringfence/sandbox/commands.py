@@ -1,6 +1,7 @@
 """From what a user asks to be executed to the guest's request, and back to a result."""
 
 import asyncio
+import functools
 import inspect
 import math
 import resource
@@ -201,6 +202,7 @@ def _flags(command: Command) -> int:
     return flags
 
 
+@functools.lru_cache(maxsize=64)
 def rlimits(*layers: Ulimits) -> Rlimits:
     """The limits of all layers, where a later one goes before an earlier one."""
     found: dict[int, tuple[int, int]] = {}

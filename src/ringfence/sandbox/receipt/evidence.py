@@ -8,7 +8,7 @@ from typing import Any
 
 from ringfence.backends.base import Evidence
 from ringfence.policy.profiles import is_gvisor
-from ringfence.sandbox.receipt.view import GuestView, parse_status
+from ringfence.sandbox.receipt.view import GuestView, status_fields
 from ringfence.spec import Control, SandboxSpec
 
 _CGROUP_INSIDE = (
@@ -18,6 +18,7 @@ _CGROUP_INSIDE = (
     "/sys/fs/cgroup/cpu",
     "/sys/fs/cgroup/cpuset",
 )
+_OF_GUEST = ("Uid", "CapPrm", "NoNewPrivs")
 _MANY = (list, tuple, set, frozenset)
 
 
@@ -45,8 +46,9 @@ class Findings:
 
     @cached_property
     def guest_status(self) -> Mapping[str, str]:
-        """The status of the guest on this host, {} when it is not seen or is gVisor's kernel."""
-        return {} if self.gvisor else parse_status(self.outside.guest_status)
+        """Of the status of the guest on this host what a receipt needs; {} when it is not seen or
+        is gVisor's kernel."""
+        return {} if self.gvisor else status_fields(self.outside.guest_status, _OF_GUEST)
 
     @cached_property
     def runtime(self) -> str:

@@ -128,6 +128,7 @@ def _probed(letters: str) -> _Probed:
 def _records(letters: str, until: Sequence[str] = ()) -> tuple[dict[str, dict[str, str]], str]:
     """Texts by kind and name; and the rest, from the first record of one of the kinds `until`."""
     kinds: dict[str, dict[str, str]] = {}
+    text = str if letters.isascii() else _text
     at, stop = 0, len(letters)
     while at < stop:
         end = letters.find("\n", at)
@@ -143,14 +144,12 @@ def _records(letters: str, until: Sequence[str] = ()) -> tuple[dict[str, dict[st
         texts = kinds.get(kind)
         if texts is None:
             texts = kinds[kind] = {}
-        texts[_text(rest)] = _text(letters[begin:at])
+        texts[text(rest)] = text(letters[begin:at])
         at += 1
     return kinds, letters[at:]
 
 
 def _text(letters: str) -> str:
-    if letters.isascii():
-        return letters
     return letters.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
@@ -163,6 +162,17 @@ def parse_status(text: str) -> Mapping[str, str]:
         if colon:
             found[name] = value.strip()
     return MappingProxyType(found)
+
+
+def status_fields(text: str, names: Sequence[str]) -> dict[str, str]:
+    """Those fields of a status file: what every process has of its own need not be read."""
+    found = {}
+    text = f"\n{text}"
+    for name in names:
+        _, there, rest = text.partition(f"\n{name}:")
+        if there:
+            found[name] = rest.partition("\n")[0].strip()
+    return found
 
 
 def parse_mounts(text: str) -> dict[str, MountLine]:
