@@ -31,6 +31,8 @@ def plan(
 
     Nothing runs and nothing is changed; a URL is cloned and thrown away.
     """
+    from ringfence.backends.state import state_directory
+    from ringfence.sandbox.binds import WORKSPACES
     from ringfence.spec import Repository
     from ringfence.workspace import plan as look
 
@@ -45,7 +47,7 @@ def plan(
             "history": history,
         }
     )
-    found = look(repository)
+    found = look(repository, workspaces=state_directory() / WORKSPACES)
     if json:
         output.document(described(found))
     else:

@@ -37,15 +37,14 @@ def bound(making: Making) -> Prepared:
 
 def _check_one_file_system(making: Making, root: Path) -> None:
     """An id-mapped mount shows nothing of what is mounted in it."""
-    device = root.stat().st_dev
-    for entry in making.found.selection.entries:
-        if entry.device != device:
-            raise UnsupportedError(
-                f"{shown(entry.path)} is on a file system of its own, whose owners cannot be"
-                f" mapped in mode {making.repository.mode}: use mode copy, or exclude it",
-                op="workspace",
-                context={"path": shown(entry.path)},
-            )
+    path = making.found.selection.elsewhere(root.stat().st_dev)
+    if path is not None:
+        raise UnsupportedError(
+            f"{shown(path)} is on a file system of its own, whose owners cannot be mapped in mode"
+            f" {making.repository.mode}: use mode copy, or exclude it",
+            op="workspace",
+            context={"path": shown(path)},
+        )
 
 
 def _hidden(making: Making) -> list[str]:

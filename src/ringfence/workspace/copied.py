@@ -75,11 +75,10 @@ class _Farm:
             if not self._keeps(ownership):
                 return self._staged(root, ownership)[0]
             before = self._around(root)
-            packed = manifest.pack(self.found.selection.entries)
-            stamp = manifest.stamp(packed, before)
+            stamp = manifest.stamp(self.found.selection.digest, before)
             if (kept := shared.take(self.making.directory, stamp)) is not None:
                 return kept
-            layer, linked = self._staged(root, ownership, packed)
+            layer, linked = self._staged(root, ownership, self.found.selection.packed)
             if not linked or self._around(root) != before or self._moved():
                 return layer
             if self.found.builder and self.found.state and self.found.builder.paths is not None:
@@ -121,7 +120,7 @@ class _Farm:
         one with copies, which do not follow their originals."""
         if self.found.source.cloned or not ownership.keeps:
             return False
-        return not any(e.mode & 0o7000 and e.kind == FILE for e in self.found.selection.entries)
+        return not self.found.selection.set_ids
 
     def _moved(self) -> bool:
         """Whether the repository was another when it was looked at."""

@@ -23,35 +23,32 @@ _NUMBERS = range(2, len(Entry._fields))
 _TYPES = dict.fromkeys(_NUMBERS, "Q") | {
     Entry._fields.index(name): "q" for name in ("mtime", "ctime")
 }
-_CTIME, _LINKS = (Entry._fields.index(name) - 2 for name in ("ctime", "links"))
 
 
-def pack(entries: Iterable[Entry]) -> bytes:
-    """A walk's result in one piece, by columns.
+def pack(paths: bytes, kinds: Iterable[str], columns: Sequence["array[int]"]) -> bytes:
+    """A walk's result in one piece, by columns. columns: the numbers of `Entry` but the links.
 
     It is the same for a tree of hard links that is made from it and for one that would be made
-    again: a file counts without its ctime, which changes with each link to it, and without the
-    number of these. Content cannot differ between two names of one inode.
+    again: a file's ctime, which changes with each link to it, is given as 0, and the number of
+    these does not count. Content cannot differ between two names of one inode.
     """
-    return _packed(list(entries), exact=False)
+    named = bytes(map(_KINDS.index, kinds))
+    numbers = [*(column.tobytes() for column in columns), bytes(_LENGTH * len(named))]
+    return marshal.dumps((paths, named, numbers), _VERSION)
 
 
-def _packed(entries: Sequence[Entry], *, exact: bool) -> bytes:
-    """exact: with the ctime and the links of files too."""
+def _packed(entries: Sequence[Entry]) -> bytes:
+    """With the ctime and the links of files too."""
     paths = "\0".join(entry.path for entry in entries).encode("utf-8", "surrogateescape")
     kinds = bytes(map(_KINDS.index, map(itemgetter(1), entries)))
     numbers = [array(_TYPES[column], map(itemgetter(column), entries)) for column in _NUMBERS]
-    if not exact:
-        times = zip(kinds, numbers[_CTIME], strict=True)
-        numbers[_CTIME] = array("q", [0 if kind == 0 else when for kind, when in times])
-        numbers[_LINKS] = array("Q", bytes(8 * len(entries)))
     return marshal.dumps((paths, kinds, [column.tobytes() for column in numbers]), _VERSION)
 
 
-def stamp(packed: bytes, more: object) -> str:
-    """One digest (64 hex digits) over a walk's result. more: what else decides, with a repr that is
-    its value."""
-    whole = hashlib.sha256(packed)
+def stamp(digest: str, more: object) -> str:
+    """One digest (64 hex digits) over a walk's result, of which there is one already. more: what
+    else decides, with a repr that is its value."""
+    whole = hashlib.sha256(digest.encode())
     whole.update(repr(more).encode("utf-8", "backslashreplace"))
     return whole.hexdigest()
 
@@ -59,12 +56,12 @@ def stamp(packed: bytes, more: object) -> str:
 def write(path: Path, entries: Iterable[Entry], packed: bytes | None = None) -> None:
     """Write the entries, whole or not at all. packed: entries that stand where `entries` says
     nothing else. OSError when the disk is full."""
-    data = _packed(list(entries), exact=True)
+    data = _packed(list(entries))
     beside = path.with_name(path.name + ".new")
     try:
         with beside.open("wb") as file:
             file.write(_FIRST + len(data).to_bytes(_LENGTH, "big") + data)
-            file.write(packed or _packed([], exact=True))
+            file.write(packed or _packed([]))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

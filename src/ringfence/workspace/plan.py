@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ringfence.errors import SandboxError, StateError, UnsupportedError
 from ringfence.spec import Repository
-from ringfence.workspace import commits, gitdir, shared, sources
-from ringfence.workspace.entries import DIRECTORY
+from ringfence.workspace import commits, gitdir, shared, sources, walks
 from ringfence.workspace.failures import shown
 from ringfence.workspace.history import Builder, History
-from ringfence.workspace.select import Selection, Visit, is_hidden, select
+from ringfence.workspace.select import Visit, is_hidden, select
+from ringfence.workspace.selection import Selection, nothing
 from ringfence.workspace.sources import Source
+from ringfence.workspace.stopping import Check, always
 
 
 @dataclass(slots=True)
@@ -39,18 +40,22 @@ class Plan:
         return {**self.selection.hidden, **self.selection.special}
 
 
-def plan(repository: Repository, *, directory: Path | None = None) -> Plan:
+def plan(
+    repository: Repository, *, directory: Path | None = None, workspaces: Path | None = None
+) -> Plan:
     """Look at a repository as `prepare` would. It blocks; nothing of it stays unless `directory`
-    is given, where a clone is kept.
+    is given, where a clone is kept. workspaces: where those are whose walks may help.
 
     Errors: those of `sources.find` and `select`.
     """
+    known = None if workspaces is None else workspaces / walks.STORE
     with ExitStack() as until:
         place = directory
         if place is None:
             scratch = tempfile.TemporaryDirectory(prefix="ringfence-plan-")
             place = Path(until.enter_context(scratch))
-        return look(repository, sources.find(repository, place), place, until)
+        source = sources.find(repository, place)
+        return look(repository, source, place, until, known, keeps=False)
 
 
 def look(
@@ -58,15 +63,25 @@ def look(
     source: Source,
     scratch: Path,
     until: ExitStack,
+    known: Path | None,
+    *,
+    keeps: bool = True,
     visit: Visit | None = None,
+    check: Check = always,
 ) -> Plan:
     """Choose files and history of a source that was found. scratch: for a repository of ours, which
-    is kept there as long as `until`. visit: see `select`."""
-    found = Plan(source, Selection())
+    is kept there as long as `until`. known, keeps: the store of walks, and whether this one may be
+    kept there. visit, check: see `walks.choose`."""
+    found = Plan(source, nothing())
     root = source.open()
     try:
         _begin_history(found, scratch, until)
-        found.selection = select(root, repository, visit)
+        if known is None or source.cloned:
+            found.selection = select(root, repository, visit)
+        else:
+            found.selection = walks.choose(
+                root, repository, known, visit=visit, check=check, keeps=keeps
+            )
     finally:
         os.close(root)
     _choose_history(repository, found)
@@ -78,7 +93,7 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
     """A function that says which paths are hidden, by a pattern or because they are hidden here."""
     files = {path for path in selection.hidden if not path.endswith("/")}
     directories = {path[:-1] for path in selection.hidden if path.endswith("/")}
-    visible = {entry.path for entry in selection.entries if entry.kind != DIRECTORY}
+    visible = selection.names()
 
     def hidden(paths: Iterable[str]) -> list[str]:
         listed = [path for path in paths if path not in visible]

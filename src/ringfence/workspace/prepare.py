@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, ResourceExhaustedError
 from ringfence.spec import Repository
-from ringfence.workspace import linking, shared, sources
+from ringfence.workspace import linking, shared, sources, walks
 from ringfence.workspace.bound import bound
 from ringfence.workspace.clone import is_url
 from ringfence.workspace.copied import Early, copied, restored
@@ -15,7 +15,8 @@ from ringfence.workspace.failures import shown
 from ringfence.workspace.making import Making
 from ringfence.workspace.plan import Plan, look
 from ringfence.workspace.prepared import Prepared, Strategy, clean
-from ringfence.workspace.select import Rules, Selection
+from ringfence.workspace.select import Rules
+from ringfence.workspace.selection import nothing
 from ringfence.workspace.stopping import Check, Count, always, nobody
 from ringfence.workspace.writable import For
 
@@ -88,7 +89,7 @@ def _found(
         original = None
         if not is_url(repository.path) and Path(repository.path) != start:
             original = sources.check_root(repository.path, forbidden=forbidden)
-        return Plan(sources.Source(start, original), Selection()), None
+        return Plan(sources.Source(start, original), nothing()), None
     source = sources.find(repository, directory, forbidden=forbidden)
     _check_apart(source.root, directory, source.cloned)
     early = None
@@ -104,7 +105,11 @@ def _found(
         if early is not None:
             early.linking.add(path, entries)
 
-    return look(repository, source, directory, until, visit), early
+    known = walks.store_of(directory)
+    found = look(repository, source, directory, until, known, visit=visit, check=check)
+    if not seen:
+        count(found.selection.count)
+    return found, early
 
 
 def _made(making: Making, early: Early | None) -> Prepared:

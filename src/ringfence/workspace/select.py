@@ -8,44 +8,24 @@ all below it, and so is every visible name of a file that is hidden under anothe
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import compress
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ringfence.errors import InvalidSpecError, ResourceExhaustedError
 from ringfence.spec import Repository
-from ringfence.workspace.beneath import open_directory, open_regular
+from ringfence.workspace.beneath import open_directory, read_link
 from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, is_git_name, leaves
 from ringfence.workspace.failures import failed, missing, shown
 from ringfence.workspace.patterns import Patterns
+from ringfence.workspace.rows import Facts, Rows, facts_of
 from ringfence.workspace.secrets import SECRETS
+from ringfence.workspace.seen import Seen, patterns_in
+from ringfence.workspace.selection import Selection
 
 MAX_ENTRIES = 1_000_000
-_GITIGNORE_BYTES = 1 << 20
-
-
-@dataclass(slots=True)
-class Selection:
-    """What is visible and what is not.
-
-    entries: visible, each directory before what it holds. hidden: path to the reason, a directory
-    ends with "/". special: devices, FIFOs, sockets and links out of the tree, by path, with the
-    reason. git: paths called .git below the root, wherever they are.
-    """
-
-    entries: list[Entry] = field(default_factory=list)
-    hidden: dict[str, str] = field(default_factory=dict)
-    special: dict[str, str] = field(default_factory=dict)
-    git: list[str] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the visible files."""
-        return sum(entry.size for entry in self.entries if entry.kind == FILE)
-
-    @property
-    def files(self) -> int:
-        """How many files and links are visible."""
-        return sum(1 for entry in self.entries if entry.kind != DIRECTORY)
+ANOTHER_NAME = "a hard link to a hidden file"
+"""Why a file is hidden that no pattern hides."""
 
 
 class Rules:
@@ -99,24 +79,29 @@ class _Place:
     path: str
     ignores: _Ignores
     included: bool
-    hidden: bool = False
 
 
-class _Walk:
-    def __init__(self, root: int, rules: Rules, visit: Visit | None) -> None:
+class Walk:
+    """One walk over the tree at the descriptor `root`. seen: what decided, once it has run."""
+
+    def __init__(self, root: int, rules: Rules, visit: Visit | None = None) -> None:
         self.root = root
         self.rules = rules
         self.visit = visit
-        self.result = Selection()
-        self.seen = 0
+        self.seen = Seen()
+        self.entries: list[Entry] = []
+        self.hidden: dict[str, str] = {}
+        self.special: dict[str, str] = {}
+        self.git: list[str] = []
         self.hidden_inodes: set[tuple[int, int]] = set()
         self.linked = False
-        self.later: list[_Place] = []
+        self.later: list[str] = []
 
     def run(self) -> Selection:
+        """Walk. Errors: those of `select`."""
         ignores: _Ignores = ()
         if self.rules.gitignore:
-            ignores = self._ignores(self.root, ".git/info/exclude", 0, ())
+            ignores = self._ignores("", ".git/info/exclude", ())
         waiting = [_Place("", ignores, not self.rules.narrows)]
         while waiting:
             waiting.extend(self._directory(waiting.pop()))
@@ -124,7 +109,9 @@ class _Walk:
             self._drop_links_to_hidden()
         if self.rules.narrows:
             self._drop_empty()
-        return self.result
+        paths = os.fsencode("\0".join(entry.path for entry in self.entries))
+        rows = Rows(bytes(self.seen.rows), bytes(self.seen.visible), paths)
+        return Selection(rows, self.hidden, self.special, self.git, entries=self.entries)
 
     def _directory(self, place: _Place) -> list[_Place]:
         try:
@@ -135,13 +122,15 @@ class _Walk:
         try:
             with os.scandir(directory) as found:
                 listed = list(found)
-            if self.rules.gitignore and any(entry.name == ".gitignore" for entry in listed):
-                prefix = len(place.path) + 1 if place.path else 0
-                place.ignores = self._ignores(directory, ".gitignore", prefix, place.ignores)
-            before = len(self.result.entries)
-            below = self._entries(place, listed)
+            names = [entry.name for entry in listed]
+            facts = [facts_of(entry.stat(follow_symlinks=False)) for entry in listed]
+            self.seen.listed(place.path, names, facts)
+            if self.rules.gitignore and ".gitignore" in names:
+                place.ignores = self._ignores(place.path, ".gitignore", place.ignores)
+            before = len(self.entries)
+            below = self._entries(place, names, facts)
             if self.visit is not None:
-                self.visit(place.path, self.result.entries[before:])
+                self.visit(place.path, self.entries[before:])
             return below
         except OSError as error:
             name = error.filename if any(e.name == error.filename for e in listed) else ""
@@ -150,10 +139,10 @@ class _Walk:
         finally:
             os.close(directory)
 
-    def _entries(self, place: _Place, listed: Sequence["os.DirEntry[str]"]) -> list[_Place]:
+    def _entries(self, place: _Place, names: Sequence[str], facts: Sequence[Facts]) -> list[_Place]:
         prefix = f"{place.path}/" if place.path else ""
-        self.seen += len(listed)
-        if self.seen > MAX_ENTRIES:
+        visible = self.seen.visible
+        if len(visible) + len(names) > MAX_ENTRIES:
             raise ResourceExhaustedError(
                 f"the repository has over {MAX_ENTRIES} entries (at {shown(prefix or '.')});"
                 " exclude directories of it, or use a subpath",
@@ -161,42 +150,39 @@ class _Walk:
                 context={"path": shown(prefix or "."), "limit": MAX_ENTRIES},
             )
         below: list[_Place] = []
-        for found in listed:
-            name = found.name
+        for name, found in zip(names, facts, strict=True):
             path = prefix + name
             if is_git_name(name):
-                self.result.git.append(path)
-                continue
-            status = found.stat(follow_symlinks=False)
-            self._one(place, path, name, status, below)
+                self.git.append(path)
+                visible.append(0)
+            else:
+                visible.append(self._one(place, path, name, found, below))
         return below
 
-    def _one(
-        self, place: _Place, path: str, name: str, status: os.stat_result, below: list[_Place]
-    ) -> None:
-        mode = status.st_mode
+    def _one(self, place: _Place, path: str, name: str, facts: Facts, below: list[_Place]) -> bool:
+        """Choose; whether it is visible."""
+        mode = facts[0]
         is_directory = S_ISDIR(mode)
         reason = self._hides(place, path, name, is_directory)
         if reason is not None:
-            self.result.hidden[path + "/" if is_directory else path] = reason
-            self._hide(path, status, is_directory)
-            return
+            self.hidden[path + "/" if is_directory else path] = reason
+            self._hide(path, facts, is_directory)
+            return False
         included = self.rules.included(path, name, is_directory, place.included)
         if not included and not is_directory:
-            self.result.hidden[path] = "not included"
-            self._hide(path, status, is_directory)
-            return
+            self.hidden[path] = "not included"
+            self._hide(path, facts, is_directory)
+            return False
         kind = FILE if S_ISREG(mode) else DIRECTORY if is_directory else LINK
-        if kind == LINK and not self._carries(path, mode):
-            return
-        if status.st_nlink > 1 and kind == FILE:
+        if kind == LINK and not self._carries(path, mode, facts[5]):
+            return False
+        if facts[-1] > 1 and kind == FILE:
             self.linked = True
-        fields = (path, kind, mode & 0o7777, status.st_uid, status.st_gid, status.st_size,
-                  status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino,
-                  status.st_nlink)  # fmt: skip
-        self.result.entries.append(tuple.__new__(Entry, fields))  # half the time of Entry()
+        fields = (path, kind, mode & 0o7777) + facts[1:]  # noqa: RUF005 - half the time of *facts
+        self.entries.append(tuple.__new__(Entry, fields))  # half the time of Entry()
         if is_directory:
             below.append(_Place(path, place.ignores, included))
+        return True
 
     def _hides(self, place: _Place, path: str, name: str, is_directory: bool) -> str | None:
         reason = self.rules.reason(path, name, is_directory)
@@ -208,61 +194,66 @@ class _Walk:
                 return "in .gitignore" if verdict else None
         return None
 
-    def _carries(self, path: str, mode: int) -> bool:
+    def _carries(self, path: str, mode: int, ctime: int) -> bool:
         """Whether a link stays in the tree; what is neither file nor directory is never carried."""
         if not S_ISLNK(mode):
-            self.result.special[path] = "neither a file, a directory nor a link"
+            self.special[path] = "neither a file, a directory nor a link"
             return False
-        names = path.rpartition("/")
-        directory = open_directory(self.root, names[0])
-        try:
-            target = os.readlink(names[2], dir_fd=directory)
-        finally:
-            os.close(directory)
+        target = read_link(self.root, path)
+        self.seen.link(ctime)
         if leaves(path, target):
-            self.result.special[path] = f"a link out of the repository, to {shown(target)}"
+            self.special[path] = f"a link out of the repository, to {shown(target)}"
             return False
         return True
 
-    def _hide(self, path: str, status: os.stat_result, is_directory: bool) -> None:
+    def _hide(self, path: str, facts: Facts, is_directory: bool) -> None:
         if is_directory:
-            self.later.append(_Place(path, (), False, hidden=True))
-        elif status.st_nlink > 1:
-            self.hidden_inodes.add((status.st_dev, status.st_ino))
+            self.later.append(path)
+        elif facts[-1] > 1:
+            self.hidden_inodes.add((facts[6], facts[7]))
 
     def _drop_links_to_hidden(self) -> None:
         """Hide what has the inode of a hidden file, one in a hidden directory included."""
         while self.later:
-            self._gather(self.later.pop().path)
-        kept = []
-        for entry in self.result.entries:
-            if entry.kind == FILE and (entry.device, entry.inode) in self.hidden_inodes:
-                self.result.hidden[entry.path] = "a hard link to a hidden file"
-            else:
-                kept.append(entry)
-        self.result.entries = kept
+            self._gather(self.later.pop())
+        inodes = self.hidden_inodes
+        kept = [e.kind != FILE or (e.device, e.inode) not in inodes for e in self.entries]
+        for entry, is_kept in zip(self.entries, kept, strict=True):
+            if not is_kept:
+                self.hidden[entry.path] = ANOTHER_NAME
+        self._keep(kept)
+
+    def _keep(self, kept: Sequence[bool]) -> None:
+        """Let only some of the entries be: in their order, whether they are."""
+        self.seen.choose(kept)
+        self.entries = list(compress(self.entries, kept))
 
     def _gather(self, path: str) -> None:
         try:
             directory = open_directory(self.root, path)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.ENOENT):
+                self.seen.told = False
                 return
             raise failed(error, path, "reading the repository") from None
         try:
             with os.scandir(directory) as found:
-                for entry in found:
-                    if entry.is_dir(follow_symlinks=False):
-                        self.later.append(_Place(f"{path}/{entry.name}", (), False))
-                    elif (status := entry.stat(follow_symlinks=False)).st_nlink > 1:
-                        self.hidden_inodes.add((status.st_dev, status.st_ino))
+                listed = list(found)
+            names = [entry.name for entry in listed]
+            facts = [facts_of(entry.stat(follow_symlinks=False)) for entry in listed]
+            self.seen.listed(path, names, facts)
+            self.seen.visible += bytes(len(names))
+            for name, one in zip(names, facts, strict=True):
+                self._hide(f"{path}/{name}", one, S_ISDIR(one[0]))
+        except FileNotFoundError as error:
+            raise failed(error, path, "reading the repository") from None
         finally:
             os.close(directory)
 
     def _drop_empty(self) -> None:
         """Leave out directories that hold nothing that is included."""
         needed: set[str] = set()
-        for entry in self.result.entries:
+        for entry in self.entries:
             inside = entry.kind != DIRECTORY or self.rules.included(
                 entry.path, entry.path.rpartition("/")[2], True, False
             )
@@ -270,25 +261,19 @@ class _Walk:
             while inside and path and path not in needed:
                 needed.add(path)
                 path = path.rpartition("/")[0]
-        self.result.entries = [entry for entry in self.result.entries if entry.path in needed]
+        self._keep([entry.path in needed for entry in self.entries])
 
-    def _ignores(self, directory: int, name: str, prefix: int, above: _Ignores) -> _Ignores:
-        try:
-            inside = open_directory(directory, name.rpartition("/")[0])
-        except OSError:
-            return above
-        try:
-            descriptor = open_regular(inside, name.rpartition("/")[2])
-        except OSError:
-            return above
-        finally:
-            os.close(inside)
-        with os.fdopen(descriptor, "rb") as file:
-            text = os.fsdecode(file.read(_GITIGNORE_BYTES))
-        return ((prefix, Patterns(text.split("\n"))), *above)
+    def _ignores(self, directory: str, name: str, above: _Ignores) -> _Ignores:
+        prefix = f"{directory}/" if directory else ""
+        text = self.seen.ignored[prefix + name] = patterns_in(self.root, prefix + name)
+        return above if text is None else ((len(prefix), Patterns(text.split("\n"))), *above)
 
 
-def _check_subpath(root: int, subpath: str) -> None:
+def check_subpath(root: int, repository: Repository) -> None:
+    """NotFoundError and InvalidSpecError for a subpath that is missing or no directory."""
+    subpath = repository.subpath
+    if subpath is None:
+        return
     try:
         os.close(open_directory(root, subpath))
     except FileNotFoundError:
@@ -312,9 +297,8 @@ def select(root: int, repository: Repository, visit: Visit | None = None) -> Sel
     InvalidSpecError for what cannot be read, StateError for a tree that changes meanwhile,
     ResourceExhaustedError beyond a million entries; each names the path. It blocks.
     """
-    if repository.subpath is not None:
-        _check_subpath(root, repository.subpath)
-    return _Walk(root, Rules(repository), visit).run()
+    check_subpath(root, repository)
+    return Walk(root, Rules(repository), visit).run()
 
 
 def is_hidden(paths: Iterable[str], repository: Repository) -> list[str]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.workspace import walks
 from ringfence.workspace.mounts import clear
 
 STORE = ".layers"
@@ -119,7 +120,9 @@ def kept(directory: Path, origin: Path) -> list[Layer]:
 
 
 def release(directory: Path) -> None:
-    """Let go of every layer that the workspace `directory` uses; remove those nobody uses."""
+    """Let go of every layer that the workspace `directory` uses; remove those nobody uses, and
+    walks that are not kept any more."""
+    walks.expire(walks.store_of(directory))
     store = store_of(directory)
     if not store.is_dir():
         return

@@ -214,6 +214,8 @@ int mount_tmpfs(const char *value);
 int cover_proc(void);
 /* show.c: what a command sees of its own confinement; an exit status. */
 int show_main(int count, char **args);
+/* list.c: what stands in the directories of a repository, on the host; an exit status. */
+int list_main(int count, char **args);
 
 /* ---- identity.c: whom the agent acts as -------------------------------------------------------------------------- */
 

@@ -131,6 +131,8 @@ int main(int count, char **args)
 		return keep_main(count - 2, args + 2);
 	if (count > 1 && !strcmp(args[1], "--show"))
 		return show_main(count - 2, args + 2);
+	if (count > 1 && !strcmp(args[1], "--list"))
+		return list_main(count - 2, args + 2);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (count > 1 && !strcmp(args[1], "--enter")) {
 		args += 2;

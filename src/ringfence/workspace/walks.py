@@ -1,0 +1,219 @@
+"""Walks that are kept, so that the next one need only find that nothing differs.
+
+Of each of the last trees that were walked, with the rules of the time, there is a file: all that
+the walk looked at (`Seen`), and what it chose. To use it all of that is looked at again. Where the
+names, kinds and links are the same, and files of patterns hold the same, the choice is, too; what
+else differs (sizes, times, modes, owners, inodes) is taken from the new look.
+"""
+
+import hashlib
+import marshal
+import os
+import secrets
+import time
+from array import array
+from contextlib import suppress
+from itertools import compress
+from pathlib import Path
+from stat import S_IFMT, S_ISDIR, S_ISLNK, S_ISREG
+from typing import NamedTuple
+
+from ringfence.spec import Repository
+from ringfence.workspace import entries, patterns, select
+from ringfence.workspace.listing import list_again
+from ringfence.workspace.rows import (
+    INODE,
+    LINKS,
+    MODE,
+    ROW_BYTES,
+    WORDS,
+    Rows,
+    settled,
+    with_changed,
+)
+from ringfence.workspace.secrets import SECRETS
+from ringfence.workspace.seen import patterns_in
+from ringfence.workspace.selection import Selection
+from ringfence.workspace.stopping import Check, always
+
+STORE = ".walks"
+FEW = 2000
+"""Names in a tree that is walked as fast without."""
+_FIRST = b"ringfence walk 1\n"
+_VERSION = 4
+_DIGEST_BYTES = 32
+_KEPT = 4
+_KEPT_SECONDS = 24 * 3600.0
+
+
+class _Kept(NamedTuple):
+    """directories to ignored: those of `Seen`, all in bytes. digest, paths: of what was chosen.
+    searched: whether no hidden directory is left that may hold another name of a visible file."""
+
+    directories: list[str]
+    names: bytes
+    rows: bytes
+    visible: bytes
+    ignored: dict[str, str | None]
+    paths: bytes
+    hidden: dict[str, str]
+    special: dict[str, str]
+    git: list[str]
+    searched: bool
+    digest: str
+
+
+def store_of(directory: Path) -> Path:
+    """The store beside the workspace `directory`."""
+    return directory.parent / STORE
+
+
+def choose(
+    root: int,
+    repository: Repository,
+    store: Path,
+    *,
+    visit: select.Visit | None = None,
+    check: Check = always,
+    keeps: bool = True,
+) -> Selection:
+    """What `select.select` chooses, by the walk that is kept in `store` where that still holds.
+
+    Then `visit` is told nothing. keeps: whether a new walk is kept. check: what it raises ends it.
+    Errors: those of `select`. It blocks.
+    """
+    select.check_subpath(root, repository)
+    place = store / _name(root, repository)
+    if (selection := _recalled(place, root, check, keeps=keeps)) is not None:
+        return selection
+    walk = select.Walk(root, select.Rules(repository), visit)
+    selection = walk.run()
+    if keeps and walk.seen.told and len(walk.seen.visible) >= FEW:
+        _write(place, _kept(walk, selection))
+    return selection
+
+
+def expire(store: Path) -> None:
+    """Remove what is not kept any more: all but the last few, and what is older than a day."""
+    with suppress(FileNotFoundError):
+        found = sorted(((path.stat().st_mtime, path) for path in store.iterdir()), reverse=True)
+        oldest = time.time() - _KEPT_SECONDS
+        for number, (used, path) in enumerate(found):
+            if number >= _KEPT or used < oldest:
+                path.unlink(missing_ok=True)
+
+
+def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
+    seen = walk.seen
+    return _Kept(
+        directories=seen.directories,
+        names=os.fsencode("".join(seen.names)),
+        rows=settled(with_changed(bytes(seen.rows))),
+        visible=bytes(seen.visible),
+        ignored=seen.ignored,
+        paths=chosen.rows.encoded,
+        hidden=chosen.hidden,
+        special=chosen.special,
+        git=chosen.git,
+        searched=not walk.later,
+        digest=chosen.digest,
+    )
+
+
+def _name(root: int, repository: Repository) -> str:
+    """Of the file for a tree and these rules, as the code of today reads them."""
+    status = os.fstat(root)
+    facts: list[object] = [status.st_dev, status.st_ino, os.geteuid()]
+    for module in (entries, patterns, select):
+        code = Path(module.__file__ or "").stat()
+        facts += [code.st_size, code.st_mtime_ns]
+    facts += [repository.include, repository.exclude, repository.gitignore, repository.subpath]
+    facts += [repository.secrets_excluded, SECRETS]
+    return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _write(place: Path, kept: _Kept) -> None:
+    """Keep it, whole or not at all; not at all on a full disk."""
+    data = marshal.dumps(tuple(kept), _VERSION)
+    beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}")
+    with suppress(OSError):
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            beside.write_bytes(_FIRST + hashlib.sha256(data).digest() + data)
+            beside.replace(place)
+        finally:
+            beside.unlink(missing_ok=True)
+        expire(place.parent)
+
+
+def _read(place: Path) -> _Kept | None:
+    """What is kept there; None when that is nothing, or damaged."""
+    try:
+        raw = memoryview(place.read_bytes())
+    except OSError:
+        return None
+    start = len(_FIRST) + _DIGEST_BYTES
+    if (
+        raw[: len(_FIRST)] != _FIRST
+        or hashlib.sha256(raw[start:]).digest() != raw[len(_FIRST) : start]
+    ):
+        return None
+    return _Kept(*marshal.loads(raw[start:]))  # noqa: S302 - our own file, whole
+
+
+def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection | None:
+    """The choice that is kept, when all that decided is as it was."""
+    kept = _read(place)
+    if kept is None:
+        return None
+    found = list_again(root, kept.directories, len(kept.visible), check)
+    if found is None or found.names != kept.names or len(found.rows) != len(kept.rows):
+        return None
+    if any(patterns_in(root, path) != text for path, text in kept.ignored.items()):
+        return None
+    rows = settled(found.rows)
+    same = rows == kept.rows
+    if not _decides(kept, rows, array("Q", found.rows)):
+        return None
+    selection = Selection(
+        Rows(found.rows, kept.visible, kept.paths), kept.hidden, kept.special, kept.git,
+        digest=kept.digest if same else None,
+    )  # fmt: skip
+    if keeps and same:
+        with suppress(OSError):
+            os.utime(place)
+    elif keeps:
+        _write(place, kept._replace(rows=rows, digest=selection.digest))
+    return selection
+
+
+def _decides(kept: _Kept, rows: bytes, now: "array[int]") -> bool:
+    """Whether what was chosen would be chosen of these rows. now: with links and ctime."""
+    if not kept.searched and _linked(kept, now):
+        return False
+    if rows == kept.rows:
+        return True
+    if select.ANOTHER_NAME in kept.hidden.values():  # it may be another file now
+        return False
+    before = array("Q", kept.rows)[MODE::WORDS]
+    for number, (mode, was) in enumerate(zip(now[MODE::WORDS], before, strict=True)):
+        here = slice(number * ROW_BYTES, (number + 1) * ROW_BYTES)
+        if S_IFMT(mode) != S_IFMT(was) or (S_ISLNK(mode) and rows[here] != kept.rows[here]):
+            return False
+    return not _linked(kept, now) or not _shares(kept, now)
+
+
+def _linked(kept: _Kept, now: "array[int]") -> bool:
+    """Whether a visible file has another name."""
+    both = zip(now[MODE::WORDS], now[LINKS::WORDS], strict=True)
+    return any(links > 1 and S_ISREG(mode) for mode, links in compress(both, kept.visible))
+
+
+def _shares(kept: _Kept, now: "array[int]") -> bool:
+    """Whether a visible file may be a hidden one."""
+    seen: tuple[set[int], set[int]] = set(), set()
+    listed = zip(now[MODE::WORDS], now[INODE::WORDS], kept.visible, strict=True)
+    for mode, inode, is_visible in listed:
+        if not S_ISDIR(mode):
+            seen[is_visible].add(inode)
+    return not seen[False].isdisjoint(seen[True])
