@@ -133,7 +133,8 @@ def check_inside_path(value: str, what: str, *, any_bytes: bool = False) -> str:
     if not value.startswith("/"):
         raise ValueError(f"{what} must be absolute, such as /workspace")
     if posixpath.normpath(value) != value or value.startswith("//"):
-        raise ValueError(f"{what} must be normalised: write {posixpath.normpath('/' + value)!r}")
+        whole = posixpath.normpath("/" + value.lstrip("/"))
+        raise ValueError(f"{what} must be normalised: write {whole!r}")
     if value.split("/")[1] in ("proc", "sys", "dev", ".ringfence"):
         raise ValueError(f"{what} may not be below /proc, /sys, /dev or /.ringfence")
     return value

@@ -94,6 +94,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"repository": {"path": ".", "ref": "--upload-pack=x"}}, "repository.ref", "branch"),
     ({"repository": {"path": ".", "subpath": "../x"}}, "repository.subpath", "relative"),
     ({"repository": {"path": ".", "mount_point": "/usr"}}, "repository.mount_point", "/workspace"),
+    ({"repository": {"path": ".", "mount_point": "/workspace/"}}, "repository.mount_point",
+     "write '/workspace'"),
     ({"repository": {"path": ".", "git": {"user_name": "a\nb"}}}, "repository.git.user_name",
      "line"),
     ({"cwd": "/proc/self/fd/7"}, "cwd", "/proc"),
