@@ -1,6 +1,7 @@
 """Where a repository comes from: a directory of the host, or a clone that is made first."""
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ringfence.workspace.secrets import CREDENTIALS
 _SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys",
            "/usr", "/var/run", "/var/lib/docker", "/var/lib/containerd")  # fmt: skip
 _WHOLE = ("/", "/home", "/root", "/var", "/var/lib", "/tmp", "/opt", "/srv", "/mnt", "/media")  # noqa: S108 - a list of what is refused
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ALLOWED = ("/dev/shm",)  # noqa: S108 - a place for files in memory
 
 
@@ -55,6 +57,7 @@ def find(repository: Repository, directory: Path, *, forbidden: tuple[Path, ...]
             root = _local_path(repository.path)
             return Source(_cloned_at_ref(repository, root, directory), None, cloned=True)
         return Source(clone_remote(repository, directory), None, cloned=True)
+    _check_scheme(repository.path)
     root = check_root(repository.path, forbidden=forbidden)
     if repository.ref is None:
         _check_work_tree(root)
@@ -62,6 +65,17 @@ def find(repository: Repository, directory: Path, *, forbidden: tuple[Path, ...]
     if repository.mode == "rw":
         raise InvalidSpecError("mode rw has no ref: it is the work tree", op="workspace")
     return Source(_cloned_at_ref(repository, root, directory), root, cloned=True)
+
+
+def _check_scheme(path: str) -> None:
+    """InvalidSpecError for a URL of another kind, which is no path either; it may hold a login."""
+    scheme = _SCHEME.match(path)
+    if scheme is not None and not os.path.lexists(path):
+        raise InvalidSpecError(
+            "repository.path: a directory, or a URL of file, http, https or ssh; not of"
+            f" {scheme[1]}",
+            op="workspace",
+        )
 
 
 def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:

@@ -46,6 +46,14 @@ def test_a_path_that_is_not_utf_8_is_an_error_of_the_spec() -> None:
     assert caught.value.context["fields"] == ["repository.path"]
 
 
+@pytest.mark.parametrize("url", ["git://u:hunter2@a.example/b", "ftp://a.example/b", "s3://b/c"])
+def test_a_url_of_another_kind_is_told_so(url: str) -> None:
+    """It is no directory that is missing; and its login is in no message."""
+    with pytest.raises(InvalidSpecError, match=f"not of {url.partition(':')[0]}") as caught:
+        plan(Repository(path=url))
+    assert "hunter2" not in str(caught.value.to_dict())
+
+
 def test_the_files_of_git_itself_are_no_work_tree(repository: Path, tmp_path: Path) -> None:
     """A bare repository and what is in a .git hold credentials, hidden files and hooks."""
     git(tmp_path, "clone", "-q", "--bare", str(repository), "bare")
