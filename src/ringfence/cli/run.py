@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,9 +66,18 @@ def run(
             "--patch -: standard output is the command's; name a file, or take it from --json",
             op="usage",
         )
-    if patch is not None and (patch.is_dir() or not os.access(patch.parent, os.W_OK)):
+    if patch is not None and not _writable(patch):
         raise InvalidSpecError(f"--patch: {patch} cannot be written", op="usage")
     return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, cgroup, audit, json))
+
+
+def _writable(file: Path) -> bool:
+    """Whether a file can be written: better known before a command runs than after it."""
+    try:
+        place = file if file.exists() else file.parent
+        return not file.is_dir() and os.access(place, os.W_OK)
+    except OSError:
+        return False
 
 
 async def _run(
@@ -108,14 +118,39 @@ async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, A
     """Write and apply what the command changed; a summary on stderr."""
     found = await sandbox.workspace.diff()
     if patch is not None:
-        await asyncio.to_thread(patch.write_bytes, found.data)
+        await asyncio.to_thread(_write, patch, found.data)
     if found.stat:
         output.note(f"changes\n{output.escape_text(found.stat)}")
     if apply:
-        await sandbox.workspace.apply()
+        try:
+            await sandbox.workspace.apply()
+        except SandboxError:
+            if patch is None and found.data:
+                kept = await asyncio.to_thread(_kept, found.data)
+                output.note(f"nothing was applied; the changes are kept as a patch in {kept}")
+            raise
     from ringfence.spec.results import named_bytes
 
     return {**named_bytes("patch", found.data), "applied": apply}
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write a patch, or leave none: half of one might apply."""
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        from ringfence.workspace.failures import failed
+
+        if file.is_file():
+            file.unlink(missing_ok=True)
+        raise failed(error, file, "--patch") from None
+
+
+def _kept(data: bytes) -> str:
+    """Write a patch into a new temporary file; its path."""
+    with tempfile.NamedTemporaryFile(prefix="ringfence-", suffix=".patch", delete=False) as file:
+        file.write(data)
+    return file.name
 
 
 async def _usage(sandbox: Any) -> Any:

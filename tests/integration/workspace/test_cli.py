@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import require_docker
+from tests.conftest import process_options, require_docker
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import BACKENDS, opened_on
-from tests.unit.workspace.conftest import git
+from tests.unit.workspace.conftest import digest_of_tree, git
 from tests.unit.workspace.test_patch import apply_with_git
 
 RINGFENCE = str(Path(sys.executable).with_name("ringfence"))
@@ -65,6 +65,26 @@ def test_a_patch_that_cannot_be_written_is_told_before_anything_runs(
         said = ringfence("run", "--backend", "process", "--repo", repository, "--patch", place,
                          "--", "touch", "made", code=2)  # fmt: skip
         assert b"cannot be written" in said
+
+
+def test_a_patch_that_does_not_fit_names_its_file(repository: Path, state_directory: Path) -> None:
+    said = ringfence("run", *process_options(), "--repo", repository, "--patch", "/dev/full", "--",
+                     "touch", "made", code=125)  # fmt: skip
+    assert b"--patch: /dev/full: No space left" in said
+
+
+def test_changes_that_cannot_be_applied_are_kept_as_a_patch(
+    repository: Path, state_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sandbox is gone then, and what the command did with it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = digest_of_tree(repository)
+    said = ringfence("run", *process_options(), "--repo", repository, "--apply", "--", "sh", "-c",
+                     "echo more >> README.md; echo mine > .env", code=125)  # fmt: skip
+    [kept] = tmp_path.glob("ringfence-*.patch")
+    assert str(kept).encode() in said
+    assert b"+more" in kept.read_bytes()
+    assert digest_of_tree(repository) == before
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

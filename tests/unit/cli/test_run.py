@@ -1,12 +1,16 @@
 """`ringfence run` on the mock: what it prints and how it ends."""
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from ringfence.cli.app import run
+from ringfence.cli.run import _write
+from ringfence.errors import ResourceExhaustedError
 from ringfence.spec.results import named_bytes
 
 
@@ -38,6 +42,28 @@ def test_what_is_wrong_is_named_before_anything_starts(
 ) -> None:
     assert run(["run", *words]) == code
     assert named in capfd.readouterr().err
+
+
+def test_a_patch_for_a_file_that_may_not_be_written_is_told_before_anything_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory may be written: that is not enough where the file is there."""
+    patch = tmp_path / "out.patch"
+    patch.touch()
+    monkeypatch.setattr(os, "access", lambda place, mode: (place, mode) != (patch, os.W_OK))
+    assert run(["run", "--repo", str(tmp_path), "--patch", str(patch), "--", "true"]) == 2
+    assert "out.patch cannot be written" in capfd.readouterr().err
+
+
+def test_half_a_patch_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(file: Path, data: bytes) -> int:
+        file.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(ResourceExhaustedError, match=r"out\.patch"):
+        _write(tmp_path / "out.patch", b"half of it")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bytes_in_a_document_are_never_lost() -> None:
