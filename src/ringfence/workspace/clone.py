@@ -114,7 +114,12 @@ class _Clone:
         commit = self._fetched(wanted.ref, depth)
         if wanted.subpath is not None:
             self.run("sparse-checkout", "set", "--no-cone", f"/{_literal(wanted.subpath)}/")
-        self.run("checkout", "--quiet", "--force", *commit)
+        try:
+            self.run("checkout", "--quiet", "--force", *commit)
+        except StateError:
+            if self._is_commit(commit[-1]):
+                raise
+            raise _no_ref(wanted.ref, "is a tree or a file, not a commit") from None
 
     def _fetched(self, ref: str | None, depth: list[str]) -> list[str]:
         """Fetch it; the arguments of checkout."""
@@ -134,15 +139,16 @@ class _Clone:
             self.run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
         else:
             return ["--detach", "FETCH_HEAD"]
-        try:
-            self.run("rev-parse", "--quiet", "--verify", ref + "^{commit}")
-        except StateError:
-            raise NotFoundError(
-                f"repository.ref: the repository has no branch, tag or commit {shown(ref)}",
-                op="workspace",
-                context={"ref": ref},
-            ) from None
+        if not self._is_commit(ref):
+            raise _no_ref(ref, "is no branch, tag or commit of the repository")
         return ["--detach", ref]
+
+    def _is_commit(self, name: str) -> bool:
+        try:
+            self.run("rev-parse", "--quiet", "--verify", name + "^{commit}")
+        except StateError:
+            return False
+        return True
 
     def _branch(self) -> str:
         """The name of the branch that the remote's HEAD is on."""
@@ -169,6 +175,13 @@ class _Clone:
             for path, commit in sorted(links.items())
             if subpath is None or f"{path}/".startswith(f"{subpath}/")
         ]
+
+
+def _no_ref(ref: str | None, why: str) -> NotFoundError:
+    name = ref or "HEAD"
+    return NotFoundError(
+        f"repository.ref: {shown(name)} {why}", op="workspace", context={"ref": name}
+    )
 
 
 @contextmanager

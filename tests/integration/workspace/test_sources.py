@@ -143,6 +143,13 @@ def test_a_ref_that_is_not_there_is_not_found(ref: str, grown: Path, clone: Clon
         clone(str(grown), ref=ref)
 
 
+@pytest.mark.parametrize("kind", ["HEAD^{tree}", "HEAD:README.md"])
+def test_a_tag_of_what_is_no_commit_is_told_so(kind: str, grown: Path, clone: Clone) -> None:
+    git(grown, "tag", "odd", kind)
+    with pytest.raises(NotFoundError, match="odd is a tree or a file"):
+        clone(str(grown), ref="odd")
+
+
 def test_submodules_by_choice(grown: Path, clone: Clone, tmp_path: Path) -> None:
     outer = tmp_path / "outer"
     outer.mkdir()
