@@ -20,7 +20,7 @@ def kept(directory: Path) -> Path:
     try:
         status = source.stat()
         copy = directory / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
-        if not copy.exists():
+        if not copy.exists() or copy.stat().st_size != status.st_size:  # a power cut
             _copy(str(source), str(copy))
     except (FileNotFoundError, PermissionError):
         return source

@@ -130,6 +130,11 @@ def _check_user(bwrap: str) -> None:
     remedy = namespaces_refused()
     if remedy is not None:
         raise _unavailable(remedy)
+    if _read(Path("/proc/1/status")) is None:
+        raise _unavailable(
+            "/proc hides the processes of others from this user, the guest's too: as root, mount -o"
+            " remount,hidepid=0 /proc, or put the user into the group that its option gid names"
+        )
 
 
 def namespaces_refused(root: Path = Path("/proc/sys")) -> str | None:
