@@ -61,4 +61,4 @@ def patterns_in(root: int, path: str) -> str | None:
     finally:
         os.close(directory)
     with os.fdopen(descriptor, "rb") as file:
-        return os.fsdecode(file.read(_IGNORED_BYTES))
+        return os.fsdecode(file.read(_IGNORED_BYTES)).removeprefix("\ufeff")  # as git does

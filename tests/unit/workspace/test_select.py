@@ -55,6 +55,14 @@ def test_gitignore_counts_by_choice_and_nests(repository: Path) -> None:
     assert {"src/keep.log", "out"} <= seen
 
 
+def test_a_byte_order_mark_is_no_part_of_a_gitignores_first_pattern(repository: Path) -> None:
+    """Editors put it there, and git passes over it."""
+    (repository / ".gitignore").write_bytes(b"\xef\xbb\xbfREADME.md\r\nrun.sh\r\n")
+    seen = visible(repository, gitignore=True)
+    assert not {"README.md", "run.sh"} & set(seen)
+    assert "src/code.py" in seen
+
+
 def test_a_hard_link_to_a_hidden_file_is_hidden_too(repository: Path) -> None:
     (repository / "harmless.txt").hardlink_to(repository / ".env")
     (repository / "private").mkdir()
