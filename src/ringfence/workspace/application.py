@@ -9,6 +9,7 @@ of it is dropped before the record says that all is in place.
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from ringfence.workspace.changes import Change
 from ringfence.workspace.failures import failed, shown
 
 _RUNNING = f"{applied.RECORD}.new"
+_TURN_TRIES, _TURN_SECONDS = 1200, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +200,25 @@ def alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def turn(root: int) -> None:
+    """Wait until no other workspace is applied to the original that is open as `root`: what was
+    compared there must still be so when it is written. It holds until `root` is closed.
+
+    StateError when that takes over a minute. It blocks.
+    """
+    for _ in range(_TURN_TRIES):
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TURN_SECONDS)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return
+    raise StateError(
+        "the repository is locked by another program, or changes of another sandbox are applied to"
+        " it: repeat it afterwards",
+        op="workspace.apply",
+    )

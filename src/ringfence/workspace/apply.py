@@ -15,7 +15,7 @@ from ringfence.errors import (
     StateError,
 )
 from ringfence.workspace import applied
-from ringfence.workspace.application import Application, Record, alone, settle
+from ringfence.workspace.application import Application, Record, alone, settle, turn
 from ringfence.workspace.beneath import (
     lstat,
     open_directory,
@@ -69,6 +69,7 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
             op="workspace.apply",
         ) from None
     try:
+        turn(root)
         _check(changes, root)
         place = f".ringfence-apply-{token_hex(6)}"
         application = Application.of(changes.items, root, original, place)

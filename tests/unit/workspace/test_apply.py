@@ -1,7 +1,10 @@
 """Changes go into the original whole or not at all, and never into one that moved."""
 
+import fcntl
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from ringfence.errors import (
     ResourceExhaustedError,
     StateError,
 )
-from ringfence.workspace import Prepared, apply, attach, clean, discard, download
+from ringfence.workspace import Prepared, application, apply, attach, clean, discard, download
 from ringfence.workspace.application import alone, settle
+from ringfence.workspace.changes import Changes
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 from tests.unit.workspace.test_patch import snapshot
 
@@ -321,4 +325,51 @@ def test_one_client_applies_at_a_time(repository: Path, make: Make) -> None:
     (inside(prepared) / "README.md").write_text("Changed.\n")
     with alone(prepared.directory), pytest.raises(StateError, match="one at a time"):
         apply(prepared)
+    assert len(apply(prepared)) == 1
+
+
+def test_two_workspaces_are_not_applied_to_one_original_at_once(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found it as they had started from it, and the second took the first one's changes."""
+    one, other = make(repository), make(repository)
+    (inside(one) / "README.md").write_text("one\n")
+    (inside(other) / "README.md").write_text("other\n")
+    apply_module = sys.modules["ringfence.workspace.apply"]
+    checked, started = apply_module._check, list[threading.Thread]()
+    ends: list[object] = []
+
+    def second() -> None:
+        try:
+            ends.append(apply(other))
+        except StateError as error:
+            ends.append(error)
+
+    def check(changes: Changes, root: int) -> None:
+        checked(changes, root)
+        if not started:
+            started.append(threading.Thread(target=second))
+            started[0].start()
+            started[0].join(0.5)
+
+    monkeypatch.setattr(apply_module, "_check", check)
+    apply(one)
+    started[0].join()
+    assert isinstance(ends[0], StateError)
+    assert (repository / "README.md").read_text() == "one\n"
+
+
+def test_who_holds_the_original_for_ever_is_not_waited_for(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("one\n")
+    monkeypatch.setattr(application, "_TURN_TRIES", 1)
+    held = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="locked by another"):
+            apply(prepared)
+    finally:
+        os.close(held)
     assert len(apply(prepared)) == 1
