@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ringfence.spec import Repository
-from ringfence.workspace import For, Prepared, clean, fork, prepare
+from ringfence.workspace import For, Prepared, clean, fork, prepare, walks
 from ringfence.workspace.select import select
 from ringfence.workspace.shared import STORE
 from ringfence.workspace.staging import open_root
-from tests.bench.measure import Line, at_most, below, interleaved
+from tests.bench.measure import Line, at_least, at_most, below, interleaved
 
 DIRECTORIES, FILES, BYTES = 500, 100, 21_475
 PATTERNS = (
@@ -50,8 +50,9 @@ class Bench:
         )  # fmt: skip
 
     def forget(self) -> None:
-        """Drop the frozen trees that are kept for the next workspace."""
-        shutil.rmtree(self.place / "state" / STORE, ignore_errors=True)
+        """Drop the frozen trees and the walks that are kept for the next workspace."""
+        for store in (STORE, walks.STORE):
+            shutil.rmtree(self.place / "state" / store, ignore_errors=True)
 
     def commit(self) -> None:
         """Make a packed repository of the tree; `show` puts it there and takes it away."""
@@ -81,6 +82,13 @@ class Bench:
         finally:
             os.close(root)
 
+    async def walk_again(self) -> None:
+        root, known = open_root(self.tree), self.place / "state" / walks.STORE
+        try:
+            walks.choose(root, Repository(path=str(self.tree), exclude=PATTERNS), known)
+        finally:
+            os.close(root)
+
 
 @contextmanager
 def trees() -> Iterator[Bench]:
@@ -97,7 +105,8 @@ async def measure(rounds: int) -> list[Line]:
     rounds = rounds or 3
     with trees() as bench:
         opening, using = await _opening(bench, rounds), await _using(bench, rounds)
-        return [*opening, *await _versioned(bench, rounds), *using, *await _copying(bench)]
+        versioned = [*await _versioned(bench, rounds), *await _walking(bench, rounds)]
+        return [*opening, *versioned, *using, *await _copying(bench)]
 
 
 async def _opening(bench: Bench, rounds: int) -> list[Line]:
@@ -158,6 +167,24 @@ async def _versioned(bench: Bench, rounds: int) -> list[Line]:
     times = await interleaved(things, rounds, warm=1)
     more = times["with"] - times["without"]
     return [below("opening first, a git tree, above one without", more * 1e3, 200, "ms")]
+
+
+async def _walking(bench: Bench, rounds: int) -> list[Line]:
+    """Of the git tree that `_versioned` made: anew, again, and again with ten files replaced."""
+
+    async def edit() -> None:
+        bench.edit()
+
+    things = {"walk": bench.walk, "again": bench.walk_again}
+    things |= {"edit": edit, "edited": bench.walk_again}
+    bench.show(True)
+    times = await interleaved(things, rounds * 3, warm=1)
+    bench.show(False)
+    again, edited, peer = times["again"], times["edited"], "the walk of a git tree"
+    return [
+        at_least("the walk again, by the one that is kept", again, times["walk"], peer, 3),
+        at_least("the walk again, ten files replaced", edited, times["walk"], peer, 1),
+    ]
 
 
 async def _using(bench: Bench, rounds: int) -> list[Line]:

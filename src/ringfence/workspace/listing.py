@@ -22,7 +22,7 @@ class Listing(NamedTuple):
 
 
 def list_again(
-    root: int, directories: Sequence[str], most: int, check: Check = always
+    root: int, directories: Sequence[bytes], most: int, check: Check = always
 ) -> Listing | None:
     """All that is in some directories below the descriptor `root`, not below these, in their order.
 
@@ -35,7 +35,7 @@ def list_again(
         return None
 
 
-def _listed(root: int, directories: Sequence[str], most: int, check: Check) -> Listing | None:
+def _listed(root: int, directories: Sequence[bytes], most: int, check: Check) -> Listing | None:
     count = min(_PROCESSES, len(os.sched_getaffinity(0)), len(directories))
     each = -(-len(directories) // max(count, 1))
     with ExitStack() as until:
@@ -52,13 +52,13 @@ def _listed(root: int, directories: Sequence[str], most: int, check: Check) -> L
 class _Part:
     """One process that lists some of the directories. OSError when it cannot be started."""
 
-    def __init__(self, root: int, directories: Sequence[str], most: int) -> None:
+    def __init__(self, root: int, directories: Sequence[bytes], most: int) -> None:
         with ExitStack() as until_made:
             self._names, self._rows, asked = (
                 self._file(until_made, name) for name in ("names", "rows", "directories")
             )
             with os.fdopen(os.dup(asked), "wb") as file:
-                file.write(b"".join(os.fsencode(path) + b"\0" for path in directories))
+                file.write(b"\0".join([*directories, b""]))
             os.lseek(asked, 0, os.SEEK_SET)
             arguments = map(str, (root, self._names, most))
             self._process = subprocess.Popen(

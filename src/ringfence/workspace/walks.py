@@ -11,6 +11,7 @@ import marshal
 import os
 import secrets
 import time
+import zlib
 from array import array
 from contextlib import suppress
 from itertools import compress
@@ -41,16 +42,16 @@ FEW = 2000
 """Names in a tree that is walked as fast without."""
 _FIRST = b"ringfence walk 1\n"
 _VERSION = 4
-_DIGEST_BYTES = 32
+_SUM_BYTES = 4
 _KEPT = 4
 _KEPT_SECONDS = 24 * 3600.0
 
 
 class _Kept(NamedTuple):
-    """directories to ignored: those of `Seen`, all in bytes. digest, paths: of what was chosen.
+    """directories to ignored: those of `Seen`, in bytes. digest, paths: of what was chosen.
     searched: whether no hidden directory is left that may hold another name of a visible file."""
 
-    directories: list[str]
+    directories: bytes
     names: bytes
     rows: bytes
     visible: bytes
@@ -106,7 +107,7 @@ def expire(store: Path) -> None:
 def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
     seen = walk.seen
     return _Kept(
-        directories=seen.directories,
+        directories=os.fsencode("\0".join(seen.directories)),
         names=os.fsencode("".join(seen.names)),
         rows=settled(with_changed(bytes(seen.rows))),
         visible=bytes(seen.visible),
@@ -139,11 +140,16 @@ def _write(place: Path, kept: _Kept) -> None:
     with suppress(OSError):
         place.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            beside.write_bytes(_FIRST + hashlib.sha256(data).digest() + data)
+            beside.write_bytes(_FIRST + _sum(data) + data)
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)
         expire(place.parent)
+
+
+def _sum(data: bytes | memoryview) -> bytes:
+    """By which a file that was cut short or overwritten is known; nobody else writes there."""
+    return zlib.crc32(data).to_bytes(_SUM_BYTES, "big")
 
 
 def _read(place: Path) -> _Kept | None:
@@ -152,11 +158,8 @@ def _read(place: Path) -> _Kept | None:
         raw = memoryview(place.read_bytes())
     except OSError:
         return None
-    start = len(_FIRST) + _DIGEST_BYTES
-    if (
-        raw[: len(_FIRST)] != _FIRST
-        or hashlib.sha256(raw[start:]).digest() != raw[len(_FIRST) : start]
-    ):
+    start = len(_FIRST) + _SUM_BYTES
+    if raw[:start] != _FIRST + _sum(raw[start:]):
         return None
     return _Kept(*marshal.loads(raw[start:]))  # noqa: S302 - our own file, whole
 
@@ -166,7 +169,7 @@ def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection
     kept = _read(place)
     if kept is None:
         return None
-    found = list_again(root, kept.directories, len(kept.visible), check)
+    found = list_again(root, kept.directories.split(b"\0"), len(kept.visible), check)
     if found is None or found.names != kept.names or len(found.rows) != len(kept.rows):
         return None
     if any(patterns_in(root, path) != text for path, text in kept.ignored.items()):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.guest import build
 from ringfence.guest.protocol import U32, Ask, Cred, cred, string
+from ringfence.workspace.listing import list_again
 from tests.conftest import require_root
 from tests.fuzz import sanitized
 
@@ -72,3 +74,21 @@ def test_files_and_users(guest: Guest, tmp_path: Path) -> None:
     assert raw.ask(Ask.USER, string(b"root"))[:8] == bytes(8)
     raw.send(Ask.SHUTDOWN)
     assert guest.wait() == 0
+
+
+def test_listing_for_the_host(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(600):
+        (tmp_path / f"{number:0255}").touch()
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        expected = list_again(root, [b""] * 3, 10_000)
+        monkeypatch.setattr(build, "target", lambda: program)
+        assert list_again(root, [b""] * 3, 10_000) == expected
+        assert expected is not None
+        assert expected.rows
+        for path in ("no", "..", "x" * 5000, f"{0:0255}"):
+            assert list_again(root, [b"", path.encode()], 10_000) is None
+    finally:
+        os.close(root)
