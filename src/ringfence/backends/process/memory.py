@@ -96,8 +96,10 @@ def _make(root: Path, places: Sequence[str]) -> None:
     os.chmod(target, _MODE)  # noqa: PTH101 - just made
     try:
         root.symlink_to(target)
-    except FileExistsError:  # another process was faster
+    except OSError as error:
         os.rmdir(target)  # noqa: PTH106
+        if not isinstance(error, FileExistsError):  # else another process was faster
+            raise
 
 
 def _place(places: Sequence[str]) -> str | None:

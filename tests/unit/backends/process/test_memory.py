@@ -23,6 +23,17 @@ def ready(root: Path, place: Path) -> None:
     memory.ready(root, (str(place),))
 
 
+def test_nothing_stays_in_memory_where_the_link_to_it_cannot_be_made(
+    tmp_path: Path, shared: Path
+) -> None:
+    """As on a full disk."""
+    if os.getuid() != 0:
+        pytest.skip("only root has it in memory")
+    with pytest.raises(FileNotFoundError):
+        ready(tmp_path / "absent/sandboxes", shared)
+    assert list(shared.iterdir()) == []
+
+
 def test_it_is_a_link_into_memory_that_goes_with_the_last(tmp_path: Path, shared: Path) -> None:
     root = tmp_path / "sandboxes"
     if os.getuid() != 0:
