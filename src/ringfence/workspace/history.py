@@ -168,10 +168,11 @@ class Builder:
 
     def _pack(self) -> None:
         """Bring in the objects that can be reached. No deltas are looked for: those that the source
-        has are kept, and others are not worth the time."""
+        has are kept, and others are not worth the time. What is loose is compressed as it was."""
         self._packing = self._start(
             "pack-objects", "--quiet", "--all", "--indexed-objects", "--non-empty",
-            "--delta-base-offset", "--window=0", self.target / "objects/pack/pack",
+            "--delta-base-offset", "--window=0", "--compression=1",
+            self.target / "objects/pack/pack",
         )  # fmt: skip
 
     def finish(self, target: Path) -> None:

@@ -35,6 +35,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TEST_FSYNC": "0",  # as core.fsync, for a git that does not know that yet
         "GIT_AUTHOR_NAME": "Ringfence",
         "GIT_AUTHOR_EMAIL": "sandbox@ringfence.invalid",
         "GIT_COMMITTER_NAME": "Ringfence",

@@ -1,5 +1,6 @@
 """What git found out of a repository's commits is kept with the layer, and used while it is true."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,14 @@ def test_a_walk_that_is_given_up_ends_the_git_that_goes_on_meanwhile(
         )  # fmt: skip
     assert [one._process.returncode is None for one in started] == [False]
     assert not (tmp_path / "state/one").exists()
+
+
+def test_git_waits_for_no_disk_in_repositories_of_ours(repository: Path, tmp_path: Path) -> None:
+    def waits(name: str, pack: Callable[[dict[str, str]], object]) -> bool:
+        pack({"GIT_DIR": str(repository / ".git"), "GIT_TRACE2_EVENT": str(tmp_path / name)})
+        return '"category":"fsync"' in (tmp_path / name).read_text()
+
+    words = ("pack-objects", "--all", "--quiet", str(tmp_path / "pack"))
+    if not waits("theirs", lambda env: git(tmp_path, *words, env=env)):
+        pytest.skip("this git does not tell how often it waited")
+    assert not waits("ours", lambda env: isolated.git(words, directory=tmp_path, env=env))
