@@ -38,29 +38,35 @@ def rows_of(names: Sequence[str], found: Sequence[Facts]) -> bytes:
     return b"".join(starmap(_pack, found))
 
 
-def with_changed(rows: bytes) -> bytes:
-    """Rows of a walk, CHANGED told too."""
-    words = array("Q", rows)
+def words_of(rows: bytes | bytearray) -> "memoryview[int]":
+    """Their numbers, without a copy."""
+    return memoryview(rows).cast("Q")
+
+
+def tell_changed(rows: bytearray) -> None:
+    """Put CHANGED into the rows of a walk."""
+    words = words_of(rows)
     both = zip(words[MODE::WORDS], words[CTIME::WORDS], strict=True)
-    words[CHANGED::WORDS] = array("Q", [0 if S_ISREG(mode) else when for mode, when in both])
-    return words.tobytes()
+    changed = array("Q", [0 if S_ISREG(mode) else when for mode, when in both])
+    words[CHANGED::WORDS] = memoryview(changed)
 
 
-def settled(rows: bytes) -> bytes:
+def settled(rows: bytes | bytearray) -> bytearray:
     """Rows by what is compared of them."""
-    words = array("Q", rows)
-    words[CTIME::WORDS] = words[LINKS::WORDS] = array("Q", bytes(len(rows) // WORDS))
-    return words.tobytes()
+    copy = bytearray(rows)
+    words = words_of(copy)
+    words[CTIME::WORDS] = words[LINKS::WORDS] = words_of(bytes(len(copy) // WORDS))
+    return copy
 
 
 class Rows:
     """The rows of all that a walk looked at. visible: a byte for each, 1 where it goes in. paths:
     of those that go in, each ended by a zero byte but the last."""
 
-    def __init__(self, rows: bytes, visible: bytes, paths: bytes) -> None:
+    def __init__(self, rows: bytes | bytearray, visible: bytes | bytearray, paths: bytes) -> None:
         self.visible = visible
         self.encoded = paths
-        self._words = array("Q", rows)
+        self._words = words_of(rows)
 
     def column(self, word: int) -> "array[int]":
         """One number of each name that goes in."""

@@ -110,7 +110,7 @@ class Walk:
         if self.rules.narrows:
             self._drop_empty()
         paths = os.fsencode("\0".join(entry.path for entry in self.entries))
-        rows = Rows(bytes(self.seen.rows), bytes(self.seen.visible), paths)
+        rows = Rows(self.seen.rows, self.seen.visible, paths)
         return Selection(rows, self.hidden, self.special, self.git, entries=self.entries)
 
     def _directory(self, place: _Place) -> list[_Place]:

@@ -12,7 +12,6 @@ import os
 import secrets
 import time
 import zlib
-from array import array
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
@@ -30,7 +29,8 @@ from ringfence.workspace.rows import (
     WORDS,
     Rows,
     settled,
-    with_changed,
+    tell_changed,
+    words_of,
 )
 from ringfence.workspace.secrets import SECRETS
 from ringfence.workspace.seen import patterns_in
@@ -53,8 +53,8 @@ class _Kept(NamedTuple):
 
     directories: bytes
     names: bytes
-    rows: bytes
-    visible: bytes
+    rows: bytes | bytearray
+    visible: bytes | bytearray
     ignored: dict[str, str | None]
     paths: bytes
     hidden: dict[str, str]
@@ -106,11 +106,12 @@ def expire(store: Path) -> None:
 
 def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
     seen = walk.seen
+    tell_changed(seen.rows)
     return _Kept(
         directories=os.fsencode("\0".join(seen.directories)),
         names=os.fsencode("".join(seen.names)),
-        rows=settled(with_changed(bytes(seen.rows))),
-        visible=bytes(seen.visible),
+        rows=settled(seen.rows),
+        visible=seen.visible,
         ignored=seen.ignored,
         paths=chosen.rows.encoded,
         hidden=chosen.hidden,
@@ -176,7 +177,7 @@ def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection
         return None
     rows = settled(found.rows)
     same = rows == kept.rows
-    if not _decides(kept, rows, array("Q", found.rows)):
+    if not _decides(kept, rows, words_of(found.rows)):
         return None
     selection = Selection(
         Rows(found.rows, kept.visible, kept.paths), kept.hidden, kept.special, kept.git,
@@ -190,7 +191,7 @@ def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection
     return selection
 
 
-def _decides(kept: _Kept, rows: bytes, now: "array[int]") -> bool:
+def _decides(kept: _Kept, rows: bytearray, now: "memoryview[int]") -> bool:
     """Whether what was chosen would be chosen of these rows. now: with links and ctime."""
     if not kept.searched and _linked(kept, now):
         return False
@@ -198,7 +199,7 @@ def _decides(kept: _Kept, rows: bytes, now: "array[int]") -> bool:
         return True
     if select.ANOTHER_NAME in kept.hidden.values():  # it may be another file now
         return False
-    before = array("Q", kept.rows)[MODE::WORDS]
+    before = words_of(kept.rows)[MODE::WORDS]
     for number, (mode, was) in enumerate(zip(now[MODE::WORDS], before, strict=True)):
         here = slice(number * ROW_BYTES, (number + 1) * ROW_BYTES)
         if S_IFMT(mode) != S_IFMT(was) or (S_ISLNK(mode) and rows[here] != kept.rows[here]):
@@ -206,13 +207,13 @@ def _decides(kept: _Kept, rows: bytes, now: "array[int]") -> bool:
     return not _linked(kept, now) or not _shares(kept, now)
 
 
-def _linked(kept: _Kept, now: "array[int]") -> bool:
+def _linked(kept: _Kept, now: "memoryview[int]") -> bool:
     """Whether a visible file has another name."""
     both = zip(now[MODE::WORDS], now[LINKS::WORDS], strict=True)
     return any(links > 1 and S_ISREG(mode) for mode, links in compress(both, kept.visible))
 
 
-def _shares(kept: _Kept, now: "array[int]") -> bool:
+def _shares(kept: _Kept, now: "memoryview[int]") -> bool:
     """Whether a visible file may be a hidden one."""
     seen: tuple[set[int], set[int]] = set(), set()
     listed = zip(now[MODE::WORDS], now[INODE::WORDS], kept.visible, strict=True)
