@@ -46,6 +46,11 @@ class SurroundingsChecks(Checks):
         del sandbox.env["COLOUR"]
         assert b"COLOUR" not in (await sandbox.exec(["env"])).stdout
 
+    async def test_localhost_has_a_name(self, sandbox: ringfence.Sandbox) -> None:
+        """Without a network, too: a task's own servers are reached by it."""
+        told = await sandbox.exec(["cat", "/etc/hosts"])
+        assert told.stdout.split()[:2] == [b"127.0.0.1", b"localhost"], told
+
     @pytest.mark.parametrize("name", ["", "1A", "A-B", "A=B", "A B", "ä"])
     async def test_names_that_are_none_are_refused(
         self, sandbox: ringfence.Sandbox, name: str

@@ -96,7 +96,7 @@ class Creation:
         ends = None if spec.lifetime is None else created + spec.lifetime
         placement = await self._placement(transport, marker, local=local)
         labels = container_labels(spec, self._id, ends)
-        await self._create(placement, labels)
+        await self._create(placement, labels, place.hosts_file() if local else None)
         if placement.stream:
             self._attached = await streams.attach(self._engine, self._container)
         await finish(self._engine.post("start", "containers", self._container, "start"))
@@ -133,7 +133,9 @@ class Creation:
         volume = await place.fill_volume(self._engine, self._image.facts.digest, guest)
         return place.on_volume(volume, marker)
 
-    async def _create(self, placement: Placement, labels: Mapping[str, str]) -> None:
+    async def _create(
+        self, placement: Placement, labels: Mapping[str, str], hosts: Path | None
+    ) -> None:
         limits = self._spec.limits
         rated = limits.read_rate is not None or limits.write_rate is not None
         sources = [self._machine.root, *(bind.source for bind in self._binds if bind.source)]
@@ -145,6 +147,7 @@ class Creation:
             binds=self._binds,
             labels=labels,
             devices=disks_of(sources) if rated else (),
+            hosts=hosts,
         )
         name = container_name(self._id)
         self._asked = True

@@ -1,6 +1,7 @@
 """How the guest gets into a container: bound from here, or in a volume for a daemon elsewhere."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import secrets
@@ -12,6 +13,7 @@ from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.finish import finish
+from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.state import state_directory
 from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
 from ringfence.guest import build
@@ -41,6 +43,21 @@ def run_directories(endpoint: Endpoint) -> Path:
     """Where the directories of the sandboxes of one endpoint are."""
     name = hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]
     return state_directory() / "docker" / name
+
+
+def hosts_file() -> Path:
+    """The file that names localhost for containers without a network: an Engine makes none for
+    these. OSError."""
+    path = state_directory() / "docker" / "hosts"
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == LOCALHOST:
+            return path
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    new = path.with_name(f".hosts-{secrets.token_hex(6)}")
+    new.write_text(LOCALHOST)
+    new.chmod(0o644)  # whatever the umask is: commands read it
+    new.replace(path)
+    return path
 
 
 def on_socket(directory: Path, guest: Path) -> Placement:

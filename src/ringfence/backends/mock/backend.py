@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from ringfence.backends.base import Bind, Evidence, Features, Found, ProtocolFactory, Record
+from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.mock.guest import MockGuest
 from ringfence.backends.mock.script import (
     Call,
@@ -274,7 +275,11 @@ def _tree(files: Mapping[str, bytes | str]) -> Tree:
     for name in (b"/home/user", b"/workspace"):
         node = tree.find(name, _ROOT)
         node.uid, node.gid = _USER.uid, _USER.gid
-    system = {"/etc/passwd": (_ROOT, _PASSWD), "/etc/group": (_ROOT, _GROUP)}
+    system = {
+        "/etc/passwd": (_ROOT, _PASSWD),
+        "/etc/group": (_ROOT, _GROUP),
+        "/etc/hosts": (_ROOT, LOCALHOST.encode()),
+    }
     given = {path: (_USER, data) for path, data in files.items()}
     for path, (owner, data) in {**system, **given}.items():
         tree.plant(os.fsencode(path), owner, _bytes(data))

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.backends.hosts import LOCALHOST
+
 COPIED = (
     "alternatives", "bash.bashrc", "bindresvport.blacklist", "ca-certificates",
     "ca-certificates.conf", "crypto-policies", "debian_version", "default/locale", "ethertypes",
@@ -34,7 +36,6 @@ _SECRETS = (".key", ".pem.key", "private", "shadow", "gshadow", "netrc", "creden
 _UNUSED_SECONDS = 3600.0
 _FILE_BYTES = 4 * 2**20
 _ALL_BYTES = 64 * 2**20
-LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\n"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.backends.process.etc import LOCALHOST
+from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.process.machine import Machine
 from ringfence.errors import ImageError
 

@@ -18,6 +18,7 @@ from ringfence.spec import SandboxSpec
 from .fakes import IMAGE, MACHINE, machine
 
 STREAM = Placement(["/g", "--stream"], [], stream=True)
+HOSTS = Path("/state/docker/hosts")
 SOCKET = Placement(["/g", "--socket", "/d"], [{"Type": "bind"}], stream=False)
 
 
@@ -27,11 +28,12 @@ def body(
     image: Image = IMAGE,
     binds: tuple[Bind, ...] = (),
     devices: tuple[str, ...] = (),
+    hosts: Path | None = None,
     **spec: Any,
 ) -> dict[str, Any]:
     parsed = SandboxSpec.parse(spec)
     return create_body(
-        parsed, image, placement, of, binds=binds, labels={"a": "b"}, devices=devices
+        parsed, image, placement, of, binds=binds, labels={"a": "b"}, devices=devices, hosts=hosts
     )
 
 
@@ -64,9 +66,30 @@ def test_the_seccomp_profile_is_the_granted_one() -> None:
 
 @pytest.mark.parametrize("mode", ["none", "proxy"])
 def test_without_a_bridge_there_is_no_network_twice_over(mode: str) -> None:
-    made = body(network={"mode": mode})
+    made = body(network={"mode": mode}, hosts=HOSTS)
     assert made["NetworkDisabled"] is True
     assert made["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_without_a_network_localhost_has_a_name_by_our_file_or_by_the_engine_s() -> None:
+    """Unless something of the spec's is in that place."""
+    assert _named(body(hosts=HOSTS)) == {"/etc/hosts": (str(HOSTS), True)}
+    assert body()["NetworkDisabled"] is False
+    for path in ("/etc", "/etc/hosts"):
+        made = body(hosts=HOSTS, binds=(Bind("/mine", path),))
+        assert _named(made) == {path: ("/mine", True)}
+        assert made["NetworkDisabled"] is True
+    assert _named(body(hosts=HOSTS, security={"tmpfs": {"/etc": 2**20}})) == {}
+    assert _named(body(hosts=HOSTS, network={"mode": "bridge"}, profile="permissive")) == {}
+
+
+def _named(made: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """What is bound at or below /etc."""
+    return {
+        mount["Target"]: (mount["Source"], mount["ReadOnly"])
+        for mount in made["HostConfig"]["Mounts"]
+        if mount.get("Target", "").startswith("/etc")
+    }
 
 
 def test_a_bridge_has_its_names() -> None:
