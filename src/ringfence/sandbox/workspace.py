@@ -128,7 +128,8 @@ class Workspace:
     ) -> list[str]:
         """Copy files or directories into a directory of the host; the paths of the files.
 
-        Nothing there is replaced and no link is followed. NotFoundError, AlreadyExistsError.
+        Nothing there is replaced, no link is followed, and nothing called .git is brought out.
+        NotFoundError, PolicyDeniedError, AlreadyExistsError.
         """
         place = pathlib.Path(destination)
         return await self._still(lambda p: download(p, paths, place, max_bytes=max_bytes))

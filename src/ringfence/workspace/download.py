@@ -7,11 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
-from ringfence.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError
+from ringfence.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+)
 from ringfence.workspace.apply import copy_out
 from ringfence.workspace.beneath import lstat, open_directory, parent_of, remove_tree, split
 from ringfence.workspace.changes import MAX_BYTES
-from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
+from ringfence.workspace.entries import FILE, LINK, is_git_name, kind_of, leaves
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Found, Layers
 from ringfence.workspace.prepared import Prepared
@@ -24,8 +29,10 @@ def download(
     """Copy files or whole directories of the workspace into `destination`; the paths of the files.
 
     paths: relative to the workspace. destination: a directory, made when missing; what is there is
-    not replaced. Devices and links that leave the workspace are left out. Errors: NotFoundError,
-    AlreadyExistsError, ResourceExhaustedError beyond `max_bytes`; then nothing stays. It blocks.
+    not replaced. Devices, links that leave the workspace and git's own directories, whose
+    configuration and hooks a git on the host would obey, are left out. Errors: NotFoundError,
+    PolicyDeniedError for what is in such a directory, AlreadyExistsError, ResourceExhaustedError
+    beyond `max_bytes`; then nothing stays. It blocks.
     """
     destination.mkdir(parents=True, exist_ok=True)
     root = open_root(destination)
@@ -61,6 +68,13 @@ class _Download:
                 raise NotFoundError(
                     f"{shown(path)} is not in the workspace", op="workspace.download"
                 ) from None
+            if _is_gits(place):
+                raise PolicyDeniedError(
+                    f"{shown(path)} is git's own: what a sandbox made of it is not brought to the"
+                    " host; take the patch, or a bundle that git makes inside",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
             found = self.now.find(place)
             if found is None:
                 raise NotFoundError(
@@ -71,7 +85,7 @@ class _Download:
             self._one(place, found)
             if stat.S_ISDIR(found.status.st_mode):
                 for below, _ in self.now.walk(place):
-                    inner = self.now.find(below)
+                    inner = None if _is_gits(below) else self.now.find(below)
                     if inner is not None:
                         self._one(below, inner)
         for path, target in self.links:
@@ -112,6 +126,11 @@ class _Download:
                 parent_of(self.target, "/".join(names[:length])) as (directory, last),
             ):
                 os.mkdir(last, 0o755, dir_fd=directory)
+
+
+def _is_gits(path: str) -> bool:
+    """Whether it is, or is in, what git takes for its own directory on any system."""
+    return any(map(is_git_name, split(path)))
 
 
 def _move_in(beside: int, root: int) -> None:

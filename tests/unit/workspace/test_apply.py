@@ -186,6 +186,23 @@ def test_download_copies_what_is_named_and_follows_nothing(
     assert list((tmp_path / "other").iterdir()) == []
 
 
+def test_download_brings_no_directory_of_git_s_to_the_host(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    """The sandbox could write its hooks and its configuration, which a git here would obey."""
+    prepared = make(repository)
+    for name in ("out/.git", "out/deep/.GIT"):
+        (inside(prepared) / name).mkdir(parents=True)
+        (inside(prepared) / name / "config").write_text("[core]\n\tfsmonitor = evil\n")
+    (inside(prepared) / "out/deep/file").touch()
+    target = tmp_path / "target"
+    assert download(prepared, ["out"], target) == ["out/deep/file"]
+    assert sorted(path.name for path in target.rglob("*")) == ["deep", "file", "out"]
+    for path in (".git", "out/.git/config", "out/deep/.GIT"):
+        with pytest.raises(PolicyDeniedError, match="git's own"):
+            download(prepared, [path], tmp_path / "other")
+
+
 def test_apply_goes_on_where_it_stopped(repository: Path, make: Make) -> None:
     prepared = make(repository)
     work = inside(prepared)
