@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.backends.process import ProcessBackend
+from ringfence.backends.process import ProcessBackend, images
 from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError
 from ringfence.guest.protocol import Cred
 from tests.integration.process.conftest import grant, opened
@@ -90,6 +90,26 @@ async def test_a_directory_and_a_tar_are_images(
     assert digests[0] is None
     assert digests[1] == digests[2]
     assert str(digests[1]).startswith("sha256:")
+
+
+async def test_an_image_is_on_the_disk_before_it_has_its_name(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks into it again: without power it would be found with empty files."""
+    archive = make_tar(tmp_path / "image.tar", make_rootfs(tmp_path / "rootfs", busybox))
+    real = images._sync
+    named: list[Path] = []
+
+    def sync(path: Path) -> None:
+        assert (path / "etc/release").is_file()
+        named.extend(path.parents[1].glob("sha256-*"))
+        real(path)
+        named.append(path)
+
+    monkeypatch.setattr(images, "_sync", sync)
+    async with opened(backend, image=str(archive)) as sandbox:
+        assert (await sandbox.sh("true")).code == 0
+    assert [path.name for path in named] == ["rootfs"]
 
 
 async def test_a_set_user_id_program_of_an_image_is_nobodys_way_to_root(

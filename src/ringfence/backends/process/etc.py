@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.backends.hosts import LOCALHOST
+from ringfence.backends.owner import boot_id
 
 COPIED = (
     "alternatives", "bash.bashrc", "bindresvport.blacklist", "ca-certificates",
@@ -90,7 +91,8 @@ def selection(root: Path, user: User, source: Path = Path("/etc")) -> Path:
 
 
 def _name(files: dict[str, str], source: Path) -> str:
-    told = [repr(sorted(files.items()))]
+    # What was made before this boot may be empty since: nobody waits for the disk here.
+    told = [boot_id(), repr(sorted(files.items()))]
     top = str(source)
     there = set(_names(source))
     for name, first in _FIRSTS:

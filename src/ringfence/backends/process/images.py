@@ -4,6 +4,7 @@ Tars and layouts are unpacked once and kept by their digest.
 """
 
 import asyncio
+import ctypes
 import errno
 import hashlib
 import os
@@ -116,7 +117,7 @@ class Images:
                     blob = await asyncio.to_thread(_verified, layout, part)
                     await unpacking.add(blob, layer=True)
             await unpacking.name_localhost()
-            _move(new / "rootfs", rootfs)
+            await asyncio.to_thread(_move, new / "rootfs", rootfs)
         finally:
             await asyncio.to_thread(owned.remove, new)
         return rootfs
@@ -134,9 +135,20 @@ class Images:
         return new
 
 
+def _sync(path: Path) -> None:
+    """Write all of the file system that `path` is on to its disk: syncfs(2)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _move(source: Path, target: Path) -> None:
+    """Its digest names the target, so that nobody looks into it again: first it is on the disk."""
     try:
         source.chmod(0o755)  # the archive may have said that not even we may move it
+        _sync(source)
         source.rename(target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):

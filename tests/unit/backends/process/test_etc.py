@@ -45,6 +45,15 @@ def test_public_files_are_copied_and_the_rest_is_made_up(host: Path, tmp_path: P
     assert (made / "ssl/certs/link.pem").readlink() == Path("/usr/share/ca.pem")
 
 
+def test_what_was_made_before_this_boot_is_made_again(
+    host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not have reached the disk before the power went."""
+    first = etc.selection(tmp_path / "etc", USER, host)
+    monkeypatch.setattr(etc, "boot_id", lambda: "another")
+    assert etc.selection(tmp_path / "etc", USER, host) != first
+
+
 def test_the_same_host_and_user_share_one_and_a_change_makes_a_new_one(
     host: Path, tmp_path: Path
 ) -> None:
