@@ -183,6 +183,7 @@ DIFFERENT: tuple[Callable[[Path], object], ...] = (
     lambda root: (root / "fresh").touch(),
     lambda root: (root / "README.md").unlink(),
     lambda root: (root / "README.md").rename(root / "a.py"),
+    lambda root: (root / "src/deep/er/x.py").rename(root / "src/deep/er/x.log"),
     lambda root: (root / "private/inner/key").unlink(),
     lambda root: shutil.rmtree(root / "src"),
     lambda root: (root / "src/deep/er/.git").mkdir(),
