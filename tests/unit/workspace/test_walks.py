@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ringfence.errors import InvalidSpecError
 from ringfence.guest import build
 from ringfence.spec import Repository
-from ringfence.workspace import plan, seen, select, walks
+from ringfence.workspace import plan, prepare, seen, select, walks
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.selection import Selection
 from ringfence.workspace.staging import open_root
@@ -464,3 +464,21 @@ def test_workspaces_and_plans_use_it_and_a_plan_keeps_none(
     (repository / "src/code.py").write_text("edited\n")
     assert make(repository).layers != first.layers
     assert not walked
+
+
+def test_who_counts_hears_the_same_number_at_once(
+    repository: Path, tmp_path: Path, walked: list[int]
+) -> None:
+    heard: list[list[int]] = [[], []]
+    for number, counts in enumerate(heard):
+        prepared = prepare(
+            Repository(path=str(repository), mode="ro"),
+            directory=tmp_path / f"state/w{number}",
+            uid=os.getuid(),
+            gid=os.getgid(),
+            privileged=False,
+            count=counts.append,
+        )
+        prepared.close()
+    assert len(walked) == 1
+    assert heard[1] == heard[0][-1:] == [6]
