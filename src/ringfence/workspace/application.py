@@ -65,9 +65,15 @@ class Application:
     def undo(self, root: int) -> None:
         """Put everything back that was done of it. Idempotent.
 
-        StateError when somebody put something else in the way: the directory `place` stays then,
-        with all that has not been put back. OSError.
+        StateError when somebody put something else in the way, and what `failed` says of the
+        machine: the directory `place` stays then, with all that has not been put back.
         """
+        try:
+            self._undo(root)
+        except OSError as error:
+            raise failed(error, error.filename or self.place, "undoing an application") from None
+
+    def _undo(self, root: int) -> None:
         try:
             beside = open_directory(root, self.place)
         except FileNotFoundError:
@@ -160,38 +166,48 @@ def settle(directory: Path) -> None:
     """Undo what a client that was killed had half applied of the workspace `directory`, and remove
     what one left that was killed after it. Idempotent.
 
-    StateError when the original is gone, or somebody put something in the way. Only who holds
-    `alone` may call it. It blocks.
+    StateError when the original is gone, is locked for long, or somebody put something in the way:
+    the record stays then. Only who holds `alone` may call it. It blocks.
     """
-    for name in (_RUNNING, applied.RECORD):
-        found = applied.read_application(directory / name)
-        if found is None:
-            continue
+    _finish(directory / applied.RECORD)
+    running = directory / _RUNNING
+    found = applied.read_application(running)
+    if found is not None:
         application = Application(**found)
         try:
             root = open_resolved(application.original)
-        except OSError:
-            continue
-        try:
-            if name == _RUNNING:
-                application.undo(root)
-            else:
-                remove_tree(root, application.place)
         except OSError as error:
             raise failed(error, application.original, "undoing an application") from None
+        try:
+            turn(root)
+            application.undo(root)
         finally:
             os.close(root)
-    with suppress(FileNotFoundError):
-        (directory / _RUNNING).unlink()
+    running.unlink(missing_ok=True)
+
+
+def _finish(record: Path) -> None:
+    """Remove what was moved away when all was in place."""
+    found = applied.read_application(record)
+    if found is None:
+        return
+    application = Application(**found)
+    with suppress(OSError):
+        root = open_resolved(application.original)
+        try:
+            remove_tree(root, application.place)
+        finally:
+            os.close(root)
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Be the only one who applies the workspace `directory`; StateError when somebody is."""
+def alone(directory: Path, *, waits: bool = False) -> Iterator[None]:
+    """Be the only one who applies the workspace `directory`; StateError when somebody is.
+    waits: until nobody is. FileNotFoundError when the workspace is gone."""
     lock = os.open(directory, DIRECTORY_FLAGS)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             raise StateError(
                 "these changes are being applied by somebody else: one at a time",

@@ -25,8 +25,12 @@ def read(directory: Path) -> States:
 
 
 def read_application(record: Path) -> Mapping[str, Any] | None:
-    """The application that such a record is of; None when there is none."""
-    data = _read(record)
+    """The application that such a record is of; None when there is none, or it is not whole: of a
+    client that was killed while it wrote, before it touched the original."""
+    try:
+        data = _read(record)
+    except ValueError:
+        return None
     return data.get("application") if data.get("version") == _VERSION else None
 
 

@@ -48,6 +48,7 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
         raise StateError(
             "a cloned repository has no original to change: take the patch", op="workspace.apply"
         )
+    prepared.check_kept()
     with alone(prepared.directory):
         settle(prepared.directory)
         return _applied(prepared, prepared.original, since)

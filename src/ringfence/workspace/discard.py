@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ringfence.errors import StateError
 from ringfence.workspace import applied, manifest
+from ringfence.workspace.application import alone, settle
 from ringfence.workspace.apply import copy_out
 from ringfence.workspace.beneath import (
     chmod,
@@ -26,9 +27,16 @@ def discard(prepared: Prepared) -> Changes:
     """Undo everything that was done since the workspace was opened, in git's directory too; the
     changes that are gone.
 
-    No command should run meanwhile. StateError where only the daemon can write to it, and when an
-    original was edited in place. It blocks.
+    No command should run meanwhile. StateError where only the daemon can write to it, when an
+    original was edited in place, and while somebody applies it. It blocks.
     """
+    prepared.check_kept()
+    with alone(prepared.directory):
+        settle(prepared.directory)
+        return _discarded(prepared)
+
+
+def _discarded(prepared: Prepared) -> Changes:
     changes = prepared.changes(since="parent")
     place = prepared.merged or (prepared.upper if prepared.strategy == "copy" else None)
     if place is None:

@@ -63,9 +63,20 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     closed: bool = field(default=False, compare=False)
 
+    def check_kept(self) -> None:
+        """StateError when there are no two states to compare: it is closed, or nothing is kept."""
+        if self.closed:
+            raise StateError("the workspace is closed", op="workspace")
+        if self.strategy == "bind":
+            raise StateError(
+                f"in mode {self.mode} the sandbox works on the repository itself: no other state"
+                " of it is kept to compare with",
+                op="workspace",
+            )
+
     def base(self, since: Since = "repository") -> Layers:
         """The state to compare with: the repository as it was, or what this was forked from."""
-        self._check_kept()
+        self.check_kept()
         paths = [shared.Layer(path).tree for path in self.layers]
         if since == "repository":
             paths = paths[-1:]
@@ -75,7 +86,7 @@ class Prepared:
 
     def now(self) -> Layers:
         """The present state."""
-        self._check_kept()
+        self.check_kept()
         if self.upper is None:
             raise StateError("this workspace has no writable layer", op="workspace")
         if self.strategy == "copy":
@@ -135,16 +146,6 @@ class Prepared:
             for entry in self.recorded(touched).values():
                 check_unchanged(base.bottom, entry)
 
-    def _check_kept(self) -> None:
-        if self.closed:
-            raise StateError("the workspace is closed", op="workspace")
-        if self.strategy == "bind":
-            raise StateError(
-                f"in mode {self.mode} the sandbox works on the repository itself: no other state"
-                " of it is kept to compare with",
-                op="workspace",
-            )
-
     def close(self) -> None:
         """Unmount and remove all that belongs to it. Idempotent; the original stays."""
         self.closed = True
@@ -203,13 +204,14 @@ def attach(record: Mapping[str, Any]) -> Prepared:
 def clean(directory: Path | Mapping[str, Any]) -> None:
     """Remove what a workspace left, whoever made it: mounts, layers, files. Idempotent.
 
-    What a client that was killed had half applied of it is undone. directory: the workspace's, or
-    its `record()`. StateError when a mount cannot be undone; then
-    nothing below it is removed.
+    What a client that was killed had half applied of it is undone, one that still applies is waited
+    for. directory: the workspace's, or its `record()`. StateError when a mount cannot be undone;
+    then nothing below it is removed.
     """
     place = directory if isinstance(directory, Path) else Path(directory["directory"])
     if place.is_dir():
-        with suppress(SandboxError), alone(place):  # what was in its way stays beside the files
+        # what was in its way stays beside the files; another may have removed it meanwhile
+        with suppress(SandboxError, FileNotFoundError), alone(place, waits=True):
             settle(place)
         clear(place)
     shared.release(place)

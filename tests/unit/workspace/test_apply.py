@@ -1,5 +1,6 @@
 """Changes go into the original whole or not at all, and never into one that moved."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -18,7 +19,7 @@ from ringfence.errors import (
     StateError,
 )
 from ringfence.workspace import Prepared, application, apply, attach, clean, discard, download
-from ringfence.workspace.application import alone, settle
+from ringfence.workspace.application import Application, alone, settle
 from ringfence.workspace.changes import Changes
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 from tests.unit.workspace.test_patch import snapshot
@@ -319,12 +320,7 @@ def test_what_a_killed_client_had_half_applied_is_undone_by_the_next(
 
 def test_undoing_takes_nothing_that_somebody_put_in_the_way(repository: Path, make: Make) -> None:
     prepared = make(repository)
-    (inside(prepared) / "README.md").write_text("Changed.\n")
-    step = 0
-    while (repository / "README.md").exists():  # until it dies between moving away and placing
-        settle(prepared.directory)
-        assert killed_at(step, prepared)
-        step += 1
+    half_applied(repository, prepared)
     (repository / "README.md").write_text("Mine.\n")
     with pytest.raises(StateError, match=r"README\.md is in the way"):
         apply(prepared)
@@ -334,6 +330,135 @@ def test_undoing_takes_nothing_that_somebody_put_in_the_way(repository: Path, ma
     (repository / "README.md").unlink()
     apply(prepared)
     assert (repository / "README.md").read_text() == "Changed.\n"
+    assert not list(repository.glob(".ringfence*"))
+
+
+def half_applied(repository: Path, prepared: Prepared) -> None:
+    """Change README.md, and die between moving the old one away and placing the new one."""
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    step = 0
+    while (repository / "README.md").exists():
+        settle(prepared.directory)
+        assert killed_at(step, prepared)
+        step += 1
+
+
+def test_a_record_that_was_being_written_when_the_client_was_killed_is_none(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "fresh").touch()
+    (prepared.directory / "applied.json.new").write_text('{"version": 2, "sta')
+    assert len(apply(prepared)) == 1
+    (prepared.directory / "applied.json.new").write_text('{"version": 2, "sta')
+    clean(prepared.record())
+    assert not prepared.directory.exists()
+
+
+def test_an_original_that_is_away_for_a_while_is_put_right_when_it_is_back(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    half_applied(repository, prepared)
+    away = repository.rename(repository.with_name("away"))
+    with pytest.raises(StateError, match="undoing"):
+        apply(prepared)
+    away.rename(repository)
+    clean(prepared.record())
+    assert (repository / "README.md").read_text() == "A project.\n"
+    assert not list(repository.glob(".ringfence*"))
+
+
+def test_undoing_waits_for_its_turn(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take away what another sandbox is writing just then."""
+    prepared = make(repository)
+    half_applied(repository, prepared)
+    monkeypatch.setattr(application, "_TURN_TRIES", 1)
+    held = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="locked by another"):
+            apply(prepared)
+        assert not (repository / "README.md").exists()
+    finally:
+        os.close(held)
+    assert len(apply(prepared)) == 1
+
+
+def test_what_the_disk_says_while_an_application_is_undone_is_an_error_of_ours(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the record stays for the next one."""
+    prepared = make(repository)
+    change_all(inside(prepared))
+    before = snapshot(repository)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        patch.setattr(Application, "_put_back", full)
+        with pytest.raises(ResourceExhaustedError, match="undoing"):
+            apply(prepared)
+    assert snapshot(repository) != before
+    clean(prepared.record())
+    assert snapshot(repository) == before
+
+
+def test_a_workspace_that_another_removes_at_the_same_time_is_removed(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    is_dir = Path.is_dir
+
+    def seen_before_it_went(path: Path) -> bool:
+        there = is_dir(path)
+        if path == prepared.directory:
+            shutil.rmtree(path, ignore_errors=True)
+        return there
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", seen_before_it_went)
+        clean(prepared.directory)
+    assert not prepared.directory.exists()
+
+
+def test_a_workspace_that_is_closed_is_said_to_be_so(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    prepared.close()
+    for use in (apply, discard):
+        with pytest.raises(StateError, match="closed"):
+            use(prepared)
+
+
+def test_a_workspace_is_not_removed_while_it_is_applied(repository: Path, make: Make) -> None:
+    """Nobody would know any more what is to be undone where that client is killed then."""
+    prepared = make(repository)
+    half_applied(repository, prepared)
+    with alone(prepared.directory):
+        remover = threading.Thread(target=clean, args=(prepared.record(),))
+        remover.start()
+        remover.join(0.3)
+        assert remover.is_alive()
+    remover.join()
+    assert (repository / "README.md").read_text() == "A project.\n"
+
+
+def test_nothing_of_an_application_stays_when_the_workspace_is_discarded(
+    repository: Path, make: Make
+) -> None:
+    """Its client was killed when all was in place, before it removed what was there before."""
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    step = 0
+    while not (prepared.directory / "applied.json").exists():
+        assert killed_at(step, prepared)
+        step += 1
+    assert list(repository.glob(".ringfence*"))
+    discard(prepared)
     assert not list(repository.glob(".ringfence*"))
 
 
