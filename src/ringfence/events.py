@@ -44,6 +44,18 @@ class Created(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryBound(Event):
+    """A sandbox of a pool got the repository that it was acquired with. path: of the host, or a URL
+    without its login. strategy: as of `sandbox.workspace`. seconds: how long that took."""
+
+    path: str
+    mode: str
+    mount_point: str
+    strategy: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateFailed(Event):
     """No sandbox came about; nothing was left. code: of the error."""
 

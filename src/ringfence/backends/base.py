@@ -13,7 +13,7 @@ A backend never runs commands and never touches files inside: the guest session 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -40,6 +40,7 @@ class Features:
     that happens while it is made; its record is then written once it is made, not before.
     cpu_counter: whether a guest can be handed the counter of its sandbox's processor time, so that
     `limits.cpu_time` holds in detached sandboxes, too; see `Counted`.
+    late_binds: whether more of the host can be bound in an instance that runs; see `Enterable`.
     """
 
     limits: frozenset[str] = frozenset()
@@ -59,6 +60,7 @@ class Features:
     lifeline: bool = False
     exec_cgroups: bool = False
     cpu_counter: bool = False
+    late_binds: bool = False
     missing: str = ""
 
 
@@ -177,6 +179,22 @@ class Counted(Protocol):
     def cpu_counter(self) -> int | None:
         """A descriptor of its cgroup's counter, open for reading, which the caller closes; None
         where it cannot be had."""
+        ...
+
+
+@runtime_checkable
+class Enterable(Protocol):
+    """An instance in which more of the host can be bound while it runs."""
+
+    async def bind(self, binds: Sequence[Bind], lives: Callable[[], Awaitable[object]]) -> None:
+        """Bind these, in their order, as `create` would have. No link inside is followed on the
+        way to a destination; directories of it that are missing are made.
+
+        lives: raises unless the guest answers; it is called once. InvalidSpecError for a
+        destination that cannot be made, PolicyDeniedError for a link, NotFoundError,
+        ResourceExhaustedError, UnsupportedError, SandboxLostError. An error or a cancellation,
+        which is raised once the work is done, leaves what was bound: delete the instance then.
+        """
         ...
 
 

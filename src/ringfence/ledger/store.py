@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import sqlite3
 import time
@@ -132,6 +133,16 @@ class Ledger:
     def changed(self, sandbox_id: str, spec: SandboxSpec) -> None:
         """Its spec is another one now. StateError when it ended already."""
         self._change(sandbox_id, "spec = ?", spec_text(spec))
+
+    def bound(self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
+        """It is about to get a repository: its spec is another one now, and `workspace` must be
+        undone when it ends. StateError when it ended already."""
+        self._change(
+            sandbox_id,
+            "spec = ?, workspace = ?",
+            spec_text(spec),
+            json.dumps(dict(workspace)),
+        )
 
     def unfinished(self, sandbox_id: str, reason: str) -> None:
         """It is to be gone, for `reason`, and something of it could not be removed: whoever reaps

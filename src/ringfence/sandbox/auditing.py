@@ -45,6 +45,12 @@ def audited(
     return end
 
 
+def without_login(path: str) -> str:
+    """A path or a URL as it may be written down."""
+    login = _LOGIN.match(path)
+    return path if login is None else path[: login.start(1)] + path[login.end(1) + 1 :]
+
+
 def _secrets(spec: SandboxSpec) -> Iterator[str]:
     for secret in spec.network.secrets:
         yield secret.value.get_secret_value()

@@ -53,12 +53,10 @@ class Context:
         self.ceiling = ceiling
         self.changing = asyncio.Lock()
         self._backend = backend
-        self.spec = spec
         self.features = features
         self.default_user = default
-        self.env = Environment(spec.env)
         self.room: Callable[[], os.statvfs_result | None] = lambda: None
-        self.cwd = spec.cwd or (spec.repository.mount_point if spec.repository else "/")
+        self.take(spec)
 
     @property
     def id(self) -> str:
@@ -80,9 +78,15 @@ class Context:
         """Where its events go."""
         return self.life.bus
 
-    async def facts(self) -> Facts:
-        """What the machine can give, asked anew."""
-        return await self._backend.facts(self.spec)
+    async def facts(self, spec: SandboxSpec | None = None) -> Facts:
+        """What the machine can give, for its own spec or another one, asked anew."""
+        return await self._backend.facts(spec or self.spec)
+
+    def take(self, spec: SandboxSpec) -> None:
+        """Be a sandbox of another spec, before its first command."""
+        self.spec = spec
+        self.env = Environment(spec.env)
+        self.cwd = _cwd(spec)
 
     def operation(self, op: str, *, uses: bool = True) -> "Doing":
         """Around each operation: is it possible now, and whose error is it. uses: whether the
@@ -187,6 +191,10 @@ def _is_full(error: BaseException | None) -> bool:
     if isinstance(error, SandboxError) or not isinstance(error, OSError):
         return False
     return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def _cwd(spec: SandboxSpec) -> str:
+    return spec.cwd or (spec.repository.mount_point if spec.repository else "/")
 
 
 def _is(user: User, text: str) -> bool:

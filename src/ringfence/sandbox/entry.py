@@ -144,10 +144,11 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
                 context={"fields": ["id"]},
             )
         return Opening(None, id, where)
-    return Opening(_spec(spec, given), None, where)
+    return Opening(changed(spec, given), None, where)
 
 
-def _spec(spec: SandboxSpec | None, given: Mapping[str, Any]) -> SandboxSpec:
+def changed(spec: SandboxSpec | None, given: Mapping[str, Any]) -> SandboxSpec:
+    """A spec with single fields changed. InvalidSpecError."""
     if spec is None:
         return SandboxSpec.parse(dict(given))
     if not given:

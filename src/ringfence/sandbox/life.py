@@ -8,7 +8,7 @@ guest is told, the instance is deleted, the record is closed, the event is publi
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -314,6 +314,14 @@ class Life:
     async def note(self, spec: SandboxSpec) -> None:
         """Write down what is granted now."""
         await self._records.changed(self.id, spec)
+
+    async def bound(self, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
+        """Write down that it is about to get a repository, and what must be undone then."""
+        await self._records.bound(self.id, spec, workspace)
+
+    def own(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Close this, too, after its instance. It must not have ended yet."""
+        self._rest.push_async_callback(close)
 
     def stop_watching(self) -> None:
         """Let nothing but `delete` end it any more. Idempotent."""

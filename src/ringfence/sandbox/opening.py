@@ -58,7 +58,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
     except BaseException as raised:
         await finish(steps.aclose())
-        error = _named(raised)
+        error = named(raised)
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
             bus.publish(_failure(error, sandbox_id, spec))
@@ -79,7 +79,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     return sandbox
 
 
-def _named(error: BaseException) -> BaseException:
+def named(error: BaseException) -> BaseException:
     """A full disk that a step met is ResourceExhaustedError; all else is what it is."""
     if isinstance(error, SandboxError) or not isinstance(error, OSError):
         return error
@@ -147,7 +147,7 @@ async def _open_new(
     if facts.local and features.mounts:
         inodes = not is_gvisor(granted.security.runtime)
         await binds.verify(prepared, session, user, inodes=inodes)
-    receipt = await _receipt(granted, facts, features, instance, session=session, user=user)
+    receipt = await read_receipt(granted, facts, features, instance, session=session, user=user)
     network = await networking.connect(
         session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
     )
@@ -261,7 +261,7 @@ def _heard(asked: "asyncio.Future[Any]") -> None:
         asked.exception()
 
 
-async def _receipt(
+async def read_receipt(
     granted: SandboxSpec,
     facts: Facts,
     features: Features,

@@ -1,30 +1,33 @@
 """Sandboxes that wait ready, so that a task does not wait for one to be made.
 
 A **pool** keeps `size` warm members of one spec. `acquire` hands one out after it answered; each is
-used once and deleted afterwards, never given out again, and another is made in the background.
+used once and deleted afterwards, never given out again, and another is made in the background. The
+repository of its task may come with the pool's spec, or with `acquire` where the backend can bind
+one in a sandbox that runs.
 """
 
 import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ringfence.backends.base import Backend
+from ringfence.backends.base import Backend, Features
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.events import EventBus
 from ringfence.guest.protocol import whole_number
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
+from ringfence.sandbox import acquiring
 from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
 from ringfence.sandbox.loop import running
 from ringfence.sandbox.sandbox import Sandbox
-from ringfence.spec import SandboxSpec
+from ringfence.spec import Repository, SandboxSpec
 
 _MOST = 1_000_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -75,20 +78,39 @@ class Pool:
         return self._statistics
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Sandbox]:
+    async def acquire(
+        self, *, repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Sandbox]:
         """A healthy member for this block alone; it is deleted at its end.
 
-        A member is made at once when none waits. Raises what `open` raises, and StateError when
-        the pool is not open, or in another event loop than it was opened in.
+        A member is made at once when none waits. repository: is bound in the member, which is then
+        as if it had been opened with it; its user is the pool's, and files are for that user. A
+        path is taken in mode copy.
+
+        Raises what `open` raises, and StateError when the pool is not open, or in another event
+        loop than it was opened in. Before a member is taken: UnsupportedError where no repository
+        can be bound in a sandbox that runs, InvalidSpecError when the pool's spec has one. An error
+        while it is bound, or a cancellation, deletes the member and leaves nothing behind.
         """
         self._check("pool.acquire")
+        asked = None if repository is None else await self._make.asked(repository)
         sandbox = await self._take()
+        if asked is not None:
+            await self._give(sandbox, asked)
         self._statistics.in_use += 1
         try:
             yield sandbox
         finally:
             self._statistics.in_use -= 1
             await sandbox.delete(grace=0.0)
+
+    async def _give(self, sandbox: Sandbox, asked: SandboxSpec) -> None:
+        """Bind the repository; a member in which that failed serves nobody."""
+        try:
+            await acquiring.give(sandbox, asked, self._make.where)
+        except BaseException:
+            await sandbox.delete(grace=0.0)
+            raise
 
     async def _take(self) -> Sandbox:
         begin = time.monotonic()
@@ -226,14 +248,23 @@ class Pool:
 
 
 class Maker:
-    """Makes one member each time it is called."""
+    """Makes one member each time it is called. where: whose they are, besides what `spec` says."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, spec: SandboxSpec, opening: Opening) -> None:
+        self._spec = spec
         self._opening = opening
+        self.where = opening.where
+        self._able: tuple[str, Features] | None = None
 
     async def __call__(self) -> Sandbox:
         """A new member."""
         return await self._opening
+
+    async def asked(self, repository: object) -> SandboxSpec:
+        """The spec with a repository that its members can get; see `Pool.acquire`."""
+        if self._able is None:
+            self._able = await acquiring.features_of(self._spec, self.where)
+        return acquiring.asked_for(self._spec, repository, *self._able)
 
 
 def pool(
@@ -249,7 +280,7 @@ def pool(
     audit: str | os.PathLike[str] | None = None,
 ) -> Pool:
     """A pool of `size` warm sandboxes of `spec`: `async with ringfence.pool(spec, size=8) as pool`,
-    then `async with pool.acquire() as sandbox`.
+    then `async with pool.acquire() as sandbox`, or `acquire(repository=".")`.
 
     concurrency: how many are made at a time. The other keywords are those of `open`; the audit
     log has the events of all members.
@@ -270,4 +301,4 @@ def pool(
         events=events,
         audit=audit,
     )
-    return Pool(Maker(opening), size, concurrency)
+    return Pool(Maker(spec, opening), size, concurrency)

@@ -67,6 +67,10 @@ class Records:
         """Its limits were changed. StateError when it ended already."""
         await self._step(lambda ledger: ledger.changed(sandbox_id, spec))
 
+    async def bound(self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
+        """It is about to get a repository. StateError when it ended already."""
+        await self._step(lambda ledger: ledger.bound(sandbox_id, spec, workspace))
+
     async def unfinished(self, sandbox_id: str, reason: str) -> None:
         """Something of it could not be removed: whoever reaps goes on with that."""
         await self._step(lambda ledger: ledger.unfinished(sandbox_id, reason))

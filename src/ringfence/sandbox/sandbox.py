@@ -79,6 +79,12 @@ class Sandbox:
         if event.sandbox_id == self._context.id:
             self._history.append(event)
 
+    def _take(self, receipt: Receipt, workspace: "Workspace") -> None:
+        """Hold the repository that was bound in it, before its first command."""
+        assert self._again is not None  # noqa: S101 - a new one was opened for it
+        workspace.join(self._context, self._again)
+        self._receipt, self._workspace = receipt, workspace
+
     def __repr__(self) -> str:
         return f"<Sandbox {self.id} {self._context.spec.backend} {self._context.life.state}>"
 

@@ -41,6 +41,18 @@ def test_an_entry_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert entry.workspace == {"upper": "/x"}
 
 
+def test_a_repository_that_came_later_is_in_the_record(ledger: Ledger) -> None:
+    """Whoever reaps undoes its workspace; one that has ended gets none."""
+    ledger.add(a_record(), owner=Owner.me())
+    spec = SandboxSpec(repository="/project")
+    ledger.bound("rf-one", spec, {"directory": "/x"})
+    entry = Ledger(ledger.path).get("rf-one")
+    assert (entry.record.spec, entry.workspace) == (spec, {"directory": "/x"})
+    ledger.end("rf-one", "deleted")
+    with pytest.raises(StateError):
+        ledger.bound("rf-one", spec, {"directory": "/x"})
+
+
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
     """Variables of sandboxes are in it; a file that an earlier version left open is closed."""
     for name, before in (("new", None), ("old", 0o644)):

@@ -40,7 +40,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "session": (Session, "start"),
     "asked": (Session, "begin_user"),
     "user": (opening._FirstAsked, "user"),
-    "receipt": (opening, "_receipt"),
+    "receipt": (opening, "read_receipt"),
     "network": (opening.networking, "connect"),
     "life": (opening, "Life"),
     "sandbox": (opening, "Sandbox"),
@@ -368,7 +368,7 @@ async def test_without_asyncio_the_other_interface_is_named() -> None:
 
 def test_a_full_disk_is_named_by_what_could_not_be_written() -> None:
     """Not by what was copied there."""
-    full = opening._named(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
+    full = opening.named(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
     assert "(/to)" in str(full)
     assert "/from" not in str(full)
 

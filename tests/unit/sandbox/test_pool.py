@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from ringfence import SandboxSpec, State
+from ringfence import Repository, SandboxSpec, State
+from ringfence.backends.base import Features
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError, InvalidSpecError
+from ringfence.errors import BackendUnavailableError, InvalidSpecError, UnsupportedError
 from ringfence.ledger import audit
+from ringfence.sandbox.acquiring import asked_for
+from ringfence.sandbox.auditing import without_login
 
 
 async def test_members_are_warm_used_once_and_replaced(mock: MockBackend) -> None:
@@ -179,3 +182,55 @@ def test_sizes_that_make_no_pool(mock: MockBackend, wrong: dict[str, int]) -> No
         ringfence.pool(SandboxSpec(), backend=mock, **wrong)
     with pytest.raises(ringfence.InvalidSpecError):
         ringfence.pool(SandboxSpec(detached=True, lifetime=60), backend=mock)
+
+
+async def test_a_repository_is_refused_before_a_member_is_taken(
+    mock: MockBackend, tmp_path: Path
+) -> None:
+    """Where none can be bound in a sandbox that runs, the remedy is named, and who waited waits."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        before = list(pool._ready)
+        with pytest.raises(UnsupportedError, match="repository"):
+            async with pool.acquire(repository=tmp_path):
+                pytest.fail("acquired")
+        with pytest.raises(InvalidSpecError, match="mode"):
+            async with pool.acquire(repository={"path": str(tmp_path), "mode": "odd"}):
+                pytest.fail("acquired")
+        assert (list(pool._ready), pool.statistics.hits) == (before, 0)
+
+
+ABLE = Features(mounts=True, late_binds=True, runtimes=frozenset({"runsc"}))
+
+
+def test_what_can_be_asked_for_with_a_repository_later(tmp_path: Path) -> None:
+    """A path or all of a Repository; not two, not below what is mounted, not on gVisor."""
+    asked = asked_for(SandboxSpec(cwd="/tmp"), tmp_path, "process", ABLE)
+    assert asked.repository == Repository(path=str(tmp_path))
+    assert (asked.cwd, asked.backend) == ("/tmp", "process")
+    with pytest.raises(UnsupportedError, match="into the pool's spec"):
+        asked_for(SandboxSpec(), tmp_path, "process", Features(mounts=True))
+    runsc = SandboxSpec.parse({"image": "x", "security": {"runtime": "runsc"}})
+    with pytest.raises(UnsupportedError, match="into the pool's spec"):
+        asked_for(runsc, tmp_path, "docker", ABLE)
+    with pytest.raises(InvalidSpecError, match="has a repository already"):
+        asked_for(SandboxSpec(repository=tmp_path), tmp_path, "process", ABLE)
+    with pytest.raises(InvalidSpecError, match="has a snapshot already"):
+        asked_for(SandboxSpec(snapshot=f"sha256:{'0' * 64}"), tmp_path, "process", ABLE)
+    for place in ("/workspace", "/workspace/data"):
+        mount = {"source": str(tmp_path), "destination": place}
+        with pytest.raises(InvalidSpecError, match=place):
+            asked_for(SandboxSpec.parse({"mounts": [mount]}), tmp_path, "process", ABLE)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("https://me:secret@host/x.git", "https://host/x.git"),
+        ("HTTP://token@host/x", "HTTP://host/x"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("/a/path@here", "/a/path@here"),
+    ],
+)
+def test_the_event_of_a_repository_has_no_login(path: str, shown: str) -> None:
+    assert without_login(path) == shown

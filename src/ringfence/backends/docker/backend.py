@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringfence.backends import exec_cgroups
+from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.docker import door, images, place, rootfs
 from ringfence.backends.docker.config import is_gvisor
@@ -83,6 +83,12 @@ class DockerBackend:
                 and exec_cgroups.possible(machine.cgroup_version)
                 and not gvisor
                 and os.geteuid() == 0
+            ),
+            late_binds=(
+                machine.surely_local
+                and late_binds.possible()
+                and not gvisor
+                and not machine.security & {"userns", "rootless"}
             ),
         )
 

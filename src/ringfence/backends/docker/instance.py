@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from ringfence.backends.base import Evidence, ProtocolFactory, Record
+from ringfence.backends import late_binds
+from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroup_files import make_room
 from ringfence.backends.docker import door, failures, removal, rootfs, statistics, streams
 from ringfence.backends.docker.config import is_gvisor, limits_body
@@ -69,6 +70,12 @@ class DockerInstance:
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """The stream to the guest, as `Instance.connect` describes it."""
         return await self._connecting.connect(factory)
+
+    async def bind(self, binds: Sequence[Bind], lives: Callable[[], Awaitable[object]]) -> None:
+        """Bind more of the host in it, as `Enterable.bind` describes it."""
+        if not self.pid:
+            raise UnsupportedError("bind: its first process is not seen here", op="bind")
+        await late_binds.bind(self.pid, binds, lives, below=False)
 
     async def state(self) -> State:
         """The Engine's word, and the freezer's."""

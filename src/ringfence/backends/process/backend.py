@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ringfence.backends import exec_cgroups
+from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
@@ -65,6 +65,7 @@ class ProcessBackend:
             lifeline=True,
             cpu_counter=not machine.tree.controllers.isdisjoint({"cpuacct", "cpu"}),
             exec_cgroups=exec_cgroups.possible(machine.tree.version),
+            late_binds=machine.privileged and late_binds.possible(),
             missing=machine.tree.missing,
         )
 

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from ringfence.backends.base import Evidence, ProtocolFactory, Record
+from ringfence.backends import late_binds
+from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.door import Door, join
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
@@ -75,6 +76,12 @@ class ProcessInstance:
         if not self._keeper.alive():
             raise self._lost("connect")
         return self._home.run
+
+    async def bind(self, binds: Sequence[Bind], lives: Callable[[], Awaitable[object]]) -> None:
+        """Bind more of the host in it, as `Enterable.bind` describes it."""
+        if not self._keeper.alive():
+            raise self._lost("bind")
+        await late_binds.bind(self.pid, binds, lives, below=True)
 
     async def state(self) -> State:
         """The kernel's word: its keeper lives, and its cgroup is frozen or not."""

@@ -216,6 +216,8 @@ int cover_proc(void);
 int show_main(int count, char **args);
 /* list.c: what stands in the directories of a repository, on the host; an exit status. */
 int list_main(int count, char **args);
+/* bind.c: what is the host's, mounted in a sandbox that runs already, on the host; an exit status. */
+int bind_main(int count, char **args);
 
 /* ---- identity.c: whom the agent acts as -------------------------------------------------------------------------- */
 

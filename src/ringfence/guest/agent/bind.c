@@ -1,0 +1,155 @@
+/* --bind PIDFD (tree | top) [(ro | rw) SOURCE TARGET]...: mounts what is the host's in a sandbox that runs already. Runs on
+ * the host, as root, with nothing of the agent's.
+ *
+ * PIDFD: an open pidfd of a process of the sandbox. "tree": with all that is mounted below a source, "top": without. Every
+ * source is taken where this program is started, before it enters the sandbox's mounts, and gets nosuid and nodev. What
+ * is inside is hostile: no link on the way to a target is followed. Directories of a target that are missing are made,
+ * in the sandbox's own root file system and in no other. Of a failure, which leaves what was mounted before, it writes
+ * "ERRNO STAGE NUMBER" to standard output, NUMBER counts the binds, and ends with status 1.
+ */
+#include "agent.h"
+#include "core.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* As in linux/mount.h, linux/openat2.h and linux/stat.h, which musl has not. */
+enum {
+	TREE_CLONE = 1, TREE_CLOEXEC = O_CLOEXEC, RECURSIVE = 0x8000, EMPTY_PATH = 0x1000,
+	MOVE_FROM_EMPTY = 0x04, MOVE_TO_EMPTY = 0x40,
+	ATTR_RDONLY = 1, ATTR_NOSUID = 2, ATTR_NODEV = 4, PRIVATE = 1 << 18,
+	IN_ROOT_WITHOUT_LINKS = 0x10 | 0x04, STATX_MOUNT = 0x1000,
+};
+
+enum { SYSCALL_OPEN_TREE = 428, SYSCALL_MOVE_MOUNT = 429, SYSCALL_MOUNT_SETATTR = 442, BIND_ARGS = 3, BIND_MOST = 1000 };
+
+struct how { u64 flags, mode, resolve; };
+struct attributes { u64 set, clear, propagation, user_namespace; };
+struct seen { u32 mask, unused[35]; u64 mount, rest[13]; };
+
+static int failed(const char *stage, int number)
+{
+	printf("%d %s %d\n", errno, stage, number);
+	fflush(stdout);
+	return 1;
+}
+
+static int set(int tree, const struct attributes *attributes, int flags)
+{
+	return (int)syscall(SYSCALL_MOUNT_SETATTR, tree, "", EMPTY_PATH | flags, attributes, sizeof *attributes);
+}
+
+/* A mount of `path` that is nowhere yet. */
+static int take(const char *path, bool read_only, int flags)
+{
+	struct attributes wanted = {.set = ATTR_NOSUID | ATTR_NODEV | (read_only ? ATTR_RDONLY : 0), .propagation = PRIVATE};
+	int tree = (int)syscall(SYSCALL_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | flags);
+	return tree < 0 || set(tree, &wanted, flags) < 0 ? -1 : tree;
+}
+
+/* The working directory is the sandbox's root by now. */
+static int inside(const char *path)
+{
+	struct how how = {.flags = O_PATH | O_CLOEXEC, .resolve = IN_ROOT_WITHOUT_LINKS};
+	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
+static u64 mount_of(int fd)
+{
+	struct seen seen = {0};
+	if (syscall(SYS_statx, fd, "", EMPTY_PATH, STATX_MOUNT, &seen) < 0 || !(seen.mask & STATX_MOUNT))
+		return 0;
+	return seen.mount;
+}
+
+/* The root is mounted read-only, its file system is not: a mount of it that nobody else sees is made writable. Of every
+ * other mount the file system may be the host's. */
+static int make_in(const char *above, const char *name)
+{
+	struct attributes writable = {.clear = ATTR_RDONLY};
+	int root = inside("/"), parent = inside(above), result = -1;
+	u64 mount = root < 0 || parent < 0 ? 0 : mount_of(root);
+
+	errno = EROFS;
+	if (mount && mount == mount_of(parent)) {
+		int own = (int)syscall(SYSCALL_OPEN_TREE, parent, "", TREE_CLONE | TREE_CLOEXEC | EMPTY_PATH);
+		if (own >= 0 && set(own, &writable, 0) == 0)
+			result = mkdirat(own, name, 0755);
+		int error = errno;
+		if (own >= 0)
+			close(own);
+		errno = error;
+	}
+	int error = errno;
+	close(root);
+	close(parent);
+	errno = error;
+	return result;
+}
+
+/* The directories of an absolute path, from the top. */
+static int make_all(const char *path)
+{
+	char *copy = strdup(path);
+
+	for (char *slash = copy; slash;) {
+		char *name = slash + 1, *next = strchr(name, '/');
+		if (next)
+			*next = 0;
+		int there = inside(copy);
+		if (there >= 0)
+			close(there);
+		*slash = 0;
+		if (there < 0 && (errno != ENOENT || make_in(*copy ? copy : "/", name) < 0)) {
+			free(copy);
+			return -1;
+		}
+		*slash = '/';
+		if (next)
+			*next = '/';
+		slash = next;
+	}
+	free(copy);
+	return 0;
+}
+
+static int put(int tree, const char *target)
+{
+	int place = inside(target);
+
+	if (place < 0 && errno == ENOENT && make_all(target) == 0)
+		place = inside(target);
+	return place < 0 ? -1
+			 : (int)syscall(SYSCALL_MOVE_MOUNT, tree, "", place, "", MOVE_FROM_EMPTY | MOVE_TO_EMPTY);
+}
+
+int bind_main(int count, char **args)
+{
+	static int trees[BIND_MOST];
+	int binds = (count - 2) / BIND_ARGS;
+
+	errno = EINVAL;
+	if (count < 2 || (count - 2) % BIND_ARGS || binds > BIND_MOST)
+		return failed("arguments", 0);
+	int flags = strcmp(args[1], "tree") ? 0 : RECURSIVE;
+	umask(022);
+	open_files_raise();
+	for (int i = 0; i < binds; i++) {
+		char **bind = args + 2 + i * BIND_ARGS;
+		trees[i] = take(bind[1], strcmp(bind[0], "rw") != 0, flags);
+		if (trees[i] < 0)
+			return failed("source", i);
+	}
+	if (setns((int)strtol(args[0], NULL, 10), CLONE_NEWNS) < 0)
+		return failed("enter", 0);
+	for (int i = 0; i < binds; i++)
+		if (put(trees[i], args[2 + i * BIND_ARGS + 2]) < 0)
+			return failed("target", i);
+	return 0;
+}

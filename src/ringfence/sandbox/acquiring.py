@@ -1,0 +1,149 @@
+"""A repository for a sandbox that waited for its task: bound in it before its first command.
+
+The steps are those of an opening, from its policy to its receipt, without the instance, which is
+there: spec -> policy -> record -> workspace -> mounts -> receipt.
+"""
+
+import time
+from dataclasses import replace
+
+from ringfence.backends.base import Enterable, Features
+from ringfence.errors import InvalidSpecError, UnsupportedError
+from ringfence.events import RepositoryBound
+from ringfence.policy import Facts
+from ringfence.policy.profiles import is_gvisor
+from ringfence.sandbox import binds, granting, needs
+from ringfence.sandbox.auditing import without_login
+from ringfence.sandbox.context import Context
+from ringfence.sandbox.entry import changed
+from ringfence.sandbox.opening import named, read_receipt
+from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.steps import Steps, Where
+from ringfence.spec import Repository, SandboxSpec
+
+_OP = "pool.acquire"
+
+
+async def features_of(spec: SandboxSpec, where: Where) -> tuple[str, Features]:
+    """The backend of a spec, by name, and what it can do. BackendUnavailableError."""
+    steps = Steps()
+    try:
+        _, backend = granting.choose(spec, where, steps)
+        return backend.name, await backend.features()
+    finally:
+        await steps.aclose()
+
+
+def asked_for(
+    spec: SandboxSpec, repository: object, backend: str, features: Features
+) -> SandboxSpec:
+    """The spec of a pool with a repository, which its members on that backend can get.
+
+    InvalidSpecError, also when it has one already; UnsupportedError where none can be bound later.
+    """
+    if spec.repository is not None or spec.snapshot is not None:
+        has = "snapshot" if spec.repository is None else "repository"
+        raise InvalidSpecError(
+            f"pool: its spec has a {has} already: acquire without one, or make a pool without it",
+            op=_OP,
+            context={"fields": ["repository", has]},
+        )
+    asked = changed(spec, {"repository": repository}).model_copy(update={"backend": backend})
+    needs.check(asked, features)
+    if not features.late_binds or is_gvisor(spec.security.runtime):
+        raise UnsupportedError(
+            "pool: a running sandbox can get a repository only from root on the daemon's machine,"
+            " on the process backend or docker with runc: put the repository into the pool's spec",
+            op=_OP,
+            context={"fields": ["repository"], "backend": backend},
+        )
+    _check_below(asked)
+    return asked
+
+
+def _check_below(asked: SandboxSpec) -> None:
+    """What is mounted in members already, the repository would cover."""
+    place = _repository(asked).mount_point + "/"
+    mounted = [*(mount.destination for mount in asked.mounts), *asked.security.tmpfs]
+    covered = [path for path in mounted if path.startswith(place)]
+    if covered:
+        raise InvalidSpecError(
+            f"repository: it would cover {', '.join(covered)}, which members of the pool have:"
+            " choose another mount_point, or put the repository into the pool's spec",
+            op=_OP,
+            context={"fields": ["repository.mount_point"]},
+        )
+
+
+def _repository(spec: SandboxSpec) -> Repository:
+    assert spec.repository is not None  # noqa: S101 - asked for by `asked_for` alone
+    return spec.repository
+
+
+async def give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
+    """Bind the repository of `asked` in a sandbox in which nothing has run: from then on it is as
+    if it had been opened with it.
+
+    What opening one raises. An error or a cancellation leaves a sandbox that is to be deleted,
+    which removes all that was made.
+    """
+    try:
+        with sandbox._context.operation(_OP):
+            await _give(sandbox, asked, where)
+    except OSError as error:
+        raise named(error) from error
+
+
+async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
+    begin = time.monotonic()
+    context = sandbox._context
+    life, instance, session = context.life, context.instance, context.session
+    granted, facts = await _granted(context, asked, where)
+    undo = binds.undo_of(granted, life.id)
+    assert undo is not None  # noqa: S101 - it has a repository
+    await life.bound(granted, undo)
+    prepared = await _prepared(context, granted, facts)
+    if life.ended:
+        await prepared.aclose()
+        raise life.lost(_OP)
+    life.own(prepared.aclose)
+    workspace = prepared.workspace
+    assert workspace is not None  # noqa: S101 - likewise
+    assert isinstance(instance, Enterable)  # noqa: S101 - its backend's Features say so
+    await instance.bind(prepared.binds, session.ping)
+    user = context.default_user
+    await binds.verify(prepared, session, user, inodes=True)
+    receipt = await read_receipt(
+        granted, facts, context.features, instance, session=session, user=user
+    )
+    instance.record = replace(instance.record, spec=granted)
+    context.take(granted)
+    sandbox._take(receipt, workspace)
+    repository = _repository(granted)
+    context.bus.publish(
+        RepositoryBound(
+            sandbox_id=life.id,
+            path=without_login(repository.path),
+            mode=repository.mode,
+            mount_point=repository.mount_point,
+            strategy=workspace.strategy,
+            seconds=time.monotonic() - begin,
+        )
+    )
+
+
+async def _granted(context: Context, asked: SandboxSpec, where: Where) -> tuple[SandboxSpec, Facts]:
+    """What policy makes of it, for the user that the sandbox has; all else stays as it is."""
+    has = context.spec
+    request = asked.model_copy(update={"image": has.image, "user": has.user})
+    facts = granting.with_owner(await context.facts(request), request)
+    granted = granting.grant(request, facts, context.features, where)
+    new = {name: getattr(granted, name) for name in ("repository", "cwd", "env")}
+    return has.model_copy(update=new), facts
+
+
+async def _prepared(context: Context, granted: SandboxSpec, facts: Facts) -> binds.Prepared:
+    """The workspace alone, of the files of the user by number: its name is only known inside."""
+    user = context.default_user
+    alone = granted.model_copy(update={"mounts": (), "user": f"{user.uid}:{user.gid}"})
+    return await binds.prepare(alone, context.id, facts)

@@ -1,0 +1,421 @@
+"""A repository that a member of a pool gets as it is acquired."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import ringfence
+from ringfence import Ceiling, Repository, SandboxSpec, State
+from ringfence.backends.base import Bind
+from ringfence.errors import (
+    InvalidSpecError,
+    NotFoundError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    SandboxLostError,
+    StateError,
+    UnsupportedError,
+)
+from ringfence.ledger import Ledger
+from ringfence.workspace import mounts
+from tests.conftest import require_gvisor, require_root
+from tests.images import DEBIAN
+from tests.integration.workspace.conftest import BACKENDS, opened_on
+from tests.unit.workspace.conftest import digest_of_tree, git
+
+CLIENT = """
+import asyncio, json, sys
+import ringfence
+
+async def main():
+    spec = ringfence.SandboxSpec.parse(json.loads(sys.argv[1]))
+    async with ringfence.pool(spec, size=1) as pool:
+        async with pool.acquire(repository=sys.argv[2]) as sandbox:
+            await sandbox.exec(["touch", "made"])
+            print(sandbox.id, flush=True)
+            await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(params=BACKENDS)
+def spec(request: pytest.FixtureRequest, state_directory: Path) -> SandboxSpec:
+    require_root()
+    return SandboxSpec.parse(opened_on(request.param))
+
+
+@pytest.fixture
+def process(state_directory: Path) -> SandboxSpec:
+    require_root()
+    return SandboxSpec.parse(opened_on("process"))
+
+
+async def shell(sandbox: Any, line: str) -> str:
+    result = await sandbox.exec(shell=line, timeout=60)
+    assert result.exit_code == 0, result.stderr
+    return str(result.stdout.decode())
+
+
+def left_in(state: Path) -> list[Path]:
+    """Mounts, and directories of workspaces."""
+    workspaces = state / "workspaces"
+    made = [] if not workspaces.exists() else [*workspaces.glob("[0-9a-f]*")]
+    return [*mounts.mounted_below(state), *made]
+
+
+def wait_for(fact: Callable[[], bool], seconds: float = 75.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+async def test_a_member_is_as_if_it_had_been_opened_with_it(
+    spec: SandboxSpec, repository: Path, state_directory: Path, tmp_path: Path
+) -> None:
+    """Its directory, variables, spec, receipt, record and workspace, from the first command on."""
+    before = digest_of_tree(repository)
+    log = tmp_path / "audit"
+    async with ringfence.pool(spec, size=1, audit=log) as pool:
+        await pool.fill()
+        (waiting,) = pool._ready
+        async with pool.acquire(repository=repository) as sandbox:
+            assert sandbox is waiting
+            assert pool.statistics.hits == 1
+            assert await shell(sandbox, "pwd; ls -A") == (
+                "/workspace\n.git\nREADME.md\nlink\nrun.sh\nsrc\n"
+            )
+            async with ringfence.open(spec, user="1000", repository=repository) as opened:
+                look = "stat -c '%u:%g %a %n' . README.md src/code.py; env | grep ^GIT | sort; id"
+                assert await shell(sandbox, look) == await shell(opened, look)
+                for name in ("repository", "cwd", "env", "user", "limits", "security"):
+                    assert getattr(sandbox.spec, name) == getattr(opened.spec, name), name
+                rows = [control.name for control in opened.receipt.controls]
+                assert [control.name for control in sandbox.receipt.controls] == rows
+                assert sandbox.workspace.strategy == opened.workspace.strategy
+                assert sandbox.workspace.warnings == opened.workspace.warnings
+            row = sandbox.receipt["mount /workspace"]
+            assert (row.ok, row.enforced) == (True, "writable")
+            assert sandbox.info.id == sandbox.id
+            entry = Ledger.default().get(sandbox.id)
+            directory = sandbox.workspace.prepared.directory
+            assert entry.workspace == {"directory": str(directory)}
+            assert entry.record.spec.repository == sandbox.spec.repository
+            await shell(
+                sandbox, "echo more >> README.md; mkdir out; echo x > out/report; rm run.sh"
+            )
+            work = sandbox.workspace
+            assert (await work.changes()).of("deleted") == ("run.sh",)
+            assert "3 files changed" in await work.summary()
+            told = await asyncio.to_thread(ringfence_cli, "diff", sandbox.id)
+            assert told == await work.patch() != b""
+            assert await work.download(["out"], tmp_path / "got") == ["out/report"]
+            assert digest_of_tree(repository) == before
+            await work.apply()
+            assert (repository / "README.md").read_text() == "A project.\nmore\n"
+            assert not (repository / "run.sh").exists()
+            await work.discard()
+            assert await shell(sandbox, "cat README.md") == "A project.\n"
+            assert [event.name for event in sandbox.history][:2] == ["Created", "RepositoryBound"]
+        assert await sandbox.state() is State.EXITED
+        assert not directory.exists()
+        assert entry.record.id not in [one.record.id for one in Ledger.default().live()]
+    assert left_in(state_directory) == []
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    (bound,) = [one for one in told if one["kind"] == "RepositoryBound"]
+    assert bound["sandbox"] == sandbox.id
+    assert str(repository) in json.dumps(bound)
+
+
+def ringfence_cli(*args: str) -> bytes:
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", *args], capture_output=True, check=True, timeout=60
+    ).stdout
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+async def test_what_is_hidden_and_guarded_is_so_in_a_bound_one(
+    spec: SandboxSpec, mode: Literal["ro", "rw"], repository: Path, state_directory: Path
+) -> None:
+    (repository / "vendor/.git").mkdir(parents=True)
+    (repository / "vendor/.git/config").write_text("token\n")
+    async with (
+        ringfence.pool(spec, size=1) as pool,
+        pool.acquire(repository=Repository(path=str(repository), mode=mode)) as sandbox,
+    ):
+        assert await shell(sandbox, "cat .env vendor/.git/config 2>/dev/null; true") == ""
+        written = await sandbox.exec(shell="echo x > written")
+        assert (written.exit_code == 0) is (mode == "rw")
+        for path in (".git/config", ".git/hooks/x", "vendor/.git/config", ".env"):
+            denied = await sandbox.exec(shell=f"echo x > {path}")
+            assert denied.exit_code != 0, path
+        line = await shell(sandbox, "grep ' /workspace ' /proc/self/mountinfo")
+        options = line.split()[5].split(",")
+        assert {"nosuid", "nodev", mode} <= set(options)
+        assert sandbox.receipt["mount /workspace"].ok
+        if mode == "rw":
+            with pytest.raises(StateError, match="rw"):
+                await sandbox.workspace.patch()
+        else:
+            assert len(await sandbox.workspace.changes()) == 0
+    assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
+    assert left_in(state_directory) == []
+
+
+async def test_a_copy_hides_what_is_excluded_and_has_its_size(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    wanted = Repository(
+        path=str(repository), exclude=("src/data.bin",), size="32m", mount_point="/srv/deep/code"
+    )
+    async with ringfence.pool(spec, size=1) as pool, pool.acquire(repository=wanted) as sandbox:
+        assert await shell(sandbox, "pwd; ls src; cat .env 2>/dev/null || true") == (
+            "/srv/deep/code\ncode.py\n"
+        )
+        full = await sandbox.exec(shell="head -c 80m /dev/zero > big")
+        assert full.exit_code != 0
+    assert left_in(state_directory) == []
+
+
+async def test_forks_and_snapshots_of_one_start_from_its_state(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    async with ringfence.pool(spec, size=1) as pool:
+        async with pool.acquire(repository=repository) as sandbox:
+            await shell(sandbox, "echo more >> README.md")
+            kept = await sandbox.snapshot()
+            (fork,) = await sandbox.fork(1)
+            async with fork:
+                assert await shell(fork, "tail -n 1 README.md; pwd") == "more\n/workspace\n"
+        async with ringfence.open(spec, snapshot=kept.digest, repository=repository) as again:
+            assert await shell(again, "tail -n 1 README.md") == "more\n"
+    assert left_in(state_directory) == []
+
+
+async def test_a_link_inside_is_not_followed(spec: SandboxSpec, tmp_path: Path) -> None:
+    """Nor one above the mount point, nor one of the kernel's own: nothing is mounted anywhere."""
+    async with ringfence.open(spec) as sandbox:
+        await shell(sandbox, "ln -s /etc /tmp/link; ln -s /proc/1/root /tmp/root; mkdir /tmp/real")
+        instance: Any = sandbox._context.instance
+        before = await shell(sandbox, "cat /proc/self/mountinfo")
+        for target in ("/tmp/link", "/tmp/link/apt", "/tmp/root", "/tmp/root/etc", "/proc/1/cwd"):
+            with pytest.raises(PolicyDeniedError, match="symbolic link"):
+                await instance.bind([Bind(str(tmp_path), target)], sandbox._context.session.ping)
+        assert await shell(sandbox, "cat /proc/self/mountinfo") == before
+        await instance.bind([Bind(str(tmp_path), "/tmp/real")], sandbox._context.session.ping)
+        assert await shell(sandbox, "cat /proc/self/mountinfo") != before
+
+
+async def test_no_directory_is_made_outside_of_the_sandbox_s_root(
+    spec: SandboxSpec, tmp_path: Path
+) -> None:
+    """Not in what the host has mounted there, however it is written; a source that is gone is
+    named."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    mount = {"source": str(shared), "destination": "/data", "read_only": False}
+    async with ringfence.open(spec, mounts=[mount]) as sandbox:
+        instance: Any = sandbox._context.instance
+        ping = sandbox._context.session.ping
+        before = await shell(sandbox, "cat /proc/self/mountinfo")
+        for target in ("/data/x", "/data/x/y", "/opt/../data/x", "/tmp/x", "/proc/x"):
+            with pytest.raises(InvalidSpecError, match="cannot be made"):
+                await instance.bind([Bind(str(tmp_path), target)], ping)
+        with pytest.raises(NotFoundError, match="gone"):
+            await instance.bind([Bind(str(tmp_path / "gone"), "/opt")], ping)
+        assert await shell(sandbox, "cat /proc/self/mountinfo") == before
+        assert [*shared.iterdir()] == []
+
+
+async def test_a_process_that_is_not_the_sandbox_s_is_not_entered(spec: SandboxSpec) -> None:
+    """Its pid is taken hold of first; the guest that answers then was its own all the time."""
+
+    async def silent() -> None:
+        raise SandboxLostError("the guest does not answer")
+
+    async with ringfence.open(spec) as sandbox:
+        instance: Any = sandbox._context.instance
+        with pytest.raises(SandboxLostError, match="not answer"):
+            await instance.bind([Bind("/", "/opt")], silent)
+        assert " /opt " not in await shell(sandbox, "cat /proc/self/mountinfo")
+
+
+async def test_an_error_deletes_the_member_and_leaves_nothing(
+    spec: SandboxSpec, repository: Path, state_directory: Path, tmp_path: Path
+) -> None:
+    """Of what opening with it would raise, too; the next caller gets another member."""
+    (tmp_path / "file").write_text("x")
+    wrong: list[tuple[type[Exception], Any]] = [
+        (NotFoundError, tmp_path / "missing"),
+        (InvalidSpecError, tmp_path / "file"),
+        (PolicyDeniedError, "/"),
+        (NotFoundError, Repository(path=str(repository), ref="no-such-ref")),
+    ]
+    async with ringfence.pool(spec, size=1) as pool:
+        for kind, repo in wrong:
+            await pool.fill()
+            (member,) = pool._ready
+            with pytest.raises(kind):
+                async with pool.acquire(repository=repo):
+                    pytest.fail("acquired")
+            assert await member.state() is State.EXITED
+            assert member.id not in [one.record.id for one in Ledger.default().live()]
+            with pytest.raises(kind):
+                async with ringfence.open(spec, repository=repo):
+                    pytest.fail("opened")
+        with pytest.raises(InvalidSpecError, match="cannot be made"):
+            async with pool.acquire(
+                repository=Repository(path=str(repository), mount_point="/tmp/code")
+            ):
+                pytest.fail("acquired")
+        assert pool.statistics.in_use == 0
+        async with pool.acquire(repository=repository) as sandbox:
+            assert sandbox.id != member.id
+            assert (await sandbox.exec(["true"])).ok
+    assert left_in(state_directory) == []
+    assert Ledger.default().live() == []
+
+
+async def test_the_ceiling_holds_for_it(
+    process: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    ceiling = Ceiling(repository_modes=("ro",))
+    async with ringfence.pool(process, size=1, ceiling=ceiling) as pool:
+        with pytest.raises(PolicyDeniedError, match=r"repository\.mode"):
+            async with pool.acquire(repository=repository):
+                pytest.fail("acquired")
+        async with pool.acquire(repository={"path": str(repository), "mode": "ro"}) as sandbox:
+            assert await shell(sandbox, "cat README.md") == "A project.\n"
+
+
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    process: SandboxSpec,
+    repository: Path,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with ringfence.pool(process, size=1) as pool:
+        await pool.fill()
+        small = state_directory / "workspaces"
+        small.mkdir(exist_ok=True)
+        mounts.mount("tmpfs", "tmpfs", small, "size=64k,nr_inodes=12")
+        try:
+            with pytest.raises(ResourceExhaustedError):
+                async with pool.acquire(repository=repository):
+                    pytest.fail("acquired")
+            assert [*small.glob("[0-9a-f]*")] == []
+        finally:
+            mounts.unmount(small)
+    assert left_in(state_directory) == []
+    assert Ledger.default().live() == []
+
+
+async def test_cancelled_at_any_moment_nothing_is_left(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    """And no member that was touched is given out again."""
+    touched: set[str] = set()
+    async with ringfence.pool(spec, size=1) as pool:
+
+        async def use() -> None:
+            async with pool.acquire(repository=repository) as sandbox:
+                assert sandbox.id not in touched
+                await asyncio.sleep(1000)
+
+        for step in range(12):
+            await pool.fill()
+            (member,) = pool._ready
+            task = asyncio.create_task(use())
+            await asyncio.sleep(step * 0.004)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            if member not in pool._ready:
+                touched.add(member.id)
+                assert await member.state() is State.EXITED
+            assert left_in(state_directory) == []
+        assert touched
+    assert Ledger.default().live() == []
+
+
+def test_a_client_that_was_killed_leaves_no_mount_and_no_file(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    """The guard finds the workspace in the record, though the member was made without one."""
+    asked = json.dumps(spec.model_dump(mode="json", exclude_defaults=True))
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, asked, str(repository)], stdout=subprocess.PIPE
+    )
+    assert client.stdout is not None
+    name = client.stdout.readline().decode().strip()
+    try:
+        assert left_in(state_directory) != []
+    finally:
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        client.stdout.close()
+    assert wait_for(lambda: left_in(state_directory) == []), left_in(state_directory)
+    assert wait_for(lambda: Ledger.default().live() == [])
+    assert Ledger.default().get(name).reason
+
+
+async def test_a_clone_is_bound_as_a_directory_is(
+    process: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    async with (
+        ringfence.pool(process, size=1) as pool,
+        pool.acquire(repository=f"file://{repository}") as sandbox,
+    ):
+        assert await shell(sandbox, "git log --format=%s && cat README.md") == (
+            "first\nA project.\n"
+        )
+    assert git(repository, "log", "--format=%s").strip() == "first"
+    assert left_in(state_directory) == []
+
+
+async def test_the_files_are_the_pool_s_user_s(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    """Whoever owns the original, and whether the user is named or numbered."""
+    subprocess.run(["chown", "-R", "4321:4321", str(repository)], check=True)  # noqa: ASYNC221
+    for user in ("user", "1234"):
+        other = spec.model_copy(update={"user": user})
+        async with (
+            ringfence.pool(other, size=1) as pool,
+            pool.acquire(repository=repository) as sandbox,
+        ):
+            await shell(sandbox, "echo more >> README.md; touch new; rm run.sh")
+            assert len(await sandbox.workspace.changes()) == 3
+
+
+def test_the_blocking_pool_takes_one_too(
+    process: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    with (
+        ringfence.sync.pool(process, size=1) as pool,
+        pool.acquire(repository=str(repository)) as sandbox,
+    ):
+        sandbox.exec(["touch", "new"]).check()
+        assert b"new" in sandbox.workspace.patch()
+
+
+@pytest.mark.gvisor
+async def test_gvisor_takes_none(repository: Path, state_directory: Path) -> None:
+    require_root()
+    require_gvisor()
+    spec = SandboxSpec.parse({"image": DEBIAN, "security": {"runtime": "runsc"}})
+    async with ringfence.pool(spec, size=1) as pool:
+        with pytest.raises(UnsupportedError, match="into the pool's spec"):
+            async with pool.acquire(repository=repository):
+                pytest.fail("acquired")
