@@ -29,11 +29,21 @@ _NOT_READ = (
 )
 
 
-class State(NamedTuple):
-    """What a repository is at one moment. commits: all that decides which can be reached. tracked:
-    tells one index from another."""
+class Commits(NamedTuple):
+    """All that decides which commits of a repository can be reached at one moment. head: what HEAD
+    says, None when it is neither a branch nor an id. references: with the ids they name."""
 
-    commits: tuple[object, ...]
+    objects: str
+    sha256: bool
+    head: str | None
+    references: tuple[tuple[str, str], ...]
+    shallow: tuple[str, ...]
+
+
+class State(NamedTuple):
+    """What a repository is at one moment. tracked: tells one index from another."""
+
+    commits: Commits
     tracked: tuple[int, ...] | None
 
 
@@ -116,9 +126,13 @@ class GitDirectory:
             seen = None
         else:
             seen = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        references = sorted(self.references().items())
-        commits = (str(self.objects), self.sha256, self.head(), references, self.shallow())
-        return State(commits, seen)
+        return State(self.commits(), seen)
+
+    def commits(self) -> Commits:
+        """What can be reached now."""
+        references = tuple(sorted(self.references().items()))
+        shallow = tuple(self.shallow())
+        return Commits(str(self.objects), self.sha256, self.head(), references, shallow)
 
 
 def find(root: Path) -> tuple[GitDirectory | None, str | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ringfence.errors import DeadlineExceededError, StateError
-from ringfence.workspace.gitdir import GitDirectory
+from ringfence.workspace.gitdir import Commits, GitDirectory
 from ringfence.workspace.isolated import Running, git
 from ringfence.workspace.mirror import give_back, mirror, refer, remove
 from ringfence.workspace.patch import quoted
@@ -29,11 +29,12 @@ class Builder:
     First `begin`, which starts to look at what was committed; then `see`, and what needs to know
     what is hidden; `make` starts to make it, and `finish` puts it where it belongs.
     `close` ends what goes on, and removes what was not finished. It blocks, and its errors are
-    those of `mirror` and `isolated.git`.
+    those of `mirror` and `isolated.git`. commits: of the source; what is committed later does not
+    go in, since nobody looked whether it may.
     """
 
-    def __init__(self, source: GitDirectory, place: Path) -> None:
-        self.source, self.place = source, place
+    def __init__(self, source: GitDirectory, place: Path, commits: Commits) -> None:
+        self.source, self.place, self.commits = source, place, commits
         self.target = place / ".git"
         self._env = {"GIT_DIR": str(self.target), "GIT_WORK_TREE": str(place)}
         self._tracking = Tracking(source, self.target, self._git)
@@ -62,8 +63,9 @@ class Builder:
 
     def _mirror(self) -> None:
         self.place.mkdir(mode=0o700)
-        references = mirror(self.source, self.target)
-        names = ("HEAD^{commit}", *(f"{name}^{{}}" for name in set(references.values())))
+        mirror(self.source, self.target, self.commits)
+        ids = {name for _, name in self.commits.references}
+        names = ("HEAD^{commit}", *(f"{name}^{{}}" for name in ids))
         asked = "".join(f"{name}\n" for name in names).encode()
         said = self._git("cat-file", "--batch-check=%(objecttype)", given=asked)
         self._kinds = said.splitlines()
@@ -81,11 +83,11 @@ class Builder:
 
     def unborn(self) -> bool:
         """Whether HEAD is a branch that has no commit yet, in place of one that is missing."""
-        head = self.source.head()
+        head = self.commits.head
         return (
             head is not None
             and head.startswith("ref: ")
-            and (head[5:] not in self.source.references())
+            and head[5:] not in dict(self.commits.references)
         )
 
     def complete(self) -> bool:
@@ -137,7 +139,7 @@ class Builder:
         tracked = self._tracking.read(born=born)
         tracked.drop(set(self._hidden(tracked.paths)))
         self._tracking.write(tracked, self._absent)
-        head = self.source.head()
+        head = self.commits.head
         ref = head[5:] if head is not None and head.startswith("ref: ") else "refs/heads/main"
         references = {ref: self._one_commit()} if born else {}
         (self.target / "shallow").unlink(missing_ok=True)

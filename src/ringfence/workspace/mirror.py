@@ -9,29 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ringfence.workspace.beneath import DIRECTORY_FLAGS, remove_tree
-from ringfence.workspace.gitdir import GitDirectory
+from ringfence.workspace.gitdir import Commits, GitDirectory
 from ringfence.workspace.objects import lend
 
 _LENT = "lent"
 _DIRECTORIES = ("", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags")
 
 
-def mirror(source: GitDirectory, target: Path) -> dict[str, str]:
-    """Make the repository `target`, a directory that does not exist yet; its references.
+def mirror(source: GitDirectory, target: Path, commits: Commits) -> None:
+    """Make the repository `target`, a directory that does not exist yet. commits: what is shown of
+    `source`, as it is or was.
 
     Call `give_back` before anything else is done to the files in it. Errors are those of
     `objects.lend`. It blocks.
     """
     for part in _DIRECTORIES:
         (target / part).mkdir(mode=0o755)
-    configure(target, sha256=source.sha256)
+    configure(target, sha256=commits.sha256)
     lend(source.objects, target / _LENT)
     (target / "objects/info/alternates").write_text(f"../{_LENT}\n")
-    if shallow := source.shallow():
-        (target / "shallow").write_text("".join(f"{name}\n" for name in shallow))
-    references = source.references()
-    refer(target, references, source.head())
-    return references
+    if commits.shallow:
+        (target / "shallow").write_text("".join(f"{name}\n" for name in commits.shallow))
+    refer(target, dict(commits.references), commits.head)
 
 
 def configure(target: Path, *, sha256: bool) -> None:
@@ -60,7 +59,7 @@ def give_back(target: Path) -> None:
 def mirrored(source: GitDirectory, target: Path) -> Iterator[str]:
     """The URL of a mirror that lives as long as the block; see `mirror`."""
     try:
-        mirror(source, target)
+        mirror(source, target, source.commits())
         yield target.as_uri()
     finally:
         remove(target)

@@ -75,7 +75,7 @@ def look(
     found = Plan(source, nothing())
     root = source.open()
     try:
-        _begin_history(found, scratch, until)
+        _begin_history(found, scratch, until, known)
         if known is None or source.cloned:
             found.selection = select(root, repository, visit)
         else:
@@ -108,7 +108,7 @@ def hides(repository: Repository, selection: Selection) -> Callable[[Iterable[st
     return hidden
 
 
-def _begin_history(found: Plan, scratch: Path, until: ExitStack) -> None:
+def _begin_history(found: Plan, scratch: Path, until: ExitStack, known: Path | None) -> None:
     """Find the repository, and let git look at it while the files are walked."""
     found.repository, reason = gitdir.find(found.source.root)
     if reason is not None:
@@ -121,19 +121,20 @@ def _begin_history(found: Plan, scratch: Path, until: ExitStack) -> None:
             )
         return
     found.state = found.repository.state()
-    found.builder = Builder(found.repository, scratch / "history")
+    found.builder = Builder(found.repository, scratch / "history", found.state.commits)
     until.callback(found.builder.close)
     try:
-        found.builder.begin(_paths_of_commits(found, found.state, scratch))
+        found.builder.begin(_paths_of_commits(found, found.state, known))
     except SandboxError as error:
         _leave_outside(found, error)
 
 
-def _paths_of_commits(found: Plan, state: gitdir.State, scratch: Path) -> list[str] | None:
-    """What an earlier opening found out, if there was one and they are the same commits."""
-    if found.repository is None or found.repository.partial:
+def _paths_of_commits(found: Plan, state: gitdir.State, known: Path | None) -> list[str] | None:
+    """What an earlier opening found out, if there was one and they are the same commits. It is kept
+    with the layers, whose store is beside that of walks."""
+    if known is None or found.repository is None or found.repository.partial:
         return None
-    kept = shared.kept(scratch, found.source.root)
+    kept = shared.kept(known, found.source.root)
     return commits.read((layer.path for layer in kept), state.commits)
 
 

@@ -1,5 +1,7 @@
 """What git found out of a repository's commits is kept with the layer, and used while it is true."""
 
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from ringfence.errors import StateError
 from ringfence.spec import Repository
-from ringfence.workspace import Prepared, commits, history, isolated, prepare
+from ringfence.workspace import Prepared, commits, gitdir, history, isolated, plan, prepare
 from tests.unit.workspace.conftest import Make, git, inside
 
 
@@ -59,12 +61,49 @@ def test_what_was_committed_since_is_not_taken_for_known(repository: Path, make:
     assert "hunter2" not in git(inside(again), "log", "-p", "--all")
 
 
+def test_what_is_committed_while_the_files_are_walked_does_not_go_in(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known of the commits before it says nothing of it."""
+    make(repository)
+    (repository / "fresh").touch()
+    planning = sys.modules["ringfence.workspace.plan"]
+    choose = planning._choose_history
+
+    def late(*args: object) -> None:
+        commit_secret(repository)
+        choose(*args)
+
+    monkeypatch.setattr(planning, "_choose_history", late)
+    again = make(repository)
+    assert count_of(again) == 1
+    assert "hunter2" not in git(inside(again), "log", "-p", "--all")
+
+
 def test_other_patterns_are_asked_of_the_same_commits(repository: Path, make: Make) -> None:
     git(repository, "commit", "-q", "--allow-empty", "-m", "second")
     assert count_of(make(repository)) == 2
     again = make(repository, exclude=("run.sh",))
     assert count_of(again) == 1
     assert git(inside(again), "ls-tree", "-r", "--name-only", "HEAD", "run.sh") == ""
+
+
+def test_a_look_without_a_workspace_believes_no_record_in_the_directory_of_temporary_files(
+    repository: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may write there."""
+    make(repository)
+    commit_secret(repository)
+    shared = tmp_path / "tmp"
+    forged = shared / ".layers/forged"
+    forged.mkdir(parents=True)
+    (forged / "origin").symlink_to(repository)
+    found = gitdir.find(repository)[0]
+    assert found is not None
+    commits.write(forged, found.commits(), ["README.md"])
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    look = Repository(path=str(repository))
+    assert plan(look).committed == plan(look, workspaces=tmp_path / "state").committed == (".env",)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +132,8 @@ def test_what_changed_before_git_looked_is_not_kept_for_what_was_before(
 
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(history.Builder, "begin", late)
-        assert count_of(make(repository)) == 2
+        assert count_of(make(repository)) == 1
+    assert count_of(make(repository)) == 2
     git(repository, "update-ref", "refs/heads/main", before)
     assert count_of(make(repository)) == 1
 
