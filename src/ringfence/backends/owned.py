@@ -5,6 +5,7 @@ Their names carry whose they are, so that whoever comes by removes what a killed
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +33,7 @@ def remove(path: Path) -> None:
     for place, names, _ in os.walk(path):
         for name in names:
             below = Path(place, name)
-            if not below.is_symlink():
-                below.chmod(0o700)
+            with suppress(OSError):  # another one removes it, too
+                if not below.is_symlink():
+                    below.chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ def kept(directory: Path) -> Path:
     source = build.target()
     try:
         status = source.stat()
-        copy = directory / f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
+        copy = directory / _stamped(status)
         if not copy.exists() or copy.stat().st_size != status.st_size:  # a power cut
             _copy(str(source), str(copy))
     except (FileNotFoundError, PermissionError):
@@ -42,8 +42,13 @@ def beside(program: str, home: str) -> str:
 
 
 def name_beside(program: str, home: str) -> str:
-    """Where the copy of `beside` is, made or not."""
-    return f"{os.path.dirname(home)}/.{os.path.basename(program)}"  # noqa: PTH119, PTH120 - a start does it
+    """Where the copy of `beside` is, made or not. OSError."""
+    return f"{os.path.dirname(home)}/.{_stamped(os.stat(program))}"  # noqa: PTH116, PTH120 - a start does it
+
+
+def _stamped(status: os.stat_result) -> str:
+    """The name of the copy of a program: a newer one has another."""
+    return f"guest-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def _copy(source: str, copy: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends import owned
+from ringfence.backends.finish import finish
 from ringfence.backends.owner import mark
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.unpacking import Unpacking
@@ -117,7 +118,8 @@ class Images:
                     blob = await asyncio.to_thread(_verified, layout, part)
                     await unpacking.add(blob, layer=True)
             await unpacking.name_localhost()
-            await asyncio.to_thread(_move, new / "rootfs", rootfs)
+            # It goes on in its thread when this is cancelled, and half of it must not be removed.
+            await finish(asyncio.to_thread(_move, new / "rootfs", rootfs))
         finally:
             await asyncio.to_thread(owned.remove, new)
         return rootfs

@@ -112,11 +112,20 @@ def test_a_program_of_another_file_system_is_copied_beside_the_homes_once(tmp_pa
         first, second = Home(Path(directory, "a")), Home(Path(directory, "b"))
         assert first.make({}, str(program)) is True
         assert second.make({}, str(program)) is True
-        copy = Path(directory, ".guest-1")
+        copy = Path(binary.name_beside(str(program), str(first.path)))
         assert copy.stat().st_nlink == 3
         assert (second.run / "guest").samefile(copy)
         assert copy.stat().st_mode & 0o777 == 0o711
         assert {home.id for home in homes.homes(Path(directory))} == {"a", "b"}
+
+
+def test_a_newer_program_of_the_same_name_is_copied_anew(tmp_path: Path) -> None:
+    """Where the state directory is mounted noexec, the installed one is used, whose name stays."""
+    program, home = tmp_path / "program", str(tmp_path / "place/box")
+    (tmp_path / "place").mkdir()
+    for version in (b"old", b"newer"):
+        program.write_bytes(version)
+        assert Path(binary.beside(str(program), home)).read_bytes() == version
 
 
 def test_where_no_program_runs_none_is_copied(
