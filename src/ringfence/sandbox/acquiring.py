@@ -58,6 +58,7 @@ def asked_for(
             context={"fields": ["repository"], "backend": backend},
         )
     _check_below(asked)
+    _check_rates(asked)
     return asked
 
 
@@ -72,6 +73,19 @@ def _check_below(asked: SandboxSpec) -> None:
             " choose another mount_point, or put the repository into the pool's spec",
             op=_OP,
             context={"fields": ["repository.mount_point"]},
+        )
+
+
+def _check_rates(spec: SandboxSpec) -> None:
+    """They hold for the disks that a sandbox was made with; a repository may be on another."""
+    rated = [name for name in ("read_rate", "write_rate") if getattr(spec.limits, name) is not None]
+    if rated:
+        fields = [f"limits.{name}" for name in rated]
+        raise UnsupportedError(
+            f"pool: {', '.join(fields)} would not hold for a repository that comes later: put it"
+            " into the pool's spec",
+            op=_OP,
+            context={"fields": fields},
         )
 
 
@@ -135,6 +149,7 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
 async def _granted(context: Context, asked: SandboxSpec, where: Where) -> tuple[SandboxSpec, Facts]:
     """What policy makes of it, for the user that the sandbox has; all else stays as it is."""
     has = context.spec
+    _check_rates(has)
     request = asked.model_copy(update={"image": has.image, "user": has.user})
     facts = granting.with_owner(await context.facts(request), request)
     granted = granting.grant(request, facts, context.features, where)

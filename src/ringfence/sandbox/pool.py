@@ -30,6 +30,8 @@ from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import Repository, SandboxSpec
 
 _MOST = 1_000_000
+_AHEAD_SECONDS = 0.1
+"""How long a repository is bound before the next member is begun beside that."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts to make a member while they fail."""
 
@@ -95,7 +97,10 @@ class Pool:
         self._check("pool.acquire")
         asked = None if repository is None else await self._make.asked(repository)
         sandbox = await self._take()
-        if asked is not None:
+        # Not before: making the next one would hold up the answer of this one.
+        if asked is None:
+            self._refill()
+        else:
             await self._give(sandbox, asked)
         self._statistics.in_use += 1
         try:
@@ -105,12 +110,17 @@ class Pool:
             await sandbox.delete(grace=0.0)
 
     async def _give(self, sandbox: Sandbox, asked: SandboxSpec) -> None:
-        """Bind the repository; a member in which that failed serves nobody."""
+        """Bind the repository; a member in which that failed serves nobody. The next one is made
+        afterwards, or meanwhile where that takes long."""
+        refill = asyncio.get_running_loop().call_later(_AHEAD_SECONDS, self._refill)
         try:
             await acquiring.give(sandbox, asked, self._make.where)
         except BaseException:
             await sandbox.delete(grace=0.0)
             raise
+        finally:
+            refill.cancel()
+            self._refill()
 
     async def _take(self) -> Sandbox:
         begin = time.monotonic()
@@ -123,15 +133,11 @@ class Pool:
                     self._statistics.created += 1
                     return sandbox
                 sandbox = self._ready.popleft()
-                try:
-                    healthy = await self._healthy(sandbox)
-                finally:
-                    # Not before: making the next one would hold up the answer of this one.
-                    self._refill()
-                if healthy:
+                if await self._healthy(sandbox):
                     self._statistics.hits += 1
                     return sandbox
                 self._statistics.unhealthy += 1
+                self._refill()
         finally:
             self._statistics.wait_seconds += time.monotonic() - begin
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -42,6 +43,22 @@ async def main():
             await sandbox.exec(["touch", "made"])
             print(sandbox.id, flush=True)
             await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+OFTEN = """
+import asyncio, json, sys
+import ringfence
+
+async def main():
+    spec = ringfence.SandboxSpec.parse(json.loads(sys.argv[1]))
+    async with ringfence.pool(spec, size=2) as pool:
+        await pool.fill()
+        print("begin", flush=True)
+        while True:
+            async with pool.acquire(repository=sys.argv[2]) as sandbox:
+                await sandbox.exec(["touch", "made"])
 
 asyncio.run(main())
 """
@@ -357,17 +374,43 @@ def test_a_client_that_was_killed_leaves_no_mount_and_no_file(
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT, asked, str(repository)], stdout=subprocess.PIPE
     )
-    assert client.stdout is not None
-    name = client.stdout.readline().decode().strip()
     try:
+        assert client.stdout is not None
+        name = client.stdout.readline().decode().strip()
         assert left_in(state_directory) != []
     finally:
-        client.send_signal(signal.SIGKILL)
-        client.wait()
-        client.stdout.close()
+        client.kill()
+        client.communicate()
     assert wait_for(lambda: left_in(state_directory) == []), left_in(state_directory)
     assert wait_for(lambda: Ledger.default().live() == [])
     assert Ledger.default().get(name).reason
+
+
+def test_clients_killed_while_they_acquire_leave_nothing(
+    spec: SandboxSpec, repository: Path, state_directory: Path
+) -> None:
+    """At any moment: before the record has the workspace, while it is made, while it is mounted."""
+    asked = json.dumps(spec.model_dump(mode="json", exclude_defaults=True))
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-c", OFTEN, asked, str(repository)], stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    try:
+        for client in clients:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"begin\n"
+        for client in clients:
+            time.sleep(random.random() * 0.3)
+            client.send_signal(signal.SIGKILL)
+    finally:
+        for client in clients:
+            client.kill()
+            client.communicate()
+    assert Ledger.default().all() != []
+    assert wait_for(lambda: left_in(state_directory) == []), left_in(state_directory)
+    assert wait_for(lambda: Ledger.default().live() == [])
 
 
 async def test_a_clone_is_bound_as_a_directory_is(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,10 @@ def test_what_can_be_asked_for_with_a_repository_later(tmp_path: Path) -> None:
         asked_for(SandboxSpec(repository=tmp_path), tmp_path, "process", ABLE)
     with pytest.raises(InvalidSpecError, match="has a snapshot already"):
         asked_for(SandboxSpec(snapshot=f"sha256:{'0' * 64}"), tmp_path, "process", ABLE)
+    limits = frozenset({"read_rate"})
+    rated = SandboxSpec.parse({"limits": {"read_rate": "1m"}})
+    with pytest.raises(UnsupportedError, match=r"limits\.read_rate would not hold"):
+        asked_for(rated, tmp_path, "process", replace(ABLE, limits=limits))
     for place in ("/workspace", "/workspace/data"):
         mount = {"source": str(tmp_path), "destination": place}
         with pytest.raises(InvalidSpecError, match=place):
