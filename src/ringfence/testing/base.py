@@ -13,6 +13,7 @@ import ringfence
 from ringfence.backends import registry
 from ringfence.backends.base import Features
 
+_WHERE = ("backend", "endpoint", "ceiling", "ledger", "events")
 PATIENCE = 30.0
 """Seconds that a check waits for a fact that must come."""
 _numbers = itertools.count(1)
@@ -85,6 +86,13 @@ class Checks:
     @pytest.fixture
     def fresh(self, spec_kwargs: dict[str, Any]) -> Open:
         return lambda **changes: ringfence.open(**{**spec_kwargs, **changes})
+
+
+def pool_of(spec_kwargs: Mapping[str, Any], size: int) -> ringfence.Pool:
+    """A pool of what these keywords of `ringfence.open` open."""
+    kwargs = dict(spec_kwargs)
+    where = {name: kwargs.pop(name) for name in _WHERE if name in kwargs}
+    return ringfence.pool(ringfence.SandboxSpec.parse(kwargs), size=size, **where)
 
 
 async def until(fact: Callable[[], Awaitable[bool]]) -> None:

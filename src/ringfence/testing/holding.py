@@ -1,12 +1,13 @@
 """Checks of what a sandbox holds of its host and of other sandboxes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ringfence
 from ringfence.backends.base import Features
-from ringfence.testing.base import Checks, Open
+from ringfence.testing.base import Checks, Open, pool_of
 
 
 class HoldingChecks(Checks):
@@ -55,6 +56,30 @@ class HoldingChecks(Checks):
         assert b"+after" in patch
         assert b"+++ b/other" in patch
         assert [path.name for path in repository.iterdir()] == ["file"]
+        assert (repository / "file").read_text() == "before\n"
+
+    async def test_a_pool_binds_a_repository_where_it_can(
+        self, spec_kwargs: dict[str, Any], features: Features, tmp_path: Path
+    ) -> None:
+        """A warm member is then as if it had been opened with it; elsewhere, UnsupportedError
+        before one is taken."""
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        (repository / "file").write_text("before\n")
+        for path in (repository, *repository.parents[:2]):
+            path.chmod(0o755)
+        async with pool_of(spec_kwargs, size=1) as pool:
+            if not features.late_binds:
+                with pytest.raises(ringfence.UnsupportedError, match="repository"):
+                    async with pool.acquire(repository=repository):
+                        pytest.fail("acquired")
+                assert pool.statistics.hits + pool.statistics.misses == 0
+                return
+            async with pool.acquire(repository=repository) as sandbox:
+                assert sandbox.cwd == "/workspace"
+                assert sandbox.receipt["mount /workspace"].ok
+                assert (await sandbox.exec(shell="cat file && echo after >> file")).ok
+                assert b"+after" in await sandbox.workspace.patch()
         assert (repository / "file").read_text() == "before\n"
 
     async def test_a_fork_starts_from_the_present_state(

@@ -10,12 +10,10 @@ import pytest
 import ringfence
 from ringfence import Reason, State
 from ringfence.backends.base import Features
-from ringfence.testing.base import Open, reopened, running, until
+from ringfence.testing.base import Open, pool_of, reopened, running, until
 from ringfence.testing.holding import HoldingChecks
 from ringfence.testing.limiting import LimitChecks
 from ringfence.testing.telling import TellingChecks
-
-_WHERE = ("backend", "endpoint", "ceiling", "ledger", "events")
 
 
 class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
@@ -219,10 +217,7 @@ class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
 
     async def test_a_pool_hands_each_out_once(self, spec_kwargs: dict[str, Any]) -> None:
         """Members are warm, healthy, distinct and gone afterwards."""
-        kwargs = dict(spec_kwargs)
-        where = {name: kwargs.pop(name) for name in _WHERE if name in kwargs}
-        spec = ringfence.SandboxSpec.parse(kwargs)
-        async with ringfence.pool(spec, size=1, **where) as pool:
+        async with pool_of(spec_kwargs, size=1) as pool:
             await pool.fill()
             async with pool.acquire() as first:
                 assert (await first.exec(["true"])).ok
