@@ -126,15 +126,14 @@ async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, A
             await sandbox.workspace.apply()
         except SandboxError:
             if patch is None and found.data:
-                kept = await asyncio.to_thread(_kept, found.data)
-                output.note(f"nothing was applied; the changes are kept as a patch in {kept}")
+                output.note(await asyncio.to_thread(_kept, found.data))
             raise
     from ringfence.spec.results import named_bytes
 
     return {**named_bytes("patch", found.data), "applied": apply}
 
 
-def _write(file: Path, data: bytes) -> None:
+def _write(file: Path, data: bytes, doing: str = "--patch") -> None:
     """Write a patch, or leave none: half of one might apply."""
     try:
         file.write_bytes(data)
@@ -143,14 +142,18 @@ def _write(file: Path, data: bytes) -> None:
 
         if file.is_file():
             file.unlink(missing_ok=True)
-        raise failed(error, file, "--patch") from None
+        raise failed(error, file, doing) from None
 
 
 def _kept(data: bytes) -> str:
-    """Write a patch into a new temporary file; its path."""
-    with tempfile.NamedTemporaryFile(prefix="ringfence-", suffix=".patch", delete=False) as file:
-        file.write(data)
-    return file.name
+    """Write a patch into a new temporary file; what became of it, in words."""
+    try:
+        number, name = tempfile.mkstemp(prefix="ringfence-", suffix=".patch")
+        os.close(number)
+        _write(Path(name), data, "writing them")
+    except (OSError, SandboxError) as error:
+        return f"the changes could not be kept as a patch: {error}"
+    return f"nothing was applied; the changes are kept as a patch in {name}"
 
 
 async def _usage(sandbox: Any) -> Any:

@@ -55,7 +55,7 @@ class Builder:
             self._kinds = [b"commit"]
             return
         self._mirror()
-        if self.born() and not self.source.partial:
+        if set(self._kinds) == {b"commit"} and not self.source.partial:
             self._listing = self._start(
                 "log", "--all", "HEAD", "--format=", "--name-only", "-z", "--no-renames", "-c",
                 "--root", "--no-mailmap", "--", seconds=_WALK_SECONDS,
@@ -103,7 +103,7 @@ class Builder:
         taken as so.
         """
         if self.paths is None:
-            if self._listing is None or set(self._kinds) != {b"commit"}:
+            if self._listing is None:
                 return [""]
             try:
                 listed = self._listing.finish()

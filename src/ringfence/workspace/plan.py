@@ -158,6 +158,8 @@ def _choose_history(repository: Repository, found: Plan) -> None:
 
 def _leave_outside(found: Plan, error: SandboxError) -> None:
     found.warnings.append(f"git's history stays outside: {error}")
+    if found.builder is not None:
+        found.builder.close()
     found.repository = found.builder = None
 
 

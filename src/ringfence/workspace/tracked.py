@@ -44,7 +44,10 @@ class Tracking:
             return index.Index(self._id_bytes)
         (self.target / "index").unlink(missing_ok=True)
         self._git("read-tree", "HEAD")
-        return index.read((self.target / "index").read_bytes(), self._id_bytes)
+        try:
+            return index.read((self.target / "index").read_bytes(), self._id_bytes)
+        except ValueError as error:
+            raise StateError(f"HEAD cannot be checked out: {error}", op="workspace") from None
 
     def write(self, tracked: index.Index, absent: Iterable[str]) -> None:
         """Let these be tracked; what is absent counts as checked out, and is no deletion."""

@@ -4,14 +4,17 @@ import base64
 import errno
 import json
 import os
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ringfence.cli.app import run
-from ringfence.cli.run import _write
-from ringfence.errors import ResourceExhaustedError
+from ringfence.cli.run import _changes, _write
+from ringfence.errors import ResourceExhaustedError, StateError
 from ringfence.spec.results import named_bytes
+from ringfence.workspace.patch import Patch
 
 
 def test_json_is_one_document_even_where_nothing_is_measured(
@@ -64,6 +67,29 @@ def test_half_a_patch_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ResourceExhaustedError, match=r"out\.patch"):
         _write(tmp_path / "out.patch", b"half of it")
     assert not list(tmp_path.iterdir())
+
+
+async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def refused() -> None:
+        raise StateError("the original moved", op="workspace.apply")
+
+    async def found() -> Patch:
+        return Patch(b"a patch", "")
+
+    def full(file: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=found, apply=refused))
+    for place in (tmp_path, tmp_path / "missing"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            patch.setattr(tempfile, "tempdir", str(place))
+            with pytest.raises(StateError, match="the original moved"):
+                await _changes(sandbox, None, apply=True)
+        assert "could not be kept as a patch" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
 def test_bytes_in_a_document_are_never_lost() -> None:

@@ -54,6 +54,15 @@ def test_a_url_of_another_kind_is_told_so(url: str) -> None:
     assert "hunter2" not in str(caught.value.to_dict())
 
 
+def test_a_path_in_a_commit_that_no_file_can_have(repository: Path, make: Make) -> None:
+    blob = git(repository, "rev-parse", "HEAD:README.md").strip()
+    path = "/".join(["d" * 200] * 25)
+    git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    git(repository, "commit", "-q", "-m", "too long")
+    with pytest.raises(StateError, match="too long"):
+        make(repository)
+
+
 def test_the_files_of_git_itself_are_no_work_tree(repository: Path, tmp_path: Path) -> None:
     """A bare repository and what is in a .git hold credentials, hidden files and hooks."""
     git(tmp_path, "clone", "-q", "--bare", str(repository), "bare")

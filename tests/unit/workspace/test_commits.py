@@ -161,6 +161,21 @@ def test_a_walk_that_is_given_up_ends_the_git_that_goes_on_meanwhile(
     assert not (tmp_path / "state/one").exists()
 
 
+def test_no_history_is_listed_that_cannot_be_known_whole(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference to a file shows it, whatever the commits say."""
+    blob = git(repository, "rev-parse", "HEAD:README.md").strip()
+    git(repository, "update-ref", "refs/tags/file", blob)
+    started: list[str] = []
+    monkeypatch.setattr(
+        "ringfence.workspace.history.Running",
+        lambda args, **more: started.append(args[0]) or isolated.Running(args, **more),
+    )
+    assert any("git's history" in words for words in make(repository).warnings)
+    assert started == ["pack-objects"]
+
+
 def test_git_waits_for_no_disk_in_repositories_of_ours(repository: Path, tmp_path: Path) -> None:
     def waits(name: str, pack: Callable[[dict[str, str]], object]) -> bool:
         pack({"GIT_DIR": str(repository / ".git"), "GIT_TRACE2_EVENT": str(tmp_path / name)})
