@@ -71,9 +71,7 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
         ) from None
     try:
         turn(root)
-        _check(changes, root)
-        place = f".ringfence-apply-{token_hex(6)}"
-        application = Application.of(changes.items, root, original, place)
+        application = _checked(changes, root, original)
         states = {**before, **applied.wanted(changes)}
         record = Record(prepared.directory, application, states)
         with prepared.now() as now:
@@ -81,6 +79,16 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
     finally:
         os.close(root)
     return changes
+
+
+def _checked(changes: Changes, root: int, original: Path) -> Application:
+    """The application of changes to an original that is as they need it."""
+    try:
+        _check(changes, root)
+        return Application.of(changes.items, root, original, f".ringfence-apply-{token_hex(6)}")
+    except OSError as error:
+        place = error.filename or original
+        raise failed(error, place, "comparing with the repository") from None
 
 
 def _check(changes: Changes, root: int) -> None:

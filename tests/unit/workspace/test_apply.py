@@ -13,6 +13,7 @@ import pytest
 
 from ringfence.errors import (
     AlreadyExistsError,
+    InvalidSpecError,
     NotFoundError,
     PolicyDeniedError,
     ResourceExhaustedError,
@@ -460,6 +461,20 @@ def test_nothing_of_an_application_stays_when_the_workspace_is_discarded(
     assert list(repository.glob(".ringfence*"))
     discard(prepared)
     assert not list(repository.glob(".ringfence*"))
+
+
+def test_an_original_that_may_not_be_looked_at_is_an_error_of_ours(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "src/code.py").write_text("changed\n")
+
+    def denied(root: int, path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "src")
+
+    monkeypatch.setattr(sys.modules["ringfence.workspace.apply"], "lstat", denied)
+    with pytest.raises(InvalidSpecError, match="repository: src: Permission denied"):
+        apply(prepared)
 
 
 def test_one_client_applies_at_a_time(repository: Path, make: Make) -> None:
