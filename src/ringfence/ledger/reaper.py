@@ -12,6 +12,7 @@ from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, SandboxError
 from ringfence.ledger.backends import Backends, Load
+from ringfence.ledger.cleaning import clean
 from ringfence.ledger.entry import Claim, Entry
 from ringfence.ledger.reasons import CLIENT_LOST, CPU_TIME, LIFETIME
 from ringfence.ledger.spent import is_spent
@@ -119,10 +120,7 @@ async def _settle(
                 await instance.delete()
             elif isinstance(backend := backends.of(entry.record), Discarding):
                 await backend.discard(entry.record.id)
-        if entry.workspace is not None:
-            from ringfence.workspace import clean
-
-            await asyncio.to_thread(clean, entry.workspace)
+        await clean(entry, backends.of(entry.record))
     except BackendUnavailableError as error:
         return Reaped(entry.record.id, why, str(error)) if reason else None
     except (SandboxError, OSError) as error:

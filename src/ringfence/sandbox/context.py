@@ -52,7 +52,7 @@ class Context:
         self.life = life
         self.ceiling = ceiling
         self.changing = asyncio.Lock()
-        self._backend = backend
+        self.backend = backend
         self.features = features
         self.default_user = default
         self.room: Callable[[], os.statvfs_result | None] = lambda: None
@@ -80,7 +80,7 @@ class Context:
 
     async def facts(self, spec: SandboxSpec | None = None) -> Facts:
         """What the machine can give, for its own spec or another one, asked anew."""
-        return await self._backend.facts(spec or self.spec)
+        return await self.backend.facts(spec or self.spec)
 
     def take(self, spec: SandboxSpec) -> None:
         """Be a sandbox of another spec, before its first command."""

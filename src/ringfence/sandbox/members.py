@@ -11,6 +11,7 @@ from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
+from ringfence.ledger.cleaning import clean
 from ringfence.ledger.reasons import CPU_TIME, DELETED
 from ringfence.ledger.spent import is_spent
 from ringfence.spec import SandboxInfo, State, Usage
@@ -97,10 +98,7 @@ async def _delete(book: Ledger, entry: Entry) -> None:
     async with Backends() as backends, backends.if_there(entry.record) as instance:
         if instance is not None:
             await instance.delete()
-    if entry.workspace is not None:
-        from ringfence.workspace import clean
-
-        await asyncio.to_thread(clean, entry.workspace)
+        await clean(entry, backends.of(entry.record))
     await asyncio.to_thread(book.end, entry.record.id, DELETED)
 
 

@@ -13,6 +13,7 @@ from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
 from ringfence.ledger import Entry, Ledger
+from ringfence.ledger.cleaning import clean
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.ledger.spent import is_spent
 from ringfence.sandbox import networking
@@ -107,7 +108,7 @@ async def _attached(entry: Entry, backend: Backend, records: Records, steps: Ste
         raise
     steps.undo.callback(release, instance)
     if await is_spent(instance):
-        await finish(_end(instance, entry, records))
+        await finish(_end(instance, entry, backend, records))
         raise _ended(record, CPU_TIME)
     if await instance.state() is State.PAUSED:
         raise StateError(
@@ -130,13 +131,10 @@ async def _greeted(instance: Instance, record: Record) -> Session:
         ) from None
 
 
-async def _end(instance: Instance, entry: Entry, records: Records) -> None:
+async def _end(instance: Instance, entry: Entry, backend: Backend, records: Records) -> None:
     """What its guest, which has killed all commands, waits for."""
     await instance.delete()
-    if entry.workspace is not None:
-        from ringfence.workspace import clean
-
-        await asyncio.to_thread(clean, entry.workspace)
+    await clean(entry, backend)
     await records.end(instance.record.id, CPU_TIME)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.ledger import cleaning
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
@@ -177,7 +178,12 @@ class Workspace:
         """Remove what was made for it, unless its sandbox goes on without this holder."""
         if self._context is not None and self._context.life.reason == DETACHED:
             return
-        await finish(asyncio.to_thread(self.prepared.close))
+        await finish(self._closed())
+
+    async def _closed(self) -> None:
+        if self._context is not None:
+            await cleaning.emptied(self.prepared.directory, self._context.backend)
+        await asyncio.to_thread(self.prepared.close)
 
 
 @asynccontextmanager

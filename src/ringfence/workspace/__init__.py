@@ -5,6 +5,7 @@ from ringfence.workspace.changes import Change, Changes, Side
 from ringfence.workspace.clone import is_url
 from ringfence.workspace.discard import discard
 from ringfence.workspace.download import download
+from ringfence.workspace.emptying import emptying
 from ringfence.workspace.fork import fork
 from ringfence.workspace.patch import Patch
 from ringfence.workspace.plan import Plan, plan
@@ -33,6 +34,7 @@ __all__ = [
     "clean",
     "discard",
     "download",
+    "emptying",
     "fork",
     "is_url",
     "plan",

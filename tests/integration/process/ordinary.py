@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,23 @@ _SET_DUMPABLE = 4
 LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers, images)
 
 
-def become(uid: int, directory: Path, owner: int | None = None, mode: int = build.MODE) -> None:
+def become(
+    uid: int,
+    directory: Path,
+    owner: int | None = None,
+    mode: int = build.MODE,
+    groups: Sequence[int] = (),
+) -> None:
     guest = directory / "guest"
     shutil.copy(build.target(), guest)
     os.chown(directory, uid, uid)
     owner = uid if owner is None else owner
     os.chown(guest, owner, owner)
     guest.chmod(mode)
-    build.target = lambda: guest
+    build.target = lambda *_: guest
     os.environ["RINGFENCE_STATE_DIR"] = str(directory / "state")
     seccomp.syscalls("x86_64")
-    os.setgroups([])
+    os.setgroups(groups)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1, 0, 0, 0)

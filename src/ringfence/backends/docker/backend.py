@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.docker import door, images, place, rootfs
+from ringfence.backends.docker import door, images, mounting, place, rootfs
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
@@ -198,6 +198,10 @@ class DockerBackend:
     async def sweep(self) -> None:
         """Remove the images that clients made for forks and snapshots, and left when they ended."""
         await rootfs.sweep(self._connected())
+
+    async def mount_once(self, sandbox_id: str, volume: Mapping[str, str]) -> None:
+        """Have the daemon mount a volume and unmount it, for a sandbox that is gone."""
+        await mounting.mount_once(self._connected(), sandbox_id, volume)
 
     async def load(self, layout: Path, manifest: Descriptor) -> str:
         """Have an image of an OCI layout on the daemon; its id. ImageError."""

@@ -92,7 +92,7 @@ def create_body(
             "Privileged": False,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {"Type": "none"},
-            "Mounts": [*placement.mounts, *map(_bind, binds), *volumes],
+            "Mounts": [*placement.mounts, *map(mount_of, binds), *volumes],
             **_resources(spec, machine, devices),
             **_confinement(spec, machine, image.facts.architecture),
             **_network(spec),
@@ -100,7 +100,8 @@ def create_body(
     }
 
 
-def _bind(bind: Bind) -> dict[str, Any]:
+def mount_of(bind: Bind) -> dict[str, Any]:
+    """A bind as the Engine has it."""
     if bind.volume is not None:
         driver = {"Name": "local", "Options": dict(bind.volume)}
         return {

@@ -1,0 +1,48 @@
+"""Removing the workspace of a sandbox that is gone, with the daemon's help where it takes that."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from ringfence.errors import SandboxError
+from ringfence.ledger.entry import Entry
+
+
+@runtime_checkable
+class Mounting(Protocol):
+    """A backend whose daemon mounts volumes for a client who may not mount."""
+
+    async def mount_once(self, sandbox_id: str, volume: Mapping[str, str]) -> None:
+        """Have it mount a volume of these options (type, device, o) and unmount it again, for a
+        sandbox that is gone. Nothing runs, and nothing stays."""
+        ...
+
+
+async def clean(entry: Entry, backend: object) -> None:
+    """Remove the workspace of an entry whose instance is gone, if it has one. Idempotent.
+
+    What `emptied` and `ringfence.workspace.clean` raise.
+    """
+    if entry.workspace is None:
+        return
+    from ringfence import workspace
+
+    await emptied(Path(entry.workspace["directory"]), backend)
+    await asyncio.to_thread(workspace.clean, entry.workspace)
+
+
+async def emptied(directory: Path, backend: object) -> None:
+    """Have the kernel empty what only root may in a workspace whose instance is gone; where nothing
+    of that kind is left, which is all but always so, nobody is asked. SandboxError."""
+    from ringfence.workspace import emptying
+
+    volume = await asyncio.to_thread(emptying, directory)
+    if volume is None or not isinstance(backend, Mounting):
+        return
+    try:
+        await backend.mount_once(directory.name, volume)
+    except SandboxError:
+        # another may have done it, and removed the workspace, meanwhile
+        if await asyncio.to_thread(emptying, directory) is not None:
+            raise
