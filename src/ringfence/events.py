@@ -56,6 +56,16 @@ class RepositoryBound(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRefused(Event):
+    """A sandbox of a pool could not get the repository that it was acquired with; it is deleted.
+    path: as of RepositoryBound. code: of the error."""
+
+    path: str
+    mode: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateFailed(Event):
     """No sandbox came about; nothing was left. code: of the error."""
 

@@ -8,8 +8,8 @@ import time
 from dataclasses import replace
 
 from ringfence.backends.base import Enterable, Features
-from ringfence.errors import InvalidSpecError, UnsupportedError
-from ringfence.events import RepositoryBound
+from ringfence.errors import InvalidSpecError, SandboxError, UnsupportedError
+from ringfence.events import RepositoryBound, RepositoryRefused
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs
@@ -101,11 +101,27 @@ async def give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     What opening one raises. An error or a cancellation leaves a sandbox that is to be deleted,
     which removes all that was made.
     """
+    context = sandbox._context
     try:
-        with sandbox._context.operation(_OP):
+        with context.operation(_OP):
             await _give(sandbox, asked, where)
-    except OSError as error:
-        raise named(error) from error
+    except (SandboxError, OSError) as raised:
+        error = named(raised)
+        if isinstance(error, SandboxError):
+            error.sandbox_id = error.sandbox_id or context.id
+            context.bus.publish(_refused(error, context.id, _repository(asked)))
+        if error is raised:
+            raise
+        raise error from raised
+
+
+def _refused(error: SandboxError, sandbox_id: str, repository: Repository) -> RepositoryRefused:
+    return RepositoryRefused(
+        sandbox_id=sandbox_id,
+        path=without_login(repository.path),
+        mode=repository.mode,
+        code=str(error.code),
+    )
 
 
 async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:

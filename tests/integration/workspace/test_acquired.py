@@ -287,6 +287,8 @@ async def test_an_error_deletes_the_member_and_leaves_nothing(
                 async with pool.acquire(repository=repo):
                     pytest.fail("acquired")
             assert await member.state() is State.EXITED
+            told = [event.name for event in member.history]
+            assert told == ["Created", "RepositoryRefused", "Deleted"]
             assert member.id not in [one.record.id for one in Ledger.default().live()]
             with pytest.raises(kind):
                 async with ringfence.open(spec, repository=repo):
