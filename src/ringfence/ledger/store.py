@@ -130,18 +130,14 @@ class Ledger:
         that an extension and an expiry at the same moment have one winner."""
         self._change(sandbox_id, "ends = ?, due = ?, due_boot = ?", ends, *due_of(ends))
 
-    def changed(self, sandbox_id: str, spec: SandboxSpec) -> None:
-        """Its spec is another one now. StateError when it ended already."""
-        self._change(sandbox_id, "spec = ?", spec_text(spec))
-
-    def bound(self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
-        """It is about to get a repository: its spec is another one now, and `workspace` must be
-        undone when it ends. StateError when it ended already."""
+    def changed(
+        self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any] | None = None
+    ) -> None:
+        """Its spec is another one now; workspace: and this is to be undone when it ends. StateError
+        when it ended already."""
+        more = None if workspace is None else json.dumps(dict(workspace))
         self._change(
-            sandbox_id,
-            "spec = ?, workspace = ?",
-            spec_text(spec),
-            json.dumps(dict(workspace)),
+            sandbox_id, "spec = ?, workspace = COALESCE(?, workspace)", spec_text(spec), more
         )
 
     def unfinished(self, sandbox_id: str, reason: str) -> None:

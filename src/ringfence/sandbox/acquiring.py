@@ -15,13 +15,33 @@ from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs
 from ringfence.sandbox.auditing import without_login
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.entry import changed
+from ringfence.sandbox.entry import Opening, changed
 from ringfence.sandbox.opening import named, read_receipt
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import Repository, SandboxSpec
 
 _OP = "pool.acquire"
+
+
+class Maker:
+    """Makes one member each time it is called. where: whose they are, besides what `spec` says."""
+
+    def __init__(self, spec: SandboxSpec, opening: Opening) -> None:
+        self._spec = spec
+        self._opening = opening
+        self.where = opening.where
+        self._able: tuple[str, Features] | None = None
+
+    async def __call__(self) -> Sandbox:
+        """A new member."""
+        return await self._opening
+
+    async def asked(self, repository: object) -> SandboxSpec:
+        """The spec with a repository that its members can get; see `Pool.acquire`."""
+        if self._able is None:
+            self._able = await features_of(self._spec, self.where)
+        return asked_for(self._spec, repository, *self._able)
 
 
 async def features_of(spec: SandboxSpec, where: Where) -> tuple[str, Features]:
@@ -129,16 +149,14 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     context = sandbox._context
     life, instance, session = context.life, context.instance, context.session
     granted, facts = await _granted(context, asked, where)
-    undo = binds.undo_of(granted, life.id)
-    assert undo is not None  # noqa: S101 - it has a repository
-    await life.bound(granted, undo)
+    await life.note(granted, binds.undo_of(granted, life.id))
     prepared = await _prepared(context, granted, facts)
     if life.ended:
         await prepared.aclose()
         raise life.lost(_OP)
     life.own(prepared.aclose)
     workspace = prepared.workspace
-    assert workspace is not None  # noqa: S101 - likewise
+    assert workspace is not None  # noqa: S101 - it has a repository
     assert isinstance(instance, Enterable)  # noqa: S101 - its backend's Features say so
     await instance.bind(prepared.binds, session.ping)
     user = context.default_user

@@ -311,13 +311,9 @@ class Life:
         self.ends = ends
         return ends
 
-    async def note(self, spec: SandboxSpec) -> None:
-        """Write down what is granted now."""
-        await self._records.changed(self.id, spec)
-
-    async def bound(self, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
-        """Write down that it is about to get a repository, and what must be undone then."""
-        await self._records.bound(self.id, spec, workspace)
+    async def note(self, spec: SandboxSpec, workspace: Mapping[str, Any] | None = None) -> None:
+        """Write down what is granted now, and what of a workspace must be undone."""
+        await self._records.changed(self.id, spec, workspace)
 
     def own(self, close: Callable[[], Awaitable[None]]) -> None:
         """Close this, too, after its instance. It must not have ended yet."""

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from ringfence.backends.base import Backend, Features
+from ringfence.backends.base import Backend
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
 from ringfence.events import EventBus
 from ringfence.guest.protocol import whole_number
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
-from ringfence.sandbox import acquiring
-from ringfence.sandbox.entry import Opening, open  # noqa: A004 - the library's own word
+from ringfence.sandbox.acquiring import Maker, give
+from ringfence.sandbox.entry import open  # noqa: A004 - the library's own word
 from ringfence.sandbox.loop import running
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.spec import Repository, SandboxSpec
@@ -56,7 +56,7 @@ class Pool:
     """See the module; `ringfence.pool` makes one. Use it in an `async with`: leaving it deletes
     all that wait, while members in use stay with those who hold them."""
 
-    def __init__(self, make: "Maker", size: int, concurrency: int) -> None:
+    def __init__(self, make: Maker, size: int, concurrency: int) -> None:
         whole_number(size, "size", _MOST, 1)
         whole_number(concurrency, "concurrency", _MOST, 1)
         self._make = make
@@ -114,7 +114,7 @@ class Pool:
         afterwards, or meanwhile where that takes long."""
         refill = asyncio.get_running_loop().call_later(_AHEAD_SECONDS, self._refill)
         try:
-            await acquiring.give(sandbox, asked, self._make.where)
+            await give(sandbox, asked, self._make.where)
         except BaseException:
             await sandbox.delete(grace=0.0)
             raise
@@ -251,26 +251,6 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-class Maker:
-    """Makes one member each time it is called. where: whose they are, besides what `spec` says."""
-
-    def __init__(self, spec: SandboxSpec, opening: Opening) -> None:
-        self._spec = spec
-        self._opening = opening
-        self.where = opening.where
-        self._able: tuple[str, Features] | None = None
-
-    async def __call__(self) -> Sandbox:
-        """A new member."""
-        return await self._opening
-
-    async def asked(self, repository: object) -> SandboxSpec:
-        """The spec with a repository that its members can get; see `Pool.acquire`."""
-        if self._able is None:
-            self._able = await acquiring.features_of(self._spec, self.where)
-        return acquiring.asked_for(self._spec, repository, *self._able)
 
 
 def pool(

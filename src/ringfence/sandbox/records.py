@@ -63,13 +63,12 @@ class Records:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
         await self._step(lambda ledger: ledger.extend(sandbox_id, ends))
 
-    async def changed(self, sandbox_id: str, spec: SandboxSpec) -> None:
-        """Its limits were changed. StateError when it ended already."""
-        await self._step(lambda ledger: ledger.changed(sandbox_id, spec))
-
-    async def bound(self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any]) -> None:
-        """It is about to get a repository. StateError when it ended already."""
-        await self._step(lambda ledger: ledger.bound(sandbox_id, spec, workspace))
+    async def changed(
+        self, sandbox_id: str, spec: SandboxSpec, workspace: Mapping[str, Any] | None = None
+    ) -> None:
+        """Its limits were changed, or it is about to get a repository. StateError when it ended
+        already."""
+        await self._step(lambda ledger: ledger.changed(sandbox_id, spec, workspace))
 
     async def unfinished(self, sandbox_id: str, reason: str) -> None:
         """Something of it could not be removed: whoever reaps goes on with that."""

@@ -45,12 +45,13 @@ def test_a_repository_that_came_later_is_in_the_record(ledger: Ledger) -> None:
     """Whoever reaps undoes its workspace; one that has ended gets none."""
     ledger.add(a_record(), owner=Owner.me())
     spec = SandboxSpec(repository="/project")
-    ledger.bound("rf-one", spec, {"directory": "/x"})
+    ledger.changed("rf-one", spec, {"directory": "/x"})
+    ledger.changed("rf-one", spec)
     entry = Ledger(ledger.path).get("rf-one")
     assert (entry.record.spec, entry.workspace) == (spec, {"directory": "/x"})
     ledger.end("rf-one", "deleted")
     with pytest.raises(StateError):
-        ledger.bound("rf-one", spec, {"directory": "/x"})
+        ledger.changed("rf-one", spec, {"directory": "/x"})
 
 
 def test_nobody_else_reads_it(tmp_path: Path) -> None:
