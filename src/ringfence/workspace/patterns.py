@@ -20,7 +20,8 @@ _ANY_START, _ANY_DEPTH, _ANY_NAME = "^(?:.+/)?", "(?:/.+)?", "[^/]*"
 
 _BRACKETS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
-_SET = re.compile(r"\\.|(\[[!^]?\]?)((?:\\.|\[:[^\]]*:\]|[^\]\\])*)\]", re.DOTALL)
+_SET = re.compile(r"\\.|(\[[!^]?\]?)((?:\\.?|\[:[^\]]{0,16}:\]|[^\]\\])*+)(\]?)", re.DOTALL)
+"""One that does not end goes on to the end of the text: nobody looks twice at a letter of it."""
 _IN_SET = re.compile(r"\\.|\[:[^\]]*:\]|[\[&~|]", re.DOTALL)
 _CLASSES = {"alnum": "A-Za-z0-9", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r"\x00-\x1f\x7f",
             "digit": "0-9", "graph": "!-~", "lower": "a-z", "print": " -~",
@@ -114,15 +115,21 @@ def _rule(line: str) -> _Rule | None:
         if pattern.include is None or pattern.regex is None:
             return None
         regex = _bounded(_of_whole_path(pattern.regex.pattern, directory_only)).translate(_MEANT)
-        return _Rule(re.compile(regex, re.DOTALL), bool(pattern.include), directory_only)
+        try:
+            matches = re.compile(regex, re.DOTALL)
+        except re.error:  # a range from or to a class
+            return None
+        return _Rule(matches, bool(pattern.include), directory_only)
     return None
 
 
 def _without_classes(found: re.Match[str]) -> str:
     """A set such as `[[:alpha:]_]` with letters that stand for its classes. KeyError for a class
-    that is none: nothing matches such a pattern."""
+    that is none, and a set that does not end: nothing matches such a pattern."""
     if found[1] is None:
         return found[0]
+    if not found[3]:
+        raise KeyError(found[0])
     return found[1] + _IN_SET.sub(_stands, found[2]) + "]"
 
 

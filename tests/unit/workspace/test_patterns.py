@@ -143,7 +143,14 @@ def test_no_pattern_of_a_repository_takes_time_in_a_power_of_the_path(
     assert verdict is (True if pattern.startswith("x/") else None)
 
 
+@pytest.mark.parametrize("pattern", ["[" * 100_000, "[[:" * 100_000, "[[:a:" * 100_000])
+def test_no_pattern_of_a_repository_takes_time_in_a_power_of_its_own_length(pattern: str) -> None:
+    """Looked for from each place in it again, the end of a set would outlast the machine."""
+    assert not Patterns([pattern])
+
+
 def test_a_pattern_that_means_nothing_is_passed_over() -> None:
-    patterns = Patterns(["[a-\\]z]*", "*.key"])
+    nothing = ["[a-\\]z]*", "[a-[:digit:]]", "[[:alpha:]", "a[", "[a\\"]
+    patterns = Patterns([*nothing, "*.key"])
     assert patterns.verdict("c.key", "c.key", False)
     assert patterns.verdict("a", "a", False) is None
