@@ -278,7 +278,7 @@ def _tree(files: Mapping[str, bytes | str]) -> Tree:
     system = {
         "/etc/passwd": (_ROOT, _PASSWD),
         "/etc/group": (_ROOT, _GROUP),
-        "/etc/hosts": (_ROOT, LOCALHOST.encode()),
+        "/etc/hosts": (_ROOT, LOCALHOST),
     }
     given = {path: (_USER, data) for path, data in files.items()}
     for path, (owner, data) in {**system, **given}.items():
