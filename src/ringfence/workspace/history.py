@@ -63,6 +63,7 @@ class Builder:
 
     def _mirror(self) -> None:
         self.place.mkdir(mode=0o700)
+        self._tracking.look()
         mirror(self.source, self.target, self.commits)
         ids = {name for _, name in self.commits.references}
         names = ("HEAD^{commit}", *(f"{name}^{{}}" for name in ids))

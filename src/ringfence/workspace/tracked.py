@@ -22,24 +22,29 @@ class Committed(NamedTuple):
 
 
 class Tracking:
-    """The index of a repository of ours at `target`, made from that of `source`. git: runs git in
-    that repository."""
+    """The index of a repository of ours at `target`, made from that of `source`. `look` comes first,
+    before objects are lent: what is staged later names others. git: runs git in `target`."""
 
     def __init__(self, source: GitDirectory, target: Path, git: Callable[..., bytes]) -> None:
         self.source, self.target, self._git = source, target, git
         self._id_bytes = 32 if source.sha256 else 20
+        self._data = b""
+
+    def look(self) -> None:
+        """Take the source's index as it is now."""
+        self._data = self.source.index()
 
     def read(self, *, born: bool = True) -> index.Index:
         """The source's index; HEAD's files when there is none that can be read."""
-        if data := self.source.index():
+        if self._data:
             try:
-                read = index.read(data, self._id_bytes)
+                read = index.read(self._data, self._id_bytes)
             except ValueError:
                 read = None
             if read is not None:
                 return self._unfolded(read)
             with suppress(ValueError, StateError):
-                return self._joined(data)
+                return self._joined(self._data)
         if not born:
             return index.Index(self._id_bytes)
         (self.target / "index").unlink(missing_ok=True)

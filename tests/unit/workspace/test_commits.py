@@ -80,6 +80,27 @@ def test_what_is_committed_while_the_files_are_walked_does_not_go_in(
     assert "hunter2" not in git(inside(again), "log", "-p", "--all")
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_staged_while_the_files_are_walked_does_not_go_in(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Its objects are not among those that were lent when git began to look."""
+    if known:
+        make(repository)
+    planning = sys.modules["ringfence.workspace.plan"]
+    choose = planning._choose_history
+
+    def late(*args: object) -> None:
+        (repository / "late").write_text("late\n")
+        git(repository, "add", "late")
+        choose(*args)
+
+    monkeypatch.setattr(planning, "_choose_history", late)
+    work = inside(make(repository))
+    git(work, "fsck")
+    assert git(work, "status", "--porcelain") in ("", "AD late\n")
+
+
 def test_other_patterns_are_asked_of_the_same_commits(repository: Path, make: Make) -> None:
     git(repository, "commit", "-q", "--allow-empty", "-m", "second")
     assert count_of(make(repository)) == 2
