@@ -22,7 +22,7 @@ class Committed(NamedTuple):
 
 
 class Tracking:
-    """The index of a repository of ours at `target`, made from that of `source`. `look` comes first,
+    """The index of a repository of ours at `target`, made from that of `source`. `look` is first,
     before objects are lent: what is staged later names others. git: runs git in `target`."""
 
     def __init__(self, source: GitDirectory, target: Path, git: Callable[..., bytes]) -> None:
