@@ -28,10 +28,11 @@ _CLASSES = {"alnum": "A-Za-z0-9", "alpha": "A-Za-z", "blank": r" \t", "cntrl": r
             "punct": r"!-/:-@\[-`{-~", "space": r" \t-\r", "upper": "A-Z",
             "xdigit": "0-9A-Fa-f"}  # fmt: skip
 _WORDS = {f"[:{name}:]": letters for name, letters in _CLASSES.items()}
-_WORDS |= {letter: rf"\{letter}" for letter in "[&~|"}
+_WORDS |= {letter: rf"\{letter}" for letter in r"[&~|]\-^!"}
 _STANDS = {word: chr(0xD800 + number) for number, word in enumerate(_WORDS)}
-"""What stands for the classes of a set, which pathspec does not know, and for letters of which `re`
-warns, while pathspec has the pattern. No text that was read holds them."""
+"""What stands for the classes of a set and for letters after a backslash, neither of which pathspec
+knows, and for letters of which `re` warns, while it has the pattern. No text that was read holds
+them."""
 _MEANT = {ord(letter): _WORDS[word] for word, letter in _STANDS.items()}
 
 
@@ -134,7 +135,8 @@ def _without_classes(found: re.Match[str]) -> str:
 
 
 def _stands(found: re.Match[str]) -> str:
-    return found[0] if found[0][0] == "\\" else _STANDS[found[0]]
+    word = found[0]
+    return _STANDS.get(word[1], word[1]) if word[0] == "\\" else _STANDS[word]
 
 
 def _of_name(glob: str) -> str:

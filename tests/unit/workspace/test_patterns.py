@@ -108,7 +108,18 @@ def test_patterns_agree_with_git(tree: Path, lines: list[str]) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "line", ["[[:alpha:]]", "[![:space:]]*", "[[:punct:]]?", "a[[a]?", "[[:bogus:]]", "[&&|a]"]
+    "line",
+    [
+        "[[:alpha:]]",
+        "[![:space:]]*",
+        "[[:punct:]]?",
+        "a[[a]?",
+        "[[:bogus:]]",
+        "[&&|a]",
+        "[\\]a]",
+        "[\\a]b",
+        "[c\\-]*",
+    ],
 )
 def test_a_set_has_the_classes_that_git_knows(tree: Path, line: str) -> None:
     found = ignored_by_us([line])
