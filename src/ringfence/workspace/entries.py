@@ -5,12 +5,13 @@ import stat
 from typing import NamedTuple
 
 FILE, DIRECTORY, LINK = "file", "directory", "link"
+_LAST = (1 << 63) - 1
 
 
 class Entry(NamedTuple):
     """One file, directory or symbolic link. path: relative, text with surrogateescape.
 
-    mode: permission bits alone. size: bytes. mtime, ctime: nanoseconds since the epoch.
+    mode: permission bits alone. size: bytes. mtime, ctime: nanoseconds since the epoch; see `held`.
     """
 
     path: str
@@ -38,12 +39,18 @@ def entry_of(path: str, status: os.stat_result) -> Entry | None:
         status.st_uid,
         status.st_gid,
         status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
+        held(status.st_mtime_ns),
+        held(status.st_ctime_ns),
         status.st_dev,
         status.st_ino,
         status.st_nlink,
     )
+
+
+def held(time: int) -> int:
+    """The nearest time that 64 bits hold, in nanoseconds: a file may say that it is of the year
+    3000."""
+    return max(-_LAST - 1, min(time, _LAST))
 
 
 def kind_of(mode: int) -> str | None:

@@ -6,6 +6,7 @@ file is ours, in a directory where nobody else can write.
 
 import hashlib
 import marshal
+import os
 from array import array
 from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
@@ -39,7 +40,7 @@ def pack(paths: bytes, kinds: Iterable[str], columns: Sequence["array[int]"]) ->
 
 def _packed(entries: Sequence[Entry]) -> bytes:
     """With the ctime and the links of files too."""
-    paths = "\0".join(entry.path for entry in entries).encode("utf-8", "surrogateescape")
+    paths = os.fsencode("\0".join(entry.path for entry in entries))
     kinds = bytes(map(_KINDS.index, map(itemgetter(1), entries)))
     numbers = [array(_TYPES[column], map(itemgetter(column), entries)) for column in _NUMBERS]
     return marshal.dumps((paths, kinds, [column.tobytes() for column in numbers]), _VERSION)
@@ -91,7 +92,7 @@ def read(path: Path, only: Collection[str] | None = None) -> dict[str, Entry]:
 
 def _entries(data: bytes, only: Collection[str] | None) -> dict[str, Entry]:
     packed = marshal.loads(data)  # noqa: S302 - our own file, see the module
-    paths, kinds, columns = packed[0].decode("utf-8", "surrogateescape"), packed[1], packed[2]
+    paths, kinds, columns = os.fsdecode(packed[0]), packed[1], packed[2]
     if not kinds:
         return {}
     numbers = [array(_TYPES[column], columns[column - 2]) for column in _NUMBERS]

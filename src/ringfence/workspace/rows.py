@@ -5,6 +5,7 @@ A regular file's ctime and its number of links change with each hard link to it:
 by them. Of git's own directory nothing counts but what it is.
 """
 
+import os
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from operator import attrgetter
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISREG
 
 from ringfence.workspace import manifest
-from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry
+from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, held
 
 WORDS = 10
 MODE, UID, GID, SIZE, MTIME, CTIME, DEVICE, INODE, LINKS, CHANGED = range(WORDS)
@@ -26,6 +27,24 @@ facts_of = attrgetter("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns", "
 _KINDS = {S_IFREG: FILE, S_IFDIR: DIRECTORY, S_IFLNK: LINK}
 _SIGNED = (MTIME, CTIME)
 _pack = struct.Struct("=QQQQqqQQQ8x").pack
+
+
+def looked(
+    listed: Sequence["os.DirEntry[str]"],
+) -> tuple[list[str], list[Facts], bytes]:
+    """The names in a directory, what lstat says of each, and the same as rows. OSError."""
+    names = [entry.name for entry in listed]
+    facts: list[Facts] = [facts_of(entry.stat(follow_symlinks=False)) for entry in listed]
+    try:
+        return names, facts, rows_of(names, facts)
+    except struct.error:  # a time that a row does not hold
+        facts = list(map(_held, facts))
+        return names, facts, rows_of(names, facts)
+
+
+def _held(facts: Facts) -> Facts:
+    mode, uid, gid, size, mtime, ctime, device, inode, links = facts
+    return mode, uid, gid, size, held(mtime), held(ctime), device, inode, links
 
 
 def rows_of(names: Sequence[str], found: Sequence[Facts]) -> bytes:
@@ -76,7 +95,7 @@ class Rows:
     @property
     def paths(self) -> list[str]:
         """Of all that goes in."""
-        text = self.encoded.decode("utf-8", "surrogateescape")
+        text = os.fsdecode(self.encoded)
         return text.split("\0") if text else []
 
     def kinds(self) -> list[str]:

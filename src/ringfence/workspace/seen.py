@@ -1,13 +1,15 @@
 """What a walk looked at: as long as all of it is the same, another walk would choose the same."""
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
 
 from ringfence.workspace.beneath import open_directory, open_regular
-from ringfence.workspace.rows import Facts, rows_of
 
 _IGNORED_BYTES = 1 << 20
+_PATH_BYTES = 4095
+"""Of what the kernel takes as one path: a directory further down cannot be listed again."""
 _NEW_NANOSECONDS = 2_000_000_000
 """Another link that takes the place of one so young may have its inode and its times."""
 
@@ -17,8 +19,8 @@ class Seen:
 
     directories: those that were listed, in order. names: those in each, as `ringfence-guest --list`
     writes them. rows: see `rows`, one for each name. visible: a byte for each, 1 where it goes in.
-    ignored: the files of patterns that were asked for, and what they held. told: whether that is
-    all that decided.
+    ignored: the files of patterns that were asked for, and what they held, as `digest_of` tells it.
+    told: whether that is all that decided.
     """
 
     def __init__(self) -> None:
@@ -26,14 +28,17 @@ class Seen:
         self.names: list[str] = []
         self.rows = bytearray()
         self.visible = bytearray()
-        self.ignored: dict[str, str | None] = {}
+        self.ignored: dict[str, bytes | None] = {}
         self.told = True
         self._new = time.time_ns() - _NEW_NANOSECONDS
 
-    def listed(self, path: str, names: Sequence[str], found: Sequence[Facts]) -> None:
-        """Take down a directory, and what lstat said of each name in it."""
-        self.directories.append(path)
-        self.rows += rows_of(names, found)
+    def listed(self, path: str, names: Sequence[str], rows: bytes) -> None:
+        """Take down a directory, and the names in it with their rows."""
+        if len(os.fsencode(path)) > _PATH_BYTES:
+            self.told = False
+        else:
+            self.directories.append(path)
+        self.rows += rows
         self.names.append("".join(f"{name}\0" for name in names) + "\0")
 
     def link(self, ctime: int) -> None:
@@ -44,6 +49,11 @@ class Seen:
         """Let only some of what is visible be: in its order, whether it still is."""
         wanted = iter(chosen)
         self.visible = bytearray(one and next(wanted) for one in self.visible)
+
+
+def digest_of(text: str | None) -> bytes | None:
+    """What tells the text of a file of patterns from another; a tree may have many long ones."""
+    return None if text is None else hashlib.sha256(os.fsencode(text)).digest()
 
 
 def patterns_in(root: int, path: str) -> str | None:

@@ -18,9 +18,9 @@ from ringfence.workspace.beneath import open_directory, read_link
 from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, is_git_name, leaves
 from ringfence.workspace.failures import failed, missing, shown
 from ringfence.workspace.patterns import Patterns
-from ringfence.workspace.rows import Facts, Rows, facts_of
+from ringfence.workspace.rows import Facts, Rows, looked
 from ringfence.workspace.secrets import SECRETS
-from ringfence.workspace.seen import Seen, patterns_in
+from ringfence.workspace.seen import Seen, digest_of, patterns_in
 from ringfence.workspace.selection import Selection
 
 MAX_ENTRIES = 1_000_000
@@ -122,9 +122,8 @@ class Walk:
         try:
             with os.scandir(directory) as found:
                 listed = list(found)
-            names = [entry.name for entry in listed]
-            facts = [facts_of(entry.stat(follow_symlinks=False)) for entry in listed]
-            self.seen.listed(place.path, names, facts)
+            names, facts, rows = looked(listed)
+            self.seen.listed(place.path, names, rows)
             if self.rules.gitignore and ".gitignore" in names:
                 place.ignores = self._ignores(place.path, ".gitignore", place.ignores)
             before = len(self.entries)
@@ -239,12 +238,16 @@ class Walk:
         try:
             with os.scandir(directory) as found:
                 listed = list(found)
-            names = [entry.name for entry in listed]
-            facts = [facts_of(entry.stat(follow_symlinks=False)) for entry in listed]
-            self.seen.listed(path, names, facts)
-            self.seen.visible += bytes(len(names))
+            names, facts, rows = looked(listed)
+            if len(self.seen.visible) + len(names) > MAX_ENTRIES:
+                self.seen.told = False
+            else:
+                self.seen.listed(path, names, rows)
+                self.seen.visible += bytes(len(names))
             for name, one in zip(names, facts, strict=True):
                 self._hide(f"{path}/{name}", one, S_ISDIR(one[0]))
+        except PermissionError:  # its names may be read, and nothing of what they are
+            self.seen.told = False
         except FileNotFoundError as error:
             raise failed(error, path, "reading the repository") from None
         finally:
@@ -265,7 +268,8 @@ class Walk:
 
     def _ignores(self, directory: str, name: str, above: _Ignores) -> _Ignores:
         prefix = f"{directory}/" if directory else ""
-        text = self.seen.ignored[prefix + name] = patterns_in(self.root, prefix + name)
+        text = patterns_in(self.root, prefix + name)
+        self.seen.ignored[prefix + name] = digest_of(text)
         return above if text is None else ((len(prefix), Patterns(text.split("\n"))), *above)
 
 

@@ -10,18 +10,22 @@ import hashlib
 import marshal
 import os
 import secrets
+import sys
 import time
 import zlib
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
-from stat import S_IFMT, S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IFMT, S_ISLNK, S_ISREG
 from typing import NamedTuple
 
+import pathspec
+
 from ringfence.spec import Repository
-from ringfence.workspace import entries, patterns, select
+from ringfence.workspace import entries, patterns, seen, select
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.rows import (
+    DEVICE,
     INODE,
     LINKS,
     MODE,
@@ -33,14 +37,14 @@ from ringfence.workspace.rows import (
     words_of,
 )
 from ringfence.workspace.secrets import SECRETS
-from ringfence.workspace.seen import patterns_in
+from ringfence.workspace.seen import digest_of, patterns_in
 from ringfence.workspace.selection import Selection
 from ringfence.workspace.stopping import Check, always
 
 STORE = ".walks"
 FEW = 2000
 """Names in a tree that is walked as fast without."""
-_FIRST = b"ringfence walk 1\n"
+_FIRST = b"ringfence walk 2\n"
 _VERSION = 4
 _SUM_BYTES = 4
 _KEPT = 4
@@ -55,7 +59,7 @@ class _Kept(NamedTuple):
     names: bytes
     rows: bytes | bytearray
     visible: bytes | bytearray
-    ignored: dict[str, str | None]
+    ignored: dict[str, bytes | None]
     paths: bytes
     hidden: dict[str, str]
     special: dict[str, str]
@@ -96,7 +100,7 @@ def choose(
 
 def expire(store: Path) -> None:
     """Remove what is not kept any more: all but the last few, and what is older than a day."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         found = sorted(((path.stat().st_mtime, path) for path in store.iterdir()), reverse=True)
         oldest = time.time() - _KEPT_SECONDS
         for number, (used, path) in enumerate(found):
@@ -105,14 +109,14 @@ def expire(store: Path) -> None:
 
 
 def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
-    seen = walk.seen
-    tell_changed(seen.rows)
+    told = walk.seen
+    tell_changed(told.rows)
     return _Kept(
-        directories=os.fsencode("\0".join(seen.directories)),
-        names=os.fsencode("".join(seen.names)),
-        rows=settled(seen.rows),
-        visible=seen.visible,
-        ignored=seen.ignored,
+        directories=os.fsencode("\0".join(told.directories)),
+        names=os.fsencode("".join(told.names)),
+        rows=settled(told.rows),
+        visible=told.visible,
+        ignored=told.ignored,
         paths=chosen.rows.encoded,
         hidden=chosen.hidden,
         special=chosen.special,
@@ -122,13 +126,24 @@ def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
     )
 
 
+def _code() -> list[object]:
+    """The code that decides, as this process has it: the files may be another version's later."""
+    facts: list[object] = [sys.version, sys.getfilesystemencoding(), pathspec.__version__]
+    for module in (entries, patterns, seen, select):
+        try:
+            facts.append(hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest())
+        except OSError:  # no file of its own: no other process can tell that it has the same
+            facts.append(secrets.token_hex(16))
+    return facts
+
+
+_CODE = _code()
+
+
 def _name(root: int, repository: Repository) -> str:
-    """Of the file for a tree and these rules, as the code of today reads them."""
+    """Of the file for a tree and these rules, as our code reads them."""
     status = os.fstat(root)
-    facts: list[object] = [status.st_dev, status.st_ino, os.geteuid()]
-    for module in (entries, patterns, select):
-        code = Path(module.__file__ or "").stat()
-        facts += [code.st_size, code.st_mtime_ns]
+    facts: list[object] = [status.st_dev, status.st_ino, os.geteuid(), _CODE]
     facts += [repository.include, repository.exclude, repository.gitignore, repository.subpath]
     facts += [repository.secrets_excluded, SECRETS]
     return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
@@ -141,7 +156,9 @@ def _write(place: Path, kept: _Kept) -> None:
     with suppress(OSError):
         place.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            beside.write_bytes(_FIRST + _sum(data) + data)
+            with beside.open("wb") as file:
+                file.write(_FIRST + _sum(data))
+                file.write(data)
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)
@@ -162,7 +179,10 @@ def _read(place: Path) -> _Kept | None:
     start = len(_FIRST) + _SUM_BYTES
     if raw[:start] != _FIRST + _sum(raw[start:]):
         return None
-    return _Kept(*marshal.loads(raw[start:]))  # noqa: S302 - our own file, whole
+    try:
+        return _Kept(*marshal.loads(raw[start:]))  # noqa: S302 - our own file, whole
+    except (EOFError, ValueError, TypeError):
+        return None
 
 
 def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection | None:
@@ -173,7 +193,7 @@ def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection
     found = list_again(root, kept.directories.split(b"\0"), len(kept.visible), check)
     if found is None or found.names != kept.names or len(found.rows) != len(kept.rows):
         return None
-    if any(patterns_in(root, path) != text for path, text in kept.ignored.items()):
+    if any(digest_of(patterns_in(root, path)) != was for path, was in kept.ignored.items()):
         return None
     rows = settled(found.rows)
     same = rows == kept.rows
@@ -193,7 +213,7 @@ def _recalled(place: Path, root: int, check: Check, *, keeps: bool) -> Selection
 
 def _decides(kept: _Kept, rows: bytearray, now: "memoryview[int]") -> bool:
     """Whether what was chosen would be chosen of these rows. now: with links and ctime."""
-    if not kept.searched and _linked(kept, now):
+    if _linked(kept, now) and (not kept.searched or _shares(kept, now)):
         return False
     if rows == kept.rows:
         return True
@@ -204,7 +224,7 @@ def _decides(kept: _Kept, rows: bytearray, now: "memoryview[int]") -> bool:
         here = slice(number * ROW_BYTES, (number + 1) * ROW_BYTES)
         if S_IFMT(mode) != S_IFMT(was) or (S_ISLNK(mode) and rows[here] != kept.rows[here]):
             return False
-    return not _linked(kept, now) or not _shares(kept, now)
+    return True
 
 
 def _linked(kept: _Kept, now: "memoryview[int]") -> bool:
@@ -214,10 +234,11 @@ def _linked(kept: _Kept, now: "memoryview[int]") -> bool:
 
 
 def _shares(kept: _Kept, now: "memoryview[int]") -> bool:
-    """Whether a visible file may be a hidden one."""
-    seen: tuple[set[int], set[int]] = set(), set()
-    listed = zip(now[MODE::WORDS], now[INODE::WORDS], kept.visible, strict=True)
-    for mode, inode, is_visible in listed:
-        if not S_ISDIR(mode):
-            seen[is_visible].add(inode)
-    return not seen[False].isdisjoint(seen[True])
+    """Whether a visible file is a hidden one: a tree that changed in the middle of a look may have
+    been kept so."""
+    hidden = bytes(not one for one in kept.visible)
+    inodes = now[INODE::WORDS]
+    if set(compress(inodes, kept.visible)).isdisjoint(compress(inodes, hidden)):
+        return False
+    files = list(zip(now[DEVICE::WORDS], inodes, strict=True))
+    return not set(compress(files, kept.visible)).isdisjoint(compress(files, hidden))

@@ -1,7 +1,10 @@
 """A walk that is kept gives what a new one would give, whatever was changed meanwhile."""
 
+import marshal
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pathspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,12 +20,12 @@ from hypothesis import strategies as st
 from ringfence.errors import InvalidSpecError
 from ringfence.guest import build
 from ringfence.spec import Repository
-from ringfence.workspace import plan, prepare, seen, select, walks
+from ringfence.workspace import patterns, plan, prepare, seen, select, walks
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.selection import Selection
 from ringfence.workspace.staging import open_root
 from ringfence.workspace.stopping import Stopped
-from tests.unit.workspace.conftest import Make
+from tests.unit.workspace.conftest import Make, inside
 
 EXCLUDE = ("*.log", "private/", "run.sh")
 Fields = dict[str, object]
@@ -169,6 +173,8 @@ SAME_NAMES: tuple[Callable[[Path], object], ...] = (
     lambda root: (root / "src").chmod(0o700),
     lambda root: os.utime(root / "empty", ns=(5, -7)),
     lambda root: (root / ".git/more").touch(),
+    lambda root: os.utime(root / "README.md", (1, 20_000_000_000)),  # of the year 2603
+    lambda root: os.utime(root / "src", (1, -20_000_000_000)),
 )
 DIFFERENT: tuple[Callable[[Path], object], ...] = (
     lambda root: (root / "src/twin").unlink(),
@@ -335,7 +341,9 @@ def test_hidden_directories_count_once_a_file_has_another_name(
 
 @pytest.mark.parametrize("damage", [
     lambda raw: raw[:-1], lambda raw: raw[:20], lambda raw: b"", lambda raw: raw + b"x",
-    lambda raw: raw.replace(b"walk 1", b"walk 0"), lambda raw: raw[:60] + b"\0" * (len(raw) - 60),
+    lambda raw: raw.replace(b"walk 2", b"walk 0"), lambda raw: raw[:60] + b"\0" * (len(raw) - 60),
+    lambda raw: walks._FIRST + walks._sum(data := marshal.dumps((1, 2))) + data,
+    lambda raw: walks._FIRST + walks._sum(b"[") + b"[",
 ])  # fmt: skip
 def test_a_damaged_file_is_none(
     tree: Path, tmp_path: Path, walked: list[int], damage: Callable[[bytes], bytes]
@@ -347,6 +355,106 @@ def test_a_damaged_file_is_none(
     same_as_fresh(tree, store)
     choose(tree, store)
     assert len(walked) == 3  # the one in between is `select`
+
+
+def test_a_file_that_was_hidden_in_the_middle_of_a_walk_is_hidden_by_the_next(
+    tree: Path, tmp_path: Path
+) -> None:
+    """The walk that is kept saw it before it had its second name."""
+
+    def hide(path: str, entries: object) -> None:
+        if not path:
+            (tree / "src/deep/er/new.log").hardlink_to(tree / "README.md")
+
+    descriptor = open_root(tree)
+    try:
+        spec = Repository(path=str(tree), exclude=("*.log",))
+        before = walks.choose(descriptor, spec, tmp_path / "store", visit=hide)
+    finally:
+        os.close(descriptor)
+    assert "README.md" in before.names()
+    same_as_fresh(tree, tmp_path / "store", exclude=("*.log",))
+
+
+def test_code_that_decides_otherwise_has_walks_of_its_own(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walked: list[int]
+) -> None:
+    """By the code that was loaded: an upgrade may put other files in its place at any time."""
+    choose(tree, tmp_path / "store")
+    monkeypatch.setattr(patterns, "__file__", seen.__file__)
+    choose(tree, tmp_path / "store")
+    assert len(walked) == 1
+    monkeypatch.undo()
+    for owner, name, value in ((pathspec, "__version__", "0"), (patterns, "__file__", "/no/such")):
+        with monkeypatch.context() as patch:
+            patch.setattr(seen, "_NEW_NANOSECONDS", 0)
+            patch.setattr(owner, name, value)
+            assert walks._code() != walks._CODE
+
+
+def test_a_hidden_directory_without_end_and_a_path_too_long_to_list_are_not_kept(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "src/twin").hardlink_to(tree / "src/code.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "MAX_ENTRIES", 40)
+        for number in range(40):
+            (tree / f"private/{number}").touch()
+        same_as_fresh(tree, tmp_path / "store", exclude=EXCLUDE)
+        assert not (tmp_path / "store").exists()
+    here = open_root(tree)
+    for _ in range(17):
+        os.mkdir("x" * 250, dir_fd=here)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    same_as_fresh(tree, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_hidden_directory_that_cannot_be_searched_is_passed_over_and_not_kept(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that cannot be read is: it has mode 0600, say."""
+    (tree / "src/twin").hardlink_to(tree / "src/code.py")
+    real = select.looked
+
+    def looked(listed: list[os.DirEntry[str]]) -> Any:
+        if "inner" in (entry.name for entry in listed):
+            raise PermissionError(13, "Permission denied", "inner")
+        return real(listed)
+
+    monkeypatch.setattr(select, "looked", looked)
+    assert "src/twin" in choose(tree, tmp_path / "store", exclude=EXCLUDE).names()
+    assert not (tmp_path / "store").exists()
+
+
+def test_no_text_is_kept(tree: Path, tmp_path: Path) -> None:
+    """A tree may have a file of patterns of a megabyte in each directory."""
+    (tree / ".gitignore").write_text("a-word-of-the-text\n" * 1000)
+    choose(tree, tmp_path / "store", gitignore=True)
+    (kept,) = (tmp_path / "store").iterdir()
+    assert b"a-word-of-the-text" not in kept.read_bytes()
+
+
+_IN_ASCII = """
+import os, sys
+from ringfence.spec import Repository
+from ringfence.workspace import select
+assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
+root = os.open(sys.argv[1], os.O_RDONLY)
+chosen = select.select(root, Repository(path=sys.argv[1]))
+assert chosen.rows.entries() == chosen.entries
+"""
+
+
+def test_names_are_the_same_whatever_the_locale(tree: Path) -> None:
+    (tree / "\u00e9").touch()
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", _IN_ASCII, str(tree)], check=True, env=os.environ | locale
+    )
 
 
 def test_without_the_program_the_tree_is_walked(
@@ -446,6 +554,17 @@ def test_the_subpath_is_looked_at_each_time(tree: Path, tmp_path: Path) -> None:
     link_for_directory(tree)
     with pytest.raises(InvalidSpecError, match="subpath"):
         choose(tree, tmp_path / "store", subpath="src")
+
+
+def test_a_file_of_a_far_time_goes_in(repository: Path, make: Make) -> None:
+    """One of the year 2603, which no record of 64 bits holds."""
+    os.utime(repository / "src/code.py", (1, 20_000_000_000))
+    first = make(repository)
+    assert make(repository).layers == first.layers
+    masked = make(repository, file_mode=0o600)
+    assert len(masked.changes()) == len(first.changes()) == 0
+    (inside(first) / "src/code.py").write_text("written inside\n")
+    assert first.changes().of("modified") == ("src/code.py",)
 
 
 def test_workspaces_and_plans_use_it_and_a_plan_keeps_none(

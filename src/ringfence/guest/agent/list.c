@@ -49,7 +49,15 @@ static bool put(struct out *out, const void *data, size_t size)
 	return true;
 }
 
-static u64 when(struct timespec time) { return (u64)time.tv_sec * NANOSECONDS + (u64)time.tv_nsec; }
+/* The nearest time that 64 bits hold. */
+static u64 when(struct timespec time)
+{
+	int64_t all;
+	if (__builtin_mul_overflow((int64_t)time.tv_sec, NANOSECONDS, &all)
+		|| __builtin_add_overflow(all, (int64_t)time.tv_nsec, &all))
+		return (u64)(time.tv_sec < 0 ? INT64_MIN : INT64_MAX);
+	return (u64)all;
+}
 
 /* The last word is the ctime of what is no regular file: one of these has another with each link to it. Of git's own
  * directory nothing counts but what it is. */
