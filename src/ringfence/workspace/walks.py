@@ -238,7 +238,7 @@ def _shares(kept: _Kept, now: "memoryview[int]") -> bool:
     been kept so."""
     hidden = bytes(not one for one in kept.visible)
     inodes = now[INODE::WORDS]
-    if set(compress(inodes, kept.visible)).isdisjoint(compress(inodes, hidden)):
+    if set(compress(inodes, hidden)).isdisjoint(compress(inodes, kept.visible)):
         return False
     files = list(zip(now[DEVICE::WORDS], inodes, strict=True))
-    return not set(compress(files, kept.visible)).isdisjoint(compress(files, hidden))
+    return not set(compress(files, hidden)).isdisjoint(compress(files, kept.visible))
