@@ -43,7 +43,13 @@ class AuditLog:
 
     def __init__(self, path: str | os.PathLike[str], *, secrets: Iterable[str] = ()) -> None:
         self.path = Path(path)
-        self._secrets = sorted((value for value in secrets if value), key=len, reverse=True)
+        self._secrets: list[str] = []
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Replace these, too, in every entry from now on."""
+        more = (value for value in secrets if value)
+        self._secrets = sorted({*self._secrets, *more}, key=len, reverse=True)
 
     def append(self, kind: str, sandbox_id: str | None = None, **fields: Any) -> str:
         """Write one entry and return its digest. ResourceExhaustedError when the disk is full."""

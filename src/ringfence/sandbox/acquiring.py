@@ -122,6 +122,7 @@ async def give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     which removes all that was made.
     """
     context = sandbox._context
+    context.hide(asked)
     try:
         with context.operation(_OP):
             await _give(sandbox, asked, where)

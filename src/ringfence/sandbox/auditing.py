@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ringfence.events import Event, EventBus
@@ -15,14 +15,22 @@ _LAST = ("Deleted", "Detached")
 """After these nothing more is said of a sandbox, or not to this holder."""
 
 
+@dataclass(frozen=True, slots=True)
+class Auditing:
+    """How the log of a sandbox is gone on with. end: no more of its events are written. hide: what
+    is secret in another spec is not written from now on, either."""
+
+    end: Callable[[], None] = lambda: None
+    hide: Callable[[SandboxSpec], None] = lambda _: None
+
+
 def audited(
     bus: EventBus,
     path: str | os.PathLike[str],
     sandbox_id: str,
     spec: SandboxSpec | None = None,
-) -> Callable[[], None]:
-    """Write the events of a sandbox to the log at `path`, to the last of them; what is returned
-    ends that earlier.
+) -> Auditing:
+    """Write the events of a sandbox to the log at `path`, to the last of them.
 
     sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables, and
     the login in its repository's URL, are never written.
@@ -42,7 +50,7 @@ def audited(
         log.append(event.name, event.sandbox_id, at=event.at, **fields)
 
     end = bus.subscribe(write)
-    return end
+    return Auditing(end, lambda other: log.hide(_secrets(other)))
 
 
 def without_login(path: str) -> str:
@@ -70,6 +78,6 @@ def audit_of(
     bus: EventBus,
     sandbox_id: str,
     spec: SandboxSpec | None = None,
-) -> Callable[[], None]:
+) -> Auditing:
     """`audited`, when there is a log to write."""
-    return (lambda: None) if path is None else audited(bus, path, sandbox_id, spec)
+    return Auditing() if path is None else audited(bus, path, sandbox_id, spec)

@@ -37,7 +37,8 @@ _LIMITS = {
 class Context:
     """Shared by Sandbox, its commands and its files. spec: the granted one. backend: where it was
     made. ceiling: the most that may be granted. changing: held while its limits are changed. room:
-    how full its own disk is, None when it has none of a size."""
+    how full its own disk is, None when it has none of a size. hide: keeps what is secret in a spec
+    out of the audit log."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Context:
         self.features = features
         self.default_user = default
         self.room: Callable[[], os.statvfs_result | None] = lambda: None
+        self.hide: Callable[[SandboxSpec], None] = lambda _: None
         self.take(spec)
 
     @property

@@ -53,7 +53,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     bus = where.bus or EventBus()
     steps = Steps()
     begin = time.monotonic()
-    end_audit = audit_of(where.audit, bus, sandbox_id, spec)
+    audit = audit_of(where.audit, bus, sandbox_id, spec)
     try:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
     except BaseException as raised:
@@ -62,10 +62,11 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
             bus.publish(_failure(error, sandbox_id, spec))
-        end_audit()
+        audit.end()
         if error is raised:
             raise
         raise error from raised
+    sandbox._context.hide = audit.hide
     info = sandbox.info
     bus.publish(
         Created(

@@ -34,14 +34,14 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
     DeadlineExceededError (somebody else holds it). Cancellation leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
-    end_audit = audit_of(where.audit, bus, sandbox_id)
+    audit = audit_of(where.audit, bus, sandbox_id)
     try:
         sandbox = await _open_existing(sandbox_id, where, bus, steps)
     except BaseException as error:
         await finish(steps.aclose())
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
-        end_audit()
+        audit.end()
         raise
     bus.publish(Attached(sandbox_id=sandbox.id))
     return sandbox

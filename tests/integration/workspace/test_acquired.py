@@ -30,6 +30,7 @@ from ringfence.workspace import mounts
 from tests.conftest import require_gvisor, require_root
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import BACKENDS, opened_on
+from tests.integration.workspace.test_sources import served as served  # noqa: PLC0414 - a fixture
 from tests.unit.workspace.conftest import digest_of_tree, git
 
 CLIENT = """
@@ -427,6 +428,20 @@ async def test_a_clone_is_bound_as_a_directory_is(
         )
     assert git(repository, "log", "--format=%s").strip() == "first"
     assert left_in(state_directory) == []
+
+
+async def test_the_login_in_its_url_is_in_no_entry_of_the_audit_log(
+    process: SandboxSpec, served: str, tmp_path: Path
+) -> None:
+    """Not even as a command's argument, as where the sandbox was opened with it."""
+    url, log = served.replace("://", "://me:hunter2@"), tmp_path / "log"
+    async with (
+        ringfence.pool(process, size=1, audit=log) as pool,
+        pool.acquire(repository=url) as sandbox,
+    ):
+        await sandbox.exec(["echo", url])
+    assert served.replace("://", "://[redacted]@") in log.read_text()
+    assert "hunter2" not in log.read_text()
 
 
 async def test_the_files_are_the_pool_s_user_s(
