@@ -32,7 +32,8 @@ def emptying(directory: Path) -> Mapping[str, str] | None:
 def _is_full(place: Path) -> bool:
     """Whether a directory is somebody else's and not empty; an empty one is removed."""
     try:
+        owner = place.stat().st_uid
         place.rmdir()
     except OSError as error:
-        return error.errno in _NOT_EMPTY and place.stat().st_uid != os.geteuid()
+        return error.errno in _NOT_EMPTY and owner != os.geteuid()
     return False

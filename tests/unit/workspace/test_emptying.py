@@ -1,6 +1,7 @@
 """What only root may remove of a workspace is known, and only that is asked for."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ def test_a_full_one_of_root_s_is_named_to_the_daemon_in_an_overlay_of_its_own(
         assert Path(options["upperdir"]).is_dir()
         assert Path(options["lowerdir"]).is_dir()
     assert (work / "#1").exists()
+
+
+def test_what_another_client_removes_meanwhile_needs_nobody(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "#1").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    rmdir = Path.rmdir
+
+    def late(path: Path) -> None:
+        try:
+            rmdir(path)
+        finally:
+            shutil.rmtree(work.parents[1])
+
+    monkeypatch.setattr(Path, "rmdir", late)
+    assert emptying(work.parents[1]) is None
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
