@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ringfence.errors import SandboxError
+from ringfence.backends.finish import holding
 from ringfence.ledger.entry import Entry
 
 
@@ -36,13 +37,12 @@ async def emptied(directory: Path, backend: object) -> None:
     """Have the kernel empty what only root may in a workspace whose instance is gone; where nothing
     of that kind is left, which is all but always so, nobody is asked. SandboxError."""
     from ringfence.workspace import emptying
+    from ringfence.workspace.application import alone
 
-    volume = await asyncio.to_thread(emptying, directory)
-    if volume is None or not isinstance(backend, Mounting):
+    if not isinstance(backend, Mounting) or await asyncio.to_thread(emptying, directory) is None:
         return
-    try:
-        await backend.mount_once(directory.name, volume)
-    except SandboxError:
-        # another may have done it, and removed the workspace, meanwhile
-        if await asyncio.to_thread(emptying, directory) is not None:
-            raise
+    with suppress(FileNotFoundError):  # another has removed the workspace meanwhile
+        async with holding(alone(directory, waits=True)):
+            volume = await asyncio.to_thread(emptying, directory)
+            if volume is not None:
+                await backend.mount_once(directory.name, volume)

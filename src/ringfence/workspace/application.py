@@ -202,8 +202,8 @@ def _finish(record: Path) -> None:
 
 @contextmanager
 def alone(directory: Path, *, waits: bool = False) -> Iterator[None]:
-    """Be the only one who applies the workspace `directory`; StateError when somebody is.
-    waits: until nobody is. FileNotFoundError when the workspace is gone."""
+    """Be the only one who applies or removes the workspace `directory`; StateError when somebody
+    is. waits: until nobody is. FileNotFoundError when the workspace is gone."""
     lock = os.open(directory, DIRECTORY_FLAGS)
     try:
         try:

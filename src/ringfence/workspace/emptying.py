@@ -22,9 +22,13 @@ def emptying(directory: Path) -> Mapping[str, str] | None:
     work = directory / "work"
     if os.geteuid() == 0 or not _is_full(work / "work"):
         return None
-    lower, upper = directory / "emptying/lower", directory / "emptying/upper"
-    for place in (lower, upper):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = directory / "emptying"
+    lower, upper = beside / "lower", beside / "upper"
+    try:
+        for place in (beside, lower, upper):
+            place.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:  # another client has removed the workspace meanwhile
+        return None
     options = mounts.overlay_options([lower], upper, work, user=True)
     return {"type": "overlay", "device": "overlay", "o": options}
 

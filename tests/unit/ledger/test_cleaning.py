@@ -1,5 +1,6 @@
 """A workspace that only its daemon can empty is emptied by it, or its failure is told."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -32,31 +33,43 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return left
 
 
-async def test_the_daemon_mounts_it_once(full: list[str]) -> None:
+async def test_the_daemon_mounts_it_once(full: list[str], tmp_path: Path) -> None:
     daemon = Daemon(full.clear)
     for _ in range(2):
-        await emptied(Path("/w/one"), daemon)
-    assert daemon.asked == [("one", VOLUME)]
+        await emptied(tmp_path, daemon)
+    assert daemon.asked == [(tmp_path.name, VOLUME)]
 
 
-async def test_a_backend_that_mounts_nothing_is_not_asked(full: list[str]) -> None:
-    await emptied(Path("/w/one"), object())
+async def test_a_backend_that_mounts_nothing_is_not_asked(full: list[str], tmp_path: Path) -> None:
+    await emptied(tmp_path, object())
     assert full == ["#1"]
 
 
-async def test_what_another_client_emptied_meanwhile_is_no_failure(full: list[str]) -> None:
-    def refuse() -> None:
-        full.clear()
-        raise BackendUnavailableError("no")
+async def test_two_clients_ask_one_after_the_other(full: list[str], tmp_path: Path) -> None:
+    """The second of them not at all: for the daemon both are of one name."""
 
-    daemon = Daemon(refuse)
-    await emptied(Path("/w/one"), daemon)
+    class Slow(Daemon):
+        async def mount_once(self, sandbox_id: str, volume: Mapping[str, str]) -> None:
+            self.asked.append((sandbox_id, volume))
+            await asyncio.sleep(0.05)
+            self.mounts()
+
+    daemon = Slow(full.clear)
+    await asyncio.gather(emptied(tmp_path, daemon), emptied(tmp_path, daemon))
     assert len(daemon.asked) == 1
 
 
-async def test_a_daemon_that_refuses_is_told(full: list[str]) -> None:
+async def test_a_workspace_that_another_client_removed_needs_no_daemon(
+    full: list[str], tmp_path: Path
+) -> None:
+    daemon = Daemon(full.clear)
+    await emptied(tmp_path / "gone", daemon)
+    assert daemon.asked == []
+
+
+async def test_a_daemon_that_refuses_is_told(full: list[str], tmp_path: Path) -> None:
     def refuse() -> None:
         raise BackendUnavailableError("no")
 
     with pytest.raises(BackendUnavailableError):
-        await emptied(Path("/w/one"), Daemon(refuse))
+        await emptied(tmp_path, Daemon(refuse))
