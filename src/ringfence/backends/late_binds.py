@@ -28,6 +28,7 @@ LEAST_KERNEL = (5, 12)
 """The first whose mounts can be made before they are anywhere, and be changed there."""
 _SECONDS = 30.0
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_NO_PLACE = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EINVAL)
 _OP = "pool.acquire"
 
 
@@ -106,10 +107,12 @@ def _error(words: str, binds: Sequence[Bind]) -> SandboxError:
             op=_OP,
             context={"path": one.destination},
         )
-    if stage == "target" and code in (errno.ENOENT, errno.EROFS, errno.ENOTDIR):
+    if stage == "target" and code in _NO_PLACE:
+        what = f"is not in the sandbox and cannot be made there ({why})"
+        if code == errno.EINVAL:
+            what = "is a file where a directory is mounted, or the other way round"
         return InvalidSpecError(
-            f"repository: {one.destination!r} is not in the sandbox and cannot be made there"
-            f" ({why}): choose another mount_point",
+            f"repository: {one.destination!r} {what}: choose another mount_point",
             op=_OP,
             context={"fields": ["repository.mount_point"]},
         )

@@ -250,6 +250,8 @@ async def test_no_directory_is_made_outside_of_the_sandbox_s_root(
         for target in ("/data/x", "/data/x/y", "/opt/../data/x", "/tmp/x", "/proc/x"):
             with pytest.raises(InvalidSpecError, match="cannot be made"):
                 await instance.bind([Bind(str(tmp_path), target)], ping)
+        with pytest.raises(InvalidSpecError, match="a file where a directory"):
+            await instance.bind([Bind(str(tmp_path), "/etc/passwd")], ping)
         with pytest.raises(NotFoundError, match="gone"):
             await instance.bind([Bind(str(tmp_path / "gone"), "/opt")], ping)
         assert await shell(sandbox, "cat /proc/self/mountinfo") == before
