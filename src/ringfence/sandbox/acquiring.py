@@ -4,8 +4,10 @@ The steps are those of an opening, from its policy to its receipt, without the i
 there: spec -> policy -> record -> workspace -> mounts -> receipt.
 """
 
+import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 
 from ringfence.backends.base import Enterable, Features
 from ringfence.errors import InvalidSpecError, SandboxError, UnsupportedError
@@ -151,11 +153,13 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     life, instance, session = context.life, context.instance, context.session
     granted, facts = await _granted(context, asked, where)
     await life.note(granted, binds.undo_of(granted, life.id))
-    prepared = await _prepared(context, granted, facts)
     if life.ended:
-        await prepared.aclose()
         raise life.lost(_OP)
-    life.own(prepared.aclose)
+    preparing = asyncio.ensure_future(_prepared(context, granted, facts))
+    life.own(partial(_undo, preparing))
+    prepared = await preparing
+    if life.ended:
+        raise life.lost(_OP)
     workspace = prepared.workspace
     assert workspace is not None  # noqa: S101 - it has a repository
     assert isinstance(instance, Enterable)  # noqa: S101 - its backend's Features say so
@@ -179,6 +183,13 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
             seconds=time.monotonic() - begin,
         )
     )
+
+
+async def _undo(preparing: "asyncio.Future[binds.Prepared]") -> None:
+    """Remove what is prepared, or just being prepared: until then the record says that it is."""
+    await asyncio.wait([preparing])
+    if not preparing.cancelled() and preparing.exception() is None:
+        await preparing.result().aclose()
 
 
 async def _granted(context: Context, asked: SandboxSpec, where: Where) -> tuple[SandboxSpec, Facts]:

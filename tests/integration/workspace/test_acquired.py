@@ -26,6 +26,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.ledger import Ledger
+from ringfence.sandbox import binds
 from ringfence.workspace import mounts
 from tests.conftest import require_gvisor, require_root
 from tests.images import DEBIAN
@@ -369,6 +370,34 @@ async def test_cancelled_at_any_moment_nothing_is_left(
             assert left_in(state_directory) == []
         assert touched
     assert Ledger.default().live() == []
+
+
+async def test_a_member_that_ends_while_files_are_prepared_is_on_record_until_they_are_gone(
+    process: SandboxSpec,
+    repository: Path,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a client that is killed then would leave them, mounted, where nobody looks."""
+    async with ringfence.pool(process, size=1) as pool:
+        await pool.fill()
+        (member,) = pool._ready
+        life, prepare = member._context.life, binds.prepare
+
+        async def late(*args: Any, **more: Any) -> binds.Prepared:
+            ending = life._begin_end("lifetime", 0.0)
+            made = await prepare(*args, **more)
+            await asyncio.wait([ending], timeout=1.0)
+            assert left_in(state_directory) != []
+            assert Ledger.default().get(member.id).live
+            return made
+
+        monkeypatch.setattr(binds, "prepare", late)
+        with pytest.raises(SandboxLostError, match="lifetime"):
+            async with pool.acquire(repository=repository):
+                pytest.fail("acquired")
+        assert not Ledger.default().get(member.id).live
+    assert left_in(state_directory) == []
 
 
 def test_a_client_that_was_killed_leaves_no_mount_and_no_file(
