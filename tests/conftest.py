@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def process_options() -> list[str]:
     security = on_process().get("security", {})
     less = ["--allow-degraded", ",".join(UNLIMITED)] if security else []
     return ["--backend", "process", *less]
+
+
+def wait_for(fact: Callable[[], bool], seconds: float = 75.0) -> bool:
+    """Whether a fact comes about within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def give(path: Path, uid: int = 1000) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import pytest
 import ringfence
 from ringfence.backends import registry
 from ringfence.ledger import Ledger
-from tests.conftest import on_process, require_docker
+from tests.conftest import on_process, require_docker, wait_for
 from tests.images import BUSYBOX
 
 CLIENTS = 20
-PATIENCE = 75.0
 CLIENT = """
 import asyncio, json, sys
 import ringfence
@@ -58,15 +56,6 @@ def backend(request: pytest.FixtureRequest, state_directory: Path) -> str:
 
 def spec_of(backend: str) -> dict[str, Any]:
     return {"image": BUSYBOX} if backend == "docker" else on_process()
-
-
-def wait_for(fact: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    deadline = time.monotonic() + seconds
-    while not fact():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
 
 
 def found(backend: str, labels: dict[str, str]) -> list[str]:

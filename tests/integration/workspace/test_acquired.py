@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from ringfence.errors import (
 from ringfence.ledger import Ledger
 from ringfence.sandbox import binds
 from ringfence.workspace import mounts
-from tests.conftest import require_gvisor, require_root
+from tests.conftest import require_gvisor, require_root, wait_for
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import BACKENDS, opened_on
 from tests.integration.workspace.test_sources import served as served  # noqa: PLC0414 - a fixture
@@ -89,15 +88,6 @@ def left_in(state: Path) -> list[Path]:
     workspaces = state / "workspaces"
     made = [] if not workspaces.exists() else [*workspaces.glob("[0-9a-f]*")]
     return [*mounts.mounted_below(state), *made]
-
-
-def wait_for(fact: Callable[[], bool], seconds: float = 75.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not fact():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 async def test_a_member_is_as_if_it_had_been_opened_with_it(
