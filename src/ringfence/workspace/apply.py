@@ -4,6 +4,7 @@ Nothing is followed, nothing outside is written, and what cannot be done whole i
 client is killed, by the next one.
 """
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -31,6 +32,8 @@ from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.prepared import Prepared, Since
+
+_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
@@ -224,7 +227,17 @@ class _Writing:
         self._parents(change.path)
         with parent_of(self.root, change.path) as (directory, last):
             # link(2) does not replace what appeared meanwhile, as rename(2) would
-            os.link(name, last, src_dir_fd=beside, dst_dir_fd=directory, follow_symlinks=False)
+            try:
+                os.link(name, last, src_dir_fd=beside, dst_dir_fd=directory, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                raise StateError(
+                    f"{shown(change.path)} cannot be put into place, where no hard link can be"
+                    f" made ({error.strerror}): take the patch, and apply it with git apply",
+                    op="workspace.apply",
+                    context={"path": shown(change.path)},
+                ) from None
 
     def _parents(self, path: str) -> None:
         names = split(path)[:-1]

@@ -113,6 +113,24 @@ def test_a_failure_half_way_is_undone(
     assert not list(repository.glob(".ringfence*"))
 
 
+def test_where_no_hard_link_can_be_made_nothing_is_applied_and_the_patch_is_advised(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat."""
+    prepared = make(repository)
+    change_all(inside(prepared))
+    before = snapshot(repository)
+
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StateError, match="git apply"):
+        apply(prepared)
+    assert snapshot(repository) == before
+    assert not list(repository.glob(".ringfence*"))
+
+
 @pytest.mark.parametrize("when", ["write", "replace"])
 def test_without_room_for_its_record_nothing_is_applied(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, when: str
