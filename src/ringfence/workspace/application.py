@@ -19,12 +19,12 @@ from ringfence.errors import StateError
 from ringfence.workspace import applied
 from ringfence.workspace.beneath import (
     DIRECTORY_FLAGS,
+    above,
     lstat,
     open_directory,
     open_resolved,
     parent_of,
     remove_tree,
-    split,
 )
 from ringfence.workspace.changes import Change
 from ringfence.workspace.failures import failed, shown
@@ -50,17 +50,17 @@ class Application:
     def of(cls, changes: Sequence[Change], root: int, original: Path, place: str) -> "Application":
         """That of `changes` to the original, which is open as `root`."""
         moves = [(_old_path(change), change.path if change.new else None) for change in changes]
-        above: dict[str, Sequence[int]] = {}
-        made: set[str] = set()
-        for path in {over for old, _ in moves if old for over in _over(old)}:
+        there: dict[str, Sequence[int]] = {}
+        made: list[str] = []
+        for path in {over for old, _ in moves if old for over in above(old)}:
             status = lstat(root, path)
             if status is not None and stat.S_ISDIR(status.st_mode):
-                above[path] = status.st_mode & 0o7777, status.st_uid, status.st_gid
-        for path in {over for _, new in moves if new for over in _over(new)}:
-            status = None if path in above else lstat(root, path)
-            if path not in above and (status is None or not stat.S_ISDIR(status.st_mode)):
-                made.add(path)
-        return cls(str(original), place, moves, above, sorted(made))
+                there[path] = status.st_mode & 0o7777, status.st_uid, status.st_gid
+        for path in {over for _, new in moves if new for over in above(new)} - there.keys():
+            status = lstat(root, path)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                made.append(path)
+        return cls(str(original), place, moves, there, sorted(made))
 
     def undo(self, root: int) -> None:
         """Put everything back that was done of it. Idempotent.
@@ -111,11 +111,6 @@ class Application:
 
 def _old_path(change: Change) -> str | None:
     return (change.old_path or change.path) if change.old else None
-
-
-def _over(path: str) -> Iterator[str]:
-    names = split(path)
-    return ("/".join(names[:length]) for length in range(1, len(names)))
 
 
 def _unplace(root: int, beside: int, name: str, path: str) -> None:

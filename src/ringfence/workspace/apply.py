@@ -18,6 +18,7 @@ from ringfence.errors import (
 from ringfence.workspace import applied
 from ringfence.workspace.application import Application, Record, alone, settle, turn
 from ringfence.workspace.beneath import (
+    above,
     lstat,
     open_directory,
     open_file,
@@ -25,7 +26,6 @@ from ringfence.workspace.beneath import (
     parent_of,
     read_link,
     remove_tree,
-    split,
 )
 from ringfence.workspace.changes import Change, Changes, Side, digest_of, hashed
 from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
@@ -109,12 +109,10 @@ def _check(changes: Changes, root: int) -> None:
 
 
 def _check_parents(root: int, path: str, moving: set[str | None]) -> None:
-    names = split(path)
-    for length in range(1, len(names)):
-        above = "/".join(names[:length])
-        status = lstat(root, above)
-        if status is not None and not stat.S_ISDIR(status.st_mode) and above not in moving:
-            raise _moved(above, "it is no directory")
+    for place in above(path):
+        status = lstat(root, place)
+        if status is not None and not stat.S_ISDIR(status.st_mode) and place not in moving:
+            raise _moved(place, "it is no directory")
 
 
 def side_of(root: int, path: str) -> tuple[str, str] | None:
@@ -240,14 +238,12 @@ class _Writing:
                 ) from None
 
     def _parents(self, path: str) -> None:
-        names = split(path)[:-1]
-        for length in range(1, len(names) + 1):
-            above = "/".join(names[:length])
-            status = lstat(self.root, above)
+        for place in above(path):
+            status = lstat(self.root, place)
             if status is not None and not stat.S_ISDIR(status.st_mode):
-                raise _moved(above, "it is no directory")
+                raise _moved(place, "it is no directory")
             if status is None:
-                with parent_of(self.root, above) as (directory, last):
+                with parent_of(self.root, place) as (directory, last):
                     os.mkdir(last, 0o755, dir_fd=directory)
                     if os.geteuid() == 0:
                         owner = os.fstat(directory)
@@ -258,13 +254,11 @@ class _Writing:
         for change in changes:
             if change.old is None:
                 continue
-            names = split(change.old_path or change.path)[:-1]
-            for length in range(len(names), 0, -1):
-                above = "/".join(names[:length])
-                found, status = self.now.find(above), lstat(self.root, above)
+            for place in reversed(above(change.old_path or change.path)):
+                found, status = self.now.find(place), lstat(self.root, place)
                 if status is None or (found and stat.S_ISDIR(found.status.st_mode)):
                     break
-                with suppress(OSError), parent_of(self.root, above) as (directory, last):
+                with suppress(OSError), parent_of(self.root, place) as (directory, last):
                     os.rmdir(last, dir_fd=directory)
 
 

@@ -22,6 +22,12 @@ def split(path: str) -> list[str]:
     return names
 
 
+def above(path: str) -> list[str]:
+    """The directories over a relative path, each before what it holds; ValueError as `split`."""
+    names = split(path)
+    return ["/".join(names[:length]) for length in range(1, len(names))]
+
+
 def open_directory(root: int, path: str) -> int:
     """A descriptor of the directory `path` below `root`, which the caller closes."""
     current = os.open(".", DIRECTORY_FLAGS, dir_fd=root)
