@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.errors import StateError
 from ringfence.spec import Repository
 from ringfence.workspace import Prepared, clean, mounts, prepare
 from tests.conftest import require_bwrap, require_docker, require_root
@@ -68,3 +69,26 @@ def opened_on(backend: str) -> dict[str, Any]:
     require_root()
     require_bwrap()
     return {"backend": "process"}
+
+
+async def shell(sandbox: Any, line: str) -> str:
+    """What a line of shell, which must succeed, says."""
+    result = await sandbox.exec(shell=line, timeout=60)
+    assert result.exit_code == 0, result.stderr
+    return str(result.stdout.decode())
+
+
+async def check_hidden_and_guarded(sandbox: Any, mode: str) -> None:
+    """In `ro` and `rw`: .env, .git and vendor/.git, which are there, can be neither read nor
+    written, the rest is written in `rw` alone, and there are changes to ask for in neither."""
+    assert await shell(sandbox, "cat .env vendor/.git/config 2>/dev/null; true") == ""
+    written = await sandbox.exec(shell="echo x > written")
+    assert (written.exit_code == 0) is (mode == "rw")
+    for path in (".git/config", ".git/hooks/x", "vendor/.git/config", ".env"):
+        denied = await sandbox.exec(shell=f"echo x > {path}")
+        assert denied.exit_code != 0, path
+    if mode == "ro":
+        assert len(await sandbox.workspace.changes()) == 0
+    else:
+        with pytest.raises(StateError, match="rw"):
+            await sandbox.workspace.patch()

@@ -34,6 +34,7 @@ from ringfence.sandbox.forks import Branching
 from ringfence.sandbox.snapshots import delete_snapshot, snapshots, start_of
 from tests.conftest import require_bwrap, require_docker, require_gvisor, require_root
 from tests.images import BUSYBOX
+from tests.integration.workspace.conftest import shell
 
 pytestmark = pytest.mark.docker
 
@@ -85,12 +86,6 @@ def kept(state_directory: Path) -> Iterator[list[str]]:
         except NotFoundError:
             continue
         subprocess.run(["docker", "rmi", image], capture_output=True, check=False, timeout=60)
-
-
-async def shell(sandbox: Any, line: str) -> str:
-    result = await sandbox.exec(shell=line, timeout=60)
-    assert result.exit_code == 0, result.stderr
-    return str(result.stdout.decode())
 
 
 async def config_of(image: str) -> dict[str, Any]:

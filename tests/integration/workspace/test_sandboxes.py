@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -18,14 +18,13 @@ from ringfence.sandbox import repository as repositories
 from ringfence.workspace import For, attach, clean, mounts, prepare
 from tests.conftest import require_bwrap, require_docker
 from tests.images import DEBIAN
-from tests.integration.workspace.conftest import BACKENDS, opened_on
+from tests.integration.workspace.conftest import (
+    BACKENDS,
+    check_hidden_and_guarded,
+    opened_on,
+    shell,
+)
 from tests.unit.workspace.conftest import digest_of_tree, git, only_kept
-
-
-async def shell(sandbox: Any, line: str) -> str:
-    result = await sandbox.exec(shell=line, timeout=60)
-    assert result.exit_code == 0, result.stderr
-    return str(result.stdout.decode())
 
 
 def owner(path: Path) -> int:
@@ -95,17 +94,7 @@ async def test_ro_and_rw_hide_and_guard(
         async with ringfence.open(
             **opened_on(backend), repository=Repository(path=str(repository), mode=mode)
         ) as sandbox:
-            assert await shell(sandbox, "cat .env vendor/.git/config 2>/dev/null; true") == ""
-            written = await sandbox.exec(shell="echo x > written")
-            assert (written.exit_code == 0) is (mode == "rw")
-            for path in (".git/config", ".git/hooks/x", "vendor/.git/config", ".env"):
-                denied = await sandbox.exec(shell=f"echo x > {path}")
-                assert denied.exit_code != 0, path
-            if mode == "ro":
-                assert len(await sandbox.workspace.changes()) == 0
-            else:
-                with pytest.raises(StateError, match="rw"):
-                    await sandbox.workspace.patch()
+            await check_hidden_and_guarded(sandbox, mode)
     assert (repository / "written").read_text() == "x\n"
     assert owner(repository / "written") == owner(repository)
     assert (repository / ".env").read_text() == "TOKEN=hunter2\n"
