@@ -12,7 +12,8 @@ from ringfence.spec import Repository
 from ringfence.workspace import commits, gitdir, shared, sources, walks
 from ringfence.workspace.failures import shown
 from ringfence.workspace.history import Builder, History
-from ringfence.workspace.select import Visit, is_hidden, select
+from ringfence.workspace.rules import is_hidden
+from ringfence.workspace.select import Visit, select
 from ringfence.workspace.selection import Selection, nothing
 from ringfence.workspace.sources import Source
 from ringfence.workspace.stopping import Check, always

@@ -15,7 +15,7 @@ from ringfence.workspace.failures import shown
 from ringfence.workspace.making import Making
 from ringfence.workspace.plan import Plan, look
 from ringfence.workspace.prepared import Prepared, Strategy, clean
-from ringfence.workspace.select import Rules
+from ringfence.workspace.rules import Rules
 from ringfence.workspace.selection import nothing
 from ringfence.workspace.stopping import Check, Count, always, nobody
 from ringfence.workspace.writable import For

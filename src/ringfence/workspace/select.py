@@ -7,7 +7,7 @@ all below it, and so is every visible name of a file that is hidden under anothe
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -19,55 +19,13 @@ from ringfence.workspace.entries import DIRECTORY, FILE, LINK, Entry, is_git_nam
 from ringfence.workspace.failures import failed, missing, shown
 from ringfence.workspace.patterns import Patterns
 from ringfence.workspace.rows import Facts, Rows, looked
-from ringfence.workspace.secrets import SECRETS
+from ringfence.workspace.rules import Rules
 from ringfence.workspace.seen import Seen, digest_of, patterns_in
 from ringfence.workspace.selection import Selection
 
 MAX_ENTRIES = 1_000_000
 ANOTHER_NAME = "a hard link to a hidden file"
 """Why a file is hidden that no pattern hides."""
-
-
-class Rules:
-    """The patterns of one repository: include, exclude with the secrets, .gitignore by choice.
-
-    InvalidSpecError for one of the spec that matches no path: what it was to hide would be seen.
-    """
-
-    def __init__(self, repository: Repository) -> None:
-        for pattern in (*repository.include, *repository.exclude):
-            if not pattern.startswith("#") and not Patterns([pattern]):
-                raise InvalidSpecError(
-                    f"no path matches the pattern {pattern!r}: write it as in .gitignore",
-                    op="workspace",
-                )
-        secrets = SECRETS if repository.secrets_excluded else ()
-        include: tuple[str, ...] = repository.include
-        self.subpath = repository.subpath
-        self.gitignore = repository.gitignore
-        self._secrets = Patterns(secrets)
-        self._exclude = Patterns((*secrets, *repository.exclude))
-        self._include = Patterns(include)
-
-    def reason(self, path: str, name: str, is_directory: bool) -> str | None:
-        """Why `path` is hidden; None when no pattern of the spec hides it."""
-        if self._exclude.verdict(path, name, is_directory):
-            secret = self._secrets.verdict(path, name, is_directory)
-            return "usually holds secrets" if secret else "excluded"
-        return None
-
-    def included(self, path: str, name: str, is_directory: bool, above: bool) -> bool:
-        """Whether `include` and `subpath` name it, or named (`above`) a directory over it."""
-        if above:
-            return True
-        if self.subpath is not None and not f"{path}/".startswith(f"{self.subpath}/"):
-            return False
-        return not self._include or bool(self._include.verdict(path, name, is_directory))
-
-    @property
-    def narrows(self) -> bool:
-        """Whether only what is included is visible."""
-        return bool(self._include) or self.subpath is not None
 
 
 Visit = Callable[[str, Sequence[Entry]], None]
@@ -303,26 +261,3 @@ def select(root: int, repository: Repository, visit: Visit | None = None) -> Sel
     """
     check_subpath(root, repository)
     return Walk(root, Rules(repository), visit).run()
-
-
-def is_hidden(paths: Iterable[str], repository: Repository) -> list[str]:
-    """Those of `paths` (files of a commit, say) that the patterns of the spec hide."""
-    rules = Rules(repository)
-    decided: dict[str, tuple[bool, bool]] = {"": (False, not rules.narrows)}
-    hidden = []
-    for path in paths:
-        names = path.split("/")
-        for length in range(1, len(names) + 1):
-            part = "/".join(names[:length])
-            if part in decided and length < len(names):
-                continue
-            above = decided["/".join(names[: length - 1])]
-            is_directory = length < len(names)
-            name = names[length - 1]
-            out = above[0] or rules.reason(part, name, is_directory) is not None
-            within = rules.included(part, name, is_directory, above[1])
-            if is_directory:
-                decided[part] = (out, within)
-            elif out or not within:
-                hidden.append(path)
-    return hidden

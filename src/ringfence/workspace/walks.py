@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pathspec
 
 from ringfence.spec import Repository
-from ringfence.workspace import entries, patterns, seen, select
+from ringfence.workspace import entries, patterns, rules, seen, select
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.rows import (
     DEVICE,
@@ -91,7 +91,7 @@ def choose(
     place = store / _name(root, repository)
     if (selection := _recalled(place, root, check, keeps=keeps)) is not None:
         return selection
-    walk = select.Walk(root, select.Rules(repository), visit)
+    walk = select.Walk(root, rules.Rules(repository), visit)
     selection = walk.run()
     if keeps and walk.seen.told and len(walk.seen.visible) >= FEW:
         _write(place, _kept(walk, selection))
@@ -129,7 +129,7 @@ def _kept(walk: select.Walk, chosen: Selection) -> _Kept:
 def _code() -> list[object]:
     """The code that decides, as this process has it: the files may be another version's later."""
     facts: list[object] = [sys.version, sys.getfilesystemencoding(), pathspec.__version__]
-    for module in (entries, patterns, seen, select):
+    for module in (entries, patterns, rules, seen, select):
         try:
             facts.append(hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest())
         except OSError:  # no file of its own: no other process can tell that it has the same

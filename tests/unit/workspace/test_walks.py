@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ringfence.errors import InvalidSpecError
 from ringfence.guest import build
 from ringfence.spec import Repository
-from ringfence.workspace import patterns, plan, prepare, seen, select, walks
+from ringfence.workspace import patterns, plan, prepare, rules, seen, select, walks
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.selection import Selection
 from ringfence.workspace.staging import open_root
@@ -385,7 +385,8 @@ def test_code_that_decides_otherwise_has_walks_of_its_own(
     choose(tree, tmp_path / "store")
     assert len(walked) == 1
     monkeypatch.undo()
-    for owner, name, value in ((pathspec, "__version__", "0"), (patterns, "__file__", "/no/such")):
+    deciding = [(module, "__file__", "/no/such") for module in (patterns, rules, seen, select)]
+    for owner, name, value in ((pathspec, "__version__", "0"), *deciding):
         with monkeypatch.context() as patch:
             patch.setattr(seen, "_NEW_NANOSECONDS", 0)
             patch.setattr(owner, name, value)
