@@ -9,7 +9,7 @@ from ringfence.workspace.secrets import SECRETS
 
 
 class Rules:
-    """The patterns of one repository: include, exclude with the secrets.
+    """The patterns of one repository: include, exclude and, whatever the case of a name, secrets.
 
     InvalidSpecError for one of the spec that matches no path: what it was to hide would be seen.
     """
@@ -23,17 +23,18 @@ class Rules:
                 )
         self.subpath = repository.subpath
         self.gitignore = repository.gitignore
-        secrets = SECRETS if repository.secrets_excluded else ()
-        self._secrets = Patterns(secrets)
-        self._exclude = Patterns((*secrets, *repository.exclude))
+        self._secrets = Patterns(SECRETS if repository.secrets_excluded else ())
+        self._exclude = Patterns(repository.exclude)
         self._include = Patterns(repository.include)
 
     def reason(self, path: str, name: str, is_directory: bool) -> str | None:
         """Why `path` is hidden; None when no pattern of the spec hides it."""
-        if self._exclude.verdict(path, name, is_directory):
-            secret = self._secrets.verdict(path, name, is_directory)
-            return "usually holds secrets" if secret else "excluded"
-        return None
+        verdict = self._exclude.verdict(path, name, is_directory)
+        if verdict is False:
+            return None
+        if self._secrets.verdict(path.casefold(), name.casefold(), is_directory):
+            return "usually holds secrets"
+        return "excluded" if verdict else None
 
     def included(self, path: str, name: str, is_directory: bool, above: bool) -> bool:
         """Whether `include` and `subpath` name it, or named (`above`) a directory over it."""

@@ -48,7 +48,8 @@ SECRETS: tuple[str, ...] = (
     "secrets.yaml",
     ".vault-token",
 )
-"""Patterns as in .gitignore. `exclude=["!.env"]` lets one of them in again."""
+"""Patterns as in .gitignore, but for the case of letters: in lower case, for names in any.
+`exclude=["!.env"]` lets one of them in again, letter by letter."""
 
 CREDENTIALS: tuple[str, ...] = (
     ".ssh",

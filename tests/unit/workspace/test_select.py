@@ -31,6 +31,25 @@ def test_secrets_are_left_out_and_shown_unless_asked_for(repository: Path) -> No
     assert ".env" in visible(repository, exclude=("!.env",))
 
 
+def test_secrets_are_left_out_whatever_the_case_of_their_names(repository: Path) -> None:
+    """What the spec and .gitignore say counts as git has it, letter by letter."""
+    secret = {".ENV", "Id_RSA", "src/Credentials.JSON", ".Aws/config", "Key.Pem", ".Env.LOCAL"}
+    plain = {".ENV.Example", "id_rsa.PUB", "a.LOG"}
+    for name in (*secret, *plain, "a.log", "b.log"):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).touch()
+    (repository / ".gitignore").write_text("B.LOG\n")
+    seen = visible(repository, exclude=("*.LOG", "!A.LOG", "!.env"), gitignore=True)
+    assert not secret & seen
+    assert plain - {"a.LOG"} | {"a.log", "b.log", ".env"} <= seen
+    assert "a.LOG" not in seen
+    assert ".ENV" in visible(repository, exclude=("!.ENV",))
+    assert secret <= visible(repository, secrets_excluded=False)
+    git(repository, "add", "-f", ".ENV")
+    git(repository, "commit", "-q", "-m", "a secret")
+    assert plan(Repository(path=str(repository))).committed == (".ENV",)
+
+
 def test_include_exclude_and_subpath_narrow(repository: Path) -> None:
     assert visible(repository, include=("*.py",)) == {"src/code.py"}
     assert visible(repository, exclude=("src/",)) == {"README.md", "run.sh", "link"}
