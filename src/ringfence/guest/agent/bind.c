@@ -9,6 +9,7 @@
  */
 #include "agent.h"
 #include "core.h"
+#include "opening.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -19,17 +20,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* As in linux/mount.h, linux/openat2.h and linux/stat.h, which musl has not. */
+/* As in linux/mount.h and linux/stat.h, which musl has not. */
 enum {
 	TREE_CLONE = 1, TREE_CLOEXEC = O_CLOEXEC, RECURSIVE = 0x8000, EMPTY_PATH = 0x1000,
 	MOVE_FROM_EMPTY = 0x04, MOVE_TO_EMPTY = 0x40,
 	ATTR_RDONLY = 1, ATTR_NOSUID = 2, ATTR_NODEV = 4, PRIVATE = 1 << 18,
-	IN_ROOT_WITHOUT_LINKS = 0x10 | 0x04, STATX_MOUNT = 0x1000,
+	STATX_MOUNT = 0x1000,
 };
 
 enum { SYSCALL_OPEN_TREE = 428, SYSCALL_MOVE_MOUNT = 429, SYSCALL_MOUNT_SETATTR = 442, BIND_ARGS = 3, BIND_MOST = 1000 };
 
-struct how { u64 flags, mode, resolve; };
 struct attributes { u64 set, clear, propagation, user_namespace; };
 struct seen { u32 mask, unused[35]; u64 mount, rest[13]; };
 
@@ -56,8 +56,7 @@ static int take(const char *path, bool read_only, int flags)
 /* The working directory is the sandbox's root by now. */
 static int inside(const char *path)
 {
-	struct how how = {.flags = O_PATH | O_CLOEXEC, .resolve = IN_ROOT_WITHOUT_LINKS};
-	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+	return open_how(AT_FDCWD, path, O_PATH | O_CLOEXEC, IN_ROOT | WITHOUT_LINKS);
 }
 
 static u64 mount_of(int fd)

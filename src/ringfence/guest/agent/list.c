@@ -6,6 +6,7 @@
  * name, in that order. No link is followed. More than MOST rows, or anything that cannot be read, ends it with status 1.
  */
 #include "agent.h"
+#include "opening.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,9 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ROW_WORDS = 10, NANOSECONDS = 1000000000, BENEATH_WITHOUT_LINKS = 0x08 | 0x04 };
+enum { ROW_WORDS = 10, NANOSECONDS = 1000000000 };
 
-struct how { u64 flags, mode, resolve; };
 struct found { u64 inode; int64_t next; u16 size; u8 kind; char name[]; };
 struct out {
 	int fd;
@@ -99,8 +99,8 @@ static bool list_all(int directory)
 
 static bool list_directory(int root, const char *path)
 {
-	struct how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = BENEATH_WITHOUT_LINKS};
-	int directory = (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
+	int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	int directory = open_how(root, *path ? path : ".", flags, BENEATH | WITHOUT_LINKS);
 	bool done = directory >= 0 && list_all(directory);
 	if (directory >= 0)
 		close(directory);
