@@ -49,6 +49,8 @@ _VERSION = 4
 _SUM_BYTES = 4
 _KEPT = 4
 _KEPT_SECONDS = 24 * 3600.0
+_WRITING_SECONDS = 60.0
+"""A file that is longer without a byte more is of a client that was killed."""
 
 
 class _Kept(NamedTuple):
@@ -99,12 +101,16 @@ def choose(
 
 
 def expire(store: Path) -> None:
-    """Remove what is not kept any more: all but the last few, and what is older than a day."""
+    """Remove what is not kept any more: all but the last few, what is older than a day, and what
+    nobody goes on writing."""
     with suppress(OSError):
         found = sorted(((path.stat().st_mtime, path) for path in store.iterdir()), reverse=True)
-        oldest = time.time() - _KEPT_SECONDS
-        for number, (used, path) in enumerate(found):
-            if number >= _KEPT or used < oldest:
+        now, kept = time.time(), 0
+        for used, path in found:
+            written = not path.suffix
+            kept += written
+            oldest = now - (_KEPT_SECONDS if written else _WRITING_SECONDS)
+            if used < oldest or (written and kept > _KEPT):
                 path.unlink(missing_ok=True)
 
 

@@ -493,6 +493,26 @@ def test_four_are_kept_for_a_day_and_nobody_else_reads_them(tree: Path, tmp_path
     assert sorted(store.iterdir()) == sorted(others)
 
 
+def test_a_walk_that_is_being_written_takes_no_place_of_one_that_is_kept(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Several clients write at once; what one left that was killed goes after a minute."""
+    store = tmp_path / "store"
+    for number in range(4):
+        choose(tree, store, exclude=(f"x{number}",))
+    kept = set(store.iterdir())
+    written = [store / f"{'0' * 64}.{number}" for number in range(5)]
+    for path in written:
+        path.touch()
+    walks.expire(store)
+    assert set(store.iterdir()) == kept | set(written)
+    before = time.time() - 100
+    for path in written:
+        os.utime(path, (before, before))
+    walks.expire(store)
+    assert set(store.iterdir()) == kept
+
+
 def test_who_keeps_at_the_same_time_keeps_whole_walks(tree: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     found: list[list[object]] = []
