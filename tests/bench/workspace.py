@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ringfence.spec import Repository
 from ringfence.workspace import For, Prepared, clean, fork, prepare, walks
+from ringfence.workspace.beneath import open_root
 from ringfence.workspace.select import select
 from ringfence.workspace.shared import STORE
-from ringfence.workspace.staging import open_root
 from tests.bench.measure import Line, at_least, at_most, below, interleaved
 
 DIRECTORIES, FILES, BYTES = 500, 100, 21_475

@@ -59,6 +59,11 @@ def open_resolved(path: str | os.PathLike[str], flags: int = DIRECTORY_FLAGS) ->
         os.close(current)
 
 
+def open_root(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a directory that is trusted by its name."""
+    return os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+
+
 @contextmanager
 def parent_of(root: int, path: str) -> Iterator[tuple[int, str]]:
     """The directory that holds `path`, and the last name; closed at the end."""

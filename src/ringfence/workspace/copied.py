@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ringfence.workspace import commits, manifest, shared, sources
+from ringfence.workspace.beneath import open_root
 from ringfence.workspace.entries import FILE
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.linking import Linking
@@ -13,7 +14,7 @@ from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.plan import begin_history
 from ringfence.workspace.prepared import Prepared
 from ringfence.workspace.relinking import keep_right
-from ringfence.workspace.staging import open_root, stage
+from ringfence.workspace.staging import stage
 from ringfence.workspace.writable import Owners, everything, mount
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")

@@ -12,6 +12,7 @@ from ringfence.workspace.apply import copy_out
 from ringfence.workspace.beneath import (
     chmod,
     lstat,
+    open_root,
     parent_of,
     remove_tree,
 )
@@ -20,7 +21,6 @@ from ringfence.workspace.entries import FILE, entry_of, kind_of
 from ringfence.workspace.failures import failed
 from ringfence.workspace.layers import Found, Layers
 from ringfence.workspace.prepared import Prepared
-from ringfence.workspace.staging import open_root
 
 
 def discard(prepared: Prepared) -> Changes:

@@ -14,13 +14,19 @@ from ringfence.errors import (
     ResourceExhaustedError,
 )
 from ringfence.workspace.apply import copy_out
-from ringfence.workspace.beneath import lstat, open_directory, parent_of, remove_tree, split
+from ringfence.workspace.beneath import (
+    lstat,
+    open_directory,
+    open_root,
+    parent_of,
+    remove_tree,
+    split,
+)
 from ringfence.workspace.changes import MAX_BYTES
 from ringfence.workspace.entries import FILE, LINK, is_git_name, kind_of, leaves
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Found, Layers
 from ringfence.workspace.prepared import Prepared
-from ringfence.workspace.staging import open_root
 
 
 def download(

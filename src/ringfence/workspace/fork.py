@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ringfence.errors import StateError
 from ringfence.workspace import applied, shared
+from ringfence.workspace.beneath import open_root
 from ringfence.workspace.failures import failed
 from ringfence.workspace.layer_copy import copy_layer
 from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.prepared import Prepared, clean
-from ringfence.workspace.staging import open_root
 from ringfence.workspace.writable import For, Owners, mount
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ringfence.workspace.beneath import open_directory
 from ringfence.workspace.entries import DIRECTORY, entry_of
 from ringfence.workspace.ownership import Ownership
-from ringfence.workspace.staging import Stage
+from ringfence.workspace.putting import Stage
 
 _DEEPEST = 4000
 """Bytes of the longest path that a layer may hold to be copied."""

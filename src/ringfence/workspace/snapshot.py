@@ -29,11 +29,10 @@ from ringfence.errors import (
     ResourceExhaustedError,
     StateError,
 )
-from ringfence.workspace.beneath import DIRECTORY_FLAGS, remove_tree
+from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_root, remove_tree
 from ringfence.workspace.failures import failed
 from ringfence.workspace.prepared import Prepared
 from ringfence.workspace.snapshot_layer import Packing, unpack
-from ringfence.workspace.staging import open_root
 
 KIND = "ringfence.snapshot"
 """The annotation that says what is kept: "workspace", "root" (a root file system) or "both"."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ringfence.errors import UnsupportedError
 from ringfence.workspace import manifest, mounts, shared
+from ringfence.workspace.beneath import open_root
 from ringfence.workspace.entries import Entry, entry_of
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.ownership import Ownership, dress, root_entry
 from ringfence.workspace.prepared import Binding, Prepared, Strategy
-from ringfence.workspace.staging import open_root, stage
+from ringfence.workspace.staging import stage
 from ringfence.workspace.stopping import Check, always
 
 DEFAULT_SIZE = 2 << 30

@@ -18,7 +18,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.spec import Repository, SandboxSpec
-from ringfence.workspace import clean, plan, prepare, staging
+from ringfence.workspace import clean, plan, prepare, putting
 from ringfence.workspace.sources import check_root
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 
@@ -146,7 +146,7 @@ def test_a_full_disk_during_copy(
 def test_a_tree_that_changes_while_it_is_opened(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = staging.open_directory
+    real = putting.open_directory
     seen: list[str] = []
 
     def meddle(root: int, path: str) -> int:
@@ -155,7 +155,7 @@ def test_a_tree_that_changes_while_it_is_opened(
             (repository / "src/code.py").unlink()
         return real(root, path)
 
-    monkeypatch.setattr(staging, "open_directory", meddle)
+    monkeypatch.setattr(putting, "open_directory", meddle)
     with pytest.raises(StateError, match=r"src/code\.py"):
         make(repository)
 
@@ -163,7 +163,7 @@ def test_a_tree_that_changes_while_it_is_opened(
 def test_a_file_swapped_for_a_link_is_not_followed(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = staging.open_directory
+    real = putting.open_directory
     (repository.parent / "outside").mkdir()
     (repository.parent / "outside/code.py").write_text("secret\n")
 
@@ -173,7 +173,7 @@ def test_a_file_swapped_for_a_link_is_not_followed(
             (repository / "src").symlink_to(repository.parent / "outside")
         return real(root, path)
 
-    monkeypatch.setattr(staging, "open_directory", meddle)
+    monkeypatch.setattr(putting, "open_directory", meddle)
     with pytest.raises(SandboxError, match="src"):
         make(repository)
 

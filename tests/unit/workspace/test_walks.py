@@ -21,9 +21,9 @@ from ringfence.errors import InvalidSpecError
 from ringfence.guest import build
 from ringfence.spec import Repository
 from ringfence.workspace import patterns, plan, prepare, rules, seen, select, walks
+from ringfence.workspace.beneath import open_root
 from ringfence.workspace.listing import list_again
 from ringfence.workspace.selection import Selection
-from ringfence.workspace.staging import open_root
 from ringfence.workspace.stopping import Stopped
 from tests.unit.workspace.conftest import Make, inside
 
