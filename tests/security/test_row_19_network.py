@@ -5,12 +5,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 import ringfence
 
-from .conftest import ALL, python, sh
+from .conftest import ALL, keywords, python, sh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), ALL]
 
@@ -113,3 +114,21 @@ async def test_abstract_sockets_of_the_host_are_out_of_reach(box: ringfence.Sand
             f"import socket; s = socket.socket(socket.AF_UNIX); print(s.connect_ex('\\0{name}'))"
         )
         assert await python(box, script) == "111\n"
+
+
+HEARD = """
+import socket
+try:
+    heard = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+    heard.bind((0, 1))
+    print("listens")
+except PermissionError:
+    pass
+"""
+
+
+@pytest.mark.parametrize("profile", ["standard", "permissive"])
+async def test_the_hosts_device_events_are_not_heard(state: Path, kind: str, profile: str) -> None:
+    """The kernel sends them into each network namespace of the host's user namespace."""
+    async with ringfence.open(**keywords(kind), profile=profile) as sandbox:
+        assert await python(sandbox, HEARD) == ""

@@ -122,6 +122,9 @@ CASES = [
     ("socket", (2, 3, 1), False, True),  # SOCK_RAW
     ("socket", (16, 0x80003, 0), True, True),  # NETLINK_ROUTE
     ("socket", (16, 3, 9), False, True),  # NETLINK_AUDIT
+    ("socket", (16, 2, 15), False, False),  # NETLINK_KOBJECT_UEVENT
+    ("socket", (16, 2, HIGH | 15), False, False),
+    ("socket", (16, 3, 12), False, False),  # NETLINK_NETFILTER
     ("socket", (40, 1, 0), False, False),  # AF_VSOCK
     ("socket", (HIGH | 40, 1, 0), False, False),
     ("socket", (38, 5, 0), False, False),  # AF_ALG

@@ -20,6 +20,7 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, _INT)
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
 _F_SETSIG, _SIGKILL, _SIGSTOP = 10, 9, 19
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+_ROUTE, _SOCKETS, _AUDIT, _GENERIC = 0, 4, 9, 16
 _STREAM, _DGRAM, _SEQPACKET = 1, 2, 5
 _TYPE = 0xF
 
@@ -61,8 +62,9 @@ def rules(profile: str) -> dict[str, tuple[Conditions, ...]]:
 REASONS = {
     "clone": "no new namespaces",
     "personality": "Linux's own, without switching off address randomisation",
-    "socket": "Unix, IPv4, IPv6 and route netlink only: no AF_VSOCK, which no network namespace"
-    " contains, no AF_ALG, no packet or exotic families",
+    "socket": "Unix, IPv4, IPv6 and netlink of routes (beside strict also of sockets, audit and the"
+    " generic kind) only: no AF_VSOCK, which no network namespace contains, no AF_ALG, no packet or"
+    " exotic families, no netlink of the host's device events, which every network namespace hears",
     "socketpair": "Unix only",
     "ioctl": "not TIOCSTI, TIOCLINUX and TIOCSETD, which type into or reprogram a terminal",
     "fcntl": "not F_SETSIG with SIGKILL or SIGSTOP: for root the kernel sends these to any process",
@@ -86,7 +88,10 @@ def _strict_sockets() -> tuple[Conditions, ...]:
 
 
 def _sockets() -> tuple[Conditions, ...]:
-    return tuple((Condition(0, _INT, family),) for family in (_UNIX, _INET, _INET6, _NETLINK))
+    plain = tuple((Condition(0, _INT, family),) for family in (_UNIX, _INET, _INET6))
+    kinds = (_ROUTE, _SOCKETS, _AUDIT, _GENERIC)
+    netlink = tuple((Condition(0, _INT, _NETLINK), Condition(2, _INT, kind)) for kind in kinds)
+    return (*plain, *netlink)
 
 
 def _nodes(index: int, profile: str) -> tuple[Conditions, ...]:
