@@ -14,7 +14,6 @@ import os
 import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from ringfence.errors import (
     FileError,
@@ -25,7 +24,7 @@ from ringfence.errors import (
 )
 from ringfence.guest.protocol import Feature, WriteFlag, whole_number
 from ringfence.guest.reading import Reader
-from ringfence.sandbox import downloading, uploading
+from ringfence.sandbox import downloading, later, uploading
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.downloading import DOWNLOAD_CAPS
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event, file_info
@@ -33,9 +32,6 @@ from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
-
-if TYPE_CHECKING:
-    from ringfence.digest.store import Store
 
 READ_CAP = 10 * 1024 * 1024
 """Bytes that `read` gives out unless it is told otherwise."""
@@ -405,7 +401,7 @@ class Files:
         source: Path,
         destination: str | os.PathLike[str] | None = None,
         *,
-        store: "Store | None" = None,
+        store: "later.Store | None" = None,
         caps: Caps = DOWNLOAD_CAPS,
         user: User = None,
         progress: Progress | None = None,

@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ringfence.events import FilesMoved
+from ringfence.sandbox import later
 from ringfence.sandbox.context import Context
-
-if TYPE_CHECKING:
-    from ringfence.digest import Digest
 
 _AT_ONCE = 8
 _SKIPPED_KEPT = 1000
@@ -27,7 +25,7 @@ class Moved:
     bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_total: int = 0
-    digest: "Digest | None" = None
+    digest: "later.Digest | None" = None
 
     def skip(self, path: str, why: str) -> None:
         """`path` was left out."""

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ringfence.errors import StateError
 from ringfence.events import Event, EventStream
-from ringfence.sandbox import changing, control
+from ringfence.sandbox import changing, control, later
 from ringfence.sandbox.commands import (
     GRACE_SECONDS,
     Args,
@@ -45,10 +45,6 @@ from ringfence.spec import (
     Usage,
 )
 
-if TYPE_CHECKING:  # loaded with the first repository, snapshot or fork
-    from ringfence.sandbox.workspace import Again, Workspace
-    from ringfence.workspace import Snapshot
-
 _EVENTS_KEPT = 1000
 GRACEFUL_SECONDS = 2.0
 """How long running commands have after SIGTERM when a sandbox is deleted."""
@@ -62,8 +58,8 @@ class Sandbox:
         context: Context,
         receipt: Receipt,
         network: Networking,
-        workspace: "Workspace | None" = None,
-        again: "Again | None" = None,
+        workspace: "later.Workspace | None" = None,
+        again: "later.Again | None" = None,
     ) -> None:
         self._context = context
         self._again = again
@@ -79,7 +75,7 @@ class Sandbox:
         if event.sandbox_id == self._context.id:
             self._history.append(event)
 
-    def _take(self, receipt: Receipt, workspace: "Workspace") -> None:
+    def _take(self, receipt: Receipt, workspace: "later.Workspace") -> None:
         """Hold the repository that was bound in it, before its first command."""
         assert self._again is not None  # noqa: S101 - a new one was opened for it
         workspace.join(self._context, self._again)
@@ -111,7 +107,7 @@ class Sandbox:
         return control.info(self._context)
 
     @property
-    def workspace(self) -> "Workspace":
+    def workspace(self) -> "later.Workspace":
         """Its repository: changes, patch, apply, discard. StateError when it has none."""
         if self._workspace is None:
             raise StateError("the sandbox has no repository: open it with one", op="workspace")
@@ -337,7 +333,7 @@ class Sandbox:
         given = limits if isinstance(limits, Limits) else Limits.parse(limits)
         return await changing.update(self._context, given)
 
-    async def snapshot(self) -> "Snapshot":
+    async def snapshot(self) -> "later.Snapshot":
         """Keep the present state of its workspace, and of a root file system that may be written;
         `open(snapshot=digest)` starts from it. What lies on a tmpfs, such as /tmp, is not kept.
 

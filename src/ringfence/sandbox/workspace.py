@@ -10,7 +10,7 @@ import pathlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, SandboxError, StateError
@@ -18,6 +18,7 @@ from ringfence.ledger import cleaning
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
+from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.snapshots import snapshots
 from ringfence.spec import State
 from ringfence.workspace import (
@@ -36,9 +37,6 @@ from ringfence.workspace import (
 from ringfence.workspace.changes import MAX_BYTES
 from ringfence.workspace.prepared import Since
 
-if TYPE_CHECKING:
-    from ringfence.sandbox.sandbox import Sandbox
-
 T = TypeVar("T")
 
 
@@ -47,7 +45,7 @@ class Again(Protocol):
 
     def __call__(
         self, prepared: Prepared | None, image: str | None = None
-    ) -> "Coroutine[Any, Any, Sandbox]":
+    ) -> Coroutine[Any, Any, Sandbox]:
         """image: an id, None for the same one."""
         ...
 
@@ -151,7 +149,7 @@ class Workspace:
         place = await asyncio.to_thread(snapshots)
         return await self._still(lambda p: snapshot(p, place))
 
-    async def fork(self, number: int) -> "list[Sandbox]":
+    async def fork(self, number: int) -> list[Sandbox]:
         """So many sandboxes like this one, each on a workspace of its own that starts from the
         present state. They are the caller's to end.
 
@@ -231,7 +229,7 @@ async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
     return await asyncio.to_thread(work, prepared)
 
 
-async def opened(openings: "list[Coroutine[Any, Any, Sandbox]]") -> "list[Sandbox]":
+async def opened(openings: list[Coroutine[Any, Any, Sandbox]]) -> list[Sandbox]:
     """All of them, or none when one fails."""
     tasks = [asyncio.ensure_future(opening) for opening in openings]
     try:
@@ -243,7 +241,7 @@ async def opened(openings: "list[Coroutine[Any, Any, Sandbox]]") -> "list[Sandbo
         raise
 
 
-async def _ended(tasks: "list[asyncio.Task[Sandbox]]") -> None:
+async def _ended(tasks: list[asyncio.Task[Sandbox]]) -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(result, BaseException):
             await result.delete(grace=0.0)

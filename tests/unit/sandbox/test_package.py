@@ -1,10 +1,13 @@
 """The package's surface: what it exports, and what importing it loads."""
 
 import importlib
+import inspect
 import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import get_type_hints
 
 import pytest
 
@@ -56,6 +59,31 @@ def test_parts_are_reached_without_importing_them_first() -> None:
     """ringfence.sync and ringfence.errors are modules."""
     assert ringfence.sync is importlib.import_module("ringfence.sync")
     assert ringfence.errors is errors
+
+
+def annotated() -> Iterator[object]:
+    """Every public function, method and property of the package and of its blocking side."""
+    for home in (ringfence, ringfence.sync):
+        for name in home.__all__:
+            value = getattr(home, name)
+            if inspect.isroutine(value):
+                yield value
+            elif inspect.isclass(value):
+                yield value
+                members = [one for at, one in vars(value).items() if not at.startswith("_")]
+                yield from (one.fget if isinstance(one, property) else one for one in members)
+
+
+def test_what_reads_annotations_can_read_all_of_the_interface() -> None:
+    """As what makes a model's tools of methods does: also of what is loaded later."""
+    read = [get_type_hints(one) for one in annotated() if hasattr(one, "__annotations__")]
+    assert {ringfence.Workspace, ringfence.Snapshot} <= {one.get("return") for one in read}
+
+
+def test_annotations_load_nothing_before_they_are_read() -> None:
+    """A sandbox without a repository needs none of it."""
+    modules = loaded("import ringfence; ringfence.Sandbox, ringfence.open")
+    assert not {"ringfence.sandbox.workspace", "ringfence.digest.store"} & modules
 
 
 CLASSES = [
