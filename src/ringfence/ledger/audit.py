@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringfence.errors import ResourceExhaustedError
+from ringfence.errors import ResourceExhaustedError, StateError
 
 START = "sha256:" + "0" * 64
 REDACTED = "[redacted]"
-_TAIL_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,37 @@ class AuditLog:
         self._secrets = sorted({*self._secrets, *more}, key=len, reverse=True)
 
     def append(self, kind: str, sandbox_id: str | None = None, **fields: Any) -> str:
-        """Write one entry and return its digest. ResourceExhaustedError when the disk is full."""
+        """Write one entry and return its digest. ResourceExhaustedError when the disk is full,
+        StateError when the file ends with what is no entry: nothing could follow from that."""
         entry = {"time": time.time(), "kind": kind, "sandbox": sandbox_id, **self._clean(fields)}
         try:
             with _locked(self.path) as file:
                 entry = {"seq": 0, **entry, "previous": START}
-                if (last := _last(file)) is not None:
+                if (line := _last(file)) is not None:
+                    last = self._follow(line)
                     entry["seq"], entry["previous"] = last["seq"] + 1, last["digest"]
                 entry["digest"] = digest_of(entry)
-                os.write(file, json.dumps(entry, ensure_ascii=True).encode() + b"\n")
+                _write(file, json.dumps(entry, ensure_ascii=True).encode() + b"\n")
         except OSError as error:
             raise ResourceExhaustedError(
                 f"the audit log {self.path} cannot be written: {error.strerror}", op="audit"
             ) from None
         return str(entry["digest"])
+
+    def _follow(self, line: bytes) -> Mapping[str, Any]:
+        """The entry in the newest line. StateError."""
+        try:
+            entry = json.loads(line)
+            if isinstance(entry["seq"], int) and isinstance(entry["digest"], str):
+                found: Mapping[str, Any] = entry
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise StateError(
+            f"the audit log {self.path} ends with a line that is no entry: keep it as it is, see"
+            " `ringfence audit verify`, and name another file",
+            op="audit",
+        )
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -125,16 +142,30 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(file)
 
 
-def _last(file: int) -> dict[str, Any] | None:
-    """The newest whole entry; half a line that a crash left is cut off."""
+def _last(file: int) -> bytes | None:
+    """The newest whole line; half a line that a crash left is cut off."""
     size = os.fstat(file).st_size
-    start = max(0, size - _TAIL_BYTES)
-    tail = os.pread(file, size - start, start)
-    whole = tail.rfind(b"\n") + 1
-    if whole < len(tail):
-        os.ftruncate(file, start + whole)
-    lines = tail[:whole].splitlines()
-    if not lines:
+    end = _line_start(file, size)
+    if end < size:
+        os.ftruncate(file, end)
+    if not end:
         return None
-    entry: dict[str, Any] = json.loads(lines[-1])
-    return entry
+    start = _line_start(file, end - 1)
+    return os.pread(file, end - start, start)
+
+
+def _line_start(file: int, end: int) -> int:
+    """Where the line begins that goes on up to `end`."""
+    while end:
+        start = max(0, end - _TAIL_BYTES)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _write(file: int, line: bytes) -> None:
+    """All of it, or an error: a disk that fills up meanwhile takes a part without a word."""
+    while line:
+        line = line[os.write(file, line) :]

@@ -34,14 +34,16 @@ class Kept:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, rolled back by what raises. sqlite3.OperationalError, and then the next
-        one opens the file again."""
+        """One transaction, rolled back by what raises. sqlite3.DatabaseError, and then the next one
+        opens the file again; IntegrityError, which says nothing of the file."""
         with self._lock:
             connection = self._open()
             try:
                 with connection:
                     yield connection
-            except sqlite3.OperationalError:
+            except sqlite3.IntegrityError:
+                raise
+            except sqlite3.DatabaseError:
                 self._close()
                 raise
 

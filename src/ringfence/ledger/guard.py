@@ -11,6 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ringfence.errors import ResourceExhaustedError
+
+if TYPE_CHECKING:
+    from ringfence.ledger.store import Ledger
 
 LOCK = "guard.lock"
 _TICK_SECONDS = 1.0
@@ -71,7 +77,6 @@ def _lock(path: Path) -> int | None:
 
 async def watch(directory: Path) -> None:
     """Sweep until nothing has been left to watch for a while, or the directory is gone."""
-    from ringfence.ledger.reaper import reap
     from ringfence.ledger.store import Ledger
 
     ledger = Ledger(directory / "ledger.sqlite")
@@ -79,10 +84,21 @@ async def watch(directory: Path) -> None:
     while time.monotonic() - quiet_since < _QUIET_SECONDS and os.access(ledger.path, os.W_OK):
         probe = time.monotonic() - probed >= _PROBE_SECONDS
         probed = time.monotonic() if probe else probed
-        await reap(ledger, probe=probe)
-        if ledger.claims():
+        if await _sweep(ledger, probe=probe):
             quiet_since = time.monotonic()
         await asyncio.sleep(_TICK_SECONDS)
+
+
+async def _sweep(ledger: "Ledger", *, probe: bool) -> bool:
+    """Reap once; whether something is left to watch. A full disk, or no descriptor, ends no guard:
+    whoever comes back may do so long after the disk has room again."""
+    from ringfence.ledger.reaper import reap
+
+    try:
+        await reap(ledger, probe=probe)
+        return bool(ledger.claims())
+    except (ResourceExhaustedError, OSError):
+        return True
 
 
 def _left(directory: Path) -> bool:

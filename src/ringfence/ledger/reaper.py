@@ -121,11 +121,11 @@ async def _settle(
             elif isinstance(backend := backends.of(entry.record), Discarding):
                 await backend.discard(entry.record.id)
         await clean(entry, backends.of(entry.record))
+        ledger.end(entry.record.id, why)
     except BackendUnavailableError as error:
         return Reaped(entry.record.id, why, str(error)) if reason else None
     except (SandboxError, OSError) as error:
         return Reaped(entry.record.id, why, str(error))
-    ledger.end(entry.record.id, why)
     return Reaped(entry.record.id, why)
 
 

@@ -41,6 +41,8 @@ def read_workspace(text: str | None) -> tuple[Mapping[str, Any] | None, str | No
         return None, f"its workspace is no JSON ({error})"
     if found is not None and not isinstance(found, dict):
         return None, "its workspace is no table"
+    if found and not isinstance(found.get("directory"), str):
+        return None, "its workspace names no directory"
     return found or None, None
 
 

@@ -79,7 +79,8 @@ class Ledger:
 
     Every method is one short transaction (well under a millisecond) and may be called from any
     thread or process, a forked one too. The file stays open as long as the object is there.
-    ResourceExhaustedError when the disk is full or the file cannot be written.
+    ResourceExhaustedError when the disk is full or the file cannot be written, StateError when it
+    is damaged, or of a newer version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -234,11 +235,22 @@ class Ledger:
                 yield connection
         except sqlite3.OperationalError as error:
             raise self._full(error) from None
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from None
 
     def _full(self, error: sqlite3.Error) -> ResourceExhaustedError:
         return ResourceExhaustedError(
             f"the ledger {self.path} cannot be used: {error}; free space there or set"
             " RINGFENCE_STATE_DIR",
+            op="ledger",
+        )
+
+    def _damaged(self, error: sqlite3.Error) -> StateError:
+        return StateError(
+            f"the ledger {self.path} is damaged: {error}; move it away, and look yourself for what"
+            " sandboxes have left",
             op="ledger",
         )
 

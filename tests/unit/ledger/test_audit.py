@@ -2,11 +2,12 @@
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
-from ringfence.errors import ResourceExhaustedError
+from ringfence.errors import ResourceExhaustedError, StateError
 from ringfence.ledger.audit import START, AuditLog, digest_of, verify
 
 
@@ -68,6 +69,39 @@ def test_half_a_line_of_a_crash_is_cut_off_by_the_next_entry(path: Path) -> None
     assert not verify(path).ok
     AuditLog(path).append("delete", "rf-1")
     assert verify(path).entries == 6
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 3_000_000])
+def test_lines_of_any_length_make_one_chain(path: Path, size: int) -> None:
+    """So do those after half a line that is as long."""
+    log = AuditLog(path)
+    log.append("exec", "rf-1", args=["x" * size])
+    log.append("exec", "rf-1")
+    with path.open("a") as file:
+        file.write('{"args": "' + "x" * size)
+    log.append("exec", "rf-1")
+    verdict = verify(path)
+    assert (verdict.ok, verdict.entries) == (True, 8)
+
+
+@pytest.mark.parametrize("line", ["garbage", "", "{}", "[]", "7", '{"seq": "1", "digest": 2}'])
+def test_nothing_is_written_after_what_is_no_entry(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="no entry"):
+        AuditLog(path).append("exec", "rf-1")
+    assert path.read_bytes() == before
+
+
+def test_an_entry_that_the_disk_took_half_of_is_finished(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, line: plain(file, line[:7]))
+        AuditLog(path).append("exec", "rf-1")
+    assert (verify(path).ok, verify(path).entries) == (True, 6)
 
 
 def test_processes_that_write_at_once_make_one_chain(tmp_path: Path) -> None:

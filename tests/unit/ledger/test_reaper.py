@@ -12,8 +12,8 @@ import pytest
 
 from ringfence.backends.base import Backend, Instance, Record
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError
-from ringfence.ledger import Ledger, Owner, guard, reap
+from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
+from ringfence.ledger import Claim, Ledger, Owner, guard, reap
 from ringfence.ledger.guard import LOCK, _held, ensure
 from ringfence.spec import SandboxSpec, State, Usage
 
@@ -133,6 +133,59 @@ async def test_a_row_of_another_version_is_reaped_by_what_can_be_read(place: Pla
     gone = ("client_lost", None)
     assert reaped == {"lost": gone, "over": ("lifetime", None), "plain": gone}
     assert [entry.record.id for entry in place.ledger.live()] == ["kept"]
+
+
+async def test_what_a_sandbox_left_and_cannot_be_found_keeps_no_other_from_being_reaped(
+    place: Place,
+) -> None:
+    """A workspace that another version wrote down in other words."""
+    for name in ("first", "other", "last"):
+        await place.sandbox(name, DEAD)
+    with sqlite3.connect(place.ledger.path) as connection:
+        connection.execute(
+            """UPDATE sandboxes SET workspace = '{"volume": 7}' WHERE id = 'other'"""
+        )
+    connection.close()
+    assert "workspace" in str(place.ledger.get("other").problem)
+    reaped = {one.id: one.error for one in await reap(place.ledger, load=place.load)}
+    assert reaped == {"first": None, "other": None, "last": None}
+
+
+async def test_a_full_disk_keeps_no_sandbox_from_being_reaped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are deleted; their records are closed by the next sweep that can."""
+    orphans = [await place.sandbox(name, DEAD) for name in ("first", "second")]
+
+    def full(sandbox_id: str, reason: str) -> bool:
+        raise ResourceExhaustedError("no space is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place.ledger, "end", full)
+        reaped = await reap(place.ledger, load=place.load)
+    assert [one.error for one in reaped] == ["no space is left"] * 2
+    assert [await orphan.state() for orphan in orphans] == [State.EXITED] * 2
+    assert [one.error for one in await reap(place.ledger, load=place.load)] == [None] * 2
+    assert place.ledger.live() == []
+
+
+async def test_a_full_disk_ends_no_guard(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sweeps again, and ends as ever when nothing is left."""
+    await place.sandbox("orphan", DEAD)
+    monkeypatch.setattr(guard, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(guard, "_QUIET_SECONDS", 0.2)
+    plain, refused = Ledger.claims, []
+
+    def claims(ledger: Ledger) -> list[Claim]:
+        if len(refused) < 3:
+            refused.append(OSError(28, "no space") if refused else ResourceExhaustedError("full"))
+            raise refused[-1]
+        return plain(ledger)
+
+    monkeypatch.setattr(Ledger, "claims", claims)
+    await guard.watch(place.ledger.path.parent)
+    assert len(refused) == 3
+    assert place.ledger.get("orphan").reason == "client_lost"
 
 
 async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:

@@ -30,7 +30,7 @@ def a_record(name: str = "rf-one", ends: float | None = None) -> Record:
 
 def test_an_entry_comes_back_as_it_was_written(ledger: Ledger) -> None:
     owner = Owner.me()
-    ledger.add(a_record(), owner=owner, workspace={"upper": "/x"})
+    ledger.add(a_record(), owner=owner, workspace={"directory": "/x"})
     [entry] = Ledger(ledger.path).live()
     assert entry.record == a_record().__class__(
         **{name: getattr(entry.record, name) for name in entry.record.__slots__}
@@ -38,7 +38,7 @@ def test_an_entry_comes_back_as_it_was_written(ledger: Ledger) -> None:
     assert entry.record.spec == a_record().spec
     assert entry.record.marker == b"\x00\xff"
     assert entry.owner == owner
-    assert entry.workspace == {"upper": "/x"}
+    assert entry.workspace == {"directory": "/x"}
 
 
 def test_a_repository_that_came_later_is_in_the_record(ledger: Ledger) -> None:
@@ -141,6 +141,24 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
 def test_a_ledger_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResourceExhaustedError, match="RINGFENCE_STATE_DIR"):
         Ledger(tmp_path / "missing" / "ledger.sqlite")
+
+
+def test_a_damaged_ledger_says_so(ledger: Ledger, tmp_path: Path) -> None:
+    """One that is none from the start, and one that is damaged while it is open."""
+    garbage = tmp_path / "garbage.sqlite"
+    garbage.write_bytes(b"this is no database " * 500)
+    with pytest.raises(StateError, match=r"garbage\.sqlite is damaged: .*move it away"):
+        Ledger(garbage)
+    for number in range(200):
+        ledger.add(a_record(f"rf-{number}"), owner=None)
+    with sqlite3.connect(ledger.path) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other.close()
+    with ledger.path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(StateError, match="is damaged"):
+        Ledger(ledger.path).all()
 
 
 def test_an_owner_is_a_process_not_a_number() -> None:
@@ -247,21 +265,21 @@ def test_a_row_of_another_version_is_read_as_far_as_it_can_be(ledger: Ledger, wh
     """It says what it is, and the others are not its business."""
     spec, word = OTHERS[what]
     for name in ("before", "other", "after"):
-        ledger.add(a_record(name, ends=5e9), owner=None, workspace={"upper": "/x"})
+        ledger.add(a_record(name, ends=5e9), owner=None, workspace={"directory": "/x"})
     write(ledger, "spec", json.dumps(spec))
     assert [entry.record.id for entry in ledger.live()] == ["before", "other", "after"]
     before, other, after = ledger.all()
     assert (before.problem, after.problem) == (None, None)
     assert word in str(other.problem)
     assert (other.record.backend, other.record.native, other.record.ends) == ("mock", "n1", 5e9)
-    assert other.workspace == {"upper": "/x"}
+    assert other.workspace == {"directory": "/x"}
     assert other.record.spec.labels == {"task": "7"}
     assert ledger.get("other").problem == other.problem
     if what == "a limit of a newer version":
         assert other.record.spec.limits.pids == 9
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"', "null", "\udc80"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"', "null", '{"a": 1}', "\udc80"])
 @pytest.mark.parametrize("column", ["spec", "workspace"])
 def test_a_row_that_holds_no_such_thing_is_read_all_the_same(
     ledger: Ledger, column: str, text: str
