@@ -4,6 +4,7 @@ import sys
 
 INTERRUPTED = 130
 UNREAD = 141
+TERMINATED = 143
 
 
 def main() -> None:

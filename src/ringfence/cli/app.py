@@ -1,10 +1,11 @@
 """The tree of verbs, and what becomes of an error."""
 
 import signal
+from types import FrameType
 
 import typer
 
-from ringfence.cli import INTERRUPTED, output, verbs
+from ringfence.cli import INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
 from ringfence.errors import InvalidSpecError, SandboxError
 
@@ -52,18 +53,19 @@ def _root(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, never a traceback."""
     output.complete()
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminated = _terminable()
     wants_json = "--json" in arguments[: _end_of_ours(arguments)]
     only = arguments[0] if arguments and arguments[0] in verbs.NAMES else None
     try:
         tree(only)(args=arguments, prog_name="ringfence")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        code = end.code if isinstance(end.code, int) else 0
+        return TERMINATED if terminated and code == INTERRUPTED else code
     except SandboxError as error:
         output.error(error, json=wants_json)
         return _USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return TERMINATED if terminated else INTERRUPTED
     except OSError as error:
         output.silence()
         output.note(output.escape_text(str(error)))
@@ -71,8 +73,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _terminable() -> list[int]:
+    """Have a SIGTERM end a verb as Ctrl-C would now, its clearing up included; what this returns
+    holds it then."""
+    came: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+    return came
 
 
 def _end_of_ours(arguments: list[str]) -> int:

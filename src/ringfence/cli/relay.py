@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ringfence.cli import output
 from ringfence.errors import NotFoundError
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 _GRACE_SECONDS = 2.0
+_FORWARDED = (signal.SIGTERM, signal.SIGINT)
+"""In this order: a SIGTERM that is not forwarded is taken as whatever SIGINT is."""
 
 
 async def relay(
@@ -53,24 +57,27 @@ async def relay(
             on_stderr=output.Relay(sys.stderr).write if show else None,
         )
     )
-    with _interrupts(sandbox, running, others):
+    with _interrupts(sandbox, running, others) as came:
         try:
             return await running
         except asyncio.CancelledError:
-            if running.cancelling():
-                raise KeyboardInterrupt from None
+            if came:
+                raise typer.Exit(128 + came[-1]) from None
             raise
 
 
 @contextmanager
 def _interrupts(
     sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int]
-) -> "Iterator[None]":
-    """Until the block ends, Ctrl-C goes to the command; others: not it."""
+) -> "Iterator[list[int]]":
+    """Until the block ends, Ctrl-C goes to the command; others: not it. Afterwards it is for us, as
+    before: a sandbox is still to be deleted. What it gives holds the signals that came."""
     loop = asyncio.get_running_loop()
     sending: list[asyncio.Task[None]] = []
+    came: list[int] = []
 
     def forward(number: int) -> None:
+        came.append(number)
         act = (
             _kill(sandbox, running, others)
             if sending
@@ -78,13 +85,15 @@ def _interrupts(
         )
         sending.append(loop.create_task(act))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+    for number in _FORWARDED:
         loop.add_signal_handler(number, forward, number)
     try:
-        yield
+        yield came
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in reversed(_FORWARDED):
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
         for task in sending:
             task.cancel()
 
