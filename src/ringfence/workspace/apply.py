@@ -74,7 +74,7 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
         ) from None
     try:
         turn(root)
-        application = _checked(changes, root, original)
+        application = _checked(changes, root, original, modes=prepared.keeps_modes)
         states = {**before, **applied.wanted(changes)}
         record = Record(prepared.directory, application, states)
         with prepared.now() as now:
@@ -84,28 +84,38 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
     return changes
 
 
-def _checked(changes: Changes, root: int, original: Path) -> Application:
-    """The application of changes to an original that is as they need it."""
+def _checked(changes: Changes, root: int, original: Path, *, modes: bool) -> Application:
+    """The application of changes to an original that is as they need it. modes: see `_check`."""
     try:
-        _check(changes, root)
+        _check(changes, root, modes=modes)
         return Application.of(changes.items, root, original, f".ringfence-apply-{token_hex(6)}")
     except OSError as error:
         place = error.filename or original
         raise failed(error, place, "comparing with the repository") from None
 
 
-def _check(changes: Changes, root: int) -> None:
+def _check(changes: Changes, root: int, *, modes: bool) -> None:
+    """StateError for a path that is not as it was. modes: whether the sandbox started with those of
+    the original."""
     moving = {change.old_path for change in changes}
     moving |= {change.path for change in changes if change.kind == "deleted"}
     for change in changes:
         before = change.old_path or change.path
-        if change.old is not None and side_of(root, before) != _plain(change.old):
-            raise _moved(before, "it is not what the sandbox started from any more")
+        if change.old is not None:
+            _check_same(root, before, change.old, mode=modes)
         fresh = change.kind in ("added", "renamed")
         there = lstat(root, change.path) if fresh and change.path not in moving else None
         if there is not None and not stat.S_ISDIR(there.st_mode):
             raise _moved(change.path, "it exists in the repository, where the sandbox saw nothing")
         _check_parents(root, change.path, moving)
+
+
+def _check_same(root: int, path: str, old: Side, *, mode: bool) -> None:
+    if side_of(root, path) != _plain(old):
+        raise _moved(path, "it is not what the sandbox started from any more")
+    status = lstat(root, path)
+    if mode and status is not None and status.st_mode & 0o777 != old.mode:
+        raise _moved(path, "its mode is not the one that the sandbox started from any more")
 
 
 def _check_parents(root: int, path: str, moving: set[str | None]) -> None:

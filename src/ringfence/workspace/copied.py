@@ -35,7 +35,7 @@ class Early:
 
 def copied(making: Making, early: Early | None) -> Prepared:
     """Make it of a repository's files. early: what of them is on its way."""
-    return _mounted(making, _Farm(making, early).made())
+    return _mounted(making, _Farm(making, early).made(), keeps_modes=not making.masks_modes)
 
 
 def restored(making: Making) -> Prepared:
@@ -52,12 +52,13 @@ def restored(making: Making) -> Prepared:
             os.close(target)
     outside = [entry for entry in staged if entry.path.split("/")[0] != ".git"]
     manifest.write(layer.entries, outside)
-    return _mounted(making, layer)
+    return _mounted(making, layer, keeps_modes=False)
 
 
-def _mounted(making: Making, layer: shared.Layer) -> Prepared:
+def _mounted(making: Making, layer: shared.Layer, *, keeps_modes: bool) -> Prepared:
     owners = Owners(making.stored, making.seen, making.ownership(), making.masks_modes)
     prepared = making.prepared("copy")
+    prepared.keeps_modes = keeps_modes
     return mount(prepared, (layer.path,), making.whom, making.repository.size, owners)
 
 

@@ -47,6 +47,7 @@ def _child(parent: Prepared, frozen: shared.Layer, directory: Path, whom: For) -
         binds=(),
         env=parent.env,
         original=parent.original,
+        keeps_modes=parent.keeps_modes,
         warnings=parent.warnings,
     )
     owners = parent.owners or (0, 0, 0, 0)

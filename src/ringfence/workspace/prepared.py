@@ -45,6 +45,7 @@ class Prepared:
     mode: of the repository. binds: in the order in which they are mounted. env: git's settings for
     commands. original: where changes may be applied; None when there is no such place. layers: the
     frozen trees below, the lowest last. size: bytes that may be written, None when not limited.
+    keeps_modes: whether the lowest has the modes of the original.
     owners: uid and gid as stored in the lowest tree, and as commands see them; None when the same.
     """
 
@@ -59,6 +60,7 @@ class Prepared:
     upper: Path | None = None
     merged: Path | None = None
     size: int | None = None
+    keeps_modes: bool = False
     owners: tuple[int, int, int, int] | None = None
     warnings: tuple[str, ...] = ()
     closed: bool = field(default=False, compare=False)
@@ -171,6 +173,7 @@ class Prepared:
             "upper": _text(self.upper),
             "merged": _text(self.merged),
             "size": self.size,
+            "keeps_modes": self.keeps_modes,
             "owners": self.owners,
             "warnings": list(self.warnings),
         }
@@ -196,6 +199,7 @@ def attach(record: Mapping[str, Any]) -> Prepared:
         upper=_path(data["upper"]),
         merged=_path(data["merged"]),
         size=data["size"],
+        keeps_modes=data.get("keeps_modes", False),
         owners=None if data["owners"] is None else tuple(data["owners"]),
         warnings=tuple(data["warnings"]),
     )

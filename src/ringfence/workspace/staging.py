@@ -147,7 +147,7 @@ def _finished(work: Stage, directories: Sequence[Entry]) -> list[Entry]:
 
 def check_unchanged(base: int, recorded: Entry) -> None:
     """StateError when a staged file of the tree `base` is not what was recorded: its original was
-    edited in place."""
+    edited in place, or got another mode."""
     directory, _, name = recorded.path.rpartition("/")
     try:
         parent = open_directory(base, directory)
@@ -157,9 +157,11 @@ def check_unchanged(base: int, recorded: Entry) -> None:
             os.close(parent)
     except OSError as error:
         raise failed(error, recorded.path, "reading the staged repository") from None
-    if now is None or not same_content(now, recorded):
+    same = now is not None and same_content(now, recorded)
+    if now is None or not same or now.mode != recorded.mode:
+        what = "had its mode changed" if same else "was edited in place"
         raise StateError(
-            f"{shown(recorded.path)} was edited in place while the sandbox used it",
+            f"{shown(recorded.path)} {what} while the sandbox used it",
             op="workspace",
             context={"path": shown(recorded.path)},
         )

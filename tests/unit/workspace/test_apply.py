@@ -49,7 +49,10 @@ def test_apply_gives_the_original_what_the_workspace_has(repository: Path, make:
     assert len(prepared.changes()) > 0
 
 
-@pytest.mark.parametrize("how", ["edited", "edited in place", "deleted", "appeared", "link"])
+@pytest.mark.parametrize(
+    "how",
+    ["edited", "edited in place", "deleted", "appeared", "link", "chmod", "replaced, other mode"],
+)
 def test_apply_refuses_an_original_that_moved(repository: Path, make: Make, how: str) -> None:
     prepared = make(repository)
     work = inside(prepared)
@@ -64,6 +67,12 @@ def test_apply_refuses_an_original_that_moved(repository: Path, make: Make, how:
         (repository / "README.md").unlink()
     elif how == "appeared":
         (repository / "new").write_text("mine\n")
+    elif how == "chmod":
+        (repository / "README.md").chmod(0o600)
+    elif how == "replaced, other mode":
+        shutil.copy2(repository / "README.md", repository / "other")
+        (repository / "other").rename(repository / "README.md")
+        (repository / "README.md").chmod(0o600)
     else:
         (repository / "README.md").unlink()
         (repository / "README.md").symlink_to("/etc/hostname")
@@ -72,6 +81,37 @@ def test_apply_refuses_an_original_that_moved(repository: Path, make: Make, how:
         apply(prepared)
     assert caught.value.context["path"] in ("README.md", "new")
     assert digest_of_tree(repository) == before
+
+
+def test_a_mode_that_changed_after_an_application_is_told_by_the_next(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    (inside(prepared) / "new").write_text("new\n")
+    apply(prepared)
+    (repository / "run.sh").chmod(0o700)  # the sandbox has nothing to do with it
+    (repository / "new").chmod(0o600)
+    (inside(prepared) / "README.md").write_text("Changed again.\n")
+    apply(prepared)
+    (inside(prepared) / "new").write_text("newer\n")
+    with pytest.raises(StateError, match="mode") as caught:
+        apply(prepared)
+    assert caught.value.context["path"] == "new"
+    assert (repository / "new").read_text() == "new\n"
+    assert (repository / "run.sh").stat().st_mode & 0o777 == 0o700
+
+
+def test_modes_by_choice_are_none_of_the_original_s(repository: Path, make: Make) -> None:
+    """The sandbox saw others, so that there is nothing to compare with; each keeps its own."""
+    prepared = make(repository, file_mode=0o666)
+    (repository / "README.md").chmod(0o640)
+    for number in range(2):
+        (inside(prepared) / "README.md").write_text(f"Changed {number}.\n")
+        (inside(prepared) / "run.sh").write_text(f"echo {number}\n")
+        apply(attach(prepared.record()))
+    assert (repository / "README.md").stat().st_mode & 0o777 == 0o640
+    assert (repository / "run.sh").stat().st_mode & 0o777 == 0o755
 
 
 def test_apply_never_replaces_a_hidden_file(repository: Path, make: Make) -> None:
@@ -520,8 +560,8 @@ def test_two_workspaces_are_not_applied_to_one_original_at_once(
         except StateError as error:
             ends.append(error)
 
-    def check(changes: Changes, root: int) -> None:
-        checked(changes, root)
+    def check(changes: Changes, root: int, *, modes: bool) -> None:
+        checked(changes, root, modes=modes)
         if not started:
             started.append(threading.Thread(target=second))
             started[0].start()
