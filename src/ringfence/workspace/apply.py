@@ -15,20 +15,19 @@ from ringfence.errors import (
     PolicyDeniedError,
     StateError,
 )
-from ringfence.workspace import applied
+from ringfence.workspace import applied, checking
 from ringfence.workspace.application import Application, Record, alone, settle, turn
 from ringfence.workspace.beneath import (
     above,
     lstat,
     open_directory,
-    open_file,
     open_resolved,
     parent_of,
-    read_link,
     remove_tree,
 )
-from ringfence.workspace.changes import Change, Changes, Side, digest_of, hashed
-from ringfence.workspace.entries import FILE, LINK, kind_of, leaves
+from ringfence.workspace.changes import Change, Changes, Side
+from ringfence.workspace.checking import is_same, moved
+from ringfence.workspace.entries import LINK, leaves
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.prepared import Prepared, Since
@@ -85,72 +84,13 @@ def _applied(prepared: Prepared, original: Path, since: Since) -> Changes:
 
 
 def _checked(changes: Changes, root: int, original: Path, *, modes: bool) -> Application:
-    """The application of changes to an original that is as they need it. modes: see `_check`."""
+    """The application of changes to an original that is as they need it. modes: see `check`."""
     try:
-        _check(changes, root, modes=modes)
+        checking.check(changes, root, modes=modes)
         return Application.of(changes.items, root, original, f".ringfence-apply-{token_hex(6)}")
     except OSError as error:
         place = error.filename or original
         raise failed(error, place, "comparing with the repository") from None
-
-
-def _check(changes: Changes, root: int, *, modes: bool) -> None:
-    """StateError for a path that is not as it was. modes: whether the sandbox started with those of
-    the original."""
-    moving = {change.old_path for change in changes}
-    moving |= {change.path for change in changes if change.kind == "deleted"}
-    for change in changes:
-        before = change.old_path or change.path
-        if change.old is not None:
-            _check_same(root, before, change.old, mode=modes)
-        fresh = change.kind in ("added", "renamed")
-        there = lstat(root, change.path) if fresh and change.path not in moving else None
-        if there is not None and not stat.S_ISDIR(there.st_mode):
-            raise _moved(change.path, "it exists in the repository, where the sandbox saw nothing")
-        _check_parents(root, change.path, moving)
-
-
-def _check_same(root: int, path: str, old: Side, *, mode: bool) -> None:
-    if side_of(root, path) != _plain(old):
-        raise _moved(path, "it is not what the sandbox started from any more")
-    status = lstat(root, path)
-    if mode and status is not None and status.st_mode & 0o777 != old.mode:
-        raise _moved(path, "its mode is not the one that the sandbox started from any more")
-
-
-def _check_parents(root: int, path: str, moving: set[str | None]) -> None:
-    for place in above(path):
-        status = lstat(root, place)
-        if status is not None and not stat.S_ISDIR(status.st_mode) and place not in moving:
-            raise _moved(place, "it is no directory")
-
-
-def side_of(root: int, path: str) -> tuple[str, str] | None:
-    """Kind and digest of what is at `path` below `root`; None for nothing that can be compared."""
-    status = lstat(root, path)
-    if status is None:
-        return None
-    kind = kind_of(status.st_mode)
-    try:
-        if kind == LINK:
-            return LINK, digest_of(os.fsencode(read_link(root, path)))
-        if kind == FILE:
-            return FILE, hashed(open_file(root, path), status.st_size)[1]
-    except OSError as error:
-        raise failed(error, path, "comparing with the repository") from None
-    return None
-
-
-def _plain(side: Side) -> tuple[str, str]:
-    return side.kind, side.digest
-
-
-def _moved(path: str, why: str) -> StateError:
-    return StateError(
-        f"the changes no longer apply: {shown(path)}: {why}",
-        op="workspace.apply",
-        context={"path": shown(path)},
-    )
 
 
 class _Writing:
@@ -196,7 +136,7 @@ class _Writing:
             return
         found = self.now.find(change.path)
         if found is None:
-            raise _moved(change.path, "it changed in the sandbox meanwhile")
+            raise moved(change.path, "it changed in the sandbox meanwhile")
         if change.new.kind == LINK:
             target = self.now.target(change.path, found)
             if leaves(change.path, target):
@@ -251,7 +191,7 @@ class _Writing:
         for place in above(path):
             status = lstat(self.root, place)
             if status is not None and not stat.S_ISDIR(status.st_mode):
-                raise _moved(place, "it is no directory")
+                raise moved(place, "it is no directory")
             if status is None:
                 with parent_of(self.root, place) as (directory, last):
                     os.mkdir(last, 0o755, dir_fd=directory)
@@ -290,9 +230,9 @@ def copy_out(descriptor: int, directory: int, name: str, side: Side | None, limi
                 file.write(piece)
             file.flush()
             if side is not None and size != side.size:
-                raise _moved(name, "it changed in the sandbox meanwhile")
+                raise moved(name, "it changed in the sandbox meanwhile")
     finally:
         os.close(descriptor)
-    if side is not None and side_of(directory, name) != _plain(side):
-        raise _moved(name, "it changed in the sandbox meanwhile")
+    if side is not None and not is_same(directory, name, side):
+        raise moved(name, "it changed in the sandbox meanwhile")
     return size

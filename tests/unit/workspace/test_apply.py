@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,16 @@ from ringfence.errors import (
     ResourceExhaustedError,
     StateError,
 )
-from ringfence.workspace import Prepared, application, apply, attach, clean, discard, download
+from ringfence.workspace import (
+    Prepared,
+    application,
+    apply,
+    attach,
+    checking,
+    clean,
+    discard,
+    download,
+)
 from ringfence.workspace.application import Application, alone, settle
 from ringfence.workspace.changes import Changes
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
@@ -530,7 +538,7 @@ def test_an_original_that_may_not_be_looked_at_is_an_error_of_ours(
     def denied(root: int, path: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "src")
 
-    monkeypatch.setattr(sys.modules["ringfence.workspace.apply"], "lstat", denied)
+    monkeypatch.setattr(checking, "lstat", denied)
     with pytest.raises(InvalidSpecError, match="repository: src: Permission denied"):
         apply(prepared)
 
@@ -550,8 +558,7 @@ def test_two_workspaces_are_not_applied_to_one_original_at_once(
     one, other = make(repository), make(repository)
     (inside(one) / "README.md").write_text("one\n")
     (inside(other) / "README.md").write_text("other\n")
-    apply_module = sys.modules["ringfence.workspace.apply"]
-    checked, started = apply_module._check, list[threading.Thread]()
+    checked, started = checking.check, list[threading.Thread]()
     ends: list[object] = []
 
     def second() -> None:
@@ -567,7 +574,7 @@ def test_two_workspaces_are_not_applied_to_one_original_at_once(
             started[0].start()
             started[0].join(0.5)
 
-    monkeypatch.setattr(apply_module, "_check", check)
+    monkeypatch.setattr(checking, "check", check)
     apply(one)
     started[0].join()
     assert isinstance(ends[0], StateError)
