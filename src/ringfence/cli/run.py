@@ -101,15 +101,15 @@ async def _run(
         repository = spec.repository
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
             out = await _changes(sandbox, patch, apply)
-        if json:
-            usage = await _usage(sandbox)
-            shown = sandbox.receipt.to_dict() if sandbox.receipt else None
-            output.document(
-                {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": shown,
-                 "sandbox": sandbox.info.to_dict(), **out}
-            )  # fmt: skip
-        elif receipt:
+        usage = await _usage(sandbox) if json else None
+        if receipt and not json:
             output.note(f"what was enforced\n{sandbox.receipt}")
+    if json:  # of its end as well: nothing runs any more
+        shown = sandbox.receipt.to_dict() if sandbox.receipt else None
+        output.document(
+            {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": shown,
+             "sandbox": sandbox.info.to_dict(), **out}
+        )  # fmt: skip
     explain(result, json)
     return int(result.shell_code)
 

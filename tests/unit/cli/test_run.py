@@ -20,13 +20,14 @@ from ringfence.workspace.patch import Patch
 def test_json_is_one_document_even_where_nothing_is_measured(
     capfd: pytest.CaptureFixture[str], state_directory: Path
 ) -> None:
-    """The usage is null; the command's code is the exit code."""
+    """The usage is null; the command's code is the exit code. The sandbox is gone by then."""
     assert run(["run", "--backend", "mock", "--json", "--", "sh", "-c", "echo out; exit 3"]) == 3
     document = json.loads(capfd.readouterr().out)
     assert document["result"]["stdout"] == "out\n"
     assert document["result"]["exit_code"] == 3
     assert document["usage"] is None
     assert document["sandbox"]["backend"] == "mock"
+    assert (document["sandbox"]["state"], document["sandbox"]["reason"]) == ("exited", "deleted")
 
 
 @pytest.mark.parametrize(
