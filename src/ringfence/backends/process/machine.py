@@ -16,6 +16,7 @@ from pathlib import Path
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
+from ringfence.guest import build
 from ringfence.policy.users import RESERVED_UIDS
 from ringfence.spec.limits import RESOURCES
 
@@ -159,7 +160,12 @@ _NOT_PERMITTED = ("setting up uid map", "No permissions to creat", "RTM_NEWADDR"
 
 
 def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
-    """What bubblewrap's words mean, with what to do, where that is known."""
+    """What bubblewrap's words or the guest's mean, with what to do, where that is known."""
+    if not errors.startswith("bwrap: ") and not build.is_fresh(build.target()):
+        return (
+            f"{errors}; the guest program is older than its sources, as after a git pull:"
+            " python -m ringfence.guest.build makes it anew"
+        )
     if any(words in errors for words in _NOT_PERMITTED):
         remedy = namespaces_refused(root)
         if remedy is None and _read(root / "kernel/apparmor_restrict_unprivileged_userns") == "1":

@@ -9,6 +9,7 @@ import pytest
 
 from ringfence.backends.process import machine
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
+from ringfence.guest import build
 
 GUEST = Path("/bin/true")
 
@@ -105,4 +106,21 @@ def test_apparmors_refusal_is_explained_only_where_it_is_in_force(
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/apparmor_restrict_unprivileged_userns").write_text("1\n")
     assert "apparmor_restrict_unprivileged_userns=0" in machine.explain(words, tmp_path)
+    assert machine.explain("bwrap: other", tmp_path) == "bwrap: other"
+
+
+@pytest.mark.parametrize("age", [60, -60])
+def test_a_guest_that_is_older_than_its_sources_is_said_to_be_made_anew(
+    age: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know what it is asked for; bubblewrap's own complaints have other causes."""
+    program, source = tmp_path / "guest", tmp_path / "enter.c"
+    program.touch()
+    source.touch()
+    now = program.stat().st_mtime
+    os.utime(source, (now + age, now + age))
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    monkeypatch.setattr(build, "target", lambda: program)
+    told = machine.explain("enter --lifeline: Invalid argument", tmp_path)
+    assert ("python -m ringfence.guest.build" in told) is (age > 0)
     assert machine.explain("bwrap: other", tmp_path) == "bwrap: other"
