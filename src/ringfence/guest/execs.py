@@ -39,7 +39,8 @@ class Exec(Operation):
     """A command, from EXEC (or ATTACH) to EXIT.
 
     Its streams are bytes under flow control: a command whose output nobody reads waits. `pid` is
-    its process id inside, 0 before it started.
+    its process id inside, 0 before it started. `again` for one that was attached to, `left` once
+    nobody waits for that any more.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Exec(Operation):
         "_leave",
         "again",
         "ended",
+        "left",
         "over",
         "pid",
         "started",
@@ -61,6 +63,7 @@ class Exec(Operation):
         self._leave: Callable[[], None] | None = None
         self.pid = 0
         self.again = False
+        self.left = False
         self.over = False
         self.stdout = stdout
         self.stderr = stderr
@@ -114,7 +117,7 @@ class Exec(Operation):
             raise malformed("an end before the start")
         out, err = self.stdout, self.stderr
         ending = unpack_exit(payload, bytes(out.data), bytes(err.data))
-        if ending.stdout_total < out.end or ending.stderr_total < err.end:
+        if not (out.may_end_at(ending.stdout_total) and err.may_end_at(ending.stderr_total)):
             raise malformed("less output in all than was sent")
         self._finish(ending)
         return True
@@ -151,7 +154,10 @@ class Exec(Operation):
     def lose(self, error: SandboxError) -> None:
         """End as SANDBOX_LOST, with the output so far."""
         if self.started is not None and not self.started.done():
-            self.started.set_exception(lost(error, "exec"))
+            if self.left:
+                self.started.cancel()
+            else:
+                self.started.set_exception(lost(error, "exec"))
         self._finish(
             Exit(
                 Reason.SANDBOX_LOST,

@@ -11,22 +11,28 @@ unanswered for a minute.
 import asyncio
 import errno
 import os
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError, UnsupportedError
-from ringfence.guest import control, execs
-from ringfence.guest.asking import Asking, failure_of, leased
+from ringfence.guest import execs
+from ringfence.guest.asking import leased
 from ringfence.guest.connection import TICKS
 from ringfence.guest.execs import Exec
 from ringfence.guest.files import Files
 from ringfence.guest.forward import LOOPBACK, Forward, Listener, OnConnection
-from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
+from ringfence.guest.holding import Holding
 from ringfence.guest.places import Places
-from ringfence.guest.protocol import HEADER, MARKER_BYTES, VERSION, Answer, Ask, Failure, Feature
+from ringfence.guest.protocol import (
+    HEADER,
+    MARKER_BYTES,
+    VERSION,
+    Answer,
+    Ask,
+    ExecFlag,
+    Feature,
+)
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
-from ringfence.guest.streams import Output
 from ringfence.guest.tcp import Stream
 
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[asyncio.Transport]]
@@ -48,7 +54,7 @@ def _nothing_of(_: "Session") -> None:
     pass
 
 
-class Session(Asking):
+class Session(Holding):
     """One session; `start` makes it. At most one exists per sandbox at a time."""
 
     def __init__(self, lease: float) -> None:
@@ -80,11 +86,13 @@ class Session(Asking):
         cancellation closes the stream.
         """
         session = cls(lease)
+        own = os.urandom(MARKER_BYTES)
+        session._greeting = HEADER.pack(0, Answer.HELLO, 0)[4:] + own
         try:
             async with asyncio.timeout(deadline):
                 await connect(lambda: session)
                 with session.together():
-                    session._say_hello(marker, next_marker, lifetime, detached)
+                    session._say_hello(marker, own, next_marker, lifetime, detached)
                     first(session)
                 await session._hear_hello()
         except BaseException as error:
@@ -100,10 +108,8 @@ class Session(Asking):
         return session
 
     def _say_hello(
-        self, marker: bytes, next_marker: bytes, lifetime: float | None, detached: bool
+        self, marker: bytes, own: bytes, next_marker: bytes, lifetime: float | None, detached: bool
     ) -> None:
-        own = os.urandom(MARKER_BYTES)
-        self._greeting = HEADER.pack(0, Answer.HELLO, 0)[4:] + own
         payload = (
             VERSION.to_bytes(4, "little")
             + own
@@ -159,7 +165,7 @@ class Session(Asking):
 
         It waits for its turn as `run` does. With STDIN_OPEN among the flags its stdin is `write`'s,
         else it is the request's bytes.
-        Cancellation kills what was started and waits until it is gone, at most 5 s.
+        Cancellation kills what was started and waits until it is gone, at most 5 s; it is not held.
         """
         while True:
             exec_ = await self._begin(request, collect=False)
@@ -169,6 +175,8 @@ class Session(Asking):
                 refused = await exec_.started
             except asyncio.CancelledError:
                 await exec_.abandon()
+                if request.flags & ExecFlag.HOLD:
+                    self.send(Ask.FORGET, exec_.id)
                 raise
             if refused is None:
                 return exec_
@@ -203,40 +211,6 @@ class Session(Asking):
             return False
         self._places.narrow(among - 1)
         return True
-
-    async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
-        """Take up a held exec again, its output from these offsets or the oldest bytes still held.
-
-        NotFoundError when the guest holds none of that id; StateError when it is attached already.
-        Cancellation leaves the exec as it is.
-        """
-        exec_ = Exec(
-            self,
-            Output(None, collect=False, start=stdout_offset, jumps=True),
-            Output(None, collect=False, start=stderr_offset, jumps=True),
-        )
-        exec_.started = self._loop.create_future()
-        exec_.again = True
-        self.adopt(exec_, exec_id)
-        self.send(Ask.ATTACH, exec_id, struct.pack("<QQ", stdout_offset, stderr_offset))
-        try:
-            refused = await exec_.started
-        except asyncio.CancelledError:
-            self.drop(exec_)
-            raise
-        if refused is not None:
-            failure = Failure(refused.errno, refused.stage, refused.detail)
-            raise control.failed("attach", failure, f"held exec {exec_id}")
-        return exec_
-
-    async def forget(self, exec_id: int) -> None:
-        """Release a held exec, killed first when it runs. NotFoundError when there is none."""
-        question = Question(
-            "forget", Answer.DONE, nothing, failure_of("forget", f"held exec {exec_id}")
-        )
-        self.adopt(question, exec_id, ANSWER_SECONDS)
-        self.send(Ask.FORGET, exec_id)
-        await question.future
 
     # TCP.
 

@@ -66,7 +66,8 @@ class Output:
     cap: bytes that may come in all, None for any. collect: everything is kept until the end and
     acknowledged as it comes (the cap bounds it); else at most a window is kept, and what was taken
     is acknowledged. start: offset of the first byte. jumps: whether offsets may leave a gap (the
-    oldest bytes of a held exec are dropped while nobody reads).
+    oldest bytes of a held exec are dropped while nobody reads) and begin before `start` (where
+    there is less).
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Output:
         "_drops",
         "_jumps",
         "_open",
+        "_start",
         "_waiter",
         "data",
         "end",
@@ -86,6 +88,7 @@ class Output:
     ) -> None:
         self.data = Pieces()
         self.end = start
+        self._start = start
         self._acked = start
         self._cap = cap
         self._collects = collect
@@ -111,9 +114,13 @@ class Output:
         return self._open and end - self._acked >= ACK_BYTES
 
     def _jump(self, offset: int) -> None:
-        if not self._jumps or offset < self.end:
+        if not self._jumps or (offset < self.end and self.end != self._start):
             raise malformed("output out of order")
         self._acked += offset - self.end
+
+    def may_end_at(self, total: int) -> bool:
+        """Whether `total` bytes in all agree with what came."""
+        return total >= self.end or (self._jumps and self.end == self._start)
 
     def take(self, size: int) -> bytes:
         """1 to `size` bytes, removed; there must be some."""

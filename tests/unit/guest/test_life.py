@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -65,6 +66,21 @@ async def test_what_comes_before_the_answer_is_skipped(size: int) -> None:
     guest = Puppet(prefix=(stale * (size // len(stale) + 1))[:size])
     session = await Session.start(guest.connect)
     assert session.hello.build == "puppet"
+    assert await session.ping() >= 0
+    await session.close()
+
+
+async def test_what_comes_before_hello_was_sent_is_skipped() -> None:
+    guest = Puppet()
+
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
+        transport = await guest.connect(factory)
+        for operation_id in (5, 0):
+            guest.send(Answer.OUT, operation_id, U64.pack(0) + b"of the session before")
+        await asyncio.sleep(0.05)
+        return transport
+
+    session = await Session.start(connect)
     assert await session.ping() >= 0
     await session.close()
 

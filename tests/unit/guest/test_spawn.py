@@ -1,12 +1,13 @@
 """Execs with live streams, on the mock's guest and on the real one."""
 
 import asyncio
+import contextlib
 import signal
 
 import pytest
 
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import InvalidSpecError, NotFoundError, SandboxLostError
+from ringfence.errors import InvalidSpecError, NotFoundError, SandboxLostError, StateError
 from ringfence.guest.execs import Exec
 from ringfence.guest.places import Places
 from ringfence.guest.protocol import (
@@ -181,9 +182,86 @@ async def test_a_gap_in_a_held_output_is_allowed_but_not_a_step_back(puppet: tup
     ]
     process = await session.attach(99, 10)
     assert await read_all(process) == b"late"
-    guest.answers[Ask.ATTACH][1:] = [(Answer.OUT, U64.pack(3) + b"old")]
+    guest.answers[Ask.ATTACH][1:] = [
+        (Answer.OUT, U64.pack(10) + b"new"),
+        (Answer.OUT, U64.pack(3) + b"old"),
+    ]
     await session.attach(98, 10)
     assert "out of order" in (await session.lost).message
+
+
+async def test_an_offset_that_nothing_has_reached_is_the_end_of_what_is_there(place: Place) -> None:
+    session = place.session
+    over = await spawn(session, "echo", "over", flags=HELD)
+    assert await read_all(over) == b"over\n"
+    again = await session.attach(over.id, 1000, 1000)
+    assert await read_all(again) == b""
+    ending = await again.wait()
+    assert isinstance(ending, Exit)
+    assert (ending.exit_code, ending.stdout_total) == (0, 5)
+    running = await spawn(session, "cat", flags=HELD | ExecFlag.STDIN_OPEN)
+    await running.write(b"before")
+    assert await running.read() == b"before"
+    session.drop(running)
+    again = await session.attach(running.id, 1000)
+    again.open_stdin()
+    await again.write(b"more")
+    assert await again.read() == b"more"
+    again.kill()
+    await again.wait()
+    with pytest.raises(InvalidSpecError, match="stdout_offset"):
+        await session.attach(running.id, -1)
+    await session.ping()
+
+
+async def test_a_cancelled_attach_leaves_the_exec_to_the_next(place: Place) -> None:
+    session = place.session
+    process = await spawn(session, "cat", flags=HELD | ExecFlag.STDIN_OPEN)
+    await process.write(b"x" * 1000)
+    assert len(await process.read()) == 1000
+    session.drop(process)
+    for turns in range(6):
+        for offset in (500, 0):
+            task = asyncio.create_task(session.attach(process.id, offset))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                session.drop(await task)
+    again = await session.attach(process.id, 600)
+    assert await again.read() == b"x" * 400
+    task = asyncio.create_task(session.attach(process.id, 0))
+    with pytest.raises(StateError):
+        await task
+    session.drop(again)
+    task = asyncio.create_task(session.attach(process.id, 0))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await session.forget(process.id)
+    assert await session.list() == []
+    await session.ping()
+
+
+async def test_the_answer_to_a_cancelled_attach_is_not_taken_for_the_next_ones(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    session, guest = puppet
+    first = asyncio.create_task(session.attach(9, 0))
+    await guest.question(Ask.ATTACH)
+    first.cancel()
+    second = asyncio.create_task(session.attach(9, 3))
+    await session.ping()
+    guest.send(Answer.STARTED, 9, PID)
+    guest.send(Answer.OUT, 9, U64.pack(0) + b"all of it")
+    await session.ping()
+    guest.send(Answer.OUT, 9, U64.pack(9) + b"more")
+    guest.send(Answer.STARTED, 9, PID)
+    guest.send(Answer.OUT, 9, U64.pack(3) + b" of it")
+    process = await second
+    assert await process.read() == b" of it"
+    assert first.cancelled()
+    assert not session.lost.done()
 
 
 async def test_an_attached_stdin_is_closed_once(puppet: tuple) -> None:
@@ -235,6 +313,19 @@ async def test_cancelling_a_spawn_kills_what_was_started(puppet: tuple) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not session.lost.done()
+
+
+async def test_a_cancelled_spawn_of_a_held_exec_leaves_nothing_held(place: Place) -> None:
+    for turns in range(6):
+        task = asyncio.create_task(spawn(place.session, "sleep", "60", flags=HELD))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            process = await task
+            await process.abandon()
+            await place.session.forget(process.id)
+        assert await place.session.list() == []
 
 
 async def test_what_is_above_the_number_of_execs_waits_for_an_end_or_a_drop(

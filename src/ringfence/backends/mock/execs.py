@@ -109,6 +109,7 @@ def _attach(guest: MockGuest, exec_id: int, fields: Payload, send: Send) -> None
         raise failure(errno.ESRCH)
     send(Answer.STARTED, U32.pack(process.pid))
     process.listener = send
+    process.stdin.attach()
     process.out.attach(partial(send, Answer.OUT), stdout)
     process.err.attach(partial(send, Answer.ERR), stderr)
     if process.exit is not None:
@@ -116,9 +117,10 @@ def _attach(guest: MockGuest, exec_id: int, fields: Payload, send: Send) -> None
 
 
 def _forget(guest: MockGuest, exec_id: int, _: Payload, send: Send) -> None:
-    process = guest.processes.pop(exec_id, None)
+    process = guest.processes.get(exec_id)
     if process is None or not process.held:
         raise failure(errno.ESRCH)
+    del guest.processes[exec_id]
     process.detach()
     process.end(KILLED, signal.SIGKILL)
     send(Answer.DONE, b"")
@@ -126,11 +128,13 @@ def _forget(guest: MockGuest, exec_id: int, _: Payload, send: Send) -> None:
 
 def _why_not(tree: Tree, asked: Asked) -> int:
     """EACCES for a file that is there, since the mock runs none; else ENOENT."""
+    if b"/" not in asked.args[0]:
+        return errno.ENOENT
     try:
         tree.find(posixpath.join(asked.cwd, asked.args[0]), asked.who)
     except OSError as error:
         return error.errno or errno.ENOENT
-    return errno.EACCES if b"/" in asked.args[0] else errno.ENOENT
+    return errno.EACCES
 
 
 OPS: Final[dict[int, Callable[[MockGuest, int, Payload, Send], None]]] = {

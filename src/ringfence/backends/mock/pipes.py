@@ -112,6 +112,10 @@ class Receiver:
         self._read -= len(data)
         self.end()
 
+    def attach(self) -> None:
+        """A new session counts from zero: what waits here is not its own."""
+        self._read = -len(self._buffer)
+
     def put(self, data: bytes) -> None:
         """Take what came."""
         self._buffer += data

@@ -1,0 +1,68 @@
+"""Execs that the guest holds, for this session or a later one."""
+
+import asyncio
+import struct
+
+from ringfence.guest import control
+from ringfence.guest.asking import Asking, failure_of
+from ringfence.guest.execs import Exec
+from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
+from ringfence.guest.protocol import Answer, Ask, Failure, whole_number
+from ringfence.guest.streams import Output
+
+_LAST_OFFSET = 2**63 - 1
+
+
+class Holding(Asking):
+    """A connection that takes up held execs, and releases them."""
+
+    async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
+        """Take up a held exec again, its output from these offsets or the oldest bytes still held;
+        from its end on where there is less.
+
+        NotFoundError when the guest holds none of that id; StateError when it is attached already.
+        Cancellation lets the exec go on without a reader.
+        """
+        whole_number(stdout_offset, "stdout_offset", _LAST_OFFSET)
+        whole_number(stderr_offset, "stderr_offset", _LAST_OFFSET)
+        left = self._left(exec_id)
+        if left is not None and left.started is not None:
+            # Its answer comes first, and would be taken for this one's.
+            await asyncio.wait([left.started])
+            self.drop(left)
+        exec_ = Exec(
+            self,
+            Output(None, collect=False, start=stdout_offset, jumps=True),
+            Output(None, collect=False, start=stderr_offset, jumps=True),
+        )
+        exec_.started = self._loop.create_future()
+        exec_.again = True
+        self.adopt(exec_, exec_id)
+        self.send(Ask.ATTACH, exec_id, struct.pack("<QQ", stdout_offset, stderr_offset))
+        try:
+            refused = await asyncio.shield(exec_.started)
+        except asyncio.CancelledError:
+            exec_.left = True
+            exec_.discard()
+            raise
+        if refused is not None:
+            failure = Failure(refused.errno, refused.stage, refused.detail)
+            raise control.failed("attach", failure, f"held exec {exec_id}")
+        return exec_
+
+    def _left(self, exec_id: int) -> Exec | None:
+        """The exec of that id whose ATTACH was cancelled."""
+        found = self._operations.get(exec_id)
+        return found if isinstance(found, Exec) and found.left else None
+
+    async def forget(self, exec_id: int) -> None:
+        """Release a held exec, killed first when it runs. NotFoundError when there is none."""
+        left = self._left(exec_id)
+        if left is not None:
+            await left.abandon()
+        question = Question(
+            "forget", Answer.DONE, nothing, failure_of("forget", f"held exec {exec_id}")
+        )
+        self.adopt(question, exec_id, ANSWER_SECONDS)
+        self.send(Ask.FORGET, exec_id)
+        await question.future
