@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import Answer, Ask
+from ringfence.guest.protocol import HEADER, Answer, Ask
 
-from .raw import WAIT_SECONDS, Guest, Raw, until
+from .raw import WAIT_SECONDS, Guest, Raw, exec_payload, until
 
 HELD = 32 | 8
 FIRST, SECOND = b"A" * 16, b"B" * 16
@@ -101,6 +101,24 @@ def test_a_held_output_keeps_its_last_mebibyte(start_guest: Callable[..., Guest]
     assert raw.ask(Ask.FORGET, b"", held) == b""
     with pytest.raises(ProcessLookupError):
         raw.ask(Ask.FORGET, b"", held)
+
+
+def test_forgetting_a_command_that_fails_to_start_is_answered(guest: Guest) -> None:
+    raw, held = guest.raw, 5
+    payload = exec_payload("no-such-program", flags=HELD)
+    exec_ = HEADER.pack(len(payload) + 5, Ask.EXEC, held) + payload
+    raw.send_bytes(exec_ + HEADER.pack(5, Ask.FORGET, held))
+    assert raw.frame() == (Answer.DONE, held, b"")
+    assert raw.ask(Ask.LIST) == bytes(4)
+
+
+def test_a_list_of_more_commands_than_have_room_for_their_args_is_one_frame(guest: Guest) -> None:
+    raw, number = guest.raw, 2100
+    for _ in range(number):
+        raw.run("true", "x" * 4000, flags=HELD)
+    rows = raw.ask(Ask.LIST)
+    assert struct.unpack_from("<I", rows) == (number,)
+    assert rows.count(b"x" * 4000) > 200
 
 
 def test_a_marker_begins_a_new_session_at_any_position(start_guest: Callable[..., Guest]) -> None:

@@ -18,8 +18,16 @@ static void close_terminal(struct exec *exec)
 	exec->terminal = -1;
 }
 
+static void answer_forget(struct exec *exec)
+{
+	if (exec->answering)
+		send_done(the_conn, exec->id);
+	exec->answering = false;
+}
+
 void exec_free(struct exec *exec)
 {
+	answer_forget(exec);
 	kill_all_reported(exec, 0);
 	close_terminal(exec);
 	for (struct exec **at = &execs; *at; at = &(*at)->next)
@@ -135,8 +143,7 @@ void exec_finish(struct exec *exec)
 	}
 	if (exec->flags & FLAG_HOLD && !exec->forgotten)
 		return;
-	if (exec->answering)
-		send_done(the_conn, exec->id);
+	answer_forget(exec);
 	op_remove(&exec->op);
 	exec->removed = true;
 	if (!exec->supervisor)

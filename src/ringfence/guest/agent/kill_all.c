@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { LIST_BYTES = 1000 * 1000 };
+enum { LIST_BYTES = 1000 * 1000, ROW_BYTES = 25 /* without the args */ };
 
 static u32 question, waiting, killed_in_all;
 static bool asked;
@@ -57,10 +57,12 @@ int op_kill_all(struct conn *conn, u32 id, struct reader *r)
 	return 0;
 }
 
-static void put_row(const struct exec *exec)
+/* Args are named as long as the `rest` of the rows still fits without them. */
+static void put_row(const struct exec *exec, u32 rest)
 {
 	static const u8 none[4];
-	bool fits = exec->args && frame_size(the_conn) + exec->args_size < LIST_BYTES;
+	size_t least = ROW_BYTES + (size_t)rest * (ROW_BYTES + sizeof none);
+	bool fits = exec->args && frame_size(the_conn) + exec->args_size + least < LIST_BYTES;
 	put_u32(the_conn, exec->id);
 	put_u32(the_conn, exec->pid);
 	put_u8(the_conn, exec->over || exec->main_ended);
@@ -80,7 +82,7 @@ int op_list(struct conn *conn, u32 id, struct reader *r)
 	put_u32(conn, number);
 	for (const struct exec *exec = execs; exec; exec = exec->next)
 		if (!exec->removed)
-			put_row(exec);
+			put_row(exec, --number);
 	frame_end(conn);
 	return 0;
 }
