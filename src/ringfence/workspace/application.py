@@ -71,7 +71,8 @@ class Application:
         try:
             self._undo(root)
         except OSError as error:
-            raise failed(error, error.filename or self.place, "undoing an application") from None
+            path = error.filename or self.place
+            raise failed(error, path, "undoing an application", writing=True) from None
 
     def _undo(self, root: int) -> None:
         try:

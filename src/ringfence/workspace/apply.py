@@ -110,7 +110,7 @@ class _Writing:
         remove_tree(self.root, self.application.place)
 
     def _write(self, changes: Changes, record: Record) -> None:
-        path = "."
+        path = self.application.original
         try:
             os.mkdir(self.application.place, 0o700, dir_fd=self.root)
             beside = open_directory(self.root, self.application.place)
@@ -129,7 +129,7 @@ class _Writing:
             finally:
                 os.close(beside)
         except OSError as error:
-            raise failed(error, path, "applying the changes") from None
+            raise failed(error, path, "applying the changes", writing=True) from None
 
     def _make(self, change: Change, name: str, beside: int) -> None:
         if change.new is None:

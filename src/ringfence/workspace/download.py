@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -40,6 +40,24 @@ def download(
     PolicyDeniedError for what is in such a directory, AlreadyExistsError, ResourceExhaustedError
     beyond `max_bytes`; then nothing stays. It blocks.
     """
+    try:
+        with _beside(destination) as (beside, root):
+            copied = _copied(prepared, paths, beside, max_bytes)
+            _move_in(beside, root)
+    except (FileExistsError, NotADirectoryError):
+        raise AlreadyExistsError(
+            f"{shown(destination)} is no directory, or is in none",
+            op="workspace.download",
+            context={"path": shown(destination)},
+        ) from None
+    except OSError as error:
+        raise failed(error, destination, "downloading", writing=True) from None
+    return copied
+
+
+@contextmanager
+def _beside(destination: Path) -> Iterator[tuple[int, int]]:
+    """A directory of ours in `destination`, which is made when it is missing, and that one."""
     destination.mkdir(parents=True, exist_ok=True)
     root = open_root(destination)
     name = f".ringfence-download-{token_hex(6)}"
@@ -47,17 +65,21 @@ def download(
         os.mkdir(name, 0o700, dir_fd=root)
         beside = open_directory(root, name)
         try:
-            with prepared.now() as now:
-                copied = _Download(now, beside, max_bytes).run(paths)
-            _move_in(beside, root)
+            yield beside, root
         finally:
             os.close(beside)
             remove_tree(root, name)
-    except OSError as error:
-        raise failed(error, error.filename or destination, "downloading") from None
     finally:
         os.close(root)
-    return copied
+
+
+def _copied(prepared: Prepared, paths: Iterable[str], beside: int, max_bytes: int) -> list[str]:
+    try:
+        with prepared.now() as now:
+            return _Download(now, beside, max_bytes).run(paths)
+    except OSError as error:
+        path = error.filename or prepared.mount_point
+        raise failed(error, path, "reading the workspace") from None
 
 
 class _Download:

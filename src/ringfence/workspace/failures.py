@@ -23,8 +23,11 @@ def shown(path: str | bytes | os.PathLike[str]) -> str:
     return plain if plain.isprintable() else repr(plain)[1:-1]
 
 
-def failed(error: OSError, path: str | os.PathLike[str], doing: str) -> SandboxError:
-    """The error to raise for what the kernel said of `path` while `doing` something.
+def failed(
+    error: OSError, path: str | os.PathLike[str], doing: str, *, writing: bool = False
+) -> SandboxError:
+    """The error to raise for what the kernel said of `path` while `doing` something. writing: where
+    it was to be written, and not read.
 
     A full disk is ResourceExhaustedError, a file without permission InvalidSpecError, one that
     went away StateError: the tree changed underneath.
@@ -34,9 +37,8 @@ def failed(error: OSError, path: str | os.PathLike[str], doing: str) -> SandboxE
     if error.errno in _FULL:
         return ResourceExhaustedError(message, op="workspace", context=context)
     if error.errno in _DENIED:
-        return InvalidSpecError(
-            f"{message}; exclude it, or make it readable", op="workspace", context=context
-        )
+        advice = "make the directory writable" if writing else "exclude it, or make it readable"
+        return InvalidSpecError(f"{message}; {advice}", op="workspace", context=context)
     if error.errno in _GONE:
         return StateError(
             f"{message}: it changed while it was used", op="workspace", context=context

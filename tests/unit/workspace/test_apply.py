@@ -222,6 +222,48 @@ def test_discard_puts_everything_back(repository: Path, make: Make) -> None:
     assert prepared.changes().of("modified") == ("README.md",)
 
 
+@pytest.mark.parametrize("call", ["mkdir", "rename", "link"])
+def test_an_original_that_may_not_be_written_is_told_so(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It is not to be made readable: it is."""
+    prepared = make(repository)
+    (inside(prepared) / "src/new").write_text("new\n")
+    (inside(prepared) / "src/code.py").write_text("changed\n")
+    before = snapshot(repository)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, denied)
+        with pytest.raises(InvalidSpecError, match="make the directory writable") as caught:
+            apply(prepared)
+    assert "readable" not in str(caught.value)
+    assert caught.value.context["path"] in (str(repository), "src/code.py", "src/new")
+    assert snapshot(repository) == before
+
+
+def test_a_destination_that_cannot_be_used_is_told_so(
+    repository: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(AlreadyExistsError, match=f"{place} .* no directory"):
+            download(prepared, ["README.md"], place)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for call in ("mkdir", "rename"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, denied)
+            with pytest.raises(InvalidSpecError, match="make the directory writable"):
+                download(prepared, ["README.md"], tmp_path / f"target-{call}")
+    assert not list(tmp_path.glob("target-*/*"))
+
+
 def test_download_copies_what_is_named_and_follows_nothing(
     repository: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -232,11 +274,13 @@ def test_download_copies_what_is_named_and_follows_nothing(
     (work / "out/report").chmod(0o4777)
     (work / "out/shadow").symlink_to("/etc/shadow")
     (work / "out/near").symlink_to("report")
+    (work / "out/.env").write_text("patterns choose what goes in alone\n")
     os.mkfifo(work / "out/pipe")
     target = tmp_path / "target"
     assert set(download(prepared, ["out", "README.md"], target)) == {
-        "out/report", "out/near", "README.md",
+        "out/report", "out/near", "out/.env", "README.md",
     }  # fmt: skip
+    assert "out/.env" in prepared.changes().of("added")
     assert (target / "out/report").read_text() == "fine\n"
     assert (target / "out/report").stat().st_mode & 0o7777 == 0o755
     assert not (target / "out/shadow").is_symlink()
