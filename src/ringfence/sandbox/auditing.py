@@ -18,7 +18,7 @@ _LAST = ("Deleted", "Detached")
 @dataclass(frozen=True, slots=True)
 class Auditing:
     """How the log of a sandbox is gone on with. end: no more of its events are written. hide: what
-    is secret in another spec is not written from now on, either."""
+    is secret in a spec that became known later is not written from now on, either."""
 
     end: Callable[[], None] = lambda: None
     hide: Callable[[SandboxSpec], None] = lambda _: None
@@ -33,7 +33,8 @@ def audited(
     """Write the events of a sandbox to the log at `path`, to the last of them.
 
     sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables, and
-    the login in its repository's URL, are never written.
+    the login in its repository's URL, are never written; of a sandbox that exists `hide` takes it,
+    once it is known: its record has the login, and no secret's value.
     Opening fails with ResourceExhaustedError when the log cannot be written; a failure later is
     reported by the bus.
     """

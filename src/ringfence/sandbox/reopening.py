@@ -43,6 +43,7 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
             error.sandbox_id = error.sandbox_id or sandbox_id
         audit.end()
         raise
+    audit.hide(sandbox._context.spec)
     bus.publish(Attached(sandbox_id=sandbox.id))
     return sandbox
 

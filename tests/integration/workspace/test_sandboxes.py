@@ -24,6 +24,7 @@ from tests.integration.workspace.conftest import (
     opened_on,
     shell,
 )
+from tests.integration.workspace.test_sources import served as served  # noqa: PLC0414 - a fixture
 from tests.unit.workspace.conftest import digest_of_tree, git, only_kept
 
 
@@ -173,6 +174,25 @@ async def test_a_detached_sandbox_keeps_its_workspace(
         await again.delete(grace=0)
     assert not mounts.mounted_below(state_directory)
     assert not (state_directory / "workspaces" / first.id).exists()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_the_login_in_its_url_is_in_no_log_of_who_opens_it_again(
+    served: str, state_directory: Path, tmp_path: Path, backend: str
+) -> None:
+    """Not even as a command's argument, as in the log of who opened it first."""
+    url, log = served.replace("://", "://me:hunter2@"), tmp_path / "log"
+    async with ringfence.open(
+        **opened_on(backend), repository=url, detached=True, lifetime="10m"
+    ) as first:
+        pass
+    again = await ringfence.open(id=first.id, audit=log)
+    try:
+        await again.exec(["echo", url])
+    finally:
+        await again.delete(grace=0)
+    assert served.replace("://", "://[redacted]@") in log.read_text()
+    assert "hunter2" not in log.read_text()
 
 
 @pytest.mark.docker
