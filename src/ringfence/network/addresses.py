@@ -5,11 +5,8 @@ documentation blocks are not in them: nothing answers there, except in tests.
 """
 
 import ipaddress
-import itertools
 import socket
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -24,24 +21,31 @@ _DENIED = {
     "multicast": ("224.0.0.0/4", "ff00::/8"),
     "reserved": ("240.0.0.0/4",),
     "a tunnel": ("2001::/32",),
+    "a cloud's own": ("168.63.129.16/32",),
 }
 _NETWORKS = [
     (ipaddress.ip_network(network), reason)
     for reason, networks in _DENIED.items()
     for network in networks
 ]
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
+"""IPv4 in the last 32 bits (RFC 6052, RFC 2765)."""
+_RTM_NEWROUTE, _RTM_GETROUTE, _NLM_F_REQUEST, _RTA_DST = 24, 26, 1, 1
+_OWN_ROUTES = frozenset({2, 4})
+"""RTN_LOCAL, RTN_ANYCAST."""
+_ANSWER_BYTES = 8192
 
 
 def denied(address: Address) -> str | None:
-    """Why a sandbox may not reach `address`; None when it may. IPv4 inside IPv6 counts as IPv4."""
+    """Why a sandbox may not reach `address`; None when it may. IPv4 inside IPv6 counts as IPv4.
+    OSError when the kernel cannot be asked."""
     inner = _inner(address)
     if inner is not None:
         return denied(inner)
     for network, reason in _NETWORKS:
         if address.version == network.version and address in network:
             return reason
-    return "this host's own" if address in own_addresses() else None
+    return "this host's own" if _is_own(address) else None
 
 
 def _inner(address: Address) -> Address | None:
@@ -51,34 +55,25 @@ def _inner(address: Address) -> Address | None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
+    v4_compatible = int(address) >> 32 == 0 and int(address) > 1
+    if v4_compatible or any(address in network for network in _TRANSLATED):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 
 
-def own_addresses() -> frozenset[Address]:
-    """All addresses of this host's interfaces, read now: they may change while we run."""
-    return frozenset((*_own_v4(), *_own_v6()))
-
-
-def _own_v4() -> Iterator[Address]:
-    """Local routes of the kernel's table: `/32 host LOCAL` follows the address's own line."""
-    try:
-        lines = Path("/proc/net/fib_trie").read_text().splitlines()
-    except OSError:
-        return
-    for line, after in itertools.pairwise(lines):
-        if after.strip().startswith("/32 host LOCAL"):
-            yield ipaddress.IPv4Address(line.strip().removeprefix("|-- "))
-
-
-def _own_v6() -> Iterator[Address]:
-    try:
-        lines = Path("/proc/net/if_inet6").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        yield ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))
+def _is_own(address: Address) -> bool:
+    """Whether the kernel takes `address` for this host's, by its routes as they are now: those of
+    interfaces, and what a route of type local makes the host's own."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    name = address.packed
+    asked = struct.pack("=8BI", family, len(name) * 8, 0, 0, 0, 0, 0, 0, 0)
+    asked += struct.pack("=HH", 4 + len(name), _RTA_DST) + name
+    head = struct.pack("=IHHII", 16 + len(asked), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.sendto(head + asked, (0, 0))
+        answer = kernel.recv(_ANSWER_BYTES)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    return kind == _RTM_NEWROUTE and answer[16 + 7] in _OWN_ROUTES
 
 
 def literal(host: str) -> bool:

@@ -1,6 +1,7 @@
 """A certificate authority of one sandbox alone, for TLS that the proxy ends to add a secret."""
 
 import datetime
+import functools
 import ssl
 import tempfile
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 from ringfence.errors import UnsupportedError
 
 _DAYS = 2
+_CONTEXTS_KEPT = 32
+"""A secret for a suffix makes one for every name below it that a sandbox connects to."""
 
 
 class Authority:
     """Signs certificates for the hosts of a sandbox's secrets. Its key never leaves this process.
 
-    pem: the authority's own certificate, for the sandbox to trust. UnsupportedError where the
-    `cryptography` package is missing.
+    pem: the authority's own certificate, for the sandbox to trust. context: a server's TLS context
+    for a host. UnsupportedError where the `cryptography` package is missing.
     """
 
     def __init__(self, sandbox_id: str) -> None:
@@ -32,20 +35,14 @@ class Authority:
         self._certificate = _sign(
             self._key.public_key(), self._name, self._name, self._key, ca=True
         )
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self.context = functools.lru_cache(maxsize=_CONTEXTS_KEPT)(self._context)
 
     @property
     def pem(self) -> bytes:
         """The certificate to trust, in PEM."""
         return _pem(self._certificate)
 
-    def context(self, host: str) -> ssl.SSLContext:
-        """A server's TLS context for `host`."""
-        if host not in self._contexts:
-            self._contexts[host] = self._make(host)
-        return self._contexts[host]
-
-    def _make(self, host: str) -> ssl.SSLContext:
+    def _context(self, host: str) -> ssl.SSLContext:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -105,7 +105,7 @@ def _same_host(headers: Headers, host: str, port: int) -> None:
 def length(headers: Headers) -> int | None:
     """Bytes of the body; None when it is chunked. ValueError when the headers contradict."""
     codings = [value.lower() for name, value in headers if name.lower() == b"transfer-encoding"]
-    sizes = {value for name, value in headers if name.lower() == b"content-length"}
+    sizes = [value for name, value in headers if name.lower() == b"content-length"]
     if codings:
         if codings != [b"chunked"] or sizes:
             raise ValueError("an unclear length")

@@ -22,6 +22,8 @@ from ringfence.spec.network import Network, Rule, Secret
 
 _UNREACHABLE = (OSError, TimeoutError)
 _SHOWN = 255
+LOOKUPS_MOST = 4
+"""Names of one sandbox that are looked up at a time: each takes a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class EgressProxy:
         self._secrets: tuple[Secret, ...] = network.secrets
         self._on_decision = on_decision
         self._lookup = lookup
+        self._looking_up = asyncio.Semaphore(LOOKUPS_MOST)
         self._bucket = None if rate is None else Bucket(rate)
         self.sent = 0
         self.received = 0
@@ -119,8 +122,8 @@ class EgressProxy:
     async def _terminate(self, stream: Buffered, request: http.Request) -> None:
         """End the client's TLS here, so that its one request gets the secret; verify the host."""
         assert self._authority is not None  # noqa: S101 - asked before
-        trust = self._trust or ssl.create_default_context()
-        outside = await self._reach(request.host, request.port, trust)
+        self._trust = self._trust or ssl.create_default_context()
+        outside = await self._reach(request.host, request.port, self._trust)
         try:
             stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             inside = TlsDuplex(stream, self._authority.context(request.host))
@@ -197,13 +200,17 @@ class EgressProxy:
         try:
             rule = match(self.rules, host, port)
             allowed = Decision(host, port, True, rule)
-            return await reach(host, port, self._lookup or resolve, tls)
+            return await reach(host, port, self._addresses, tls)
         except Refused as error:
             allowed = None
             raise error.of(host, port) from None
         finally:
             if allowed is not None:
                 self._say(allowed)
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
+        async with self._looking_up:
+            return await (self._lookup or resolve)(host, port)
 
     def _refuse(self, error: Refused) -> None:
         self._say(Decision(error.host[:_SHOWN], error.port, False, str(error)))

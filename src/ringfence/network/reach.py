@@ -5,6 +5,8 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from ringfence.network.addresses import denied
 from ringfence.network.duplex import SocketDuplex
@@ -17,9 +19,17 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, as this host's resolver has them."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of a name, as this host's resolver has them.
+
+    It is asked in a thread of its own: one that waits for servers which do not answer, for longer
+    than any caller does, holds up nothing else of this process.
+    """
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="ringfence-name")
+    try:
+        found = await asyncio.get_running_loop().run_in_executor(thread, look_up)
+    finally:
+        thread.shutdown(wait=False)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

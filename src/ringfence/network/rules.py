@@ -30,13 +30,13 @@ def canonical(host: str) -> str:
     """
     if not host or len(host) > 255 or not host.isprintable():
         raise Refused("not a host's name")
-    if literal(host):
-        raise Refused("an address instead of a name")
     name = host.removesuffix(".")
     try:
         name = name.lower() if name.isascii() else name.encode("idna").decode("ascii").lower()
     except UnicodeError:
         raise Refused("not a host's name") from None
+    if literal(host) or literal(name):
+        raise Refused("an address instead of a name")
     if not _HOST.fullmatch(name):
         raise Refused("not a host's name")
     return name

@@ -14,6 +14,9 @@ PortNumber = Annotated[int, Field(ge=1, le=65535)]
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _OPTION = re.compile(r"[a-z0-9_-]{1,32}(?::\d{1,4})?")
+_OF_THE_CONNECTION = frozenset({"host", "connection", "content-length", "transfer-encoding", "te",
+                                "trailer", "upgrade", "keep-alive"})  # fmt: skip
+"""Headers that say where a request goes or where it ends: the proxy writes them itself."""
 
 
 def check_host(value: str) -> str:
@@ -109,7 +112,7 @@ class Secret(Model):
     @field_validator("header")
     @classmethod
     def _header(cls, value: str) -> str:
-        if not _HEADER.fullmatch(value) or value.lower() in ("host", "connection"):
+        if not _HEADER.fullmatch(value) or value.lower() in _OF_THE_CONNECTION:
             raise ValueError(f"{value!r} is not a header that can be added")
         return value
 

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 import ssl
+import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 from ringfence.network import Decision, EgressProxy, publish
 from ringfence.network.authority import Authority
 from ringfence.network.duplex import SocketDuplex
+from ringfence.network.proxy import LOOKUPS_MOST
 from ringfence.spec.network import Network, Port
 
 PUBLIC = "203.0.113.80"
@@ -111,16 +116,18 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
 
     async def build(**settings: object) -> Place:
         rate = settings.pop("rate", None)
+        trusted = settings.pop("trusted", True)
+        looks_up = settings.pop("looks_up", True)
         decisions: list[Decision] = []
         network = Network.parse({"mode": "proxy", **settings})
         trust = ssl.create_default_context(cadata=origin_authority.pem.decode())
         proxy = EgressProxy(
             network,
             on_decision=decisions.append,
-            lookup=lookup,
+            lookup=lookup if looks_up else None,
             rate=rate,  # type: ignore[arg-type]
             authority=authority,
-            trust=trust,
+            trust=trust if trusted else None,
         )
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -281,6 +288,7 @@ async def test_what_is_no_http_is_answered_with_400(make: Make, data: bytes) -> 
     "headers",
     [
         b"Content-Length: 3\r\nContent-Length: 4",
+        b"Content-Length: 3\r\nContent-Length: 3",
         b"Content-Length: 3\r\nTransfer-Encoding: chunked",
         b"Transfer-Encoding: gzip, chunked",
         b"Content-Length: -1",
@@ -482,6 +490,61 @@ async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Ma
     assert b" 200 " in await place.ask(head + body)
     [seen] = place.outside.seen
     assert seen.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+
+
+async def test_this_hosts_authorities_are_read_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the host time, and a sandbox can ask for connections as often as it likes."""
+    place = await make(allow=["good.test"], secrets=[SECRET], trusted=False)
+    read = []
+    real = ssl.create_default_context
+
+    def authorities() -> ssl.SSLContext:
+        read.append(1)
+        return real()
+
+    monkeypatch.setattr(ssl, "create_default_context", authorities)
+    for _ in range(3):
+        answer = await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 502 ")  # its origin's authority is not among them
+    assert read == [1]
+
+
+def test_certificates_are_kept_for_a_few_hosts_only() -> None:
+    """A secret for a suffix makes one for each name that a sandbox thinks of."""
+    authority = Authority("sandbox")
+    assert authority.context("a.good.test") is authority.context("a.good.test")
+    made = [weakref.ref(authority.context(f"{number}.good.test")) for number in range(100)]
+    gc.collect()
+    assert sum(context() is not None for context in made) <= 32
+
+
+async def test_a_resolver_that_hangs_holds_up_nothing_else(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox keeps a few threads waiting, none of them one of those in which this process does
+    all its other work."""
+    place = await make(allow=[".good.test"], looks_up=False)
+    answers, asked = threading.Event(), []
+
+    def hang(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        answers.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    request = b"CONNECT %d.good.test:443 HTTP/1.1\r\n\r\n"
+    asking = [asyncio.ensure_future(place.ask(request % number)) for number in range(60)]
+    try:
+        while len(asked) < LOOKUPS_MOST:
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(asyncio.to_thread(int, "7"), 20) == 7
+        assert len(asked) == LOOKUPS_MOST
+    finally:
+        answers.set()
+        await asyncio.gather(*asking)
+    assert len(asked) == 60
 
 
 async def test_an_answer_comes_back_before_the_body_went_out(make: Make) -> None:

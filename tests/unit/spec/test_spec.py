@@ -84,6 +84,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"network": {"mode": "proxy", "allow": ["*.a.b"]}}, "network.allow.0.host", "'.a.b'"),
     ({"network": {"mode": "proxy", "allow": ["a.b:x"]}}, "network.allow.0", "a.b:x"),
     ({"network": {"mode": "proxy", "allow": ["a@b.c"]}}, "network.allow.0.host", "a@b.c"),
+    (
+        {"network": {"secrets": [{"host": "a.b", "value": "x", "header": "Content-length"}]}},
+        "network.secrets.0.header",
+        "Content-length",
+    ),
     ({"network": {"mode": "bridge", "http_proxy": "http://u:p@x"}}, "network.http_proxy",
      "password"),
     ({"network": {"ports": [{"inside": 1, "host": 9}, {"inside": 2, "host": 9}]}}, "network",
