@@ -10,23 +10,25 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { FILE_BYTES = 128 * 1024, TEXT_BYTES = 8192, FAMILY_VSOCK = 40 };
+enum { FILE_BYTES = 128 * 1024, TEXT_BYTES = 8192, ENTRIES_BYTES = 512, OUTPUT_BYTES = 32 * 1024, FAMILY_VSOCK = 40 };
 
+static const char *const own_files[] = {
+	"status", "mountinfo", "limits", "net/dev", "oom_score_adj", "attr/current", "uid_map",
+};
 static const char *const files[] = {
-	"/proc/self/status", "/proc/self/mountinfo", "/proc/self/limits", "/proc/self/net/dev", "/proc/self/oom_score_adj",
-	"/proc/self/attr/current", "/proc/self/uid_map",
 	"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes",
 	"/sys/fs/cgroup/pids/pids.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
 	"/sys/fs/cgroup/cpu/cpu.shares", "/sys/fs/cgroup/cpuset/cpuset.cpus",
 	"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.swap.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cpu.max",
 	"/sys/fs/cgroup/cpu.weight", "/sys/fs/cgroup/cpuset.cpus",
 };
-static const char *const namespaces[] = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+static const char *const namespaces[] = {
+	"ns/cgroup", "ns/ipc", "ns/mnt", "ns/net", "ns/pid", "ns/user", "ns/uts",
+};
 
 /* Called with arguments that make no sense, so that a kernel that lets them through refuses them for another reason. */
 static const struct {
@@ -44,27 +46,37 @@ static void record(const char *kind, const char *name, const char *data, size_t 
 	putchar('\n');
 }
 
-static void show_file(const char *path)
+static void show_file(int at, const char *path, const char *prefix)
 {
 	static char data[FILE_BYTES];
 	size_t size = 0;
 	ssize_t got;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = openat(at, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return;
 	while (size < sizeof data && (got = read(fd, data + size, sizeof data - size)) > 0)
 		size += (size_t)got;
 	close(fd);
-	record("file:", path, data, size);
+	record(prefix, path, data, size);
 }
 
-static void show_namespace(const char *name)
+static void show_namespace(int at, const char *path)
 {
-	char path[64], target[64];
-	snprintf(path, sizeof path, "/proc/self/ns/%s", name);
-	ssize_t size = readlink(path, target, sizeof target);
+	char target[64];
+	ssize_t size = readlinkat(at, path, target, sizeof target);
 	if (size > 0)
-		record("namespace:", name, target, (size_t)size);
+		record("namespace:", strchr(path, '/') + 1, target, (size_t)size);
+}
+
+/* Each path that begins at /proc/self would have the kernel look for the process anew. */
+static void show_own(void)
+{
+	int self = open("/proc/self", O_PATH | O_CLOEXEC);
+	for (size_t i = 0; i < sizeof own_files / sizeof *own_files; i++)
+		show_file(self, own_files[i], "file:/proc/self/");
+	for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++)
+		show_namespace(self, namespaces[i]);
+	close(self);
 }
 
 static void show_probe(const char *name, long result)
@@ -100,40 +112,57 @@ static size_t names_in(const char *path, char *text, size_t room)
 	return size;
 }
 
+/* Whether an open directory has an entry. */
+static bool has_entry(int fd)
+{
+	char entries[ENTRIES_BYTES] __attribute__((aligned(8)));
+	long size;
+	while ((size = syscall(SYS_getdents64, fd, entries, sizeof entries)) > 0)
+		for (long at = 0; at < size;) {
+			const struct dirent *entry = (const struct dirent *)(entries + at);
+			if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+				return true;
+			at += entry->d_reclen;
+		}
+	return false;
+}
+
+static bool holds_anything(int fd)
+{
+	char byte;
+	ssize_t got = read(fd, &byte, 1);
+	return got > 0 || (got < 0 && errno == EISDIR && has_entry(fd));
+}
+
 /* "errno of open, whether it holds anything, whether its mount is read-only, bytes of its file system" */
 static void show_path(const char *path)
 {
-	char text[96], byte[TEXT_BYTES];
-	struct stat status;
-	struct statvfs place;
-	bool read_only = false, holds = false;
-	unsigned long long bytes = 0;
+	char text[96];
+	struct statvfs place = {0};
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), error = fd < 0 ? errno : 0;
-	if (fd >= 0 && fstat(fd, &status) == 0)
-		holds = S_ISDIR(status.st_mode) ? names_in(path, byte, sizeof byte) > 0 : read(fd, byte, 1) > 0;
+	bool holds = fd >= 0 && holds_anything(fd);
+	int unknown = fd >= 0 ? fstatvfs(fd, &place) : error == ENOENT ? -1 : statvfs(path, &place);
+	bool read_only = !unknown && place.f_flag & ST_RDONLY;
+	unsigned long long bytes = unknown ? 0 : (unsigned long long)place.f_blocks * place.f_frsize;
 	if (fd >= 0)
 		close(fd);
-	if (statvfs(path, &place) == 0) {
-		read_only = place.f_flag & ST_RDONLY;
-		bytes = (unsigned long long)place.f_blocks * place.f_frsize;
-	}
 	int size = snprintf(text, sizeof text, "%d %d %d %llu", error, holds, read_only, bytes);
 	record("path:", path, text, (size_t)size);
 }
 
 int show_main(int count, char **args)
 {
-	static char names[TEXT_BYTES];
+	static char names[TEXT_BYTES], output[OUTPUT_BYTES]; /* each write wakes the agent */
+	setvbuf(stdout, output, _IOFBF, sizeof output);
+	show_own();
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-		show_file(files[i]);
-	for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces; i++)
-		show_namespace(namespaces[i]);
+		show_file(AT_FDCWD, files[i], "file:");
 	record("devices", "", names, names_in("/dev", names, sizeof names));
 	for (int i = 0; i < count; i++) {
 		if (args[i][0] == '/')
 			show_path(args[i]);
 		else if (args[i][0] == '=')
-			show_file(args[i] + 1);
+			show_file(AT_FDCWD, args[i] + 1, "file:");
 	}
 	show_probes();
 	return fflush(stdout) ? 1 : 0;
