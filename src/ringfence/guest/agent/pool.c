@@ -17,7 +17,7 @@ enum {
 	AHEAD = 1,      /* forked ahead */
 	AHEAD_ONCE = 2, /* the same where each serves one exec only */
 	KEPT = 4,       /* of those that are free again */
-	WHILE_MS = 20,
+	WHILE_MS = 200,
 };
 
 static struct supervisor *idle;  /* those that served before, then those that were forked, the oldest first */
