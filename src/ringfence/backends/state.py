@@ -19,7 +19,7 @@ def state_directory() -> Path:
     Raises InvalidSpecError when it belongs to, or can be written by, somebody else, since a
     neighbour could then put words into our mouth; ResourceExhaustedError when it cannot be made.
     """
-    path = _wanted()
+    path = wanted()
     try:
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         status = path.stat()
@@ -47,7 +47,8 @@ def make_private(path: Path) -> None:
         path.chmod(0o700)
 
 
-def _wanted() -> Path:
+def wanted() -> Path:
+    """Where the state directory is to be, looked at or not."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).absolute()
     if os.geteuid() == 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner
-from ringfence.backends.state import state_directory
+from ringfence.backends.state import state_directory, wanted
 from ringfence.errors import (
     AlreadyExistsError,
     NotFoundError,
@@ -91,8 +91,9 @@ class Ledger:
 
     @classmethod
     def default(cls) -> "Ledger":
-        """The ledger of this user's state directory, one object for all who hold it."""
-        return _at(state_directory() / "ledger.sqlite")
+        """The ledger of this user's state directory, one object for all who hold it. The directory
+        is looked at once a second."""
+        return _of(wanted(), os.geteuid(), int(time.monotonic()))
 
     def add(
         self, record: Record, *, owner: Owner | None, workspace: Mapping[str, Any] | None = None
@@ -258,3 +259,8 @@ class Ledger:
 @functools.lru_cache(maxsize=1)
 def _at(path: Path) -> Ledger:
     return Ledger(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _of(_directory: Path, _uid: int, _second: int) -> Ledger:
+    return _at(state_directory() / "ledger.sqlite")
