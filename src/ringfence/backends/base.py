@@ -216,6 +216,13 @@ def filter_of(instance: Instance) -> bytes:
     return found
 
 
+def user_of(instance: Instance) -> tuple[int, int] | None:
+    """The uid and gid of its commands, its attribute `user`, where its backend itself wrote the
+    files that say so: what needs them can begin before the guest has looked them up."""
+    found: tuple[int, int] | None = getattr(instance, "user", None)
+    return found
+
+
 def release(instance: Instance) -> None:
     """Let go of an instance that goes on without its holder. Idempotent."""
     if isinstance(instance, Releasing):

@@ -160,6 +160,11 @@ class Session(Holding):
                 return ending
             begun = _nothing
 
+    def begin(self, request: ExecRequest) -> asyncio.Future[Exit | NotStarted]:
+        """`run` for what `start` sends along with the greeting: nothing else is under way then, so
+        it waits for no turn. How it ends, which is never an error."""
+        return execs.begin(self, request, collect=True).ended
+
     async def spawn(self, request: ExecRequest) -> Exec | NotStarted:
         """Start one command and return it running, its output under flow control.
 

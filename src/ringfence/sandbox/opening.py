@@ -15,11 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ringfence.backends.base import Backend, Features, Instance, filter_of
+from ringfence.backends.base import Backend, Features, Instance, filter_of, user_of
 from ringfence.backends.finish import finish
 from ringfence.errors import ResourceExhaustedError, SandboxError
 from ringfence.events import Created, CreateFailed, EventBus
 from ringfence.guest.control import User
+from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.session import Session
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
@@ -148,7 +149,9 @@ async def _open_new(
     if facts.local and features.mounts:
         inodes = not is_gvisor(granted.security.runtime)
         await binds.verify(prepared, session, user, inodes=inodes)
-    receipt = await read_receipt(granted, facts, features, instance, session=session, user=user)
+    receipt = await read_receipt(
+        granted, facts, features, instance, session=session, user=user, ahead=await asked.view(user)
+    )
     network = await networking.connect(
         session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
     )
@@ -229,24 +232,30 @@ async def greet(
 
 
 class _FirstAsked:
-    """The user of commands, as the sandbox knows it, and their filter: in one breath with the
-    greeting, of which each would be a turn of the event loop."""
+    """The user of commands, as the sandbox knows it, their filter, and what a command of that user
+    sees where the backend knows the user, too: in one breath with the greeting, of which each
+    would be a turn of the event loop."""
 
     def __init__(self, granted: SandboxSpec, instance: Instance, features: Features) -> None:
-        self._name = granted.user or ""
+        self._granted = granted
         self._filter = b""
+        self._guess: User | None = None
         if features.receipt:
             self._filter = filter_of(instance)
+            self._guess = _guessed(instance)
         self._user: asyncio.Future[User] | None = None
         self._filtered: asyncio.Future[None] | None = None
+        self._view: asyncio.Future[Exit | NotStarted] | None = None
 
     def ask(self, session: Session) -> None:
         """For `greet`."""
-        self._user = session.begin_user(self._name)
+        self._user = session.begin_user(self._granted.user or "")
         self._user.add_done_callback(_heard)
         if self._filter:
             self._filtered = session.begin_filter(self._filter)
             self._filtered.add_done_callback(_heard)
+        if self._guess is not None:
+            self._view = session.begin(receipts.viewing(self._granted, self._guess))
 
     async def user(self) -> User:
         """The user, once both are answered. NotFoundError, UnsupportedError."""
@@ -254,6 +263,22 @@ class _FirstAsked:
         if self._filtered is not None:
             await self._filtered
         return await self._user
+
+    async def view(self, user: User) -> "asyncio.Future[Exit | NotStarted] | None":
+        """What shows `user`'s view, begun already; None where another's was begun, which is over
+        then, or none."""
+        guess, view = self._guess, self._view
+        if guess is None or view is None:
+            return None
+        if (guess.uid, guess.gid, guess.groups) == (user.uid, user.gid, user.groups):
+            return view
+        await view
+        return None
+
+
+def _guessed(instance: Instance) -> User | None:
+    known = user_of(instance)
+    return None if known is None else User(*known, (), "", "", "")
 
 
 def _heard(asked: "asyncio.Future[Any]") -> None:
@@ -270,11 +295,13 @@ async def read_receipt(
     *,
     session: Session,
     user: User,
+    ahead: "asyncio.Future[Exit | NotStarted] | None" = None,
 ) -> Receipt:
     """What is really enforced. PolicyDeniedError that names every gap that is not allowed."""
     if not features.receipt:
         return Receipt(())
     arch = facts.image.architecture if facts.image is not None else platform.machine()
     return receipts.check(
-        await receipts.read(granted, features, instance, session, user, arch=arch), granted
+        await receipts.read(granted, features, instance, session, user, arch=arch, ahead=ahead),
+        granted,
     )

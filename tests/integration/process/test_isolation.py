@@ -1,12 +1,14 @@
 """What a command sees and cannot do in a sandbox of processes made by root."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ringfence
 from ringfence.backends.base import Bind
-from ringfence.backends.process import ProcessBackend
+from ringfence.backends.process import ProcessBackend, ProcessInstance, creation
 from ringfence.backends.process.home import homes
 from ringfence.errors import (
     AlreadyExistsError,
@@ -14,6 +16,8 @@ from ringfence.errors import (
     InvalidSpecError,
     UnsupportedError,
 )
+from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.guest.session import Session
 from tests.integration.process.conftest import Opened, cgroups, grant, new_id, processes
 
 
@@ -182,3 +186,43 @@ async def test_an_id_is_taken_once(opens: Opened, backend: ProcessBackend) -> No
         with pytest.raises(AlreadyExistsError):
             await backend.create(spec, sandbox.record.id, facts)
         assert (await sandbox.run("true")).code == 0
+
+
+@pytest.fixture
+def run_later(monkeypatch: pytest.MonkeyPatch) -> list[ExecRequest]:
+    """What is run in a session after its greeting."""
+    run, later = Session.run, list[ExecRequest]()
+
+    async def noted(
+        self: Session, request: ExecRequest, *more: Callable[[], None]
+    ) -> Exit | NotStarted:
+        later.append(request)
+        return await run(self, request, *more)
+
+    monkeypatch.setattr(Session, "run", noted)
+    return later
+
+
+async def test_what_a_command_sees_is_asked_along_with_the_greeting(
+    state_directory: Path, run_later: list[ExecRequest]
+) -> None:
+    async with ringfence.open(backend="process") as sandbox:
+        assert not sandbox.receipt.gaps
+        assert not run_later
+
+
+@pytest.mark.parametrize("expected", [(1234, 1234), (1000, 1001)])
+async def test_the_receipt_is_of_the_user_that_the_guest_looked_up(
+    expected: tuple[int, int],
+    state_directory: Path,
+    run_later: list[ExecRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def made(*args: Any, **more: Any) -> ProcessInstance:
+        return ProcessInstance(*args, **{**more, "user": expected})
+
+    monkeypatch.setattr(creation, "ProcessInstance", made)
+    async with ringfence.open(backend="process") as sandbox:
+        user = sandbox.receipt["user"]
+        assert [(request.uid, request.gid) for request in run_later] == [(1000, 1000)]
+    assert (user.enforced, user.ok) == ("1000:1000", True)

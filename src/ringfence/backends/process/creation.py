@@ -10,7 +10,7 @@ from pathlib import Path
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
-from ringfence.backends.door import Door
+from ringfence.backends.door import Door, peer_pid
 from ringfence.backends.process import command, machine, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
@@ -93,12 +93,19 @@ class Creation:
                 program = self.program()
                 waiting = await self._guest(door, home, keeper)
             keeper.started()
-            pid = home.guest() or 0
+            pid = peer_pid(waiting)
         except BaseException:
             await _give_up(keeper, home, cgroup)
             raise
         return ProcessInstance(
-            record, home, keeper, cgroup, pid=pid, program=program, waiting=waiting
+            record,
+            home,
+            keeper,
+            cgroup,
+            pid=pid,
+            program=program,
+            waiting=waiting,
+            user=(user.uid, user.gid) if self.rootfs is None else None,
         )
 
     def _root(self, user: User) -> tuple[list[root.Entry], str]:

@@ -38,8 +38,8 @@ class ProcessInstance:
     """A sandbox. Made by `ProcessBackend.create` and `attach`.
 
     filter: the granted seccomp profile as a program for the guest's FILTER, b"" for none. waiting:
-    the connection that create has accepted already, for the first `connect`. ends: how many of
-    its backend's instances may end at once.
+    the connection that create has accepted already, for the first `connect`. user: see
+    `base.user_of`. ends: how many of its backend's instances may end at once.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class ProcessInstance:
         pid: int,
         program: bytes = b"",
         waiting: socket.socket | None = None,
+        user: tuple[int, int] | None = None,
     ) -> None:
         self.record = record
         self.pid = pid
         self.filter = program
+        self.user = user
         self._home = home
         self._keeper = keeper
         self._cgroup = cgroup

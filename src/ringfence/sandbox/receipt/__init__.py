@@ -16,7 +16,7 @@ from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.sized import is_watched
 from ringfence.errors import PolicyDeniedError, SandboxLostError
 from ringfence.guest.control import User
-from ringfence.guest.request import Exit, pack_env
+from ringfence.guest.request import ExecRequest, Exit, NotStarted, pack_env
 from ringfence.guest.session import Session
 from ringfence.policy import seccomp
 from ringfence.sandbox.commands import Command, Setting, prepare, rlimits
@@ -70,21 +70,23 @@ async def read(
     user: User,
     *,
     arch: str,
+    ahead: "asyncio.Future[Exit | NotStarted] | None" = None,
 ) -> Receipt:
     """The receipt of a running sandbox, not yet checked.
 
     user: the default one, as commands have it; what the spec names where users can be chosen. arch:
-    of the image, for the seccomp profile. Raises PolicyDeniedError when nothing can be run in it,
-    GuestError for a view that makes no sense. Cancellation ends the one command that it runs.
+    of the image, for the seccomp profile. ahead: the end of `viewing` for that user, where it was
+    begun already. Raises PolicyDeniedError when nothing can be run in it, GuestError for a view
+    that makes no sense. Cancellation ends the one command that it runs.
     """
-    asking = asyncio.ensure_future(instance.evidence())
+    showing = ahead or asyncio.ensure_future(session.run(viewing(spec, user)))
     try:
-        view = await gather(spec, session, user)
-        outside = await asking
+        outside = await instance.evidence()
+        view = _seen(await showing, spec)
     finally:
-        if not asking.done():
-            asking.cancel()
-            await asyncio.wait([asking])
+        if not showing.done():
+            showing.cancel()
+            await asyncio.wait([showing])
     found = Findings(
         spec=spec if features.users else spec.model_copy(update={"user": str(user.uid)}),
         outside=outside,
@@ -97,8 +99,8 @@ async def read(
     return receipt(found)
 
 
-async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
-    """A command's own view, by running the guest's `--show` exactly as commands are run."""
+def viewing(spec: SandboxSpec, user: User) -> ExecRequest:
+    """What shows a command's own view: the guest's `--show`, run exactly as commands are run."""
     security = spec.security
     paths = (*(security.masked_paths or ()), *(security.read_only_paths or ()), *security.devices)
     tmpfs = ("/tmp", "/run", "/dev/shm", *security.tmpfs)  # noqa: S108 - names inside the sandbox
@@ -109,8 +111,10 @@ async def gather(spec: SandboxSpec, session: Session, user: User) -> GuestView:
     )
     limits = rlimits(spec.limits.ulimits)
     setting = Setting(pack_env({}), "/", user, spec.limits, limits, security.groups)
-    prepared = prepare(Command(args=args, timeout=_SECONDS, output=2**20), setting)
-    ended = await session.run(prepared.request)
+    return prepare(Command(args=args, timeout=_SECONDS, output=2**20), setting).request
+
+
+def _seen(ended: Exit | NotStarted, spec: SandboxSpec) -> GuestView:
     if not isinstance(ended, Exit):
         why = ended.detail or os.strerror(ended.errno)
         if ended.errno == errno.EPERM:
