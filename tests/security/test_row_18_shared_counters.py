@@ -1,10 +1,12 @@
 """Row 18: what the kernel counts per user across sandboxes is denied or bounded."""
 
+from pathlib import Path
+
 import pytest
 
 import ringfence
 
-from .conftest import BOTH, python
+from .conftest import BOTH, keywords, python
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), BOTH]
 
@@ -49,6 +51,19 @@ if platform.machine() == "x86_64":
     {calls.replace(chr(10), chr(10) + "    ")}
 """
     assert await python(box, script) == ""
+
+
+async def test_no_sandbox_takes_the_hosts_asynchronous_requests(state: Path, kind: str) -> None:
+    """The kernel counts them for all of the host (fs.aio-max-nr): one that can have them can have
+    all, and databases of others get none."""
+    script = """
+import ctypes, platform
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 206, "aarch64": 0}[platform.machine()]
+print(libc.syscall(number, 1 << 15, ctypes.byref(ctypes.c_ulong(0))), ctypes.get_errno())
+"""
+    async with ringfence.open(**keywords(kind), profile="standard") as sandbox:
+        assert await python(sandbox, script) == "-1 1\n"
 
 
 async def test_other_ways_to_name_a_call_are_shut(box: ringfence.Sandbox) -> None:
