@@ -6,6 +6,7 @@ there: spec -> policy -> record -> workspace -> mounts -> receipt.
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -155,7 +156,7 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     await life.note(granted, binds.undo_of(granted, life.id))
     if life.ended:
         raise life.lost(_OP)
-    preparing = asyncio.ensure_future(_prepared(context, granted, facts))
+    preparing = asyncio.ensure_future(_prepared(context, granted, facts, where.progress))
     life.own(partial(_undo, preparing))
     prepared = await preparing
     if life.ended:
@@ -203,8 +204,10 @@ async def _granted(context: Context, asked: SandboxSpec, where: Where) -> tuple[
     return has.model_copy(update=new), facts
 
 
-async def _prepared(context: Context, granted: SandboxSpec, facts: Facts) -> binds.Prepared:
+async def _prepared(
+    context: Context, granted: SandboxSpec, facts: Facts, progress: Callable[[int], None] | None
+) -> binds.Prepared:
     """The workspace alone, of the files of the user by number: its name is only known inside."""
     user = context.default_user
     alone = granted.model_copy(update={"mounts": (), "user": f"{user.uid}:{user.gid}"})
-    return await binds.prepare(alone, context.id, facts)
+    return await binds.prepare(alone, context.id, facts, progress=progress)

@@ -10,15 +10,15 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from ringfence.backends.base import Backend
 from ringfence.backends.finish import finish
-from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.errors import InvalidSpecError, StateError
 from ringfence.events import EventBus
 from ringfence.guest.protocol import whole_number
 from ringfence.ledger import Ledger
@@ -81,18 +81,23 @@ class Pool:
 
     @asynccontextmanager
     async def acquire(
-        self, *, repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None
+        self,
+        *,
+        repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> AsyncIterator[Sandbox]:
         """A healthy member for this block alone; it is deleted at its end.
 
         A member is made at once when none waits. repository: is bound in the member, which is then
         as if it had been opened with it; its user is the pool's, and files are for that user. A
-        path is taken in mode copy.
+        path is taken in mode copy. progress: called a few times a second with the number of entries
+        of the repository found so far.
 
         Raises what `open` raises, and StateError when the pool is not open, or in another event
         loop than it was opened in. Before a member is taken: UnsupportedError where no repository
         can be bound in a sandbox that runs, InvalidSpecError when the pool's spec has one. An error
-        while it is bound, or a cancellation, deletes the member and leaves nothing behind.
+        while it is bound, or a cancellation, deletes the member and leaves nothing behind; what is
+        cancelled before leaves the member waiting.
         """
         self._check("pool.acquire")
         asked = None if repository is None else await self._make.asked(repository)
@@ -101,7 +106,7 @@ class Pool:
         if asked is None:
             self._refill()
         else:
-            await self._give(sandbox, asked)
+            await self._give(sandbox, asked, progress)
         self._statistics.in_use += 1
         try:
             yield sandbox
@@ -109,12 +114,14 @@ class Pool:
             self._statistics.in_use -= 1
             await sandbox.delete(grace=0.0)
 
-    async def _give(self, sandbox: Sandbox, asked: SandboxSpec) -> None:
+    async def _give(
+        self, sandbox: Sandbox, asked: SandboxSpec, progress: Callable[[int], None] | None
+    ) -> None:
         """Bind the repository; a member in which that failed serves nobody. The next one is made
         afterwards, or meanwhile where that takes long."""
         refill = asyncio.get_running_loop().call_later(_AHEAD_SECONDS, self._refill)
         try:
-            await give(sandbox, asked, self._make.where)
+            await give(sandbox, asked, replace(self._make.where, progress=progress))
         except BaseException:
             await sandbox.delete(grace=0.0)
             raise
@@ -155,24 +162,29 @@ class Pool:
             if await sandbox.answers():
                 return True
         except asyncio.CancelledError:
-            self._keep(sandbox)
+            await self._keep(sandbox)
             raise
         self._discard(sandbox)
         return False
 
-    def _keep(self, sandbox: Sandbox) -> None:
-        """Let it wait, and another one in its place when it ends meanwhile."""
-        self._ready.append(sandbox)
-        sandbox._context.session.lost.add_done_callback(lambda _: self._lost(sandbox))
-
-    def _lost(self, sandbox: Sandbox) -> None:
-        if sandbox not in self._ready:
+    async def _keep(self, sandbox: Sandbox) -> None:
+        """Let it wait, and another one in its place when it ends meanwhile; for a pool that was
+        closed it is too late."""
+        if not self._open:
+            await sandbox.delete(grace=0.0)
             return
-        self._ready.remove(sandbox)
-        self._statistics.unhealthy += 1
-        self._discard(sandbox)
-        # What ends at once is not made at once again and again.
-        self._pause = max(self._pause, _FIRST_PAUSE)
+        self._ready.append(sandbox)
+        lost = sandbox._context.session.lost
+        lost.remove_done_callback(self._lost)  # it may have waited before
+        lost.add_done_callback(self._lost)
+
+    def _lost(self, _: object) -> None:
+        for sandbox in [one for one in self._ready if one._context.session.lost.done()]:
+            self._ready.remove(sandbox)
+            self._statistics.unhealthy += 1
+            self._discard(sandbox)
+            # What ends at once is not made at once again and again.
+            self._pause = max(self._pause, _FIRST_PAUSE)
         self._refill()
 
     def _discard(self, sandbox: Sandbox) -> None:
@@ -192,27 +204,24 @@ class Pool:
 
     def _made(self, task: asyncio.Task[None]) -> None:
         self._making.discard(task)
-        if not task.cancelled():
-            self._refill()
+        if task.cancelled():
+            return
+        if task.exception() is not None:  # whatever it is: whoever waits hears it of their own
+            self._statistics.failures += 1
+            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._refill()
 
     async def _add(self) -> None:
         if self._pause:
             await asyncio.sleep(self._pause)
-        try:
-            sandbox = await self._make()
-        except SandboxError:
-            self._statistics.failures += 1
-            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-            return
+        sandbox = await self._make()
         self._pause = 0.0
         self._statistics.created += 1
-        if self._open:
-            self._keep(sandbox)
-        else:
-            await sandbox.delete(grace=0.0)
+        await self._keep(sandbox)
 
     async def fill(self) -> None:
-        """Wait until `size` members are ready. Raises the first error of making one."""
+        """Wait until `size` members are ready. Raises the first error of making one, and StateError
+        as `acquire`. Cancellation changes nothing: they are made all the same."""
         self._check("pool.fill")
         while len(self._ready) < self._size:
             self._refill()
@@ -220,8 +229,10 @@ class Pool:
             await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
             self._check("pool.fill")
             if self._statistics.failures > failed:
-                self._keep(await self._make())
+                sandbox = await self._make()
                 self._statistics.created += 1
+                await self._keep(sandbox)
+                self._check("pool.fill")
 
     async def aclose(self) -> None:
         """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation."""
@@ -236,10 +247,12 @@ class Pool:
         for sandbox in self._ready:
             self._discard(sandbox)
         self._ready.clear()
-        if self._deleting:
+        while self._deleting:
             await asyncio.wait(set(self._deleting))
 
     async def __aenter__(self) -> Self:
+        if self._open:
+            raise StateError("pool: it is open already: make another one", op="pool")
         self._open, self._loop = True, running("pool")
         self._refill()
         return self

@@ -1,6 +1,7 @@
 """Pools on the mock."""
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,133 @@ async def test_a_closed_pool_hands_out_nothing(mock: MockBackend) -> None:
     assert (await sandbox.exec(["true"])).ok
     await holder.__aexit__(None, None, None)
     with pytest.raises(ringfence.StateError):
+        await pool.fill()
+    assert await mock.found({}) == []
+
+
+class Held:
+    """Members answer only when they are let. asked: one was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        answers = ringfence.Sandbox.answers
+
+        async def later(sandbox: ringfence.Sandbox) -> bool:
+            self.asked.set()
+            await self.go.wait()
+            return await answers(sandbox)
+
+        monkeypatch.setattr(ringfence.Sandbox, "answers", later)
+
+
+async def acquired(pool: ringfence.Pool) -> None:
+    async with pool.acquire():
+        pass
+
+
+async def test_an_acquire_that_is_cancelled_gives_back_what_had_not_answered_yet(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: the member waits on, and is heard of once when it ends."""
+    held = Held(monkeypatch)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        (waiting,) = pool._ready
+        callbacks = set()
+        for _ in range(5):
+            task = asyncio.create_task(acquired(pool))
+            await held.asked.wait()
+            held.asked.clear()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert list(pool._ready) == [waiting]
+            callbacks.add(len(waiting._context.session.lost._callbacks))
+        assert len(callbacks) == 1
+        mock._instances[waiting.id].guest.die()
+        while pool.statistics.unhealthy < 1:
+            await asyncio.sleep(0)
+        await pool.fill()
+        assert pool.statistics.unhealthy == 1
+    assert await mock.found({}) == []
+
+
+async def test_an_acquire_that_is_cancelled_after_the_pool_was_closed_leaves_no_member(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        task = asyncio.create_task(acquired(pool))
+        await held.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.statistics.ready == 0
+    assert await mock.found({}) == []
+
+
+async def test_a_pool_that_is_closed_while_somebody_fills_it_keeps_no_member(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The member that who waits makes after a failure in the background."""
+    mock.fail("create", error=BackendUnavailableError("not now"))
+    pool = ringfence.pool(SandboxSpec(), size=1, backend=mock)
+    begun, go = asyncio.Event(), asyncio.Event()
+    plain = pool._make.__class__.__call__
+
+    async def slow(make: object) -> ringfence.Sandbox:
+        if pool.statistics.failures:
+            begun.set()
+            await go.wait()
+        return await plain(make)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool._make.__class__, "__call__", slow)
+    async with pool:
+        filling = asyncio.create_task(pool.fill())
+        await begun.wait()
+    go.set()
+    with pytest.raises(ringfence.StateError, match="not open"):
+        await filling
+    assert await mock.found({}) == []
+
+
+async def test_making_fails_slowly_and_quietly_whatever_it_raises(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, say: one attempt, then a pause; who waits gets the error itself."""
+    loud: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loud.append(context))
+    attempts = []
+
+    async def full(*_: object, **__: object) -> None:
+        attempts.append(OSError(24, "too many open files"))
+        raise attempts[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mock, "create", full)
+        async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+            while not attempts:
+                await asyncio.sleep(0)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            assert (len(attempts), pool.statistics.failures) == (1, 1)
+            with pytest.raises(OSError, match="too many"):
+                await pool.fill()
+            with pytest.raises(OSError, match="too many"):
+                await acquired(pool)
+    gc.collect()
+    assert loud == []
+
+
+async def test_a_pool_is_opened_by_one(mock: MockBackend) -> None:
+    """A second block would close it under the first; after the first it can be opened again."""
+    pool = ringfence.pool(SandboxSpec(), size=1, backend=mock)
+    async with pool:
+        with pytest.raises(ringfence.StateError, match="open already"):
+            await pool.__aenter__()
+        await pool.fill()
+    async with pool:
         await pool.fill()
     assert await mock.found({}) == []
 
