@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _WINDOW = 64 * 1024 * 1024
 """Bytes mapped at once, and read in before they are looked at: faults cost more than the copy."""
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ: reads pages in; an error where looking at one would be a SIGBUS."""
 _TRIED = 8 * 1024 * 1024
 """What each way of hashing is tried with, a multiple of what a mapping may begin at."""
 _LONG = 8 * _TRIED
@@ -83,19 +86,20 @@ def _copied(stream: FileIO, feed: _Feed, start: int, length: int) -> None:
 def _mapped(stream: FileIO, feed: _Feed, start: int, length: int) -> None:
     import mmap
 
-    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
     for offset in range(start, start + length, _WINDOW):
-        with (
-            mmap.mmap(
-                stream.fileno(),
-                min(_WINDOW, start + length - offset),
-                flags=flags,
-                prot=mmap.PROT_READ,
-                offset=offset,
-            ) as window,
-            memoryview(window) as view,
-        ):
-            feed(view)
+        size = min(_WINDOW, start + length - offset)
+        with mmap.mmap(
+            stream.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=offset
+        ) as window:
+            try:
+                window.madvise(_POPULATE_READ)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                _copied(stream, feed, offset, size)  # a kernel before 5.14
+            else:
+                with memoryview(window) as view:
+                    feed(view)
 
 
 def _told(

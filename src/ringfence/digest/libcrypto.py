@@ -89,11 +89,13 @@ class Hasher:
                 self._update(self._address, data, len(data))
             return
         view = memoryview(data)
-        view = view if view.contiguous and not view.ndim else view.cast("B")
+        if not view.nbytes:
+            return
+        view = view.cast("B")
         if view.readonly:
             for start in range(0, len(view), _SLICE):
                 self.update(bytes(view[start : start + _SLICE]))
-        elif len(view):
+        else:
             place = ctypes.addressof(ctypes.c_char.from_buffer(view))
             with self._lock:
                 self._update(self._address, place, len(view))

@@ -1,6 +1,7 @@
 """Sinks: verifying, suspending, resuming; readers that raise."""
 
 import asyncio
+import ctypes
 import hashlib
 import io
 import os
@@ -104,11 +105,14 @@ def test_buffers_of_every_kind_are_hashed_alike(backend: str) -> None:
         sink = Digester()
         assert sink.write(buffer) == len(DATA)
         assert sink.digest() == Digest.from_bytes(DATA)
-    sink = Digester()
-    sink.write(b"")
-    sink.write(bytearray())
-    sink.write(memoryview(b""))
-    assert sink.digest() == Digest.from_bytes(b"")
+    for empty in (b"", bytearray(), memoryview(b"")):
+        sink = Digester()
+        sink.write(empty)
+        assert sink.digest() == Digest.from_bytes(b"")
+    for whole in (ctypes.c_int(7), (ctypes.c_int * 3)(1, 2, 3)):
+        sink = Digester()
+        assert sink.write(whole) == ctypes.sizeof(whole)
+        assert sink.digest() == Digest.from_bytes(bytes(whole))
 
 
 @pytest.mark.skipif("sha256" not in libcrypto.USABLE, reason="no shared libcrypto")
@@ -449,6 +453,36 @@ def test_a_file_is_read_or_mapped_to_the_same_digest(tmp_path: Path) -> None:
                 bytes(size), "sha512"
             )
         assert sum(seen) == 2 * size
+
+
+SHORTENED = """
+import mmap, os, sys
+from ringfence.digest import digest_mapped, files
+
+real = mmap.mmap
+
+def shortened(*args, **options):
+    made = real(*args, **options)
+    os.truncate(sys.argv[1], 4096)
+    return made
+
+mmap.mmap = shortened
+files._LONG = files._TRIED = 64 * 1024
+try:
+    digest_mapped(sys.argv[1])
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_page_that_cannot_be_read_is_an_error_and_ends_no_process(tmp_path: Path) -> None:
+    """As on a disk that fails: of a mapping the kernel says so with SIGBUS."""
+    path = tmp_path / "long"
+    path.write_bytes(bytes(1_000_000))
+    ended = subprocess.run(
+        [sys.executable, "-c", SHORTENED, path], capture_output=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("clock", [(0, 1, 1, 3), (0, 3, 3, 4)])

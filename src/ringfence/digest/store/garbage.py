@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.digest.descriptor import Descriptor
 from ringfence.digest.digest import Digest
 from ringfence.digest.errors import DigestError
-from ringfence.digest.store import labels, locks
-from ringfence.digest.store.errors import IngestBusy, StoreInvalid
-from ringfence.digest.store.ingest import lock_of
-from ringfence.digest.store.layout import Layout, digest_at, read_index, read_json
+from ringfence.digest.store import labels, leftovers, locks
+from ringfence.digest.store.errors import StoreInvalid
+from ringfence.digest.store.layout import Layout, digest_at, parsed, read_index
 
 KEEP = "ringfence.keep"
 """The label of a blob that is a root: its text says who needs it."""
@@ -59,7 +55,9 @@ def collect(
                 path.unlink()
                 layout.label(digest).unlink(missing_ok=True)
         size += _taken_out(layout, needed, dry_run)
-    return Collected(tuple(removed), size, _ingests(layout, stale, dry_run))
+        if not dry_run:
+            leftovers.sweep(layout, needed, stale)
+    return Collected(tuple(removed), size, leftovers.ingests(layout, stale, dry_run))
 
 
 def release(layout: Layout, digest: Digest, *, wait: bool = True) -> Collected:
@@ -89,8 +87,7 @@ def reachable(
 
     past_damage: leave out what only damaged blobs could tell, in place of StoreInvalid.
     """
-    named = [entry.digest for entry in tagged(layout)]
-    return closure(layout, [*roots, *named, *_kept(layout)], past_damage=past_damage)
+    return closure(layout, [*roots, *_kept(layout)], tagged(layout), past_damage=past_damage)
 
 
 def tagged(layout: Layout) -> list[Descriptor]:
@@ -101,21 +98,35 @@ def tagged(layout: Layout) -> list[Descriptor]:
         raise StoreInvalid(f"{layout.index} has an entry that cannot be read: {error}") from None
 
 
-def closure(layout: Layout, roots: Iterable[str], *, past_damage: bool = False) -> set[Digest]:
-    """Every digest that these need, themselves too, present or not. StoreInvalid."""
-    waiting = [(Digest.parse(root, strict=False), True) for root in roots]
+def closure(
+    layout: Layout,
+    roots: Iterable[str],
+    named: Iterable[Descriptor] = (),
+    *,
+    past_damage: bool = False,
+) -> set[Digest]:
+    """Every digest that these need, themselves too, present or not. StoreInvalid.
+
+    named: roots of which it is known what they are. Of others, and of what those need, that is told
+    by what is in them: a kept file may be a stranger's.
+    """
+    waiting = [(Digest.parse(root, strict=False), True, False) for root in roots]
+    waiting += ((entry.digest, True, _is_manifest(entry)) for entry in named)
     needed: set[Digest] = set()
-    read: set[Digest] = set()
+    read: set[tuple[Digest, bool]] = set()
     while waiting:
-        digest, document = waiting.pop()
+        digest, document, certain = waiting.pop()
         labelled = digest not in needed
         needed.add(digest)
         try:
             if labelled:
-                waiting += ((other, True) for other in _by_label(layout, digest))
-            if document and digest not in read:
-                read.add(digest)
-                waiting += _references(layout, digest)
+                waiting += ((other, True, False) for other in _by_label(layout, digest))
+            if document and (digest, certain) not in read:
+                read.add((digest, certain))
+                waiting += (
+                    (entry.digest, _is_manifest(entry), certain and _is_manifest(entry))
+                    for entry in _references(layout, digest, certain)
+                )
         except StoreInvalid:
             if not past_damage:
                 raise
@@ -130,15 +141,19 @@ def entries(document: Mapping[str, Any]) -> Iterator[Descriptor]:
         yield Descriptor.from_dict(entry)
 
 
-def _references(layout: Layout, digest: Digest) -> Iterator[tuple[Digest, bool]]:
+def _is_manifest(entry: Descriptor) -> bool:
+    return "manifest" in entry.media_type or "index" in entry.media_type
+
+
+def _references(layout: Layout, digest: Digest, certain: bool) -> list[Descriptor]:
+    """What a blob needs. certain: it is a manifest; else any JSON may have a field "config"."""
     document = _document(layout, digest)
     try:
-        found = list(entries(document))
+        return list(entries(document))
     except (DigestError, TypeError) as error:
+        if not certain and digest.algorithm.available:
+            return []
         raise StoreInvalid(f"{digest} has references that cannot be read: {error}") from None
-    for entry in found:
-        kind = entry.media_type
-        yield entry.digest, "manifest" in kind or "index" in kind
 
 
 def _document(layout: Layout, digest: Digest) -> dict[str, Any]:
@@ -160,7 +175,7 @@ def _document(layout: Layout, digest: Digest) -> dict[str, Any]:
     if not content.lstrip().startswith(b"{"):
         return {}
     try:
-        return read_json(path)
+        return parsed(content, digest)
     except StoreInvalid:
         return {}
 
@@ -192,33 +207,3 @@ def _by_label(layout: Layout, digest: Digest) -> Iterator[Digest]:
                 yield Digest.parse(text, strict=False)
             except DigestError:
                 raise StoreInvalid(f"{digest}: its label {name} holds no digest") from None
-
-
-def _ingests(layout: Layout, stale: float, dry_run: bool) -> int:
-    before = time.time() - stale
-    count = 0
-    for directory in sorted(layout.ingests.iterdir()):
-        if not directory.is_dir() or _touched(directory) > before:
-            continue
-        try:
-            lock = locks.own(lock_of(directory))
-        except IngestBusy:
-            continue
-        try:
-            if _touched(directory) > before:
-                continue
-            count += 1
-            if not dry_run:
-                shutil.rmtree(directory, ignore_errors=True)
-                lock_of(directory).unlink(missing_ok=True)
-        finally:
-            os.close(lock)
-    return count
-
-
-def _touched(directory: Path) -> float:
-    """When an ingest was last written to; far in the future when it is gone."""
-    try:
-        return max(path.stat().st_mtime for path in (directory, *directory.iterdir()))
-    except FileNotFoundError:
-        return float("inf")

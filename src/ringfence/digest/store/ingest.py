@@ -59,13 +59,16 @@ class Ingest:
         self._every = checkpoint
         self._lock: int | None = locks.own(lock_of(self._directory))
         self._file = -1
+        self._saved = 0
         try:
             self._digester = self._begin(expected.algorithm if expected else algorithm)
-            self._saved = self._digester.written
             self._reservation = Reservation(layout, self._directory, quota)
             self._reservation.need(self.offset if size is None else size, ahead=0)
         except BaseException:
-            self._close()
+            if self._saved:
+                self._close()
+            else:
+                self.abort()
             raise
 
     @property
@@ -83,7 +86,8 @@ class Ingest:
 
         TrailingData aborts the ingest; QuotaExceeded does not.
 
-        OSError when the disk is full; then nothing of `data` counts.
+        OSError when the disk is full; then nothing of `data` counts. Any other interruption ends
+        it as a crash does: it is not known how much of `data` came.
         """
         self._require_open()
         with memoryview(data) as whole, whole.cast("B") as view:
@@ -92,8 +96,14 @@ class Ingest:
                 self.abort()
                 raise TrailingData(f"{self.ref}: more than {self.size} bytes")
             self._reservation.need(total)
-            self._append(view)
-            count = self._digester.write(data)
+            try:
+                self._append(view)
+                count = self._digester.write(view)
+            except OSError:
+                raise
+            except BaseException:
+                self._close()
+                raise
         if self.offset - self._saved >= self._every:
             self.checkpoint()
         return count
@@ -165,6 +175,7 @@ class Ingest:
             write(self._directory / "about", json.dumps(about).encode())
             digester = Digester(algorithm)
         else:
+            self._saved = digester.written
             self._data.chmod(0o600)  # a commit that was broken off has made it read-only
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._data, flags, 0o600)

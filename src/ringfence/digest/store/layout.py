@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ringfence.digest.digest import Digest
 from ringfence.digest.errors import DigestUnsupported
+from ringfence.digest.store import locks
 from ringfence.digest.store.errors import StoreInvalid
 
 VERSION = {"imageLayoutVersion": "1.0.0"}
@@ -40,24 +42,25 @@ class Layout:
         self.composing = self.ours / "composing"
 
     def establish(self) -> None:
-        """Make what is missing. StoreInvalid for a directory that holds something else, and for
-        one that others may write to: a forged hash state would make any content verified."""
-        self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        status = self.root.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
-            raise StoreInvalid(
-                f"{self.root} must belong to uid {os.geteuid()} and be writable by it alone:"
-                " chmod go-w it"
-            )
+        """Make what is missing. StoreInvalid for what is no directory or holds something else, and
+        for one that others may write to: a forged hash state would make any content verified."""
+        try:
+            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreInvalid(f"{self.root} is no directory") from None
+        _require_ours(self.root)
         marker = self.root / "oci-layout"
         names = {path.name for path in self.root.iterdir()}
         if names and not names & {_OURS, marker.name}:
             raise StoreInvalid(f"{self.root} is neither empty nor an OCI image layout")
         self.ours.mkdir(mode=0o700, exist_ok=True)
+        _require_ours(self.ours)
         for directory in (self.blobs, self.ingests, self.labels, self.damaged):
             directory.mkdir(exist_ok=True)
         if not self.index.exists():
-            write(self.index, json.dumps(INDEX).encode())
+            with locks.exclusive(self.lock):
+                if not self.index.exists():  # nobody has made it and named something meanwhile
+                    write(self.index, json.dumps(INDEX).encode())
         if not marker.exists():
             write(marker, json.dumps(VERSION).encode())
         elif read_json(marker).get("imageLayoutVersion") != VERSION["imageLayoutVersion"]:
@@ -89,6 +92,15 @@ class Layout:
         return self.ingests / Digest.from_str(ref).encoded
 
 
+def _require_ours(directory: Path) -> None:
+    status = directory.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
+        raise StoreInvalid(
+            f"{directory} must belong to uid {os.geteuid()} and be writable by it alone:"
+            " chmod go-w it"
+        )
+
+
 def _checked(digest: str) -> Digest:
     return Digest.parse(digest, strict=False)
 
@@ -104,6 +116,10 @@ def require_verifiable(digest: Digest) -> None:
     digest.validate(strict=False)
     if not digest.algorithm.available:
         raise DigestUnsupported(f"{digest}: its algorithm is not available here")
+
+
+SCRATCH = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
+"""Names of files on their way to their place."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -132,12 +148,17 @@ def sync_directory(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. StoreInvalid when it is not one; FileNotFoundError."""
+    return parsed(path.read_bytes(), path)
+
+
+def parsed(content: bytes, name: object) -> dict[str, Any]:
+    """The JSON object that `content`, which is called `name`, is. StoreInvalid."""
     try:
-        data = json.loads(path.read_bytes())
-    except ValueError:
-        raise StoreInvalid(f"{path} is not JSON") from None
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        raise StoreInvalid(f"{name} is not JSON") from None
     if not isinstance(data, dict):
-        raise StoreInvalid(f"{path} is not a JSON object")
+        raise StoreInvalid(f"{name} is not a JSON object")
     return data
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ringfence.digest.descriptor import Descriptor
 from ringfence.digest.digest import Digest
 from ringfence.digest.store.errors import StoreInvalid
+from ringfence.digest.store.layout import parsed
 
 if TYPE_CHECKING:
     from ringfence.digest.store.store import Store
@@ -61,15 +62,7 @@ def read_document(store: Store, digest: str) -> dict[str, Any]:
     """
     if store.info(digest).size > LARGEST:
         raise StoreInvalid(f"{digest} is too large for a manifest")
-    try:
-        data = json.loads(store.read(digest))
-    except UnicodeDecodeError:
-        data = None
-    except json.JSONDecodeError:
-        data = None
-    if not isinstance(data, dict):
-        raise StoreInvalid(f"{digest} is not a JSON object")
-    return data
+    return parsed(store.read(digest), digest)
 
 
 def _put(

@@ -32,9 +32,12 @@ def scrub(
     the number of bytes of each step. Other processes may use the store meanwhile.
     """
     for digest, path in layout.found():
+        before = _identity(path)
         found = _look(path, digest, progress)
+        if found is not None and move and found.reason == "damaged":
+            found = _move(layout, path, before, found)
         if found is not None:
-            yield _move(layout, path, found) if move and found.reason == "damaged" else found
+            yield found
     for digest in sorted(reachable(layout, past_damage=True)):
         if not layout.blob(digest).exists():
             yield Damage(digest, "missing")
@@ -47,12 +50,23 @@ def _look(path: Path, digest: Digest, progress: Callable[[int], None] | None) ->
         found = digest_mapped(path, digest.algorithm, progress=progress)
     except FileNotFoundError:
         return None
-    except OSError:
+    except (OSError, ValueError):  # a mapping says so of a file that has become shorter
         return Damage(digest, "unreadable")
     return None if found == digest else Damage(digest, "damaged", found)
 
 
-def _move(layout: Layout, path: Path, damage: Damage) -> Damage:
+def _move(layout: Layout, path: Path, before: object, damage: Damage) -> Damage | None:
+    """Take it out; None when meanwhile it went, or came in again."""
     with locks.exclusive(layout.lock):
+        if before is None or _identity(path) != before:
+            return None
         path.replace(layout.taken_out(damage.digest))
     return damage._replace(moved=True)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

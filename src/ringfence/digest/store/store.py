@@ -79,7 +79,7 @@ class Store:
         if expected is not None:
             digest = Digest(expected)
             require_verifiable(digest)
-            if digest in self:
+            if self._renewed(digest):
                 self.abort(ref)
                 raise BlobExists(f"{digest} is in the store already")
         return Ingest(
@@ -112,7 +112,6 @@ class Store:
             )
         except BlobExists:
             digest = Digest(expected or "")
-            self.blob_path(digest).touch()
             if labels:
                 self.label(digest, labels)
             return digest
@@ -121,6 +120,14 @@ class Store:
             return ingest.commit(labels)
         finally:
             ingest.abort()
+
+    def _renewed(self, digest: Digest) -> bool:
+        """Whether a blob is there; then it is as young as one that came in now."""
+        with locks.shared(self._layout.lock):
+            if digest not in self:
+                return False
+            os.utime(self._layout.blob(digest))
+        return True
 
     def abort(self, ref: str) -> None:
         """Remove what is left of an ingest, if there is anything. IngestBusy."""
@@ -181,13 +188,16 @@ class Store:
 
     def label(self, digest: str, texts: Mapping[str, str | None]) -> dict[str, str]:
         """Set labels, and remove those that are None; all of them after that. BlobNotFound."""
-        self.blob_path(digest)
-        return labels.change(self._layout, digest, texts)
+        with locks.shared(self._layout.lock):
+            self.blob_path(digest)
+            return labels.change(self._layout, digest, texts)
 
     def delete(self, digest: str) -> None:
-        """Remove a blob, whoever needs it. BlobNotFound."""
+        """Remove a blob, whoever needs it, and its labels; those that a commit which was killed
+        left without a blob, too. BlobNotFound."""
         with locks.exclusive(self._layout.lock):
-            self.blob_path(digest).unlink()
+            if digest in self or not labels.of(self._layout, digest):
+                self.blob_path(digest).unlink()
             self._layout.label(digest).unlink(missing_ok=True)
 
     def tags(self) -> dict[str, Descriptor]:
@@ -197,10 +207,9 @@ class Store:
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let `name` stand for a manifest in the store and for no other. BlobNotFound."""
-        self.blob_path(descriptor.digest)
         entry = descriptor.to_dict()
         entry["annotations"] = {**descriptor.annotations, _NAME: name}
-        self._rename(name, [entry])
+        self._rename(name, [entry], descriptor.digest)
 
     def untag(self, name: str) -> None:
         """Forget a name. One that is not there changes nothing."""
@@ -229,8 +238,10 @@ class Store:
         with locks.shared(self._layout.composing):
             yield
 
-    def _rename(self, name: str, added: list[dict[str, object]]) -> None:
+    def _rename(self, name: str, added: list[dict[str, object]], needed: str | None = None) -> None:
         with locks.exclusive(self._layout.lock):
+            if needed is not None:
+                self.blob_path(needed)
             index = read_index(self._layout.index)
             others = [
                 entry
