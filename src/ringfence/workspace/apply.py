@@ -15,7 +15,7 @@ from ringfence.errors import (
     PolicyDeniedError,
     StateError,
 )
-from ringfence.workspace import applied, checking
+from ringfence.workspace import applied, attributes, checking
 from ringfence.workspace.application import Application, Record, alone, settle, turn
 from ringfence.workspace.beneath import (
     above,
@@ -152,11 +152,14 @@ class _Writing:
         self._dress(change, name, beside)
 
     def _dress(self, change: Change, name: str, beside: int) -> None:
-        """Mode as inside when it changed there, else the original's; owner of the original."""
-        before = lstat(self.root, change.old_path or change.path) if change.old else None
+        """Mode as inside when it changed there, else the original's; all else is the original's."""
+        path = change.old_path or change.path
+        before = lstat(self.root, path) if change.old else None
         mode = change.new.mode if change.new else 0o644
         if before is not None and change.old and change.new and change.old.mode == change.new.mode:
             mode = before.st_mode & 0o777
+        if before is not None and stat.S_ISREG(before.st_mode):
+            attributes.keep(self.root, path, beside, name)
         os.chmod(name, mode & 0o777, dir_fd=beside)
         owner = before or os.fstat(self.root)
         if os.geteuid() == 0:

@@ -1,5 +1,6 @@
 """A workspace in the modes ro and rw: the original, with something bound over what is hidden."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,14 +26,25 @@ def bound(making: Making) -> Prepared:
             op="workspace",
         )
     root = making.found.source.root
+    read_only = making.repository.mode == "ro"
+    if not read_only:
+        _check_writable(root)
     if making.maps:
         _check_one_file_system(making, root)
         uids, gids = zip(making.stored, making.seen, strict=True)
         root = mounts.mapped(making.directory, root, uids, gids)
-    read_only = making.repository.mode == "ro"
     binds = [Binding(str(root), making.repository.mount_point, read_only)]
     binds += _covers(making, hidden)
     return making.prepared("bind", binds)
+
+
+def _check_writable(root: Path) -> None:
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise InvalidSpecError(
+            f"{shown(root)} is mounted read-only, and mode rw writes to it: use mode ro or copy",
+            op="workspace",
+            context={"path": shown(root)},
+        )
 
 
 def _check_one_file_system(making: Making, root: Path) -> None:

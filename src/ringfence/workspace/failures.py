@@ -12,7 +12,7 @@ from ringfence.errors import (
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_DENIED = (errno.EACCES, errno.EPERM)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
 
@@ -29,7 +29,7 @@ def failed(
     """The error to raise for what the kernel said of `path` while `doing` something. writing: where
     it was to be written, and not read.
 
-    A full disk is ResourceExhaustedError, a file without permission InvalidSpecError, one that
+    A full disk is ResourceExhaustedError, what may not be read or written InvalidSpecError, what
     went away StateError: the tree changed underneath.
     """
     message = f"{doing}: {shown(path)}: {error.strerror or error}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.digest.store import Store
-from ringfence.errors import PolicyDeniedError, StateError, UnsupportedError
+from ringfence.errors import InvalidSpecError, PolicyDeniedError, StateError, UnsupportedError
 from ringfence.workspace import For, Snapshots, apply, attach, clean, discard, fork, mounts
 from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import verify
@@ -211,6 +211,24 @@ def test_writes_through_rw_have_the_owner_of_the_original(repository: Path, moun
     assert (work / "fresh").stat().st_uid == 1000
     assert (repository / "fresh").stat().st_uid == os.geteuid()
     assert (repository / "README.md").stat().st_uid == os.geteuid()
+
+
+def test_what_is_mounted_read_only_is_not_taken_for_writable(
+    repository: Path, mounted: Mount, open_place: Path
+) -> None:
+    place = open_place / "seen"
+    place.mkdir()
+    for options in (["--bind"], ["-o", "remount,bind,ro"]):
+        subprocess.run(["mount", *options, repository, place], check=True, timeout=60)
+    with pytest.raises(InvalidSpecError, match="read-only"):
+        mounted(place, mode="rw")
+    assert mounted(place, mode="ro").binds
+    prepared = mounted(place)
+    assert prepared.merged is not None
+    (prepared.merged / "README.md").write_text("Changed.\n")
+    with pytest.raises(InvalidSpecError, match="Read-only file system; make the dir"):
+        apply(prepared)
+    assert (repository / "README.md").read_text() == "A project.\n"
 
 
 def test_a_file_system_inside_that_a_mapped_bind_would_not_show_is_refused(

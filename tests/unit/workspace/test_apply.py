@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,36 @@ def test_a_mode_that_changed_after_an_application_is_told_by_the_next(
     assert caught.value.context["path"] == "new"
     assert (repository / "new").read_text() == "new\n"
     assert (repository / "run.sh").stat().st_mode & 0o777 == 0o700
+
+
+_ANY = 0xFFFFFFFF
+"""Of an entry of an ACL that names nobody."""
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """An access control list as the kernel has it: tag, permissions and id of each entry."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_a_file_keeps_its_attributes_and_access_control_list(repository: Path, make: Make) -> None:
+    """Without the list its mode would give the group what only a named user had."""
+    listed = acl((1, 6, _ANY), (2, 6, 65534), (4, 4, _ANY), (16, 6, _ANY), (32, 0, _ANY))
+    inherited = acl((1, 7, _ANY), (2, 7, 65534), (4, 5, _ANY), (16, 7, _ANY), (32, 5, _ANY))
+    try:
+        os.setxattr(repository / "README.md", "user.note", b"kept")
+        os.setxattr(repository / "README.md", "system.posix_acl_access", listed)
+        os.setxattr(repository, "system.posix_acl_default", inherited)
+    except OSError as error:
+        pytest.skip(f"this file system has none: {error}")
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    (inside(prepared) / "src/code.py").write_text("changed\n")
+    apply(prepared)
+    assert (repository / "README.md").read_text() == "Changed.\n"
+    assert os.getxattr(repository / "README.md", "user.note") == b"kept"
+    assert os.getxattr(repository / "README.md", "system.posix_acl_access") == listed
+    assert os.listxattr(repository / "src/code.py") == []
+    assert (repository / "src/code.py").stat().st_mode & 0o777 == 0o644
 
 
 def test_modes_by_choice_are_none_of_the_original_s(repository: Path, make: Make) -> None:
