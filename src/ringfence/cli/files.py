@@ -1,6 +1,7 @@
 """`ringfence ls` and `ringfence cp`: a sandbox's files from outside."""
 
 import asyncio
+import posixpath
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,12 @@ def ls(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
-    """List a directory inside a sandbox."""
+    """List a directory inside a sandbox.
+
+    For example:
+
+        ringfence ls -l 3f2a:/tmp
+    """
     return asyncio.run(_ls(target, long, user, json))
 
 
@@ -80,23 +86,28 @@ def cp(
 ) -> int:
     """Copy a file or a tree into a sandbox or out of it.
 
-        ringfence cp data.csv ID:/tmp/
+    As with cp -r it goes below DST where that is a directory, and is called DST otherwise; of DIR/.
+    the content goes. PATH defaults to the sandbox's cwd.
 
-        ringfence cp ID:/workspace/report ./report
+    What comes out is checked: no links out of the tree, no devices, no setuid bits. For example:
 
-    What comes out is checked: no links out of the tree, no devices, no setuid bits.
+        ringfence cp data.csv 3f2a:/tmp
+
+        ringfence cp 3f2a:/workspace/report ./report
     """
     inward, outward = _inside(destination), _inside(source)
     if (inward is None) == (outward is None):
         raise InvalidSpecError(
-            "cp: one of SRC and DST is ID:PATH, the other a PATH here", op="usage"
+            "cp: one of SRC and DST is ID:PATH, the other a PATH here, such as ./NAME where NAME"
+            " has a colon",
+            op="usage",
         )
     with _progress(quiet) as progress:
         if inward is not None:
-            asyncio.run(_in(Path(source), *inward, user, progress, audit))
+            asyncio.run(_in(source, *inward, user, progress, audit))
         else:
             assert outward is not None  # noqa: S101 - checked above
-            asyncio.run(_out(*outward, Path(destination), user, progress, audit))
+            asyncio.run(_out(*outward, destination, user, progress, audit))
     return 0
 
 
@@ -104,29 +115,44 @@ def _inside(text: str) -> tuple[str, str] | None:
     name, colon, path = text.partition(":")
     if not colon or "/" in name or not name:
         return None
-    return name, path or "/"
+    return name, path
 
 
 async def _in(
-    source: Path, name: str, path: str, user: str | None, progress: Any, audit: Path | None
+    source: str, name: str, path: str, user: str | None, progress: Any, audit: Path | None
 ) -> None:
     import ringfence
 
-    if path.endswith("/"):
-        path += source.name
     async with ringfence.open(id=name, audit=audit) as sandbox:
+        path = path or sandbox.cwd
+        if path.endswith("/") or await _is_directory(sandbox, path, user):
+            path = posixpath.join(path, _called(source))
         await sandbox.files.upload(source, path, user=user, progress=progress)
 
 
 async def _out(
-    name: str, path: str, target: Path, user: str | None, progress: Any, audit: Path | None
+    name: str, path: str, destination: str, user: str | None, progress: Any, audit: Path | None
 ) -> None:
     import ringfence
 
-    if await asyncio.to_thread(target.is_dir):
-        target /= Path(path).name
+    target = Path(destination)
     async with ringfence.open(id=name, audit=audit) as sandbox:
+        path = path or sandbox.cwd
+        if await asyncio.to_thread(target.is_dir):
+            target /= _called(path)
         await sandbox.files.download(path, target, user=user, progress=progress)
+
+
+async def _is_directory(sandbox: Any, path: str, user: str | None) -> bool:
+    if not await sandbox.files.exists(path, user=user):
+        return False
+    return bool((await sandbox.files.stat(path, user=user)).kind == "directory")
+
+
+def _called(path: str) -> str:
+    """What a copy is called in a directory; of DIR/. nothing."""
+    name = posixpath.basename(path.rstrip("/"))
+    return "" if name in (".", "..") else name
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Callable[..., None] | None]:

@@ -195,6 +195,20 @@ def test_files_go_in_and_come_out(created: str, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "sub" / "f").read_bytes() == b"\0data"
 
 
+def test_cp_puts_it_where_cp_would(created: str, tmp_path: Path) -> None:
+    """Below a directory that is there, on either side; of DIR/. the content."""
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    tree.mkdir()
+    out.mkdir()
+    (tree / "f").touch()
+    for source in (tree, f"{tree}/.", tree / "f"):
+        assert ringfence("cp", str(source), f"{created}:/tmp").returncode == 0
+    found = ringfence("exec", created, "--", "find", "/tmp", "-mindepth", "1").stdout.split()
+    assert sorted(found) == [b"/tmp/f", b"/tmp/tree", b"/tmp/tree/f"]
+    assert ringfence("cp", f"{created}:/tmp/tree", str(out)).returncode == 0
+    assert (out / "tree" / "f").is_file()
+
+
 def test_ls_json_is_one_document_with_every_field(created: str) -> None:
     written = ringfence("exec", created, "--", "sh", "-c", "printf 12 > /tmp/f; chmod 640 /tmp/f")
     assert written.returncode == 0
