@@ -7,6 +7,7 @@ import typer
 
 from ringfence.cli import INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
+from ringfence.cli.shown import Group, Verb
 from ringfence.errors import InvalidSpecError, SandboxError
 
 FAILED = 125
@@ -21,6 +22,7 @@ def tree(only: str | None = None) -> typer.Typer:
     """All verbs. only: load none but this one, or its group."""
     app = typer.Typer(
         name="ringfence",
+        cls=Group,
         help="Run commands that nobody vouches for in a place of their own.",
         epilog=_EPILOG,
         no_args_is_help=True,
@@ -33,10 +35,12 @@ def tree(only: str | None = None) -> typer.Typer:
             if only in (None, name):
                 function = exits(verbs.verb(name, module))
                 settings = verbs.SETTINGS.get(name)
-                app.command(name, rich_help_panel=panel, context_settings=settings)(function)
+                app.command(name, cls=Verb, rich_help_panel=panel, context_settings=settings)(
+                    function
+                )
     for name, panel in verbs.GROUPS.items():
         if only in (None, name):
-            app.add_typer(verbs.group(name), name=name, rich_help_panel=panel)
+            app.add_typer(verbs.group(name), cls=Group, name=name, rich_help_panel=panel)
     return app
 
 

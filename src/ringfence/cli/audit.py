@@ -22,7 +22,12 @@ def verify(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
-    """Check that every entry follows from the one before. Ends with 1 when one does not."""
+    """Check that every entry follows from the one before. Ends with 1 when one does not.
+
+    For example:
+
+        ringfence run --audit log.jsonl -- make test; ringfence audit verify log.jsonl
+    """
     from ringfence.ledger import audit
 
     try:

@@ -23,6 +23,8 @@ def create(
 ) -> int:
     """Make a sandbox that lives until its lifetime ends, and print its id.
 
+    For example:
+
         ringfence create --lifetime 1h --image python:3.12-slim
 
     Then `ringfence exec ID -- ...`, `shell`, `cp`, `diff`; `ringfence rm ID` ends it earlier.

@@ -6,13 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.options import Id
 from ringfence.errors import NotFoundError
-
-_SANDBOX = Annotated[str, typer.Argument(metavar="ID", help="A sandbox, or how its id begins.")]
 
 
 def diff(
-    sandbox: _SANDBOX,
+    sandbox: Id,
     stat: Annotated[bool, typer.Option("--stat", help="A summary instead of the patch.")] = False,
     parent: Annotated[
         bool, typer.Option("--parent", help="Of a fork: compare with its parent.")
@@ -21,7 +20,9 @@ def diff(
 ) -> int:
     """Print what changed as a git patch, for `git apply`.
 
-    The host compares the files themselves; what runs inside goes on meanwhile.
+    The host compares the files themselves; what runs inside goes on meanwhile. For example:
+
+        ringfence diff 3f2a | git apply
     """
     found = _workspace(sandbox)
     since = "parent" if parent else "repository"
@@ -39,13 +40,15 @@ def diff(
 
 
 def apply(
-    sandbox: _SANDBOX,
+    sandbox: Id,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
     """Write what changed into the original, whole or not at all.
 
     Refused when a file of the original is neither what the sandbox started from nor what was
-    applied last. Applied again, what came since is written, and named.
+    applied last. Applied again, what came since is written, and named. For example:
+
+        ringfence diff --stat 3f2a && ringfence apply 3f2a
     """
     from ringfence.workspace import applied
     from ringfence.workspace import apply as write

@@ -29,7 +29,7 @@ class Checked(NamedTuple):
 
 def digest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="- or none: standard input.")
+        list[str] | None, typer.Argument(metavar="[FILE...]", help="- or none: standard input.")
     ] = None,
     algorithm: Annotated[
         str, typer.Option("--algorithm", "-a", help="sha256, sha384, sha512 or blake3.")

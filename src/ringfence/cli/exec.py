@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Audit
+from ringfence.cli.options import Audit, Id
 from ringfence.cli.pairs import pair
 
 
 def exec(  # noqa: A001 - the verb's name
-    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    sandbox: Id,
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)
     ],
@@ -21,10 +21,14 @@ def exec(  # noqa: A001 - the verb's name
         typer.Option("--env", "-e", metavar="K=V", help="On top of the sandbox's."),
     ] = None,
     cwd: Annotated[
-        str | None, typer.Option("--cwd", "-w", help="Working directory inside.")
+        str | None, typer.Option("--cwd", "-w", metavar="DIR", help="Working directory inside.")
     ] = None,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
-    timeout: Annotated[str | None, typer.Option("--timeout", "-t", help="Such as 30s.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", metavar="USER", help="Name, uid or uid:gid.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", "-t", metavar="DURATION", help="Such as 30s.")
+    ] = None,
     cgroup: Annotated[
         bool,
         typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
@@ -34,7 +38,13 @@ def exec(  # noqa: A001 - the verb's name
 ) -> int:
     """Run one command in a sandbox made by `ringfence create`.
 
-    Output streams, piped input goes in, Ctrl-C is passed on; the exit code is the command's.
+    Output streams, piped input goes in, Ctrl-C is passed on. For example:
+
+        ringfence exec 3f2a -- pytest -q
+
+        ringfence exec 3f2a --timeout 1m --json -- make test >result.json
+
+    Exit code: the command's own; 124 timeout, 137 out of memory, 125 when Ringfence failed.
     """
     return asyncio.run(_exec(sandbox, command, env, cwd, user, timeout, cgroup, audit, json))
 

@@ -1,6 +1,5 @@
 """`ringfence image`: images on the Docker Engine, and the lock file."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +79,7 @@ def pull(
 @group.command()
 @exits
 def lock(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE...]")] = None,
     file: LockFile = _LOCK,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing: compare the daemon's images.")
@@ -166,7 +165,7 @@ def export(
 @group.command()
 @exits
 def build(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The context.")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="The context.")] = Path(),
     tag: Tag = None,
     dockerfile: Annotated[str, typer.Option("--file", "-f", help="Below DIR.")] = "Dockerfile",
     arguments: Annotated[
@@ -213,7 +212,7 @@ def ls(label: Labels = None, json: Json = False) -> int:
         output.document([stored.to_dict() for stored in found])
         return 0
     rows = [
-        (stored.id.encoded[:12], f"{stored.size / 1e6:.1f} MB", ", ".join(stored.tags) or "-")
+        (stored.id.encoded[:12], output.size(stored.size), ", ".join(stored.tags) or "-")
         for stored in found
     ]
     output.table(("id", "size", "tags"), rows)
@@ -232,8 +231,7 @@ def inspect(name: Annotated[str, typer.Argument(metavar="IMAGE")], json: Json = 
     if json:
         output.document(data)
     else:
-        output.fields({key: jsonlib.dumps(value) if isinstance(value, (list, dict)) else value
-                       for key, value in data.items()})  # fmt: skip
+        output.fields({**data, "size": output.size(data["size"])})
     return 0
 
 

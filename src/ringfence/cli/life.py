@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.options import Id
 
-Name = Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")]
 
-
-def pause(sandbox: Name) -> int:
+def pause(sandbox: Id) -> int:
     """Freeze every process of a detached sandbox until `ringfence resume`."""
     from ringfence.sandbox.members import pause_sandbox
 
@@ -19,7 +18,7 @@ def pause(sandbox: Name) -> int:
     return 0
 
 
-def resume(sandbox: Name) -> int:
+def resume(sandbox: Id) -> int:
     """Let a paused sandbox go on."""
     from ringfence.sandbox.members import resume_sandbox
 
@@ -28,10 +27,15 @@ def resume(sandbox: Name) -> int:
 
 
 def extend(
-    sandbox: Name,
+    sandbox: Id,
     by: Annotated[str, typer.Argument(metavar="DURATION", help="From now, such as 30m.")],
 ) -> int:
-    """Let a sandbox live for DURATION from now."""
+    """Let a sandbox live for DURATION from now.
+
+    For example:
+
+        ringfence extend 3f2a 30m
+    """
     return asyncio.run(_extend(sandbox, by))
 
 
@@ -44,12 +48,14 @@ async def _extend(name: str, by: str) -> int:
 
 
 def snapshot(
-    sandbox: Name,
+    sandbox: Id,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
     """Keep the state of a detached sandbox; prints the digest, for `--snapshot`.
 
-    That is its repository, and on Docker a root file system that may be written.
+    That is its repository, and on Docker a root file system that may be written. For example:
+
+        ringfence run --snapshot $(ringfence snapshot 3f2a) -- make test
     """
     return asyncio.run(_snapshot(sandbox, json))
 

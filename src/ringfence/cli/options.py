@@ -10,223 +10,199 @@ import typer
 
 from ringfence.cli.described import make_spec
 
-_PLACE = "Where it runs"
-_REPO = "Repository"
-_LIMITS = "Limits"
-_NET = "Network"
+
+def _panel(panel: str) -> Callable[..., Any]:
+    """What makes an option of that part of the help: of what is typed behind it, what it is for,
+    and its names where they are not the parameter's."""
+
+    def option(metavar: str, text: str, *names: str) -> Any:
+        return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
+
+    return option
+
+
+_place = _panel("Where it runs")
+_repo = _panel("Repository")
+_limit = _panel("Limits")
+_net = _panel("Network")
 
 
 def _describe(
     image: Annotated[
         str | None,
-        typer.Option(
+        _place(
+            "IMAGE",
+            "Reference; for process a root directory or tar. Without: this machine's /usr.",
             "--image",
             "-i",
-            rich_help_panel=_PLACE,
-            metavar="IMAGE",
-            help="Reference; for process a root directory or tar. Without: this machine's /usr.",
         ),
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_PLACE,
-            help="docker, process or auto: docker when an image is asked for, process otherwise.",
+        _place(
+            "NAME", "docker, process or auto: docker when an image is asked for, process otherwise."
         ),
     ] = None,
     lock: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_PLACE,
-            metavar="FILE",
-            help="The image is the one that was locked there; see `ringfence image lock`.",
-        ),
+        _place("FILE", "The image is the one that was locked there; see `ringfence image lock`."),
     ] = None,
     snapshot: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_PLACE,
-            metavar="DIGEST",
-            help="Start from what `ringfence snapshot` kept.",
-        ),
+        _place("DIGEST", "Start from what `ringfence snapshot` kept."),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_PLACE,
-            help="strict (the default), standard or permissive; see `ringfence policy show`.",
+        _place(
+            "NAME", "strict (the default), standard or permissive; see `ringfence policy show`."
         ),
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_PLACE, help="OCI runtime, such as runsc (gVisor)."),
+        _place("NAME", "OCI runtime, such as runsc (gVisor)."),
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option("--user", "-u", rich_help_panel=_PLACE, help="Name, uid or uid:gid."),
+        _place("USER", "Name, uid or uid:gid.", "--user", "-u"),
     ] = None,
     cwd: Annotated[
         str | None,
-        typer.Option("--cwd", "-w", rich_help_panel=_PLACE, help="Working directory inside."),
+        _place("DIR", "Working directory inside.", "--cwd", "-w"),
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            "--env",
-            "-e",
-            rich_help_panel=_PLACE,
-            metavar="K=V",
-            help="Variable of every command; K alone takes this shell's value.",
+        _place(
+            "K=V", "Variable of every command; K alone takes this shell's value.", "--env", "-e"
         ),
     ] = None,
     mount: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_PLACE,
-            metavar="SRC:DST[:rw]",
-            help="Directory or file of this machine, read-only unless :rw.",
-        ),
+        _place("SRC:DST[:rw]", "Directory or file of this machine, read-only unless :rw."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", "-l", rich_help_panel=_PLACE, metavar="K=V", help="Label."),
+        _place("K=V", "Label.", "--label", "-l"),
     ] = None,
     lifetime: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_PLACE, help="It ends by itself after this, such as 1h."),
+        _place("DURATION", "It ends by itself after this, such as 1h."),
     ] = None,
     idle_timeout: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_PLACE, help="It ends after this time without use."),
+        _place("DURATION", "It ends after this time without use, such as 10m."),
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(
-            "--spec",
-            rich_help_panel=_PLACE,
-            metavar="FILE",
-            help="TOML or JSON spec; options given here go on top.",
-        ),
+        _place("FILE", "TOML or JSON spec; options given here go on top.", "--spec"),
     ] = None,
     repo: Annotated[
         str | None,
-        typer.Option(
-            "--repo",
-            "-r",
-            rich_help_panel=_REPO,
-            metavar="DIR|URL",
-            help="Tree the command works on; appears at /workspace.",
-        ),
+        _repo("DIR|URL", "Tree the command works on; appears at /workspace.", "--repo", "-r"),
     ] = None,
     repo_mode: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_REPO,
-            help="copy (the default: writable inside, the original never changes), ro or rw.",
-        ),
+        _repo("MODE", "copy (the default: writable inside, the original never changes), ro or rw."),
     ] = None,
     ref: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_REPO, help="Branch, tag or commit instead of the working tree."
-        ),
+        _repo("REF", "Branch, tag or commit instead of the working tree."),
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_REPO, metavar="PATTERN", help="Only these (gitignore patterns)."
-        ),
+        _repo("PATTERN", "Only these (gitignore patterns)."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=_REPO, metavar="PATTERN", help="Not these."),
+        _repo("PATTERN", "Not these."),
     ] = None,
     history: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_REPO, help="Git history inside: head (one commit) or full."),
+        _repo("DEPTH", "Git history inside: head (one commit) or full."),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option("--memory", "-m", rich_help_panel=_LIMITS, help="Such as 512MiB.")
+        str | None,
+        _limit("SIZE", "Such as 512MiB.", "--memory", "-m"),
     ] = None,
     swap: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Swap on top of --memory.")
+        str | None,
+        _limit("SIZE", "Swap on top of --memory."),
     ] = None,
     cpus: Annotated[
-        float | None, typer.Option(rich_help_panel=_LIMITS, help="Cores' worth of time.")
+        float | None,
+        _limit("NUMBER", "Cores' worth of time."),
     ] = None,
     cpuset: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_LIMITS, help="Cores it may run on, such as 0-1,3."),
+        _limit("CORES", "Cores it may run on, such as 0-1,3."),
     ] = None,
     cpu_shares: Annotated[
         int | None,
-        typer.Option(rich_help_panel=_LIMITS, help="Weight when cores are short; 1024 is usual."),
+        _limit("NUMBER", "Weight when cores are short; 1024 is usual."),
     ] = None,
     pids: Annotated[
-        int | None, typer.Option(rich_help_panel=_LIMITS, help="Processes and threads.")
+        int | None,
+        _limit("NUMBER", "Processes and threads."),
     ] = None,
     disk: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Bytes that may be written.")
+        str | None,
+        _limit("SIZE", "Bytes that may be written."),
     ] = None,
-    tmp: Annotated[str | None, typer.Option(rich_help_panel=_LIMITS, help="Size of /tmp.")] = None,
-    shm: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Size of /dev/shm.")
-    ] = None,
+    tmp: Annotated[str | None, _limit("SIZE", "Size of /tmp.")] = None,
+    shm: Annotated[str | None, _limit("SIZE", "Size of /dev/shm.")] = None,
     run_size: Annotated[
-        str | None, typer.Option("--run", rich_help_panel=_LIMITS, help="Size of /run.")
+        str | None,
+        _limit("SIZE", "Size of /run.", "--run"),
     ] = None,
     read_rate: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Bytes a second read from disks.")
+        str | None,
+        _limit("SIZE", "Bytes a second read from disks."),
     ] = None,
     write_rate: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Bytes a second written to disks.")
+        str | None,
+        _limit("SIZE", "Bytes a second written to disks."),
     ] = None,
     network_rate: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_LIMITS, help="Bytes a second through the proxy."),
+        _limit("SIZE", "Bytes a second through the proxy."),
     ] = None,
     cpu_time: Annotated[
-        str | None, typer.Option(rich_help_panel=_LIMITS, help="Processor time of the sandbox.")
+        str | None,
+        _limit("DURATION", "Processor time of the sandbox, such as 5m."),
     ] = None,
     output_limit: Annotated[
         str | None,
-        typer.Option("--output", rich_help_panel=_LIMITS, help="Bytes kept of each stream."),
+        _limit("SIZE", "Bytes kept of each stream.", "--output"),
     ] = None,
     ulimit: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_LIMITS, metavar="NAME=SOFT[:HARD]", help="As in setrlimit(2)."
-        ),
+        _limit("NAME=SOFT[:HARD]", "As in setrlimit(2)."),
     ] = None,
     allow_degraded: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_LIMITS,
-            metavar="NAME,...",
-            help="Controls to do without where this machine cannot enforce them, such as"
+        _limit(
+            "NAME,...",
+            "Controls to do without where this machine cannot enforce them, such as"
             " memory,cpus,pids for a user without cgroups.",
         ),
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(rich_help_panel=_NET, help="none (the default), proxy or bridge."),
+        _net("MODE", "none (the default), proxy or bridge."),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(
-            rich_help_panel=_NET,
-            metavar="HOST[:PORT]",
-            help="Host that may be reached through the proxy; .example.com is every name below it.",
+        _net(
+            "HOST[:PORT]",
+            "Host that may be reached through the proxy; .example.com is every name below it.",
         ),
     ] = None,
     publish: Annotated[
         list[str] | None,
-        typer.Option(
+        _net(
+            "[HOST:]PORT",
+            "Port inside that is reachable on this machine's loopback.",
             "--publish",
             "-p",
-            rich_help_panel=_NET,
-            metavar="[HOST:]PORT",
-            help="Port inside that is reachable on this machine's loopback.",
         ),
     ] = None,
 ) -> None:
@@ -235,6 +211,12 @@ def _describe(
 
 PARAMETERS = list(inspect.signature(_describe).parameters.values())
 _NAMES = [parameter.name for parameter in PARAMETERS]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")]
+"""The argument of every verb about one sandbox that is there."""
+Label = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="K=V", help="Only with this label.")
+]
+"""The option of the verbs about sandboxes that are there, for those with a label."""
 Audit = Annotated[
     Path | None,
     typer.Option(

@@ -55,7 +55,42 @@ def fields(data: Mapping[str, object]) -> None:
     """One name and value a line."""
     width = max((len(name) for name in data), default=0)
     for name, value in data.items():
-        line(f"{name.ljust(width)}  {escape_text(str(value))}")
+        line(f"{name.ljust(width)}  {escape_text(_worded(value))}")
+
+
+def labels(data: Mapping[str, str]) -> str:
+    """Labels in one cell."""
+    return ",".join(f"{name}={value}" for name, value in sorted(data.items()))
+
+
+def _worded(value: object) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return labels(value) if isinstance(value, Mapping) else str(value)
+
+
+def span(seconds: float) -> str:
+    """Seconds as a person says them: 45s, 12m, 3h, 2d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def size(count: int | None) -> str:
+    """Bytes as a person reads them, "-" when unknown."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f}{unit}" if unit == "B" else f"{amount:.1f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}TiB"
 
 
 def escape(data: bytes) -> bytes:

@@ -15,12 +15,13 @@ group = typer.Typer(
 )
 
 _Name = Annotated[str, typer.Argument(metavar="PROFILE")]
+_OrStrict = Annotated[str, typer.Argument(metavar="[PROFILE]")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 @group.command()
 @exits
-def show(profile: _Name = "strict", json: _Json = False) -> int:
+def show(profile: _OrStrict = "strict", json: _Json = False) -> int:
     """Every control of a profile with its value."""
     from ringfence.policy import explain
 
@@ -34,7 +35,7 @@ def show(profile: _Name = "strict", json: _Json = False) -> int:
 
 @group.command("explain")
 @exits
-def explain_(profile: _Name = "strict", json: _Json = False) -> int:
+def explain_(profile: _OrStrict = "strict", json: _Json = False) -> int:
     """A sentence of why for each control, and what the seccomp filter refuses."""
     from ringfence.policy import explain
 
@@ -75,7 +76,7 @@ def diff(left: _Name, right: _Name, json: _Json = False) -> int:
 @group.command()
 @exits
 def seccomp(
-    profile: _Name = "strict",
+    profile: _OrStrict = "strict",
     arch: Annotated[str, typer.Option(help="x86_64 or aarch64; this machine's if left out.")] = "",
 ) -> int:
     """A built-in seccomp profile in the OCI runtime's format."""

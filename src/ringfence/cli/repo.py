@@ -5,13 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.exits import exits
 
 group = typer.Typer(help="Repositories: what of them goes in.", no_args_is_help=True)
 
 
 @group.command()
+@exits
 def plan(
-    path: Annotated[str, typer.Argument(metavar="DIR|URL")] = ".",
+    path: Annotated[str, typer.Argument(metavar="[DIR]", help="Or a URL.")] = ".",
     mode: Annotated[str, typer.Option(help="copy, ro or rw.")] = "copy",
     ref: Annotated[
         str | None, typer.Option(help="Branch, tag or commit instead of the working tree.")
@@ -29,7 +31,9 @@ def plan(
 ) -> int:
     """Print what would be visible, what is hidden and why, and what to know about it.
 
-    Nothing runs and nothing is changed; a URL is cloned and thrown away.
+    Nothing runs and nothing is changed; a URL is cloned and thrown away. For example:
+
+        ringfence repo plan . --exclude '*.csv' --files
     """
     from ringfence.backends.state import state_directory
     from ringfence.sandbox.binds import WORKSPACES

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,35 +12,47 @@ from ringfence.errors import InvalidSpecError, SandboxError
 
 def rm(
     sandboxes: Annotated[
-        list[str] | None, typer.Argument(metavar="ID...", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", show_default=False, help="Ids, or their beginnings."),
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="K=V", help="All with this label.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
-    """End sandboxes and remove all that belongs to them. Ends with 1 when one could not be."""
+    """End sandboxes and remove all that belongs to them. Ends with 1 when one could not be.
+
+    One that has ended already is no failure. For example:
+
+        ringfence rm --label agent=7
+    """
     if not sandboxes and not label:
         raise InvalidSpecError("rm: name a sandbox, or a --label", op="usage")
-    return asyncio.run(_rm(list(sandboxes or []), label))
+    return asyncio.run(_rm(list(sandboxes or []), label, json))
 
 
-async def _rm(names: list[str], label: list[str] | None) -> int:
+async def _rm(names: list[str], label: list[str] | None, json: bool) -> int:
     from ringfence.cli.pairs import pair
     from ringfence.sandbox.members import delete_sandbox, list_sandboxes
 
     if label:
         labels = dict(pair(text, "--label") for text in label)
         names += [info.id for info in await list_sandboxes(labels=labels)]
-    failed = 0
+    deleted: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
     for name in names:
         try:
-            await delete_sandbox(name)
+            info = await delete_sandbox(name)
         except SandboxError as error:
-            output.note(output.escape_text(str(error)))
-            failed = 1
+            output.error(error)
+            errors.append(error.to_dict())
         else:
-            output.line(name)
-    return failed
+            deleted.append(info.to_dict())
+            if not json:
+                output.line(info.id)
+    if json:
+        output.document({"deleted": deleted, "errors": errors})
+    return 1 if errors else 0
 
 
 def reap(

@@ -25,7 +25,12 @@ def run(
     spec: "SandboxSpec",
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", "-t", help="The command may take this long, such as 5m."),
+        typer.Option(
+            "--timeout",
+            "-t",
+            metavar="DURATION",
+            help="The command may take this long, such as 5m.",
+        ),
     ] = None,
     patch: Annotated[
         Path | None,
@@ -49,11 +54,11 @@ def run(
 ) -> int:
     """Run one command in a sandbox of its own; nothing of it is left afterwards.
 
-    Output streams, piped input goes in, Ctrl-C is passed on. Examples:
+    Output streams, piped input goes in, Ctrl-C is passed on. For example:
 
         ringfence run -- python3 -c 'print(1+1)'
 
-        ringfence run --image python:3.12-slim --repo . --timeout 5m -- python -m unittest
+        ringfence run -i python:3.12-slim --repo . -t 5m -- python -m unittest
 
         ringfence run --repo . --patch out.patch -- ./fix-it
 

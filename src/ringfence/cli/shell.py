@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Audit
+from ringfence.cli.options import Audit, Id
 from ringfence.errors import InvalidSpecError, ProcessError
 
 if TYPE_CHECKING:
@@ -26,20 +26,26 @@ _SHELLS = ("/bin/bash", "/bin/sh")
 
 
 def shell(
-    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    sandbox: Id,
     command: Annotated[
         list[str] | None, typer.Argument(metavar="[-- COMMAND [ARG...]]", show_default=False)
     ] = None,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="Name, uid or uid:gid.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", metavar="USER", help="Name, uid or uid:gid.")
+    ] = None,
     cwd: Annotated[
-        str | None, typer.Option("--cwd", "-w", help="Working directory inside.")
+        str | None, typer.Option("--cwd", "-w", metavar="DIR", help="Working directory inside.")
     ] = None,
     audit: Audit = None,
 ) -> int:
     """Open a shell (or COMMAND) on a terminal of its own in a sandbox: resize, colours, Ctrl-C.
 
     What it prints reaches your terminal as it is. Its exit code is the shell's; 126 or
-    127 when COMMAND cannot be executed or is not there.
+    127 when COMMAND cannot be executed or is not there. For example:
+
+        ringfence shell 3f2a
+
+        ringfence shell 3f2a -- python3 -i app.py
     """
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise InvalidSpecError(

@@ -46,16 +46,16 @@ def ls(root: Root = None, json: Json = False) -> int:
     rows = [
         (
             blob.digest,
-            blob.size,
+            output.size(blob.size),
             _when(blob.modified),
             names.get(blob.digest, ""),
-            _labels(blob.labels),
+            output.labels(dict(blob.labels)),
         )
         for blob in blobs
     ]
     output.table(("digest", "size", "since", "tag", "labels"), rows)
     for ref, size in begun.items():
-        output.line(output.escape_text(f"ingest {ref}: {size} bytes"))
+        output.line(output.escape_text(f"ingest {ref}: {output.size(size)}"))
     return 0
 
 
@@ -107,7 +107,7 @@ def gc(
 @group.command()
 @exits
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="TAG|DIGEST...")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Tags or digests.")],
     root: Root = None,
 ) -> int:
     """Remove snapshots and images by tag or digest, and what only they needed."""
@@ -161,7 +161,3 @@ def _opened(root: Path | None) -> "Iterator[Store]":
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _labels(labels: object) -> str:
-    return ",".join(f"{name}={text}" for name, text in sorted(dict(labels).items()))  # type: ignore[call-overload]

@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from ringfence.cli.shown import Verb
+
 _COMMANDS = "Commands"
 _SANDBOXES = "Sandboxes"
 _FILES = "Files"
@@ -59,4 +61,6 @@ def verb(name: str, module: str) -> Callable[..., Any]:
 def group(name: str) -> typer.Typer:
     """A group of verbs."""
     found: typer.Typer = import_module(f"ringfence.cli.{name}").group
+    for command in found.registered_commands:
+        command.cls = Verb
     return found

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output, shape
+from ringfence.cli.options import Id
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 30
 
 
 def inspect(
-    sandbox: Annotated[str, typer.Argument(metavar="ID", help="Id, or the beginning of one.")],
+    sandbox: Id,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
     """Show what a sandbox is and what is really enforced, read back from kernel and runtime."""
@@ -30,13 +31,14 @@ async def _inspect(name: str, json: bool) -> int:
     if json:
         output.document({"sandbox": info.to_dict(), "receipt": receipt and receipt.to_dict()})
     else:
-        output.fields(info.to_dict())
+        created, ends = shape.times(info)
+        output.fields({**info.to_dict(), "created": created, "ends": ends})
         output.line(f"\n{receipt}")
     return 0
 
 
 def health(
-    sandbox: Annotated[str, typer.Argument(metavar="ID")],
+    sandbox: Id,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
     """Ask whether a sandbox is well. Ends with 1 when it is not."""
@@ -51,7 +53,9 @@ async def _health(name: str, json: bool) -> int:
     if json:
         output.document(asdict(found))
     else:
-        output.fields(asdict(found))
+        latency = None if found.latency is None else f"{found.latency * 1000:.1f} ms"
+        idle = None if found.idle is None else output.span(found.idle)
+        output.fields({**asdict(found), "latency": latency, "idle": idle})
     return 0 if found.ok else 1
 
 
@@ -130,9 +134,10 @@ def _show(now: dict[str, Any], history: dict[str, list[float]], live: Any, json:
 
 
 def _row(name: str, usage: Any, cores: Sequence[float]) -> tuple[str, ...]:
+    size, pids = output.size, "-" if usage.pids is None else str(usage.pids)
     return (name, f"{cores[-1] * 100:.0f}%", sparkline(cores), size(usage.memory),
-            size(usage.memory_limit), str(usage.pids if usage.pids is not None else "-"),
-            size(usage.disk_read), size(usage.disk_written), usage.source)  # fmt: skip
+            size(usage.memory_limit), pids, size(usage.disk_read), size(usage.disk_written),
+            usage.source)  # fmt: skip
 
 
 def _cores(before: Any, now: Any) -> float:
@@ -148,20 +153,8 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[min(7, int(value / top * 7.999))] for value in values)
 
 
-def size(count: int | None) -> str:
-    """Bytes as a person reads them, "-" when unknown."""
-    if count is None:
-        return "-"
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f}{unit}" if unit == "B" else f"{amount:.1f}{unit}"
-        amount /= 1024
-    return f"{amount:.1f}TiB"
-
-
 def events(
-    sandbox: Annotated[str, typer.Argument(metavar="ID")],
+    sandbox: Id,
 ) -> int:
     """Follow what happens in a sandbox, one JSON line an event, until it ends or Ctrl-C."""
     return asyncio.run(_events(sandbox))

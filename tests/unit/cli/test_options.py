@@ -104,6 +104,8 @@ def test_options_go_on_top_of_a_repository_that_is_a_path_alone(tmp_path: Path) 
         ({"memory": "12parsecs"}, "limits.memory"),
         ({"network": "open"}, "network.mode"),
         ({"label": ["x"]}, "--label"),
+        ({"repo_mode": "ro"}, "--repo-mode: say of what repository, with --repo"),
+        ({"include": ["*.py"]}, "--include: say of what repository"),
         ({"spec": Path("/nonexistent.toml")}, "--spec"),
         ({"spec": Path("-")}, "standard input is the command's"),
     ],

@@ -4,16 +4,19 @@ import io
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.cli import output, watch
-from ringfence.cli.ps import span
+from ringfence.cli import output, shape, watch
+from ringfence.cli.app import run
+from ringfence.cli.output import span
 from ringfence.errors import NotFoundError
-from ringfence.spec import ExecResult, ExecUsage, Reason
+from ringfence.spec import ExecResult, ExecUsage, Reason, SandboxInfo, State
 
 
 @given(st.binary(max_size=200))
@@ -82,7 +85,7 @@ def test_a_time_span_is_short(seconds: float, text: str) -> None:
     ("count", "text"), [(None, "-"), (0, "0B"), (1024, "1.0KiB"), (3 << 30, "3.0GiB")]
 )
 def test_a_size_is_short(count: int | None, text: str) -> None:
-    assert watch.size(count) == text
+    assert output.size(count) == text
 
 
 def test_a_sparkline_has_a_bar_a_value() -> None:
@@ -127,3 +130,45 @@ def test_text_that_turns_the_direction_of_writing_is_shown() -> None:
 
 def test_a_name_stays_on_its_line() -> None:
     assert output.escape_name("a\nb\tc\x1b") == "a\\x0ab\\x09c\\x1b"
+
+
+@pytest.mark.parametrize(
+    "words", [["spec", "schema"], ["repo", "plan", "--json"], ["ps", "--json"]]
+)
+def test_what_nobody_reads_any_more_ends_every_verb_as_a_shell_shows_a_sigpipe(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, state_directory: Path, tmp_path: Path
+) -> None:
+    def unread(_data: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(output, "document", unread)
+    monkeypatch.setattr(output, "silence", lambda: None)
+    assert run(words) == 141
+
+
+def test_what_a_person_reads_has_no_words_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    output.fields({"a": None, "b": True, "c": {"k": "v", "j": "w"}, "d": [], "e": ["x", "y"]})
+    assert capsys.readouterr().out == "a  -\nb  yes\nc  j=w,k=v\nd  -\ne  x, y\n"
+
+
+def test_the_times_of_a_sandbox_are_told_from_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that has ended why is of more use than when it would have."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    info = SandboxInfo("ab12", "mock", State.RUNNING, None, None, 940.0, 1090.0, True, {})
+    assert shape.times(info) == ("1m ago", "in 1m")
+    assert shape.times(replace(info, ends=None)) == ("1m ago", None)
+    ended = replace(info, state=State.EXITED, reason="lifetime")
+    assert shape.times(ended) == ("1m ago", "lifetime")
+
+
+def test_of_many_that_are_removed_each_is_told_with_json_in_one_document(
+    capsys: pytest.CaptureFixture[str], state_directory: Path
+) -> None:
+    assert run(["rm", "no1", "no2", "--json"]) == 1
+    streams = capsys.readouterr()
+    document = json.loads(streams.out)
+    assert document["deleted"] == []
+    assert [error["code"] for error in document["errors"]] == ["not_found", "not_found"]
+    assert "no1" in streams.err
+    assert "no2" in streams.err
