@@ -179,7 +179,7 @@ class Connection(Incoming):
         if self._ended is not None:
             self._refuse(self._ended)
         if operation_id in self._operations:
-            raise StateError(f"exec {operation_id} is attached already", op="attach")
+            raise StateError(f"exec {operation_id} is in use here: end that first", op="session")
         if operation_id < GUEST_IDS:
             self._foreign.add(operation_id)
         self._add(operation, operation_id, seconds)

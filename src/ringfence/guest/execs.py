@@ -5,7 +5,7 @@ import math
 from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ringfence.errors import SandboxError, SandboxLostError
+from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.guest.operation import Operation, lost
 from ringfence.guest.protocol import (
     STDERR,
@@ -123,12 +123,18 @@ class Exec(Operation):
         return True
 
     def _finish(self, ending: Exit | NotStarted) -> None:
-        self.over = True
-        self.dropped()
         if self.started is not None and not self.started.done():
             self.started.set_result(ending if isinstance(ending, NotStarted) else None)
         if not self.ended.done():
             self.ended.set_result(ending)
+        self._close()
+
+    def _close(self) -> None:
+        """Nothing comes any more, and nothing is sent."""
+        self.over = True
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
         if self.stdin is not None:
             self.stdin.end()
         self.stdout.wake()
@@ -137,19 +143,23 @@ class Exec(Operation):
     @property
     def ending(self) -> Exit | NotStarted | None:
         """How it ended; None before that, and for one that was forgotten."""
-        if not self.over or not self.ended.done() or self.ended.cancelled():
+        ended = self.ended
+        if not self.over or not ended.done() or ended.cancelled() or ended.exception():
             return None
-        return self.ended.result()
+        return ended.result()
 
     def occupy(self, leave: Callable[[], None]) -> None:
         """`leave` is called once, at its end or when the session forgets it."""
         self._leave = leave
 
     def dropped(self) -> None:
-        """Give its place among those under way to the next."""
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
+        """End here with StateError: whoever took up the exec again has its streams and its end."""
+        if not self.ended.done():
+            self.ended.set_exception(
+                StateError(f"exec {self.id} was attached to again: go on with that one", op="exec")
+            )
+            self.ended.exception()  # nobody may wait for it
+        self._close()
 
     def lose(self, error: SandboxError) -> None:
         """End as SANDBOX_LOST, with the output so far."""
@@ -254,7 +264,8 @@ class Exec(Operation):
         """How it ended, once it has; the output that was not read can still be read.
 
         The end comes after all output, so read it, discard() it or kill(). Cancellation changes
-        nothing. NotStarted comes only for an exec that was attached to.
+        nothing. NotStarted comes only for an exec that was attached to. StateError once it was
+        attached to again.
         """
         return await asyncio.shield(self.ended)
 

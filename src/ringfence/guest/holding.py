@@ -1,13 +1,15 @@
 """Execs that the guest holds, for this session or a later one."""
 
 import asyncio
+import errno
 import struct
+from collections.abc import Callable
 
-from ringfence.guest import control
+from ringfence.errors import SandboxError
 from ringfence.guest.asking import Asking, failure_of
 from ringfence.guest.execs import Exec
 from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
-from ringfence.guest.protocol import Answer, Ask, Failure, whole_number
+from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, whole_number
 from ringfence.guest.streams import Output
 
 _LAST_OFFSET = 2**63 - 1
@@ -20,9 +22,10 @@ class Holding(Asking):
         """Take up a held exec again, its output from these offsets or the oldest bytes still held;
         from its end on where there is less.
 
-        NotFoundError when the guest holds none of that id; StateError when it is attached already.
+        NotFoundError when the guest holds none of that id; StateError when it is in use here.
         Cancellation lets the exec go on without a reader.
         """
+        _check(exec_id, "attach")
         whole_number(stdout_offset, "stdout_offset", _LAST_OFFSET)
         whole_number(stderr_offset, "stderr_offset", _LAST_OFFSET)
         left = self._left(exec_id)
@@ -47,7 +50,7 @@ class Holding(Asking):
             raise
         if refused is not None:
             failure = Failure(refused.errno, refused.stage, refused.detail)
-            raise control.failed("attach", failure, f"held exec {exec_id}")
+            raise _failure(exec_id, "attach")(failure)
         return exec_
 
     def _left(self, exec_id: int) -> Exec | None:
@@ -56,13 +59,23 @@ class Holding(Asking):
         return found if isinstance(found, Exec) and found.left else None
 
     async def forget(self, exec_id: int) -> None:
-        """Release a held exec, killed first when it runs. NotFoundError when there is none."""
+        """Release a held exec, killed first when it runs. NotFoundError when there is none;
+        StateError when it is in use here."""
+        _check(exec_id, "forget")
         left = self._left(exec_id)
         if left is not None:
             await left.abandon()
-        question = Question(
-            "forget", Answer.DONE, nothing, failure_of("forget", f"held exec {exec_id}")
-        )
+        question = Question("forget", Answer.DONE, nothing, _failure(exec_id, "forget"))
         self.adopt(question, exec_id, ANSWER_SECONDS)
         self.send(Ask.FORGET, exec_id)
         await question.future
+
+
+def _failure(exec_id: int, op: str) -> Callable[[Failure], SandboxError]:
+    return failure_of(op, f"held exec {exec_id}")
+
+
+def _check(exec_id: int, op: str) -> None:
+    """NotFoundError for what is no exec's id."""
+    if not 0 < exec_id < GUEST_IDS:
+        raise _failure(exec_id, op)(Failure(errno.ESRCH, 0, ""))

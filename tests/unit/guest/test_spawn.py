@@ -141,8 +141,11 @@ async def test_a_held_exec_is_attached_again_and_forgotten(place: Place) -> None
     await session.forget(process.id)
     with pytest.raises(NotFoundError):
         await session.attach(process.id)
-    with pytest.raises(NotFoundError):
-        await session.forget(process.id)
+    for number in (process.id, 0, -1, 2**31, 2**40):
+        with pytest.raises(NotFoundError):
+            await session.forget(number)
+        with pytest.raises(NotFoundError):
+            await session.attach(number)
 
 
 async def test_a_held_exec_outlives_its_session() -> None:
@@ -211,6 +214,32 @@ async def test_an_offset_that_nothing_has_reached_is_the_end_of_what_is_there(pl
     await again.wait()
     with pytest.raises(InvalidSpecError, match="stdout_offset"):
         await session.attach(running.id, -1)
+    await session.ping()
+
+
+async def test_who_was_attached_before_reaches_the_exec_no_more(place: Place) -> None:
+    session = place.session
+    first = await spawn(session, "cat", flags=HELD)
+    for _ in range(5):
+        await first.write(b"x" * 200_000)
+    reading = asyncio.create_task(first.read(STDERR))
+    waiting = asyncio.create_task(first.wait())
+    await asyncio.sleep(0)
+    session.drop(first)
+    second = await session.attach(first.id)
+    assert await reading == b""
+    with pytest.raises(StateError, match="again"):
+        await waiting
+    assert not await first.write(b"x")
+    first.discard()
+    first.signal(signal.SIGTERM)
+    await first.abandon()
+    seen = 0
+    while seen < 1_000_000:
+        seen += len(await second.read())
+    second.kill()
+    assert isinstance(await second.wait(), Exit)
+    assert first.ending is None
     await session.ping()
 
 
