@@ -90,7 +90,8 @@ class Walk:
                 self.visit(place.path, self.entries[before:])
             return below
         except OSError as error:
-            name = error.filename if any(e.name == error.filename for e in listed) else ""
+            told = error.errno != errno.EACCES and any(e.name == error.filename for e in listed)
+            name = error.filename if told else ""  # nothing in a directory without x is looked at
             path = f"{place.path}/{name}".strip("/") or "."
             raise failed(error, path, "reading the repository") from None
         finally:

@@ -1,5 +1,6 @@
 """What is visible is chosen, and what is not cannot be read by any path."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -202,9 +203,19 @@ def test_a_subpath_that_is_no_directory_is_named(
         plan(Repository(path=str(repository), subpath=subpath))
 
 
-def test_a_file_that_goes_away_during_the_walk_is_named_with_its_directory(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "error", "path"),
+    [(errno.ENOENT, StateError, "src/code.py"), (errno.EACCES, InvalidSpecError, "src")],
+)
+def test_what_cannot_be_looked_at_is_named(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    error: type[SandboxError],
+    path: str,
 ) -> None:
+    """A file that went away by its path; of a directory whose names can be read and nothing of what
+    they are, to exclude one name would be no help."""
     module = sys.modules["ringfence.workspace.select"]
     real = module.open_directory
 
@@ -213,7 +224,7 @@ def test_a_file_that_goes_away_during_the_walk_is_named_with_its_directory(
 
         def stat(self, *, follow_symlinks: bool) -> object:
             monkeypatch.undo()
-            raise FileNotFoundError(2, "No such file or directory", self.name)
+            raise OSError(number, os.strerror(number), self.name)
 
     class Listing:
         def __enter__(self) -> list[Gone]:
@@ -228,6 +239,6 @@ def test_a_file_that_goes_away_during_the_walk_is_named_with_its_directory(
         return real(root, path)
 
     monkeypatch.setattr(module, "open_directory", meddle)
-    with pytest.raises(StateError, match=r"src/code\.py: No such file") as caught:
+    with pytest.raises(error, match=f"{path}: {os.strerror(number)}") as caught:
         plan(Repository(path=str(repository)))
-    assert caught.value.context["path"] == "src/code.py"
+    assert caught.value.context["path"] == path
