@@ -1,9 +1,10 @@
 """`ringfence policy`: what the profiles give and why, and the ceiling of a machine."""
 
 import platform
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,5 +100,14 @@ def ceiling(
     if json:
         output.document(capped)
     else:
-        output.fields(capped or {"ceiling": "caps nothing"})
+        output.fields(dict(_flat(capped)) or {"ceiling": "caps nothing"})
     return 0
+
+
+def _flat(capped: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The names of fields as errors have them, such as limits.memory."""
+    for name, value in capped.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value

@@ -12,6 +12,7 @@ import typer
 from ringfence.cli import output
 from ringfence.cli.exits import exits
 from ringfence.cli.translate import translated
+from ringfence.errors import NotFoundError
 
 if TYPE_CHECKING:
     from ringfence.digest.store import Store
@@ -99,7 +100,7 @@ def gc(
     for digest in collected.removed:
         output.line(str(digest))
     verb = "would be removed" if dry_run else "removed"
-    output.note(f"{len(collected.removed)} blobs, {collected.size} bytes, {verb};"
+    output.note(f"{len(collected.removed)} blobs, {output.size(collected.size)}, {verb};"
                 f" {collected.ingests} ingests")  # fmt: skip
     return 0
 
@@ -120,7 +121,7 @@ def rm(
             if not found:
                 raise BlobNotFound(f"nothing in the store is called {name}")
             freed = sum(_removed(store, tag, str(tags[tag].digest)) for tag in found)
-            output.note(f"{name}: {freed} bytes freed")
+            output.note(f"{name}: {output.size(freed)} freed")
         _sweep(store)
     return 0
 
@@ -156,6 +157,8 @@ def _opened(root: Path | None) -> "Iterator[Store]":
     for algorithm in ("sha384", "blake3"):
         Algorithm.register(algorithm)
     with translated("store"):
+        if root is not None and not (root / "oci-layout").is_file():  # one would be made there
+            raise NotFoundError(f"{root} is no OCI layout: it has no oci-layout file", op="store")
         yield Store(root if root is not None else state_directory() / "store")
 
 
