@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import ringfence
-from ringfence.errors import SandboxError
+from ringfence.errors import ImageError, SandboxError
 
-from .conftest import keywords
+from .conftest import DOCKER, GVISOR, keywords
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
@@ -65,3 +65,30 @@ async def test_an_image_of_links_writes_nothing_on_the_host(
         pass
     after = [sorted(p.name for p in place.iterdir() if "guest" in p.name) for place in places]
     assert after == before
+
+
+@pytest.fixture(params=["/.ringfence/run", "/.ringfence", "//x/../.ringfence/run/"])
+def claiming(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An image that declares a volume where the guest finds its host."""
+    keywords("docker")
+    name = f"ringfence-test/claiming-{uuid.uuid4().hex[:8]}"
+    made = ["docker", "import", "--change", f"VOLUME {request.param}", "-", name]
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    subprocess.run(made, input=empty.getvalue(), check=True, capture_output=True, timeout=60)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", [DOCKER, GVISOR])
+async def test_an_image_has_no_volume_where_the_guest_is(
+    claiming: str, kind: str, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its source was taken for the directory of the sandbox's socket and removed: without a name,
+    the directory that the caller was in."""
+    (tmp_path / "mine").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match="volume"):
+        async with ringfence.open(**{**keywords(kind), "image": claiming}):
+            pass
+    assert (tmp_path / "mine").read_text() == "x"

@@ -120,6 +120,7 @@ class Creation:
         return DockerInstance(self._engine, self._machine, record, seen, waiting)
 
     async def _placement(self, transport: str, marker: bytes, *, local: bool) -> Placement:
+        place.check_volumes(self._image.volumes)
         guest = place.guest_binary(self._image.facts.architecture)
         if transport == "socket":
             directory = place.run_directories(self._engine.endpoint) / self._id

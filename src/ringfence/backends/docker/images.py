@@ -1,5 +1,6 @@
 """What the daemon says of an image."""
 
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,4 +88,9 @@ def _image(data: dict[str, Any]) -> Image:
         cwd=str(config.get("WorkingDir") or ""),
         architecture=str(data.get("Architecture") or "amd64"),
     )
-    return Image(facts, tuple(sorted(config.get("Volumes") or ())))
+    return Image(facts, tuple(sorted({_normal(path) for path in config.get("Volumes") or ()})))
+
+
+def _normal(path: str) -> str:
+    """As an Engine takes what an image says: "/tmp/" is /tmp, and so is "//x/../tmp"."""
+    return posixpath.normpath("/" + path.lstrip("/"))

@@ -65,10 +65,15 @@ class Inspection:
 
     @property
     def run_directory(self) -> Path | None:
-        """The directory of ours that its guest finds the host's socket in, if it has one."""
+        """The directory of ours that its guest finds the host's socket in, if it has one.
+
+        It is removed with the sandbox: what an image has there, a volume, is not taken for it.
+        """
         for mount in self.data.get("Mounts") or ():
-            if mount.get("Destination") == f"{INSIDE}/run":
-                return Path(mount["Source"])
+            if mount.get("Type") == "bind" and mount.get("Destination") == f"{INSIDE}/run":
+                source = Path(mount["Source"])
+                ours = source.is_absolute() and source.name == self.labels.get("ringfence.id")
+                return source if ours else None
         return None
 
     @property

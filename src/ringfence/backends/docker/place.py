@@ -15,7 +15,7 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.finish import finish
 from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.state import state_directory
-from ringfence.errors import BackendUnavailableError, NotFoundError, SandboxError
+from ringfence.errors import BackendUnavailableError, ImageError, NotFoundError, SandboxError
 from ringfence.guest import build
 
 INSIDE = "/.ringfence"
@@ -37,6 +37,17 @@ def guest_binary(architecture: str) -> Path:
         )
     build.keep_private(path)
     return path
+
+
+def check_volumes(volumes: Sequence[str]) -> None:
+    """ImageError for an image that declares one of its volumes where the guest is."""
+    for path in volumes:
+        if Path(path).is_relative_to(INSIDE):
+            raise ImageError(
+                f"image: it declares {path} as a volume, where the guest of its sandbox is: use an"
+                " image without that",
+                op="create",
+            )
 
 
 def run_directories(endpoint: Endpoint) -> Path:
