@@ -12,7 +12,7 @@ from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError
 
 if TYPE_CHECKING:
-    from ringfence.spec import SandboxSpec
+    from ringfence.spec import SandboxInfo, SandboxSpec
 
 
 @describes_a_sandbox
@@ -37,10 +37,22 @@ def create(
 
 
 async def _create(spec: "SandboxSpec", audit: Path | None, json: bool) -> int:
-    async with opened(spec, audit) as sandbox:
-        info = sandbox.info
-    if json:
-        output.document(info.to_dict())
-    else:
-        output.line(info.id)
+    info: SandboxInfo | None = None
+    try:
+        async with opened(spec, audit) as sandbox:
+            info = sandbox.info
+        if json:
+            output.document(info.to_dict())
+        else:
+            output.line(info.id)
+    except BaseException:
+        if info is not None:  # nobody was told of it
+            await _delete(info.id)
+        raise
     return 0
+
+
+async def _delete(name: str) -> None:
+    from ringfence.sandbox.members import delete_sandbox
+
+    await delete_sandbox(name)

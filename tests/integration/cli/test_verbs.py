@@ -185,6 +185,16 @@ def test_a_created_sandbox_is_measured(place: list[str], created: str) -> None:
     assert usage["memory"] > 0
 
 
+def test_a_sandbox_whose_id_cannot_be_told_is_not_left(place: list[str]) -> None:
+    """As where the disk is full that it is written to."""
+    line = [*RINGFENCE, "create", *place, "--lifetime", "10m"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert done.returncode == 125
+    assert b"No space left on device" in done.stderr
+    assert listed() == []
+
+
 def test_files_go_in_and_come_out(created: str, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
