@@ -49,7 +49,16 @@ OnConnection = Callable[[Stream], Awaitable[None]]
 class Listener(Operation):
     """A port inside that is listened on. address, port: as bound, inside."""
 
-    __slots__ = ("_forward", "_on_connection", "_opened", "address", "error", "port", "wanted")
+    __slots__ = (
+        "_answered",
+        "_forward",
+        "_on_connection",
+        "_opened",
+        "address",
+        "error",
+        "port",
+        "wanted",
+    )
 
     def __init__(
         self, forward: "Forward", address: str, port: int, on_connection: OnConnection
@@ -58,6 +67,7 @@ class Listener(Operation):
         self._forward = forward
         self._on_connection = on_connection
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered = False
         self.address = address
         self.port = 0
         self.wanted = port
@@ -66,15 +76,17 @@ class Listener(Operation):
     def receive(self, op: int, payload: memoryview) -> bool:
         """Take the one answer."""
         fields = Payload(payload)
-        if self._opened.done() or op not in (Answer.DONE, Answer.FAIL):
+        if self._answered or op not in (Answer.DONE, Answer.FAIL):
             raise malformed(f"frame 0x{op:02x} for a listener")
+        self._answered = True
         if op == Answer.FAIL:
             self._refuse(_listen_failed(fields.failure(), f"{self.address} port {self.wanted}"))
             return True
         (self.port,) = fields.take(U16)
         fields.end()
         self.deadline = float("inf")
-        self._opened.set_result(None)
+        if not self._opened.done():  # nobody may wait any more
+            self._opened.set_result(None)
         return False
 
     def _refuse(self, error: SandboxError) -> None:
@@ -101,7 +113,7 @@ class Listener(Operation):
 
     async def close(self) -> None:
         """Stop listening; streams go on. Idempotent."""
-        if self.error is None and self._opened.done():
+        if self.error is None and self._answered:
             await self._forward.close(self)
 
 
@@ -121,7 +133,7 @@ class Forward:
 
         AlreadyExistsError when the port is taken, PolicyDeniedError when it may not be bound there
         (below 1024 on some backends), UnsupportedError when the guest has no forward.
-        Cancellation may leave the port taken until the session ends.
+        Cancellation gives the port back.
         """
         self._check("listen")
         target = _target(address, port)
@@ -134,7 +146,17 @@ class Forward:
         except SandboxError:
             self._listeners.pop(listener_id, None)
             raise
+        except asyncio.CancelledError:
+            self._give_back(listener)
+            raise
         return listener
+
+    def _give_back(self, listener: Listener) -> None:
+        """Stop listening where nobody waits for that."""
+        session = self._session
+        if self._listeners.pop(listener.id, None) is not None and not session.lost.done():
+            session.drop(listener)
+            session.drop(self._ask_to_close(listener))
 
     async def connect_inside(self, port: int, *, address: str = LOOPBACK) -> Stream:
         """Connect to a port of a loopback address inside.
@@ -161,14 +183,18 @@ class Forward:
         """Stop listening. Idempotent."""
         if self._listeners.pop(listener.id, None) is None:
             return
-        fail = partial(_close_failed, str(listener.port))
-        question = Question("close_listener", Answer.DONE, nothing, fail)
-        session = self._session
-        session.issue(question, Ask.CLOSE_LISTENER, U32.pack(listener.id), ANSWER_SECONDS)
+        question = self._ask_to_close(listener)
         try:
             await question.future
         finally:
-            session.drop(listener)
+            self._session.drop(listener)
+
+    def _ask_to_close(self, listener: Listener) -> Question[None]:
+        fail = partial(_close_failed, str(listener.port))
+        question = Question("close_listener", Answer.DONE, nothing, fail)
+        payload = U32.pack(listener.id)
+        self._session.issue(question, Ask.CLOSE_LISTENER, payload, ANSWER_SECONDS)
+        return question
 
     def _accept(self, stream_id: int, payload: memoryview) -> None:
         fields = Payload(payload)

@@ -13,6 +13,7 @@ from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, whole_numb
 from ringfence.guest.streams import Output
 
 _LAST_OFFSET = 2**63 - 1
+_OF_AN_EXEC = (Answer.STARTED, Answer.OUT, Answer.ERR, Answer.STDIN_ACK, Answer.EXIT)
 
 
 class Holding(Asking):
@@ -65,10 +66,20 @@ class Holding(Asking):
         left = self._left(exec_id)
         if left is not None:
             await left.abandon()
-        question = Question("forget", Answer.DONE, nothing, _failure(exec_id, "forget"))
+        question = _Forgetting("forget", Answer.DONE, nothing, _failure(exec_id, "forget"))
         self.adopt(question, exec_id, ANSWER_SECONDS)
         self.send(Ask.FORGET, exec_id)
         await question.future
+
+
+class _Forgetting(Question[None]):
+    """FORGET: what the exec itself still had to say is passed over."""
+
+    __slots__ = ()
+
+    def receive(self, op: int, payload: memoryview) -> bool:
+        """Take the answer."""
+        return op not in _OF_AN_EXEC and super().receive(op, payload)
 
 
 def _failure(exec_id: int, op: str) -> Callable[[Failure], SandboxError]:

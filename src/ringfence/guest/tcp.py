@@ -39,6 +39,7 @@ class Stream(Operation):
     """
 
     __slots__ = (
+        "_answered",
         "_arrived",
         "_closing",
         "_connection",
@@ -62,6 +63,7 @@ class Stream(Operation):
         super().__init__()
         self._connection = connection
         self.peer_port = peer_port
+        self._answered = not connects
         self._opened: asyncio.Future[None] | None = None
         if connects:
             self._opened = asyncio.get_running_loop().create_future()
@@ -88,30 +90,27 @@ class Stream(Operation):
         elif op == Answer.CLOSED:
             number = U32.unpack(payload)[0]
             self._break(_broken(number) if number else None)
-        elif op in (Answer.DONE, Answer.FAIL) and self._opening:
+        elif op in (Answer.DONE, Answer.FAIL) and not self._answered:
             return self._receive_answer(op, Payload(payload))
         else:
             raise malformed(f"frame 0x{op:02x} for a connection")
         self._wake()
         return self._over
 
-    @property
-    def _opening(self) -> bool:
-        return self._opened is not None and not self._opened.done()
-
     def _receive_answer(self, op: int, fields: Payload) -> bool:
-        assert self._opened is not None  # noqa: S101 - for the type checker
+        self._answered = True
         if op == Answer.FAIL:
             number = fields.failure().errno
             self._break(OSError(number, f"connect inside: {os.strerror(number & 0xFFFF)}"))
             return True
         fields.end()
         self.deadline = math.inf
-        self._opened.set_result(None)
+        if self._opened is not None and not self._opened.done():  # nobody may wait any more
+            self._opened.set_result(None)
         return False
 
     def _receive(self, payload: memoryview) -> None:
-        if self._eof_received or self._opening:
+        if self._eof_received or not self._answered:
             raise malformed("data outside of a connection's life")
         if not payload:
             self._eof_received = True

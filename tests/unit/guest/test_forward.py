@@ -286,6 +286,41 @@ async def test_what_many_connections_send_is_bounded_on_the_host(able) -> None:
     await session.ping()
 
 
+async def test_a_cancelled_listen_gives_the_port_back(able) -> None:
+    session, guest = able
+    task = asyncio.create_task(session.listen(80, echo))
+    listener_id, _ = await guest.question(Ask.LISTEN)
+    task.cancel()
+    await asyncio.wait([task])
+    closing, payload = await guest.question(Ask.CLOSE_LISTENER)
+    assert payload == U32.pack(listener_id)
+    guest.send(Answer.DONE, listener_id, U16.pack(80))
+    guest.send(Answer.ACCEPT, GUEST_IDS, U32.pack(listener_id) + U16.pack(1))
+    guest.send(Answer.DONE, closing)
+    assert await guest.question(Ask.RESET) == (GUEST_IDS, b"")
+    await session.ping()
+    assert session.operations() == ()
+
+
+async def test_an_answer_in_the_moment_of_a_cancellation_is_none_too_many(able) -> None:
+    session, guest = able
+    for asked, op, answer in (
+        (session.listen(80, echo), Ask.LISTEN, U16.pack(80)),
+        (session.connect_inside(80), Ask.CONNECT, b""),
+    ):
+        task = asyncio.create_task(asked)
+        operation_id, _ = await guest.question(op)
+        (operation,) = session.operations()
+        task.cancel()
+        assert not operation.receive(Answer.DONE, memoryview(answer))
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert operation_id == operation.id
+        for waiting in session.operations():
+            guest.send(Answer.DONE, waiting.id)
+        await session.ping()
+
+
 async def connected(able: tuple[Session, Puppet]) -> Stream:
     session, guest = able
     guest.answers[Ask.CONNECT] = [(Answer.DONE, b"")]

@@ -148,6 +148,20 @@ async def test_a_held_exec_is_attached_again_and_forgotten(place: Place) -> None
             await session.attach(number)
 
 
+async def test_what_an_exec_still_says_is_no_answer_to_forget(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    session, guest = puppet
+    guest.answers[Ask.FORGET] = [
+        (Answer.STARTED, PID),
+        (Answer.OUT, U64.pack(0) + b"last words"),
+        (Answer.EXIT, exit_payload(out=10)),
+        (Answer.DONE, b""),
+    ]
+    await session.forget(9)
+    await session.ping()
+
+
 async def test_a_held_exec_outlives_its_session() -> None:
     backend = MockBackend()
     spec = SandboxSpec()
