@@ -4,7 +4,6 @@ Their names carry whose they are, so that whoever comes by removes what a killed
 """
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +28,17 @@ def sweep(state: Path, prefix: str = _PREFIX) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a tree of ours, with directories in it that their owner may not write."""
-    for place, names, _ in os.walk(path):
-        for name in names:
-            below = Path(place, name)
-            with suppress(OSError):  # another one removes it, too
-                if not below.is_symlink():
-                    below.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a tree of ours, however deep, with directories in it that their owner may not write.
+
+    What cannot be removed stays, for the next who comes by.
+    """
+    from ringfence.workspace.beneath import DIRECTORY_FLAGS, remove_tree
+
+    with suppress(OSError):
+        above = os.open(path.parent, DIRECTORY_FLAGS)
+        try:
+            while os.path.lexists(path):
+                with suppress(FileNotFoundError):  # another one removes it, too
+                    remove_tree(above, path.name)
+        finally:
+            os.close(above)

@@ -17,7 +17,8 @@ _LARGEST_IGNORE = 1024 * 1024
 def pack(directory: Path, into: IO[bytes], dockerfile: str = "Dockerfile") -> None:
     """Write the context as a tar: sorted, owned by root, links kept as links.
 
-    dockerfile: path below the directory. InvalidSpecError when there is none.
+    dockerfile: path below the directory. InvalidSpecError when there is none, OSError for what
+    cannot be read.
     """
     below = Path(dockerfile)
     if below.is_absolute() or ".." in below.parts or not (directory / below).is_file():
@@ -31,7 +32,10 @@ def pack(directory: Path, into: IO[bytes], dockerfile: str = "Dockerfile") -> No
 
 
 def pack_tree(directory: Path, into: IO[bytes]) -> None:
-    """Write a whole directory as a tar, owners and modes as they are: a root file system."""
+    """Write a whole directory as a tar, owners and modes as they are: a root file system.
+
+    OSError for what cannot be read.
+    """
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in _walk(directory):
             add(archive, path, path.relative_to(directory).as_posix(), keep_owner=True)
@@ -63,13 +67,17 @@ def _rules(directory: Path, always: tuple[str, ...]) -> Rules:
 
 def _walk(directory: Path, rules: Rules | None = None) -> Iterator[Path]:
     """Everything below, sorted; nothing below a directory that is left out for good."""
-    for base, names, files in os.walk(directory):
+    for base, names, files in os.walk(directory, onerror=_raised):
         for name in sorted(names + files):
             yield Path(base, name)
         if rules is not None:
             above = Path(base).relative_to(directory)
             names[:] = [name for name in names if not _ends(rules, (above / name).as_posix())]
         names.sort()
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _ends(rules: Rules, name: str) -> bool:

@@ -59,10 +59,10 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
         if line.rstrip().endswith(mark):
             joined += line.rstrip()[:-1]
             continue
-        verb, _, rest = (joined + line).strip().partition(" ")
+        words = (joined + line).split(maxsplit=1)
         joined = ""
-        if verb:
-            yield verb.upper(), rest.strip()
+        if words:
+            yield words[0].upper(), words[1].strip() if len(words) > 1 else ""
 
 
 def _declared(rest: str, arguments: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

@@ -62,13 +62,28 @@ class Rules:
 
 
 def _rule(line: str) -> Rule | None:
+    """What a line says. Docker cleans it twice: where it reads the file, and where it matches."""
     pattern = "" if line.startswith("#") else line.strip()
-    back = pattern.startswith("!")
-    pattern = pattern[1:].strip() if back else pattern
-    if back and not pattern:
+    taken = pattern.startswith("!")
+    pattern = pattern[1:].strip() if taken else pattern
+    if pattern:
+        pattern = _cleaned(pattern)
+        pattern = pattern[1:] if pattern[0] == "/" and len(pattern) > 1 else pattern
+    pattern = f"!{pattern}" if taken else pattern.strip()
+    if not pattern:
+        return None
+    pattern = _cleaned(pattern)
+    if pattern == "!":
         raise InvalidSpecError(f'{IGNORE}: "!" without a pattern', op="build")
-    cleaned = posixpath.normpath(pattern).lstrip("/")
-    return None if cleaned == "." else Rule(back, cleaned, _covers(cleaned))
+    back = pattern.startswith("!")
+    pattern = pattern.removeprefix("!")
+    return None if pattern == "." else Rule(back, pattern, _covers(pattern))
+
+
+def _cleaned(pattern: str) -> str:
+    """As Go cleans a path, which begins with one slash at most."""
+    cleaned = posixpath.normpath(pattern)
+    return cleaned[1:] if cleaned.startswith("//") else cleaned
 
 
 def _covers(pattern: str) -> Callable[[str], bool]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import stat
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -12,12 +16,21 @@ from typing import IO, Any, NamedTuple
 from ringfence.digest import Descriptor, Digest, DigestError, VerifyingReader
 from ringfence.errors import ImageError
 
+try:
+    from lzma import LZMAError
+except ImportError:  # an interpreter that was built without it
+    LZMAError = zlib.error  # type: ignore[misc,assignment]
+
 _NAME = "org.opencontainers.image.ref.name"
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+
+
+_NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError, RecursionError)
+"""What a file that is none, or a hostile one, raises where it is read as a tar."""
 
 
 class Manifest(NamedTuple):
@@ -36,7 +49,7 @@ def kind_of(path: Path) -> str:
     try:
         with tarfile.open(path) as archive:
             names = {name.removeprefix("./") for name in _first_names(archive)}
-    except (tarfile.TarError, EOFError):
+    except _NO_ARCHIVE:
         text = f"{path} is no tar archive, and no directory"
         raise ImageError(text, op="import") from None
     except OSError as error:
@@ -133,7 +146,7 @@ def document_at(layout: Path, descriptor: Descriptor) -> dict[str, Any]:
     try:
         with _open(layout, descriptor) as reader:
             data = json.loads(reader.readall())
-    except (DigestError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ImageError(f"{descriptor.digest}: {error}", op="import") from None
     if not isinstance(data, dict):
         raise ImageError(f"{descriptor.digest} is no JSON object", op="import")
@@ -168,13 +181,26 @@ def _member(out: tarfile.TarFile, layout: Path, descriptor: Descriptor, name: st
 
 def _open(layout: Path, descriptor: Descriptor) -> VerifyingReader:
     digest = descriptor.digest
-    path = layout / "blobs" / digest.algorithm / digest.encoded
     try:
-        return VerifyingReader(path.open("rb", buffering=0), digest, descriptor.size)
+        stream = open_regular(layout / "blobs" / digest.algorithm / digest.encoded)
     except FileNotFoundError:
         raise ImageError(f"{layout} lacks {digest}", op="import") from None
+    except OSError as error:
+        raise ImageError(f"{layout}: {digest}: {error.strerror}", op="import") from None
+    try:
+        return VerifyingReader(stream, digest, descriptor.size)
     except DigestError as error:
+        stream.close()
         raise ImageError(str(error), op="import") from None
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """A regular file for reading, without waiting for whoever writes to a FIFO. OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return io.FileIO(number)
 
 
 def _descriptors(entries: Any) -> list[Descriptor]:
@@ -186,8 +212,12 @@ def _descriptors(entries: Any) -> list[Descriptor]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        with open_regular(path) as stream:
+            content = stream.read(_LARGEST_DOCUMENT + 1)
+        if len(content) > _LARGEST_DOCUMENT:
+            raise ImageError(f"{path} is too large for an index", op="import")
+        data = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise ImageError(f"{path}: {error}", op="import") from None
     if not isinstance(data, dict):
         raise ImageError(f"{path} is no JSON object", op="import")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence.digest import Digest, DigestError
+from ringfence.digest import Digest
 from ringfence.errors import ImageError, InvalidSpecError, PolicyDeniedError
 from ringfence.images.reference import Reference
 
@@ -60,14 +60,15 @@ class Lock:
             pins = [(str(_key(name)), Pin.parse(pin)) for name, pin in data["images"]]
         except InvalidSpecError:
             raise
-        except (DigestError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidSpecError(f"the lock file cannot be read: {error}", op="image") from None
+        last = dict(pins)
         for name, pin in pins:
-            if (found := dict(pins)[name]) != pin:
+            if last[name] != pin:
                 raise InvalidSpecError(
-                    f"the lock file has {name} twice, as {pin} and as {found}", op="image"
+                    f"the lock file has {name} twice, as {pin} and as {last[name]}", op="image"
                 )
-        return cls(dict(pins))
+        return cls(last)
 
     def render(self) -> str:
         """The file's text."""

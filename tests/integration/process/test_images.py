@@ -295,6 +295,46 @@ async def test_a_layout_with_a_document_of_another_shape_is_refused(
     layout.end("mine", "text")
     with pytest.raises(ImageError, match="config"):
         await grant(backend, image=str(layout.path))
+    for environment in (5, "A=b", [5], {"A": "b"}):
+        layout.close("mine", Env=environment)
+        with pytest.raises(ImageError, match="Env"):
+            await grant(backend, image=str(layout.path))
+
+
+async def test_blobs_that_are_no_files_are_refused_and_not_waited_for(
+    backend: ProcessBackend, layout: Layout
+) -> None:
+    index = json.loads((layout.path / "index.json").read_text())
+    for digest in (index["manifests"][0]["digest"], layout.layers[0]["digest"]):
+        blob = layout.path / "blobs" / digest.replace(":", "/")
+        content = blob.read_bytes()
+        blob.unlink()
+        os.mkfifo(blob)
+        with pytest.raises(ImageError, match="regular file"):
+            await grant(backend, image=str(layout.path))
+        blob.unlink()
+        blob.mkdir()
+        with pytest.raises(ImageError, match="regular file"):
+            await grant(backend, image=str(layout.path))
+        blob.rmdir()
+        blob.write_bytes(content)
+
+
+async def test_a_layout_that_others_may_write_to_is_unpacked_as_it_was_verified(
+    backend: ProcessBackend, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = images.verified
+
+    def spoilt_after(path: Path, *rest: Any) -> Any:
+        path.chmod(0o666)
+        archive = real(path, *rest)
+        path.write_bytes(b"x" * 1000)
+        return archive
+
+    monkeypatch.setattr(images, "verified", spoilt_after)
+    async with opened(backend, image=str(layout.path)) as sandbox:
+        told = await sandbox.sh("echo /data/* /full/*", user=1234)
+    assert told.stdout == b"/data/kept /full/y\n"
 
 
 async def test_a_damaged_layout_is_refused(backend: ProcessBackend, layout: Layout) -> None:

@@ -28,6 +28,7 @@ NAMED = "docker.io/library/"
         ("FROM\nFROM Not/Lower\nFROM x@sha256:12", {}, []),
         (f"FROM x@sha256:{'a' * 64}", {}, [f"{NAMED}x@sha256:{'a' * 64}"]),
         ("FROM x:1\nFROM x:1", {}, [f"{NAMED}x:1"]),
+        ("ARG\tV=1\nFROM\t--platform=a  x:$V\tas  y\nFROM\ty", {}, [f"{NAMED}x:1"]),
     ],
 )  # fmt: skip
 def test_the_images_that_stages_begin_with_or_copy_from_are_found(

@@ -2,6 +2,8 @@
 
 import io
 import json
+import lzma
+import os
 import tarfile
 from pathlib import Path
 
@@ -60,6 +62,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
         ("a\x0cb", "a", False),
         ("é?", "éé", True),
         (".\n/", "a", False),
+        ("a*\n/!ab", "ab", False),
+        ("// ?", "a", True),
+        ("// ?", " a", False),
     ],
 )
 def test_dockerignore_is_read_as_docker_reads_it(text: str, name: str, verdict: bool) -> None:
@@ -67,7 +72,7 @@ def test_dockerignore_is_read_as_docker_reads_it(text: str, name: str, verdict: 
 
 
 @pytest.mark.parametrize(
-    "text", ["[", "[]", "[]a]", "[a", "[-a]", "[a-c-]x", "[b-a]", "a\\", "!", "! "]
+    "text", ["[", "[]", "[]a]", "[a", "[-a]", "[a-c-]x", "[b-a]", "a\\", "!", "! ", "!/", "!//"]
 )
 def test_a_broken_pattern_is_refused(text: str) -> None:
     with pytest.raises(InvalidSpecError, match=r"^\.dockerignore: "):
@@ -144,7 +149,11 @@ def test_what_a_path_holds_is_told_by_what_is_in_it(tmp_path: Path) -> None:
         with tarfile.open(path, "w") as archive:
             archive.addfile(tarfile.TarInfo(name))
         assert layouts.kind_of(path) == kind
-    for content in (b"", b"x" * 5000):
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 5
+    names = (long_name.tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")) * 3000
+    packed = lzma.compress(os.urandom(1000) + bytes(9240))
+    for content in (b"", b"x" * 5000, names, packed):
         (tmp_path / "broken").write_bytes(content)
         with pytest.raises(ImageError):
             layouts.kind_of(tmp_path / "broken")
@@ -163,6 +172,59 @@ def test_an_index_of_another_shape_is_refused(tmp_path: Path, manifests: object)
     store.tag("all", Descriptor(INDEX, store.put(index), len(index)))
     with pytest.raises(ImageError, match="a descriptor cannot be used"):
         layouts.find(store.root, "all", architecture="amd64")
+
+
+@pytest.mark.parametrize("document", [b'{"a":' + b"[" * 200_000, b"1" * 5000, b"\xff", b""])
+def test_a_document_that_is_no_json_is_refused(tmp_path: Path, document: bytes) -> None:
+    store = Store(tmp_path / "store")
+    store.tag("odd", Descriptor(MANIFEST, store.put(document), len(document)))
+    with pytest.raises(ImageError):
+        layouts.find(store.root)
+    (store.root / "index.json").write_bytes(document)
+    with pytest.raises(ImageError, match=r"index\.json"):
+        layouts.find(store.root)
+
+
+def test_what_is_no_file_in_a_layout_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    manifest = store.put(b"{}")
+    store.tag("odd", Descriptor(MANIFEST, manifest, 2))
+    for place in (store.blob_path(manifest), store.root / "index.json"):
+        place.unlink()
+        os.mkfifo(place)
+        with pytest.raises(ImageError, match="no regular file"):
+            layouts.find(store.root)
+        place.unlink()
+        place.mkdir()
+        with pytest.raises(ImageError, match="no regular file"):
+            layouts.find(store.root)
+    place.rmdir()
+    with place.open("wb") as stream:
+        stream.truncate(20 << 20)
+    with pytest.raises(ImageError, match="too large for an index"):
+        layouts.find(store.root)
+
+
+def test_a_directory_that_cannot_be_read_is_an_error_unless_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it would be missing in what is built."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if os.path.basename(path) == "closed":  # noqa: PTH119
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        context.pack(tmp_path, io.BytesIO())
+    with pytest.raises(PermissionError):
+        context.pack_tree(tmp_path, io.BytesIO())
+    (tmp_path / ".dockerignore").write_text("closed")
+    context.pack(tmp_path, io.BytesIO())
 
 
 def test_an_index_is_followed_to_this_machines_image(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def test_a_lock_is_written_and_read_again() -> None:
     "text",
     ["", "[]", "{}", '{"version": 2, "images": {}}', '{"version": 1, "images": {"A": "x"}}',
      '{"version": 1, "images": {"a": "sha256:1"}}', '{"version": 1, "images": {"a": 3}}',
-     "3", "null", '{"version": 1, "images": 3}', '{"version": 1, "images": [["a"]]}'],
+     "3", "null", '{"version": 1, "images": 3}', '{"version": 1, "images": [["a"]]}',
+     '{"version": 1, "images": ' + "[" * 200_000],
 )  # fmt: skip
 def test_a_file_that_is_no_lock_is_refused(text: str) -> None:
     with pytest.raises(InvalidSpecError, match=r"^(the lock file (cannot|has version)|image: 'A')"):

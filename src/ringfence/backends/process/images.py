@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ from typing import Any
 from ringfence.backends import owned
 from ringfence.backends.finish import finish
 from ringfence.backends.owner import mark
+from ringfence.backends.process.archives import Archive, verified
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
 from ringfence.backends.state import make_private
-from ringfence.digest import Descriptor, DigestError, VerifyingReader
+from ringfence.digest import Descriptor, Digest, digest_file
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import layouts
 from ringfence.policy.facts import ImageFacts
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_READ_BYTES = 2**20
 _NEW = ".new-"
 _UNREADABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EIO)
 
@@ -82,20 +83,24 @@ class Images:
         inner = config.get("config") or {}
         if not isinstance(inner, dict):
             raise ImageError(f"image: {layout} is damaged: its config is no object", op="create")
+        if not _is_environment(inner.get("Env") or []):
+            raise ImageError(
+                f"image: {layout} is damaged: its Env is no list of texts", op="create"
+            )
         rootfs = await self._unpacked(digest, manifest.layers, layout)
         return Image(_facts(digest, inner), rootfs)
 
     def _digest(self, path: Path) -> str:
         """Of an archive; remembered for as long as the file is the same."""
         status = path.stat()
-        same = f"{path}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+        times = status.st_mtime_ns, status.st_ctime_ns
+        same = f"{path}:{status.st_dev}:{status.st_ino}:{status.st_size}:{times}"
         note = self.directory / "known" / hashlib.sha256(os.fsencode(same)).hexdigest()
-        if note.exists():
-            return note.read_text()
-        with path.open("rb") as file:
-            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        with suppress(OSError, ValueError):  # there is none, or a crash has cut it short
+            return Digest.parse(note.read_text())
+        digest = digest_file(path)
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = Path(f"{note}.{os.getpid()}")
+        new = Path(f"{note}.{os.urandom(8).hex()}")
         new.write_text(digest)
         new.rename(note)
         return digest
@@ -112,11 +117,10 @@ class Images:
         try:
             unpacking = Unpacking(self.machine, new / "rootfs")
             for part in parts:
-                if isinstance(part, Path):
-                    await unpacking.add(part)
-                else:
-                    blob = await asyncio.to_thread(_verified, layout, part)
-                    await unpacking.add(blob, layer=True)
+                archive = await asyncio.to_thread(_verified, part, Digest(digest), layout, new)
+                with archive.file:
+                    await unpacking.add(archive, layer=not isinstance(part, Path))
+                    archive.require_unchanged()
             await unpacking.name_localhost()
             # It goes on in its thread when this is cancelled, and half of it must not be removed.
             await finish(asyncio.to_thread(_move, new / "rootfs", rootfs))
@@ -160,17 +164,12 @@ def _move(source: Path, target: Path) -> None:
         # Another process has unpacked the same.
 
 
-def _verified(layout: Path, descriptor: Descriptor) -> Path:
-    """The blob's file, read through once: it is what its descriptor says. ImageError."""
-    digest = descriptor.digest
-    path = layout / "blobs" / digest.algorithm / digest.encoded
-    try:
-        with VerifyingReader(path.open("rb", buffering=0), digest, descriptor.size) as reader:
-            while reader.read(_READ_BYTES):
-                pass
-    except (OSError, DigestError) as error:
-        raise ImageError(f"image: {layout} is damaged: {digest}: {error}", op="create") from None
-    return path
+def _verified(part: Path | Descriptor, digest: Digest, layout: Path, scratch: Path) -> Archive:
+    """A part of an image, verified: an archive with this digest, or a layer. ImageError."""
+    if isinstance(part, Path):
+        return verified(part, digest, None, scratch)
+    blob = layout / "blobs" / part.digest.algorithm / part.digest.encoded
+    return verified(blob, part.digest, part.size, scratch)
 
 
 def _path(reference: str) -> tuple[Path, str | None]:
@@ -199,9 +198,13 @@ def _architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
+def _is_environment(entries: object) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, str) for entry in entries)
+
+
 def _facts(digest: str, config: dict[str, Any] | None = None) -> ImageFacts:
     config = config or {}
-    pairs = (str(entry).partition("=") for entry in config.get("Env") or ())
+    pairs = (entry.partition("=") for entry in config.get("Env") or ())
     return ImageFacts(
         digest=digest,
         user=str(config.get("User") or ""),

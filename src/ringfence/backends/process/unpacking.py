@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.backends.hosts import LOCALHOST
+from ringfence.backends.process.archives import Archive
 from ringfence.backends.process.machine import Machine
 from ringfence.errors import ImageError
 
@@ -18,7 +19,8 @@ _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ROOT = "/rootfs"
-_ARCHIVE = "/archive"
+_ARCHIVE = "/dev/stdin"
+"""Opened by its name, a file there can be read from its beginning each time."""
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _SHOWN = 500
@@ -48,7 +50,7 @@ class Unpacking:
     machine: Machine
     target: Path
 
-    async def add(self, archive: Path, *, layer: bool = False) -> None:
+    async def add(self, archive: Archive, *, layer: bool = False) -> None:
         """Unpack a tar, compressed or not; a layer's whiteouts remove what is below them.
 
         What is no directory takes the place of one below it. ImageError with tar's words.
@@ -59,16 +61,17 @@ class Unpacking:
             options += ["--exclude", f"{top}dev/*"]
         if layer:
             listing = ["tar", "--list", "--quoting-style=escape", "--file", _ARCHIVE]
-            names = await self._run(listing, archive)
-            await self._remove(map(_unescaped, names.splitlines()), archive)
+            names = await self._run(listing, archive.path, archive.file.fileno())
+            await self._remove(map(_unescaped, names.splitlines()), archive.path)
             options += ["--no-anchored", "--exclude", ".wh.*"]
         owner = (
             ["--same-owner", "--numeric-owner"] if self.machine.privileged else ["--no-same-owner"]
         )
         where = ["--file", _ARCHIVE, "--directory", _ROOT]
-        await self._run(["tar", "--extract", "-p", *where, *owner, *options], archive)
+        command = ["tar", "--extract", "-p", *where, *owner, *options]
+        await self._run(command, archive.path, archive.file.fileno())
 
-    async def _remove(self, names: Iterable[bytes], archive: Path) -> None:
+    async def _remove(self, names: Iterable[bytes], path: Path) -> None:
         """Of what is there, what a layer with these names hides or replaces."""
         gone = []
         for name in names:
@@ -82,23 +85,24 @@ class Unpacking:
                 gone.append(b"r" + place + b"/" + last)
         if gone:
             command = ["xargs", "-0", "sh", "-c", _REMOVE, "sh"]
-            await self._run(command, archive, b"\0".join(gone) + b"\0")
+            await self._run(command, path, b"\0".join(gone) + b"\0")
 
     async def name_localhost(self) -> None:
         """Give it the file that a container's runtime makes, where it has none: /etc/hosts."""
         await self._run(["sh", "-c", _HOSTS, "sh", LOCALHOST], self.target)
 
-    async def _run(self, command: Sequence[str], archive: Path, stdin: bytes = b"") -> bytes:
+    async def _run(self, command: Sequence[str], path: Path, stdin: bytes | int = b"") -> bytes:
+        """What a command in the sandbox prints. stdin: what it reads, or the file that it does."""
         process = await asyncio.create_subprocess_exec(
-            *self._confined(archive),
+            *self._confined(),
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=stdin if isinstance(stdin, int) else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={"PATH": os.defpath, "LC_ALL": "C"},
         )
         try:
-            output, errors = await process.communicate(stdin)
+            output, errors = await process.communicate(stdin if isinstance(stdin, bytes) else None)
         except BaseException:
             if process.returncode is None:
                 process.kill()
@@ -106,10 +110,10 @@ class Unpacking:
             raise
         if process.returncode != 0:
             said = errors.decode("utf-8", "replace").strip()[:_SHOWN]
-            raise ImageError(f"image: {archive} cannot be unpacked: {said}", op="create")
+            raise ImageError(f"image: {path} cannot be unpacked: {said}", op="create")
         return output
 
-    def _confined(self, archive: Path) -> list[str]:
+    def _confined(self) -> list[str]:
         args = [self.machine.bwrap, "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
         args += [f"--unshare-{name}" for name in _NAMESPACES]
         if self.machine.privileged:
@@ -125,8 +129,7 @@ class Unpacking:
             elif path.is_dir():
                 args += ["--ro-bind", str(path), str(path)]
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
-        args += ["--ro-bind", str(archive), _ARCHIVE, "--bind", str(self.target), _ROOT]
-        return [*args, "--"]
+        return [*args, "--bind", str(self.target), _ROOT, "--"]
 
 
 def _unescaped(name: bytes) -> bytes:

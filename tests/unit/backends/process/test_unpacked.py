@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from ringfence.backends import owned
 from ringfence.backends.process import images
+from ringfence.backends.process.archives import Archive, verified
+from ringfence.digest import Digest
+from ringfence.errors import ImageError
 
 
 class Unpacking:
@@ -19,8 +23,8 @@ class Unpacking:
     def __init__(self, machine: object, target: Path) -> None:
         self.target = target
 
-    async def add(self, archive: Path) -> None:
-        shutil.copy(archive, self.target / "file")
+    async def add(self, archive: Archive, *, layer: bool) -> None:
+        shutil.copy(archive.path, self.target / "file")
 
     async def name_localhost(self) -> None:
         pass
@@ -58,12 +62,107 @@ async def test_an_opening_that_is_cancelled_while_an_image_is_put_in_its_place_l
     assert os.listdir(image) == ["file"]  # noqa: PTH208
 
 
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(images, "Unpacking", Unpacking)
+    path = tmp_path / "image.tar"
+    path.write_text("content")
+    return path
+
+
+async def look_up(path: Path) -> images.Image:
+    machine: Any = None
+    return await images.Images(path.parent / "kept", machine).look_up(str(path))
+
+
+async def test_an_archive_that_is_written_anew_within_its_size_and_time_is_another_image(
+    archive: Path,
+) -> None:
+    """As who builds so that equal content makes equal files does: each has the same time."""
+    found = []
+    for content in ("content", "CONTENT"):
+        archive.write_text(content)  # noqa: ASYNC240 - at once
+        os.utime(archive, (1, 1))
+        found.append(await look_up(archive))
+    assert [(image.rootfs / "file").read_text() for image in found] == ["content", "CONTENT"]
+    assert [image.facts.digest for image in found] == [
+        Digest.from_str("content"), Digest.from_str("CONTENT")
+    ]  # fmt: skip
+
+
+async def test_a_digest_that_a_crash_cut_short_is_made_again(archive: Path) -> None:
+    """Empty, it named the directory of all images as the image."""
+    image = await look_up(archive)
+    [note] = (archive.parent / "kept/known").iterdir()
+    for text in ("", "sha256:", "sha256:" + "a" * 63):
+        note.write_text(text)
+        assert await look_up(archive) == image
+
+
+async def test_one_archive_can_be_looked_up_by_many_at_once(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wrote the digest to one file, which the first moved away from the others."""
+    together = threading.Barrier(3, timeout=30)
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if target.parent.name == "known":
+            together.wait()
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    found = await asyncio.gather(*(look_up(archive) for _ in range(3)))
+    assert len({image.facts.digest for image in found}) == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666])
+def test_what_is_unpacked_is_what_was_verified(tmp_path: Path, mode: int) -> None:
+    """Else whoever may write to a file would put other content under a digest that all trust."""
+    path, digest = tmp_path / "layer", Digest.from_str("content")
+    path.write_bytes(b"content")
+    path.chmod(mode)
+    with verified(path, digest, 7, tmp_path).file as file:
+        path.replace(tmp_path / "moved")
+        path.write_bytes(b"another")
+        assert file.read() == b"content"
+    path.write_bytes(b"content")
+    path.chmod(mode)
+    held = verified(path, digest, None, tmp_path)
+    held.require_unchanged()
+    path.write_bytes(b"CONTENT")
+    with held.file:
+        if mode == 0o644:
+            with pytest.raises(ImageError, match="changed while it was unpacked"):
+                held.require_unchanged()
+        else:
+            held.require_unchanged()
+            assert Path(f"/proc/self/fd/{held.file.fileno()}").read_bytes() == b"content"
+
+
 def test_two_remove_at_once_what_an_ended_process_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "left"
-    (place / "one/two").mkdir(parents=True)
-    seen = [(str(place), ["gone", "one"], [])]
-    monkeypatch.setattr(os, "walk", lambda path: iter(seen))
+    for name in ("one", "two"):
+        (place / name).mkdir(parents=True)
+        (place / name / "file").touch()
+    unlink = os.unlink
+
+    def late(name: str, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        monkeypatch.undo()
+        owned.remove(place / "two")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", late)
+    owned.remove(place)
+    assert not place.exists()
+
+
+def test_what_an_ended_process_left_goes_however_deep_it_is(tmp_path: Path) -> None:
+    """Of an image, which is a stranger's: neither its opening nor any later one came past it."""
+    place = tmp_path / "left"
+    subprocess.run(["mkdir", "-p", f"{place}/{'a/' * 1500}"], check=True, timeout=60)
     owned.remove(place)
     assert not place.exists()
