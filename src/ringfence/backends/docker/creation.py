@@ -7,9 +7,10 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ringfence.backends.base import Bind, Record
-from ringfence.backends.docker import door, place, removal, streams
+from ringfence.backends.docker import door, leading, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body, is_gvisor
 from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
@@ -150,6 +151,11 @@ class Creation:
             devices=disks_of(sources) if rated else (),
             hosts=hosts,
         )
+        if places := leading.lent(self._spec, self._binds):
+            await self._check_links(body, places)
+        self._container = await self._made(body)
+
+    async def _made(self, body: Mapping[str, Any]) -> str:
         name = container_name(self._id)
         self._asked = True
         try:
@@ -160,7 +166,20 @@ class Creation:
             # A refusal made nothing, and the name may be another sandbox's.
             self._asked = "status" not in error.context
             raise
-        self._container = str(made["Id"])
+        return str(made["Id"])
+
+    async def _check_links(self, body: Mapping[str, Any], places: Sequence[str]) -> None:
+        """PolicyDeniedError; see `leading`. It looks in a container of the sandbox's own name, so
+        that whoever ends it removes this one, too."""
+        looked = leading.Looked(body, places, self._image.volumes)
+        if looked.known():
+            return
+        container = await self._made(leading.bare(body))
+        try:
+            await leading.check(self._engine, container, looked.paths, places)
+        finally:
+            await finish(removal.remove(self._engine, container))
+        looked.keep()
 
     async def _started(self) -> Inspection:
         """The running container, looked at from inside its network namespace."""

@@ -45,6 +45,11 @@ class Engine:
         """POST with `body` as JSON; the answer's JSON, None without one."""
         return await self.request(op, "POST", path, query, body)
 
+    async def head(self, op: str, header: str, *path: str, **query: object) -> str:
+        """HEAD; that header of the answer, empty without it."""
+        headers, _ = await self._answer(op, "HEAD", path, query)
+        return headers.get(header, "")
+
     async def request(
         self,
         op: str,
@@ -62,18 +67,34 @@ class Engine:
         `failures` says.
         Cancellation drops the connection; the Engine may carry the request out all the same.
         """
+        _, data = await self._answer(
+            op, method, path, query, body, seconds=seconds, headers=headers
+        )
+        return json.loads(data) if data and data[:1] in b'{["n' else None
+
+    async def _answer(
+        self,
+        op: str,
+        method: str,
+        path: tuple[str, ...],
+        query: Mapping[str, object],
+        body: object = None,
+        *,
+        seconds: float = SECONDS,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[Mapping[str, str], bytes]:
         await self._negotiate()
         url = self._target(path, query)
         try:
             async with asyncio.timeout(seconds):
-                status, data = await self._exchange(method, url, body, headers)
+                status, told, data = await self._exchange(method, url, body, headers)
         except TimeoutError:
             raise failures.of_deadline(op, seconds) from None
         except (aiohttp.ClientError, OSError) as error:
             raise failures.of_connection(op, self.endpoint, error) from None
         if status >= 300:
             raise failures.of_status(op, status, _message(data))
-        return json.loads(data) if data and data[:1] in b'{["n' else None
+        return told, data
 
     async def stream(
         self,
@@ -114,7 +135,7 @@ class Engine:
 
     async def _exchange(
         self, method: str, url: str, body: object, further: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, Mapping[str, str], bytes]:
         headers = dict(further or {})
         data = None
         if isinstance(body, bytes):
@@ -127,7 +148,7 @@ class Engine:
         async with client.request(
             method, self.endpoint.base + url, data=data, headers=headers, allow_redirects=False
         ) as response:
-            return response.status, await response.read()
+            return response.status, response.headers, await response.read()
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -170,7 +191,7 @@ class Engine:
         return f"/v{text}" if OLDEST <= newest <= _NEWEST else ""
 
     async def _asked(self) -> str:
-        status, data = await self._exchange("GET", "/version", None)
+        status, _, data = await self._exchange("GET", "/version", None)
         if status >= 300:
             raise failures.of_status("version", status, _message(data))
         return _speak(data, self.endpoint)
