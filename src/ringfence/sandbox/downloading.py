@@ -1,13 +1,21 @@
 """From a file or a tree in a sandbox to one on the host, which never trusts what it gets."""
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
 import stat
 
 from ringfence.backends.finish import finish
-from ringfence.errors import FileError, InvalidSpecError, PathExistsError, PathNotFoundError
+from ringfence.errors import (
+    FileError,
+    InvalidSpecError,
+    PathExistsError,
+    PathNotFoundError,
+    ResourceExhaustedError,
+    SandboxError,
+)
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.guest.protocol import Cred, Stat
 from ringfence.guest.walks import Entry
@@ -18,6 +26,7 @@ from ringfence.sandbox.progress import Progress
 
 DOWNLOAD_CAPS = Caps()
 _TOP = "content"
+_WENT_AWAY = "it went away meanwhile"
 
 
 async def download(
@@ -34,12 +43,13 @@ async def download(
     found = await context.session.files.stat(source, who)
     place = f"{parent}/.ringfence-{secrets.token_hex(8)}"
     try:
-        await asyncio.to_thread(_make_place, place, whole)
+        await finish(asyncio.to_thread(_make_place, place, whole))
         with Extractor(place, caps) as extractor:
             work = _Download(context.session.files, who, extractor, progress)
             moved = await work.run(source, found)
-        made = os.path.join(place, _TOP)  # noqa: PTH118
-        await asyncio.to_thread(_put, made, whole)
+        await _appear(f"{place}/{_TOP}", whole)
+    except OSError as error:
+        raise _named(error, whole) from None
     finally:
         await finish(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
     tell(context, "download", source, moved)
@@ -54,14 +64,40 @@ def _make_place(place: str, whole: str) -> None:
             op="files.download",
             context={"path": whole},
         )
+    why = "its name holds a NUL byte" if "\0" in whole else None
     try:
-        os.mkdir(place, 0o700)  # noqa: PTH102
+        if why is None:
+            os.mkdir(place, 0o700)  # noqa: PTH102
     except OSError as error:
+        why = error.strerror
+    if why is not None:
         raise InvalidSpecError(
-            f"download: nothing can be made beside {whole!r}: {error.strerror}",
+            f"download: nothing can be made beside {whole!r}: {why}",
             op="files.download",
             context={"fields": ["destination"]},
-        ) from None
+        )
+
+
+def _named(error: OSError, whole: str) -> OSError | SandboxError:
+    """A full disk of the host is ResourceExhaustedError; all else is what it is."""
+    if isinstance(error, SandboxError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return ResourceExhaustedError(
+        f"download: {error.strerror} beside {whole!r}: free some there, or name another place",
+        op="files.download",
+        context={"path": whole, "errno": error.errno},
+    )
+
+
+async def _appear(made: str, whole: str) -> None:
+    """Let what was made have its name, or, when that is cancelled meanwhile, not."""
+    putting = asyncio.ensure_future(asyncio.to_thread(_put, made, whole))
+    try:
+        await finish(putting)
+    except asyncio.CancelledError:
+        if not putting.cancelled() and putting.exception() is None:
+            await finish(asyncio.to_thread(os.rename, whole, made))
+        raise
 
 
 def _put(made: str, whole: str) -> None:
@@ -146,12 +182,20 @@ class _Download:
             self._extractor.expect(path)
             files.append(entry)
         elif stat.S_ISLNK(mode):
-            target = await self._files.readlink(source + b"/" + name, self._who)
-            if not self._extractor.link(path, target):
-                self._moved.skip(os.fsdecode(name), "a link that leads out of the tree")
+            await self._link(source + b"/" + name, path, os.fsdecode(name))
         else:
             self._extractor.expect(path)
             self._moved.skip(os.fsdecode(name), "neither a file, a directory nor a link")
+
+    async def _link(self, source: bytes, path: bytes, name: str) -> None:
+        try:
+            target = await self._files.readlink(source, self._who)
+        except PathNotFoundError:
+            self._extractor.expect(path)
+            self._moved.skip(name, _WENT_AWAY)
+            return
+        if not self._extractor.link(path, target):
+            self._moved.skip(name, "a link that leads out of the tree")
 
     async def _file(self, source: bytes, path: bytes, found: Stat) -> None:
         number = self._extractor.file(path, found.mode, found.blocks * 512)
@@ -163,7 +207,7 @@ class _Download:
                     if self._progress is not None:
                         self._progress(self._extractor.bytes, self._total)
         except PathNotFoundError:
-            self._moved.skip(os.fsdecode(source), "it went away meanwhile")
+            self._moved.skip(os.fsdecode(source), _WENT_AWAY)
         finally:
             os.close(number)
 

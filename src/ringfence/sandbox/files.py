@@ -8,26 +8,17 @@ that is not absolute or holds a NUL; and those of every operation (StateError, S
 NotFoundError for the user). Cancellation ends what takes long; what is short may still happen.
 """
 
-import builtins
-import errno
 import os
-import posixpath
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
-from ringfence.errors import (
-    FileError,
-    FileTooLargeError,
-    InvalidSpecError,
-    PathNotFoundError,
-    UnsupportedError,
-)
-from ringfence.guest.protocol import Feature, WriteFlag, whole_number
+from ringfence.errors import FileError, InvalidSpecError
+from ringfence.guest.protocol import WriteFlag, whole_number
 from ringfence.guest.reading import Reader
-from ringfence.sandbox import downloading, later, uploading
+from ringfence.sandbox import downloading, later, looking, uploading
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.downloading import DOWNLOAD_CAPS
-from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event, file_info
+from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_info
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.moved import Moved
@@ -37,8 +28,6 @@ READ_CAP = 10 * 1024 * 1024
 """Bytes that `read` gives out unless it is told otherwise."""
 LIST_CAP = 10_000
 GLOB_CAP = 100_000
-_MOST_ENTRIES = 2**32 - 2
-_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 Path = str | bytes
 User = str | int | None
@@ -69,7 +58,8 @@ class Files:
         """The bytes of a regular file from `offset`, at most `length` of them.
 
         FileTooLargeError when that is over `max_bytes` (None: no bound), before more is kept; what
-        is neither file nor directory (a FIFO, a device) is a FileError at once.
+        is neither file nor directory (a FIFO, a device) is a FileError at once. progress: called
+        with the bytes so far, and those there are in all as far as that is known.
         """
         with self._context.operation("files.read"):
             who = await self._context.cred(user)
@@ -78,13 +68,9 @@ class Files:
                 return await files.read(
                     path, who, offset=offset, length=length, max_bytes=max_bytes
                 )
-            size = (await files.stat(path, who)).size
-            data = bytearray()
-            async with files.open_read(path, who, offset=offset, length=length) as reader:
-                async for chunk in counted(reader, progress, size - offset):
-                    data += chunk
-                    _check_size("files.read", path, len(data), max_bytes)
-            return bytes(data)
+            return await looking.read_told(
+                files, path, who, progress, offset=offset, length=length, max_bytes=max_bytes
+            )
 
     async def read_text(
         self,
@@ -132,10 +118,11 @@ class Files:
     ) -> int:
         """Make or replace a file; the number of bytes.
 
-        data: bytes, text in `encoding`, or an async iterable of bytes. mode: of a new file.
-        parents: make missing directories. exclusive: PathExistsError when it is there. atomic: the
-        old content stays until the new one is complete; without it cancellation, or an error of
-        the iterable, leaves what was written.
+        data: bytes, text in `encoding` (UnicodeEncodeError), or an async iterable of bytes. mode:
+        of a new file. parents: make missing directories. exclusive: PathExistsError when it is
+        there. atomic: the old content stays until the new one is complete; without it cancellation,
+        or an error of the iterable, leaves what was written. progress: called with the bytes so
+        far, and those there are in all, None for an iterable.
         """
         flags = WriteFlag.CREATE | WriteFlag.TRUNCATE
         flags |= WriteFlag.PARENTS if parents else 0
@@ -156,7 +143,8 @@ class Files:
         user: User = None,
         progress: Progress | None = None,
     ) -> int:
-        """Write at the end of a file, made when missing; the number of bytes."""
+        """Write at the end of a file, made when missing; the number of bytes. What is given as in
+        `write`; cancellation leaves what was written."""
         flags = WriteFlag.CREATE | WriteFlag.APPEND
         sent = data.encode(encoding) if isinstance(data, str) else data
         return await self._write(
@@ -195,7 +183,7 @@ class Files:
         with self._context.operation("files.stat"):
             who = await self._context.cred(user)
             found = await self._context.session.files.stat(path, who, follow=follow_symlinks)
-            return file_info(_text(path), found)
+            return file_info(looking.text(path), found)
 
     async def exists(self, path: Path, *, user: User = None) -> bool:
         """Whether something is there; a link that leads to nothing, or in circles, is nothing.
@@ -205,7 +193,7 @@ class Files:
         try:
             await self.stat(path, user=user)
         except FileError as error:
-            if error.context.get("errno") in _NOTHING_THERE:
+            if looking.is_nothing(error):
                 return False
             raise
         return True
@@ -222,25 +210,13 @@ class Files:
 
         cursor: of the page before; InvalidSpecError for another. Links are not followed.
         """
-        whole_number(limit, "limit", _MOST_ENTRIES, 1)
+        whole_number(limit, "limit", looking.MOST_ENTRIES, 1)
         if not isinstance(cursor, bytes | None):
-            raise _no_cursor()
+            raise looking.no_cursor()
         with self._context.operation("files.list"):
             who = await self._context.cred(user)
-            found: builtins.list[FileInfo] = []
-            place: bytes | None = cursor or b""
-            while place is not None and len(found) < limit:
-                try:
-                    page = await self._context.session.files.list_dir(
-                        path, who, cursor=place, limit=limit - len(found)
-                    )
-                except FileError as error:
-                    if place and error.context.get("errno") == errno.EINVAL:
-                        raise _no_cursor() from None
-                    raise
-                found += map(below(_text(path)), page.entries)
-                place = page.cursor
-            return Listing(tuple(found), place)
+            files = self._context.session.files
+            return await looking.page(files, path, who, limit=limit, cursor=cursor)
 
     async def walk(
         self,
@@ -256,12 +232,12 @@ class Files:
             walk = self._context.session.files.walk(
                 path,
                 who,
-                depth=2**32 - 1 if depth is None else depth,
+                depth=looking.DEEPEST if depth is None else depth,
                 max_entries=2**64 - 1 if max_entries is None else max_entries,
             )
             try:
                 async for batch in walk:
-                    for entry in map(below(_text(path)), batch):
+                    for entry in map(below(looking.text(path)), batch):
                         yield entry
             finally:
                 await walk.aclose()
@@ -272,29 +248,16 @@ class Files:
         """The paths that match, sorted: `*`, `?`, `[...]` within a name, `**` across directories.
 
         The pattern is absolute. Names that begin with a dot match only a pattern's dot. At most
-        `limit` paths are looked at: FileTooLargeError above, rather than a part of the answer.
+        `limit` paths are looked at, no deeper than a pattern without `**` goes: FileTooLargeError
+        above, rather than a part of the answer.
         """
-        whole_number(limit, "limit", _MOST_ENTRIES)
+        whole_number(limit, "limit", looking.MOST_ENTRIES)
         wanted = Pattern(pattern)
         if wanted.literal:
             return (pattern,) if await self.exists(pattern, user=user) else ()
-        found = []
-        seen = 0
-        try:
-            async for entry in self.walk(wanted.base, max_entries=limit + 1, user=user):
-                seen += 1
-                if wanted.matches(entry.path):
-                    found.append(entry.path)
-        except PathNotFoundError:
-            return ()
-        if seen > limit:
-            raise FileTooLargeError(
-                f"files.glob: there are over {limit} paths to look at for {pattern!r}: raise the"
-                " limit, or begin the pattern with a longer directory",
-                op="files.glob",
-                context={"path": pattern, "limit": limit},
-            )
-        return tuple(sorted(found))
+        with self._context.operation("files.glob"):
+            who = await self._context.cred(user)
+            return await looking.glob(self._context.session.files, wanted, who, limit)
 
     @asynccontextmanager
     async def watch(
@@ -305,23 +268,10 @@ class Files:
         The watch is set when the block begins. UnsupportedError where there is none.
         """
         with self._context.operation("files.watch"):
-            if not self._context.session.hello.features & Feature.WATCH:
-                raise UnsupportedError(
-                    "files.watch: not possible in this sandbox", op="files.watch"
-                )
+            looking.check_watch(self._context)
             who = await self._context.cred(user)
-            watch = await self._context.session.files.watch(path, who, recursive=recursive)
-            base = _text(path)
-
-            async def events() -> AsyncIterator[FileEvent]:
-                async for event in watch:
-                    where = posixpath.join(base, os.fsdecode(event.path)) if event.path else base
-                    yield file_event(event.mask, event.cookie, where)
-
-            try:
-                yield events()
-            finally:
-                await watch.aclose()
+            async with looking.watched(self._context, path, who, recursive=recursive) as events:
+                yield events
 
     # Changing.
 
@@ -387,13 +337,14 @@ class Files:
 
         Directories, regular files and symbolic links (as links) go in, with their permission bits;
         FIFOs, devices and sockets are left out and named in the answer. A file that is there is
-        replaced, a directory is filled. InvalidSpecError when something of the source is missing or
-        cannot be read.
+        replaced, a directory is filled. A source that is a link is what it leads to. progress: as
+        of `read`, for all files. InvalidSpecError when something of the source is missing or cannot
+        be read. An error or a cancellation leaves what was copied.
         """
         with self._context.operation("files.upload"):
             who = await self._context.cred(user)
             return await uploading.upload(
-                self._context, os.fspath(source), _text(destination), who, progress
+                self._context, os.fsdecode(source), looking.text(destination), who, progress
             )
 
     async def download(
@@ -411,7 +362,8 @@ class Files:
         What comes is not trusted: only directories, regular files and symbolic links that stay
         beneath `destination` are made, with mode & 0755; everything else is left out and named in
         the answer. UnsafeArchiveError for names that cannot be and above `caps`. It appears
-        whole or, when anything is raised or cancelled, not at all. PathExistsError.
+        whole or, when anything is raised or cancelled, not at all. PathExistsError;
+        ResourceExhaustedError when the disk of the host is full. progress: as of `read`.
 
         store: instead of a destination, a content store (`ringfence.digest.store`) that a regular
         file goes into as a blob; the answer has its digest. The store's own errors are raised.
@@ -427,45 +379,28 @@ class Files:
             if store is not None:
                 from ringfence.sandbox import keeping
 
+                path = looking.text(source)
                 return await keeping.keep(
-                    self._context, _text(source), store, who, most=caps.bytes, progress=progress
+                    self._context, path, store, who, most=caps.bytes, progress=progress
                 )
             assert destination is not None  # noqa: S101 - one of the two is there
             return await downloading.download(
                 self._context,
-                _text(source),
-                os.fspath(destination),
+                looking.text(source),
+                os.fsdecode(destination),
                 who,
                 caps=caps,
                 progress=progress,
             )
 
 
-def _text(path: Path) -> str:
-    return path if isinstance(path, str) else os.fsdecode(path)
-
-
-def _no_cursor() -> InvalidSpecError:
-    return InvalidSpecError(
-        "cursor: it is none of this directory: take the one of the page before",
-        op="files.list",
-        context={"fields": ["cursor"]},
-    )
-
-
 def _check_mode(op: str, mode: int) -> None:
-    if not isinstance(mode, int) or mode & ~0o1777:
-        shown = f"{mode:#o}" if isinstance(mode, int) else repr(mode)
+    number = isinstance(mode, int) and not isinstance(mode, bool)
+    if not number or mode & ~0o1777:
+        shown = f"{mode:#o}" if number else repr(mode)
         raise InvalidSpecError(
             f"mode: {shown} is more than permission bits: set-user-id and set-group-id are not"
             " given",
             op=op,
             context={"fields": ["mode"]},
         )
-
-
-def _check_size(op: str, path: Path, size: int, limit: int | None) -> None:
-    from ringfence.guest.failures import too_large
-
-    if limit is not None and size > limit:
-        raise too_large(op, os.fsencode(path), limit)

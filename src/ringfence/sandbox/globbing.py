@@ -1,6 +1,5 @@
 """Glob patterns over paths that come from a sandbox."""
 
-import posixpath
 import re
 
 from ringfence.errors import InvalidSpecError
@@ -10,8 +9,8 @@ _SPECIAL = re.compile(r"[\\[&~|]")
 
 
 class Pattern:
-    """An absolute pattern. base: the directory that holds everything that can match. literal:
-    whether it is a plain path."""
+    """An absolute pattern. base: the directory that holds everything that can match, at most
+    `depth` names below; None where any number may be. literal: whether it is a plain path."""
 
     def __init__(self, pattern: str) -> None:
         if not isinstance(pattern, str) or not pattern.startswith("/") or "\0" in pattern:
@@ -22,8 +21,11 @@ class Pattern:
             )
         parts = [part for part in pattern.split("/") if part]
         plain = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+        self.pattern = pattern
         self.literal = plain == len(parts)
         self.base = "/" + "/".join(parts[:plain])
+        self.depth = None if "**" in parts[plain:] else len(parts) - plain
+        self._before = self.base.rstrip("/") + "/"
         try:
             self._regex = re.compile(_regex(parts[plain:]), re.DOTALL)
         except re.error as error:
@@ -35,8 +37,7 @@ class Pattern:
 
     def matches(self, path: str) -> bool:
         """Whether a path below `base` matches."""
-        relative = posixpath.relpath(path, self.base)
-        return self._regex.fullmatch(relative) is not None
+        return self._regex.fullmatch(path.removeprefix(self._before)) is not None
 
 
 def _regex(parts: list[str]) -> str:
@@ -59,7 +60,7 @@ def _name(part: str) -> str:
             built += "[^/]*"
         elif character == "?":
             built += "[^/]"
-        elif character == "[" and (end := part.find("]", at + 2)) > 0:
+        elif character == "[" and (end := _closing(part, at)) > 0:
             inner = _SPECIAL.sub(r"\\\g<0>", part[at + 1 : end])
             built += "(?!/)[" + ("^" + inner[1:] if inner.startswith("!") else inner) + "]"
             at = end
@@ -67,3 +68,9 @@ def _name(part: str) -> str:
             built += re.escape(character)
         at += 1
     return built
+
+
+def _closing(part: str, at: int) -> int:
+    """Where the set ends that begins there, -1 for none; one that stands first in it is of it."""
+    first = at + (2 if part[at + 1 : at + 2] in ("!", "^") else 1)
+    return part.find("]", first + 1)

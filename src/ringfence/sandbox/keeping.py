@@ -27,13 +27,13 @@ async def keep(
     """See `Files.download`. The blob is committed whole or not at all."""
     files = context.session.files
     status = await files.stat(source, who)
-    ingest = await asyncio.to_thread(store.ingest, f"{context.id}-{secrets.token_hex(8)}")
+    ingest = await _begun(store, f"{context.id}-{secrets.token_hex(8)}")
     try:
         async with files.open_read(source, who) as reader:
             content = reader if progress is None else counted(reader, progress, status.size)
             size = await _pour(content, ingest, source, most)
         labels = {"ringfence.sandbox": context.id, "ringfence.path": source}
-        digest = await asyncio.to_thread(ingest.commit, labels)
+        digest = await finish(asyncio.to_thread(ingest.commit, labels))
     finally:
         if not ingest.closed:
             await finish(asyncio.to_thread(ingest.abort))
@@ -44,11 +44,23 @@ async def keep(
     return moved
 
 
+async def _begun(store: Store, ref: str) -> Ingest:
+    """A blob in the making; a cancellation meanwhile leaves none."""
+    beginning = asyncio.ensure_future(asyncio.to_thread(store.ingest, ref))
+    try:
+        return await finish(beginning)
+    except asyncio.CancelledError:
+        if not beginning.cancelled() and beginning.exception() is None:
+            await finish(asyncio.to_thread(beginning.result().abort))
+        raise
+
+
 async def _pour(content: AsyncIterable[bytes], ingest: Ingest, source: str, most: int) -> int:
     size = 0
     async for chunk in content:
         size += len(chunk)
         if size > most:
             raise too_large("files.download", os.fsencode(source), most)
-        await asyncio.to_thread(ingest.write, chunk)
+        # To its end: an abort meanwhile would close the file under who writes.
+        await finish(asyncio.to_thread(ingest.write, chunk))
     return size

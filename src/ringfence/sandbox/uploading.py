@@ -6,6 +6,7 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
+from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, PathExistsError
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.guest.protocol import Cred
@@ -43,33 +44,44 @@ def _survey(source: str, destination: str) -> tuple[list[_Member], Moved]:
     """Everything of a source that can go in, a directory before what is in it."""
     moved = Moved()
     try:
-        top = _Member(source, destination.rstrip("/") or "/", os.stat(source))  # noqa: PTH116
-    except OSError as error:
+        status = os.stat(source)  # noqa: PTH116
+        if stat.S_ISREG(status.st_mode):
+            source = os.path.realpath(source)  # no file is opened through a link
+    except (OSError, ValueError) as error:
         raise _unreadable(source, error) from None
+    top = _Member(source, destination.rstrip("/") or "/", status)
     return [member for member in _below(top) if _fits(member, moved)], moved
 
 
-def _unreadable(path: str, error: OSError) -> InvalidSpecError:
+def _unreadable(path: str, error: OSError | ValueError) -> InvalidSpecError:
+    why = error.strerror if isinstance(error, OSError) else error
     return InvalidSpecError(
-        f"upload: {path!r} cannot be read: {error.strerror}",
+        f"upload: {path!r} cannot be read: {why}",
         op="files.upload",
         context={"fields": ["source"], "path": path},
     )
 
 
 def _below(top: _Member) -> Iterator[_Member]:
-    yield top
-    if not stat.S_ISDIR(top.status.st_mode):
-        return
+    waiting = [top]
+    while waiting:
+        member = waiting.pop()
+        yield member
+        if stat.S_ISDIR(member.status.st_mode):
+            waiting += reversed(_inside(member))
+
+
+def _inside(directory: _Member) -> list[_Member]:
+    """The members of a directory, by name."""
+    base = "" if directory.inside == "/" else directory.inside
     try:
-        with os.scandir(top.source) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(directory.source) as entries:
+            return [
+                _Member(entry.path, f"{base}/{entry.name}", entry.stat(follow_symlinks=False))
+                for entry in sorted(entries, key=lambda entry: entry.name)
+            ]
     except OSError as error:
-        raise _unreadable(top.source, error) from None
-    base = "" if top.inside == "/" else top.inside
-    for entry in found:
-        status = entry.stat(follow_symlinks=False)
-        yield from _below(_Member(entry.path, f"{base}/{entry.name}", status))
+        raise _unreadable(directory.source, error) from None
 
 
 def _fits(member: _Member, moved: Moved) -> bool:
@@ -120,7 +132,7 @@ class _Upload:
     async def _content(self, source: str) -> AsyncIterator[bytes]:
         number = await _open(source)
         try:
-            while chunk := await asyncio.to_thread(os.read, number, _CHUNK):
+            while chunk := await _read(source, number):
                 yield chunk
                 self._moved.bytes += len(chunk)
                 if self._progress is not None:
@@ -131,7 +143,7 @@ class _Upload:
 
 async def _open(source: str) -> int:
     """A descriptor of a file of the host; a cancellation meanwhile leaves none open."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     opening = asyncio.ensure_future(asyncio.to_thread(os.open, source, flags))
     try:
         return await asyncio.shield(opening)
@@ -140,6 +152,14 @@ async def _open(source: str) -> int:
     except asyncio.CancelledError:
         opening.add_done_callback(_close_opened)
         raise
+
+
+async def _read(source: str, number: int) -> bytes:
+    """To its end: a descriptor that is closed while it is read may be another file's by then."""
+    try:
+        return await finish(asyncio.to_thread(os.read, number, _CHUNK))
+    except OSError as error:
+        raise _unreadable(source, error) from None
 
 
 def _close_opened(opening: "asyncio.Future[int]") -> None:

@@ -25,6 +25,11 @@ from ringfence.sandbox.globbing import Pattern
         ("/w/[ab]", "/w/a", True),
         ("/w/[!ab]", "/w/a", False),
         ("/w/[a-c]?", "/w/bz", True),
+        ("/w/[]a]", "/w/]", True),
+        ("/w/[!]a]", "/w/]", False),
+        ("/w/[!]a]", "/w/b", True),
+        ("/./w/*", "/./w/a", True),
+        ("/*/b", "/a/b", True),
         ("/w/a[", "/w/a[", True),
         ("/w/a.b", "/w/axb", False),
         ("/w/*\n", "/w/x\n", True),
@@ -33,6 +38,15 @@ from ringfence.sandbox.globbing import Pattern
 def test_matching(pattern: str, path: str, matches: bool) -> None:
     """As in a shell, with ** across directories."""
     assert Pattern(pattern).matches(path) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "base", "depth"),
+    [("/*", "/", 1), ("/w/*/x", "/w", 2), ("/w/a/", "/w/a", 0), ("/w/*/**/x", "/w", None)],
+)
+def test_how_deep_it_reaches(pattern: str, base: str, depth: int | None) -> None:
+    """Nobody looks at what lies deeper; ** reaches everything."""
+    assert (Pattern(pattern).base, Pattern(pattern).depth) == (base, depth)
 
 
 @pytest.mark.parametrize("pattern", ["", "a", "*.py", "/a\0"])

@@ -1,13 +1,16 @@
 """A sandbox's file goes into a content store whole, or not at all."""
 
+import asyncio
 import hashlib
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ringfence
 from ringfence.backends.mock import MockBackend
-from ringfence.digest.store import Store
+from ringfence.digest.store import Ingest, Store
 from ringfence.sandbox.extract import Caps
 
 DATA = bytes(range(256)) * 4096
@@ -52,3 +55,34 @@ async def test_a_destination_or_a_store_not_both(store: Store, tmp_path: Path) -
             await sandbox.files.download("/tmp/out")
         with pytest.raises(ringfence.InvalidSpecError, match="destination"):
             await sandbox.files.download("/tmp/out", tmp_path / "x", store=store)
+
+
+@pytest.mark.parametrize("step", ["ingest", "write", "commit"])
+async def test_what_is_cancelled_in_any_step_leaves_no_blob_in_the_making(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Nor is its file closed under the thread that writes it, whose number may be another's then."""
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    owner = Store if step == "ingest" else Ingest
+    plain = getattr(owner, step)
+
+    def slow(self: object, *args: Any) -> Any:
+        begun.set()
+        go.wait(60)
+        result = plain(self, *args)
+        assert step == "commit" or not (result if step == "ingest" else self).closed
+        ended.set()
+        return result
+
+    monkeypatch.setattr(owner, step, slow)
+    async with ringfence.open(backend=MockBackend()) as sandbox:
+        await sandbox.files.write("/tmp/out", DATA)
+        task = asyncio.create_task(sandbox.files.download("/tmp/out", store=store))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        assert await asyncio.wait([task], timeout=0.2) == (set(), {task})
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended.is_set()
+    assert store.ingests() == {}
