@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import Answer, Ask, Cred
+from ringfence.guest.protocol import HEADER, Answer, Ask, Cred
 
-from .raw import Guest, until
+from .raw import Guest, exec_payload, until
 
 ESCAPEES = """
 trap '' TERM HUP INT
@@ -81,6 +81,24 @@ def test_kill_all_reaches_running_and_ended_execs(guest: Guest) -> None:
     assert guest.marked() == []
     assert struct.unpack("<I", endings[77])[0] >= REAPED
     assert endings[running][4] == 2
+
+
+def test_one_kill_all_after_the_other_is_answered_when_all_are_gone(guest: Guest) -> None:
+    raw = guest.raw
+    frames = b""
+    for number in (1001, 1002):
+        payload = exec_payload("sleep", "1000", env=(guest.name,))
+        frames += HEADER.pack(len(payload) + 5, Ask.EXEC, number - 500) + payload
+        frames += HEADER.pack(5, Ask.KILL_ALL, number)
+    raw.send_bytes(frames)
+    answers = {}
+    while len(answers) < 2:
+        op, number, payload = raw.frame()
+        if number > 1000:
+            assert op == Answer.DONE
+            answers[number] = struct.unpack("<I", payload)[0]
+    assert answers[1001] == answers[1002]
+    assert not guest.marked()
 
 
 def test_kill_all_is_answered_when_a_command_it_meets_fails_to_start(guest: Guest) -> None:

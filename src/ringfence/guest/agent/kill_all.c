@@ -3,26 +3,27 @@
 
 #include <string.h>
 
+enum { QUESTIONS_MOST = 64 };
 enum { LIST_BYTES = 1000 * 1000, ROW_BYTES = 25 /* without the args */ };
 
-static u32 question, waiting, killed_in_all;
-static bool asked;
+/* Those that come while the families of an earlier one are being killed are answered with it. */
+static u32 questions[QUESTIONS_MOST], asked, waiting, killed_in_all;
 
 static void answer(void)
 {
 	/* Without subreapers the daemons of ended execs are the agent's own children. */
 	if (!(features() & FEATURE_SUBREAPER))
 		exec_hunt();
-	if (!asked)
-		return;
-	asked = false;
-	frame_begin(the_conn, ANSWER_DONE, question);
-	put_u32(the_conn, killed_in_all);
-	frame_end(the_conn);
+	for (u32 i = 0; i < asked; i++) {
+		frame_begin(the_conn, ANSWER_DONE, questions[i]);
+		put_u32(the_conn, killed_in_all);
+		frame_end(the_conn);
+	}
+	asked = 0;
 }
 
 /* Its session ended: nobody waits for the answer. */
-void kill_all_lost(void) { asked = false; }
+void kill_all_lost(void) { asked = 0; }
 
 void kill_all_reported(struct exec *exec, u32 killed)
 {
@@ -39,13 +40,13 @@ int op_kill_all(struct conn *conn, u32 id, struct reader *r)
 	(void)conn;
 	if (!read_end(r))
 		return 0;
-	if (waiting)
+	if (asked == QUESTIONS_MOST)
 		return -EBUSY;
-	question = id;
-	asked = true;
-	killed_in_all = 0;
+	questions[asked++] = id;
+	if (!waiting)
+		killed_in_all = 0;
 	for (struct exec *exec = execs; exec; exec = exec->next)
-		if (exec->supervisor && !exec->killed) {
+		if (exec->supervisor && !exec->killed && !exec->counted) {
 			exec->counted = true;
 			waiting++;
 		}
