@@ -5,12 +5,11 @@ from types import FrameType
 
 import typer
 
-from ringfence.cli import INTERRUPTED, TERMINATED, output, verbs
+from ringfence.cli import FAILED, INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
 from ringfence.cli.shown import Group, Verb
 from ringfence.errors import InvalidSpecError, SandboxError
 
-FAILED = 125
 _USAGE = 2
 _EPILOG = (
     "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 when"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ringfence.cli import output, shape
+from ringfence.cli import FAILED, output, shape
 from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
 from ringfence.errors import InvalidSpecError, SandboxError
@@ -103,9 +103,12 @@ async def _run(
             output.note(output.escape_text(warning))
         result = await relay(sandbox, command, show=not json, timeout=timeout, cgroup=cgroup)
         out: dict[str, Any] = {}
+        failed: SandboxError | None = None
         repository = spec.repository
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
-            out = await _changes(sandbox, patch, apply)
+            out, failed = await _changes(sandbox, patch, apply)
+        if failed is not None and not json:
+            raise failed
         usage = await _usage(sandbox) if json else None
         if receipt and not json:
             output.note(f"what was enforced\n{sandbox.receipt}")
@@ -113,29 +116,42 @@ async def _run(
         shown = sandbox.receipt.to_dict() if sandbox.receipt else None
         output.document(
             {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": shown,
-             "sandbox": sandbox.info.to_dict(), **out}
+             "sandbox": sandbox.info.to_dict(), **out,
+             **({} if failed is None else {"error": failed.to_dict()})}
         )  # fmt: skip
+    if failed is not None:
+        output.error(failed)
+        return FAILED
     explain(result, json)
     return int(result.shell_code)
 
 
-async def _changes(sandbox: Any, patch: Path | None, apply: bool) -> dict[str, Any]:
-    """Write and apply what the command changed; a summary on stderr."""
-    found = await sandbox.workspace.diff()
-    if patch is not None:
-        await asyncio.to_thread(_write, patch, found.data)
-    if found.stat:
-        output.note(f"changes\n{output.escape_text(found.stat)}")
-    if apply:
-        try:
-            await sandbox.workspace.apply()
-        except SandboxError:
-            if patch is None and found.data:
-                output.note(await asyncio.to_thread(_kept, found.data))
-            raise
+async def _changes(
+    sandbox: Any, patch: Path | None, apply: bool
+) -> tuple[dict[str, Any], SandboxError | None]:
+    """Write and apply what the command changed; a summary on stderr. What became of it, and what
+    went wrong: a result that took an hour is not lost for that."""
     from ringfence.spec.results import named_bytes
 
-    return {**named_bytes("patch", found.data), "applied": apply}
+    try:
+        found = await sandbox.workspace.diff()
+    except SandboxError as error:
+        return {"applied": False}, error
+    out = {**named_bytes("patch", found.data), "applied": False}
+    written = False
+    try:
+        if patch is not None:
+            await asyncio.to_thread(_write, patch, found.data)
+            written = True
+        if found.stat:
+            output.note(f"changes\n{output.escape_text(found.stat.rstrip())}")
+        if apply:
+            await sandbox.workspace.apply()
+    except SandboxError as error:
+        if found.data and not written:
+            output.note(await asyncio.to_thread(_kept, found.data))
+        return out, error
+    return {**out, "applied": apply}, None
 
 
 def _write(file: Path, data: bytes, doing: str = "--patch") -> None:
@@ -158,7 +174,7 @@ def _kept(data: bytes) -> str:
         _write(Path(name), data, "writing them")
     except (OSError, SandboxError) as error:
         return f"the changes could not be kept as a patch: {error}"
-    return f"nothing was applied; the changes are kept as a patch in {name}"
+    return f"the changes are kept as a patch in {name}"
 
 
 async def _usage(sandbox: Any) -> Any:

@@ -87,6 +87,21 @@ def test_changes_that_cannot_be_applied_are_kept_as_a_patch(
     assert digest_of_tree(repository) == before
 
 
+def test_a_result_is_told_also_where_its_changes_cannot_be_applied(
+    repository: Path, state_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one document with the error and the patch: the sandbox is gone."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    said = ringfence("run", *process_options(), "--repo", repository, "--apply", "--json", "--", "sh",
+                     "-c", "echo done; echo more >> README.md; echo mine > .env", code=125)  # fmt: skip
+    document = json.loads(next(line for line in said.splitlines() if line.startswith(b"{")))
+    assert document["result"]["stdout"] == "done\n"
+    assert "+more" in document["patch"]
+    assert not document["applied"]
+    assert document["error"]["category"]
+    assert document["sandbox"]["state"] == "exited"
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_unusual_umask_of_the_caller_changes_nothing(

@@ -87,10 +87,23 @@ async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_bytes", full)
             patch.setattr(tempfile, "tempdir", str(place))
-            with pytest.raises(StateError, match="the original moved"):
-                await _changes(sandbox, None, apply=True)
+            _, failed = await _changes(sandbox, None, apply=True)
+        assert isinstance(failed, StateError)
         assert "could not be kept as a patch" in capfd.readouterr().err
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+async def test_what_changed_is_told_in_as_many_lines_as_git_has_for_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def found() -> Patch:
+        return Patch(b"a patch", " f | 1 +\n 1 file changed\n")
+
+    sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=found))
+    out, failed = await _changes(sandbox, tmp_path / "patch", apply=False)
+    assert (out, failed) == ({"patch": "a patch", "applied": False}, None)
+    assert (tmp_path / "patch").read_bytes() == b"a patch"
+    assert capfd.readouterr().err == "ringfence: changes\n f | 1 +\n 1 file changed\n"
 
 
 def test_bytes_in_a_document_are_never_lost() -> None:
