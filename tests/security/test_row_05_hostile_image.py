@@ -67,9 +67,9 @@ async def test_an_image_of_links_writes_nothing_on_the_host(
     assert after == before
 
 
-@pytest.fixture(params=["/.ringfence/run", "/.ringfence", "//x/../.ringfence/run/"])
+@pytest.fixture(params=["/.ringfence/run", "/.ringfence", "//x/../.ringfence/run/", "work"])
 def claiming(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An image that declares a volume where the guest finds its host."""
+    """An image that declares a volume where the guest finds its host, or without a place."""
     keywords("docker")
     name = f"ringfence-test/claiming-{uuid.uuid4().hex[:8]}"
     made = ["docker", "import", "--change", f"VOLUME {request.param}", "-", name]

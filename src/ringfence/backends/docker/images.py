@@ -93,4 +93,4 @@ def _image(data: dict[str, Any]) -> Image:
 
 def _normal(path: str) -> str:
     """As an Engine takes what an image says: "/tmp/" is /tmp, and so is "//x/../tmp"."""
-    return posixpath.normpath("/" + path.lstrip("/"))
+    return posixpath.normpath("/" + path.lstrip("/") if path.startswith("/") else path)

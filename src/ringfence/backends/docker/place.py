@@ -40,12 +40,13 @@ def guest_binary(architecture: str) -> Path:
 
 
 def check_volumes(volumes: Sequence[str]) -> None:
-    """ImageError for an image that declares one of its volumes where the guest is."""
+    """ImageError for an image that declares a volume where the guest is, or one without a place:
+    Engines make it a directory of the host's, without a limit."""
     for path in volumes:
-        if Path(path).is_relative_to(INSIDE):
+        if Path(path).is_relative_to(INSIDE) or not path.startswith("/"):
             raise ImageError(
-                f"image: it declares {path} as a volume, where the guest of its sandbox is: use an"
-                " image without that",
+                f"image: it declares {path!r} as a volume, which is where the guest of its sandbox"
+                " is, or not absolute: use an image without that",
                 op="create",
             )
 

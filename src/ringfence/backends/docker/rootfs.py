@@ -103,12 +103,9 @@ async def drop(engine: Engine, image: str) -> None:
     another one needs it. All others stay. Idempotent."""
     with contextlib.suppress(ImageNotFoundError):
         found = await engine.get("image", "images", image, "json")
-        labels = (found.get("Config") or {}).get("Labels") or {}
-        ours = (
-            labels.get(STEP) == FORK and not found.get("RepoTags") and not found.get("RepoDigests")
-        )
-        if ours and await _remove(engine, image):
-            await drop(engine, found["Parent"] or labels[_BASE])
+        base = _forked_from(found)
+        if base and await _remove(engine, image):
+            await drop(engine, found["Parent"] or base)
 
 
 async def sweep(engine: Engine) -> None:
@@ -128,9 +125,8 @@ async def _base(engine: Engine, image: str, op: str) -> Mapping[str, Any]:
     its first ancestor was made from. UnsupportedError for one with volumes."""
     found = await engine.get(op, "images", image, "json")
     config = found.get("Config") or {}
-    labels = config.get("Labels") or {}
-    if labels.get(STEP) == FORK and _BASE in labels:
-        return await _base(engine, labels[_BASE], op)
+    if base := _forked_from(found):
+        return await _base(engine, base, op)
     if config.get("Volumes"):
         names = ", ".join(sorted(config["Volumes"]))
         raise UnsupportedError(
@@ -139,6 +135,14 @@ async def _base(engine: Engine, image: str, op: str) -> Mapping[str, Any]:
             op=op,
         )
     return {**found, "Config": config}
+
+
+def _forked_from(found: Mapping[str, Any]) -> str:
+    """The image that one of `branch`'s goes back to; "" for others: one that was built or pulled,
+    and so has a name, may have its labels."""
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    named = found.get("RepoTags") or found.get("RepoDigests")
+    return "" if named or labels.get(STEP) != FORK else str(labels.get(_BASE, ""))
 
 
 def check_room(size: int, places: Sequence[Path]) -> None:

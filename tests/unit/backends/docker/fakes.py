@@ -1,6 +1,6 @@
 """An Engine that answers as a test says."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def machine(**changes: object) -> Machine:
     return replace(MACHINE, **changes)  # type: ignore[arg-type]
 
 
-Answer = Callable[[web.Request], web.StreamResponse]
+Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
@@ -55,7 +55,8 @@ async def engine_that(
             return web.Response(text="OK", headers=headers)
         if request.path == "/version":
             return web.json_response(version)
-        return answer(request)
+        answered = answer(request)
+        return await answered if isinstance(answered, Awaitable) else answered
 
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", serve)
