@@ -108,16 +108,13 @@ class _Comparison:
         if after is not None and kind_of(after.status.st_mode) is None:
             self.refused[path] = "neither a file, a directory nor a link"
             after = None
-        if after is not None and too_long(path):
+        differs = self._differs(before, after)
+        old = self._side(self.base, path, before) if differs else None
+        new = self._side(self.now, path, after) if differs else None
+        if too_long(path) and (old != new or _is_directory(after)):  # which is not looked into
             self.refused[path] = f"its path is over {PATH_BYTES} bytes"
-            after = None
-        if not self._differs(before, after):
-            return
-        old = self._side(self.base, path, before)
-        new = self._side(self.now, path, after)
-        if old == new:
-            return
-        self.items.append(Change(path, kind_between(old, new), old, new))
+        elif old != new:
+            self.items.append(Change(path, kind_between(old, new), old, new))
 
     def _git_name(self, path: str) -> None:
         names = path.split("/")
@@ -156,6 +153,10 @@ class _Comparison:
             )
         size, digest = hashed(layers.open(path, found), status.st_size)
         return Side(FILE, status.st_mode & 0o777, size, digest)
+
+
+def _is_directory(found: Found | None) -> bool:
+    return found is not None and stat.S_ISDIR(found.status.st_mode)
 
 
 def hashed(descriptor: int, expected: int) -> tuple[int, str]:

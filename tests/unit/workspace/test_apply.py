@@ -153,6 +153,48 @@ def test_modes_by_choice_are_none_of_the_original_s(repository: Path, make: Make
     assert (repository / "run.sh").stat().st_mode & 0o777 == 0o755
 
 
+def deepest(root: Path, *, made: bool) -> int:
+    """A descriptor of a directory whose path below `root` has 3,959 bytes."""
+    directory = os.open(root, os.O_RDONLY)
+    for _ in range(20):
+        if made:
+            os.mkdir("x" * 197, dir_fd=directory)
+        below = os.open("x" * 197, os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    return directory
+
+
+def test_what_is_at_a_path_too_long_to_be_carried_is_refused_and_stays(
+    repository: Path, make: Make
+) -> None:
+    """It was taken for deleted, and deleted in the original."""
+    names = {letter: letter * 100 for letter in "abc"}
+    original = deepest(repository, made=True)
+    for name in names.values():
+        os.close(os.open(name, os.O_CREAT, dir_fd=original))
+    os.mkdir("d" * 100, dir_fd=original)
+    prepared = make(repository)
+    work = deepest(inside(prepared), made=False)
+    for name in (names["a"], "new" * 30):
+        with os.fdopen(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=work), "w") as file:
+            file.write("written inside\n")
+    os.unlink(names["b"], dir_fd=work)
+    os.mkdir(f"{'d' * 100}/below", dir_fd=work)
+    os.mkdir("e" * 100, dir_fd=work)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    changes = apply(prepared)
+    assert [(change.kind, change.path) for change in changes] == [("modified", "README.md")]
+    refused = {path.rpartition("/")[2]: reason for path, reason in changes.refused.items()}
+    assert refused.keys() == {names["a"], names["b"], "new" * 30, "d" * 100, "e" * 100}
+    assert all("4000 bytes" in reason for reason in refused.values())
+    with os.scandir(original) as left:
+        assert {entry.name for entry in left} == {*names.values(), "d" * 100}
+    assert b"README.md" in prepared.patch().data
+    os.close(original)
+    os.close(work)
+
+
 def test_apply_never_replaces_a_hidden_file(repository: Path, make: Make) -> None:
     prepared = make(repository)
     (inside(prepared) / ".env").write_text("TOKEN=stolen\n")
