@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ringfence.errors import SandboxError
 from ringfence.spec import Usage
+from ringfence.spec.quantity import check_interval
 
 
 class Readable(Protocol):
@@ -82,8 +83,13 @@ class Sampler:
             samples.append(sample)
         return samples
 
-    async def samples(self, interval: float = 1.0) -> AsyncIterator[list[Sample]]:
-        """All samples every `interval` seconds, without end. Cancellation changes nothing."""
+    def samples(self, interval: float = 1.0) -> AsyncIterator[list[Sample]]:
+        """All samples every `interval` seconds, without end. InvalidSpecError. Cancellation changes
+        nothing."""
+        check_interval(interval)
+        return self._samples(interval)
+
+    async def _samples(self, interval: float) -> AsyncIterator[list[Sample]]:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:

@@ -32,7 +32,7 @@ class Monitor:
         if before is None or before.ok is not self.health.ok:
             self._say_health(self.health)
         if self._context.features.usage and self.health.ok:
-            with contextlib.suppress(SandboxError):
+            with contextlib.suppress(SandboxError, OSError):  # no descriptor left, say
                 self.usage = await control.measure(self._context)
                 self._say_limits(usage, self.usage)
         self.looks += 1

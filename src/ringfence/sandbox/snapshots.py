@@ -76,40 +76,55 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
     if not isinstance(instance, Committable):
         raise not_kept(context.spec, "snapshot")
     place = await asyncio.to_thread(snapshots)
-    parts: list[Descriptor] = []
-    made: list[Digest] = []
+    keeping = _Keeping(place.store)
     try:
-        digest = await _composed(instance, prepared, place.store, parts, made)
+        digest = await keeping.compose(instance, prepared)
+        return await asyncio.to_thread(find, digest, place)
     except BaseException:
-        for each in (*(part.digest for part in parts), *reversed(made)):
-            await finish(asyncio.to_thread(place.store.discard, each))
+        await finish(asyncio.to_thread(keeping.take_back))
         raise
-    return await asyncio.to_thread(find, digest, place)
 
 
-async def _composed(
-    instance: Committable,
-    prepared: Prepared | None,
-    store: Store,
-    parts: list[Descriptor],
-    made: list[Digest],
-) -> str:
-    """Put everything and give it its name; the digest. parts, made: what was put, also by then."""
-    async with holding(store.composing()):
-        size = 0
-        if prepared is not None:
-            size = await finish(_put(prepared, store, parts))
-        listed = [{**part.to_dict(), "annotations": {KIND: "workspace"}} for part in parts]
-        parts.append(await instance.commit(store, {KIND: "root"}, made))
-        whole = await asyncio.to_thread(_joined, store, parts[-1], listed, size)
-        await asyncio.to_thread(store.tag, name_of(whole.digest), whole)
-    return str(whole.digest)
+class _Keeping:
+    """A snapshot in the making, and what of it is in the store by now."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._parts: list[Descriptor] = []
+        self._made: list[Digest] = []
+        self._name: str | None = None
 
-async def _put(prepared: Prepared, store: Store, parts: list[Descriptor]) -> int:
-    made, size = await asyncio.to_thread(put, prepared, store)
-    parts.append(made)
-    return size
+    async def compose(self, instance: Committable, prepared: Prepared | None) -> str:
+        """Put everything and give it its name; the digest."""
+        async with holding(self._store.composing()):
+            size = 0
+            if prepared is not None:
+                size = await finish(asyncio.to_thread(self._put, prepared))
+            root = await instance.commit(self._store, {KIND: "root"}, self._made)
+            return await finish(asyncio.to_thread(self._finish, root, size))
+
+    def _put(self, prepared: Prepared) -> int:
+        made, size = put(prepared, self._store)
+        self._parts.append(made)
+        return size
+
+    def _finish(self, root: Descriptor, size: int) -> str:
+        listed = [{**part.to_dict(), "annotations": {KIND: "workspace"}} for part in self._parts]
+        self._parts.append(root)
+        whole = _joined(self._store, root, listed, size)
+        self._parts.append(whole)
+        name = name_of(whole.digest)
+        known = name in self._store.tags()
+        self._store.tag(name, whole)
+        self._name = None if known else name
+        return str(whole.digest)
+
+    def take_back(self) -> None:
+        """Leave nothing that was not there before. It blocks."""
+        if self._name is not None:
+            self._store.untag(self._name)
+        for each in (*(part.digest for part in reversed(self._parts)), *reversed(self._made)):
+            self._store.discard(each)
 
 
 def _joined(store: Store, root: Descriptor, parts: list[dict[str, Any]], size: int) -> Descriptor:

@@ -1,6 +1,8 @@
 """One sampler reads many sandboxes and drops those that ended."""
 
-from ringfence.errors import NotFoundError
+import pytest
+
+from ringfence.errors import InvalidSpecError, NotFoundError
 from ringfence.metrics import Sampler
 from ringfence.spec import Usage
 
@@ -64,8 +66,15 @@ async def test_samples_come_at_an_interval_without_end() -> None:
     sampler = Sampler()
     sampler.add("a", Fake(1.0, 2.0, 3.0))
     seen = []
-    async for samples in sampler.samples(0.001):
+    async for samples in sampler.samples(0.01):
         seen.append([sample.usage.cpu_seconds for sample in samples])
         if len(seen) == 4:
             break
     assert seen == [[1.0], [2.0], [3.0], []]
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), True, "1"])
+def test_what_is_no_interval(interval: float) -> None:
+    """InvalidSpecError at once, not a loop that never rests."""
+    with pytest.raises(InvalidSpecError, match=r"^interval: "):
+        Sampler().samples(interval)

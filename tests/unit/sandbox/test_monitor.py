@@ -65,6 +65,27 @@ async def test_limits_that_were_hit_are_events(seen: list[Usage]) -> None:
     assert hits[0]["detail"].startswith("2 ")
 
 
+async def test_a_usage_that_cannot_be_had_ends_no_monitor(
+    seen: list[Usage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of a descriptor, say: it looks on, and has the next one."""
+    plain = MockInstance.usage
+
+    async def full(instance: MockInstance) -> Usage:
+        raise OSError(24, "too many files are open")
+
+    async with (
+        ringfence.open(backend=Measured()) as sandbox,
+        sandbox.monitor(0.01) as monitor,
+    ):
+        monkeypatch.setattr(MockInstance, "usage", full)
+        await looks(monitor)
+        monkeypatch.setattr(MockInstance, "usage", plain)
+        seen.append(Usage(cpu_seconds=7.0))
+        await looks(monitor)
+        assert monitor.usage == seen[-1]
+
+
 async def test_looking_is_no_use(mock: MockBackend) -> None:
     """A sandbox that is only looked at ends of idleness."""
     async with (

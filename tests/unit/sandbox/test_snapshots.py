@@ -1,0 +1,81 @@
+"""A snapshot of a whole sandbox that does not come about leaves nothing in the store."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ringfence.digest import Descriptor, Digest
+from ringfence.digest.store import Store
+from ringfence.digest.store.manifest import LAYER, put_image
+from ringfence.errors import StateError
+from ringfence.sandbox import snapshots
+from ringfence.sandbox.context import Context
+
+CONFIG = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+
+
+class Root:
+    """An instance whose root file system is one layer."""
+
+    async def commit(
+        self, store: Store, annotations: Mapping[str, str], made: list[Digest]
+    ) -> Descriptor:
+        layer = store.put(b"a layer")
+        made.append(layer)
+        return put_image(store, CONFIG, [Descriptor(LAYER, layer, 7)], annotations, made)
+
+
+@pytest.fixture
+def context() -> Context:
+    return cast(Context, SimpleNamespace(life=SimpleNamespace(instance=Root())))
+
+
+def kept(state: Path) -> tuple[list[str], int]:
+    store = Store(state / "store")
+    return list(store.tags()), len(list(store.walk()))
+
+
+@pytest.mark.parametrize("step", ["_joined", "find"])
+async def test_one_that_is_cancelled_at_its_end_is_taken_back(
+    context: Context, state_directory: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    plain = getattr(snapshots, step)
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        go.wait(60)
+        return plain(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, step, slow)
+        task = asyncio.create_task(snapshots.keep_whole(context, None))
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert kept(state_directory) == ([], 0)
+    made = await snapshots.keep_whole(context, None)
+    assert kept(state_directory) == ([snapshots.name_of(made.digest)], 3)
+
+
+async def test_one_that_was_there_before_stays(
+    context: Context, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same state has the same digest."""
+    made = await snapshots.keep_whole(context, None)
+
+    def broken(*_: object) -> None:
+        raise StateError("no")
+
+    monkeypatch.setattr(snapshots, "find", broken)
+    with pytest.raises(StateError):
+        await snapshots.keep_whole(context, None)
+    assert kept(state_directory) == ([snapshots.name_of(made.digest)], 3)
