@@ -111,7 +111,7 @@ def test_killed_at_any_line_a_store_is_whole_and_nothing_stays_for_ever(tmp_path
     assert line > 500
 
 
-def test_a_blob_that_is_collected_while_it_is_put_again_is_put_as_a_whole(
+def test_a_blob_that_is_collected_while_it_is_put_again_or_read_is_whole_or_not_there(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put(LAYER)
@@ -124,7 +124,10 @@ def test_a_blob_that_is_collected_while_it_is_put_again_is_put_as_a_whole(
 
     monkeypatch.setattr(Store, "blob_path", collected)
     assert store.put(LAYER, expected=DIGEST) == DIGEST
+    with pytest.raises(BlobNotFound):
+        store.read(DIGEST)
     monkeypatch.undo()
+    assert store.put(LAYER, expected=DIGEST) == DIGEST
     assert store.read(DIGEST) == LAYER
 
 
@@ -224,6 +227,24 @@ def test_scrub_takes_out_only_what_it_looked_at(
     monkeypatch.setattr(scrub, "_look", look)
     assert list(store.scrub(move=True)) == []
     assert not list((store.root / ".ringfence/damaged").iterdir())
+
+
+def test_an_ingest_that_ends_while_a_collection_looks_at_it_is_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.ingest("x") as ingest:
+        ingest.write(b"x")
+    real = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if Path(path).parent.name == "ingests":
+            monkeypatch.undo()
+            store.abort("x")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert store.gc(stale=0).ingests == 0
+    assert store.ingests() == {}
 
 
 def test_labels_without_a_blob_can_be_removed(store: Store) -> None:

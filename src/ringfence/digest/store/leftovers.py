@@ -54,8 +54,8 @@ def sweep(layout: Layout, needed: Collection[Digest], stale: float) -> None:
 
 def _touched(directory: Path) -> float:
     """When an ingest was last written to; far in the future when it is gone."""
-    places = [directory, *directory.glob("*")] if directory.is_dir() else [lock_of(directory)]
     try:
+        places = [directory, *directory.iterdir()] if directory.is_dir() else [lock_of(directory)]
         return max(path.stat().st_mtime for path in places)
     except FileNotFoundError:
         return float("inf")

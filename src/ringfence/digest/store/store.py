@@ -170,7 +170,10 @@ class Store:
         BlobNotFound; DigestUnsupported when it cannot be verified here.
         """
         require_verifiable(Digest(digest))
-        stream = self.blob_path(digest).open("rb", buffering=0)
+        try:
+            stream = self.blob_path(digest).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise BlobNotFound(f"{digest} is not in the store any more") from None
         return VerifyingReader(stream, digest, os.fstat(stream.fileno()).st_size)
 
     def read(self, digest: str) -> bytes:
