@@ -211,21 +211,47 @@ static void read_answers(void)
 		answered += (u64)got;
 }
 
+static void end_supervisor(struct exec *exec)
+{
+	struct supervisor *supervisor = exec->supervisor;
+	exec_supervisor_ended(exec, exec->main_ended);
+	free(supervisor);
+}
+
+static void fail_to_start(struct exec *exec)
+{
+	struct report report = {.kinds = REPORT_FAILED, .error = ENOENT, .stage = STAGE_EXEC};
+	struct supervisor *supervisor = exec->supervisor;
+	exec_reported(exec, &report);
+	free(supervisor);
+}
+
+static void play_supervisor(struct exec *exec)
+{
+	struct report report = {.kinds = REPORT_STARTED, .pid = 7, .proof = PROOF_ECHILD};
+	if (!below(24)) {
+		end_supervisor(exec);
+	} else if (!exec->started && !below(8)) {
+		fail_to_start(exec);
+	} else if (!exec->started && below(2)) {
+		exec_reported(exec, &report);
+	} else if (exec->started && !exec->main_ended && !below(3)) {
+		report.kinds = exec->killing ? REPORT_EXITED | REPORT_KILLED : REPORT_EXITED;
+		report.ended = true;
+		report.empty = exec->killing || below(2);
+		exec_reported(exec, &report);
+	} else if (exec->main_ended && exec->killing && !exec->killed && !below(3)) {
+		report.kinds = REPORT_HEARD | REPORT_KILLED;
+		exec_reported(exec, &report);
+	}
+}
+
 static void play_supervisors(void)
 {
-	struct exec *exec = execs;
-	while (exec) {
-		struct exec *after = exec->next;
-		struct report report = {.kinds = REPORT_STARTED, .pid = 7};
-		if (below(2) && !exec->started) {
-			exec_reported(exec, &report);
-		} else if (!below(3) && exec->started && !exec->main_ended) {
-			report.kinds = exec->killing ? REPORT_EXITED | REPORT_KILLED : REPORT_EXITED;
-			report.ended = report.empty = true;
-			report.proof = PROOF_ECHILD;
-			exec_reported(exec, &report);
-		}
-		exec = after;
+	for (struct exec *exec = execs, *after; exec; exec = after) {
+		after = exec->next;
+		if (exec->supervisor)
+			play_supervisor(exec);
 	}
 }
 
@@ -253,7 +279,8 @@ static void run_one(void)
 	play_supervisors();
 	read_answers();
 	conn_end_session(the_conn);
-	forget_execs();
+	if (!below(4))  /* else what is held goes on in the next session */
+		forget_execs();
 }
 
 /* An empty network has its loopback interface down. */
