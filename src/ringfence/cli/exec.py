@@ -76,7 +76,8 @@ async def _exec(
             timeout=timeout,
             cgroup=cgroup,
         )
+        ended = sandbox.info.reason
     if json:
         output.document({"result": result.to_dict()})
-    explain(result, json)
+    explain(result, json, ended)
     return int(result.shell_code)

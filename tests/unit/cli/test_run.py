@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from ringfence.cli.app import run
-from ringfence.cli.run import _changes, _write
+from ringfence.cli.run import _changes, _write, explain
 from ringfence.errors import ResourceExhaustedError, StateError
 from ringfence.spec.results import named_bytes
 from ringfence.workspace.patch import Patch
@@ -91,6 +91,26 @@ async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_
         assert isinstance(failed, StateError)
         assert "could not be kept as a patch" in capfd.readouterr().err
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("result", "ended", "said"),
+    [
+        ({"reason": "exited"}, "deleted", ""),
+        ({"reason": "signaled"}, "deleted", ""),
+        ({"reason": "not_started", "error": "x: not found"}, "deleted", "x: not found"),
+        ({"reason": "timeout"}, "deleted", "the command ended by timeout after 1.2 s"),
+        ({"reason": "sandbox_lost"}, "lifetime", "the sandbox ended before the command: lifetime"),
+        ({"reason": "sandbox_lost"}, None, "`ringfence ps --all`"),
+    ],
+)
+def test_why_a_command_ended_is_a_sentence_where_its_code_does_not_say_it(
+    result: dict[str, str], ended: str | None, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a sandbox that ended its own reason is the news."""
+    told = SimpleNamespace(**{"error": None, "duration": 1.21, **result})
+    explain(told, json=False, ended=ended)
+    assert (said in capfd.readouterr().err) if said else not capfd.readouterr().err
 
 
 async def test_what_changed_is_told_in_as_many_lines_as_git_has_for_it(
