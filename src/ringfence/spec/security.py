@@ -20,7 +20,8 @@ _DEVICES = ("/dev/fuse", "/dev/kvm", "/dev/net/tun", "/dev/nvidia0", "/dev/dri/r
 _FORBIDDEN_DEVICES = re.compile(
     r"/dev/(?:mem|kmem|port|sd|hd|vd|xvd|nvme|loop|dm-|md|mapper|disk|block|vsock|vhost|hpet|"
     r"tty|pts|ptmx|console|kmsg|snapshot|watchdog|cpu|mcelog|rtc|sg|bsg|input|uinput|shm|mqueue|"
-    r"fd|std)"
+    r"fd|std|zram|nbd|ram|mmcblk|dasd|pmem|mtd|ubi|ublk|sr\d|st\d|nst|drbd|rbd|bcache|raw|root|vfio|"
+    r"userfaultfd|nvram|uhid|hidraw|vcs|hvc|cuse|btrfs-control|autofs)"
 )
 
 

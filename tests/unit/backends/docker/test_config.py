@@ -11,7 +11,7 @@ from ringfence.backends.docker.config import Placement, create_body
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
 from ringfence.backends.docker.refusals import refuse
-from ringfence.errors import UnsupportedError
+from ringfence.errors import PolicyDeniedError, UnsupportedError
 from ringfence.policy.facts import ImageFacts
 from ringfence.spec import SandboxSpec
 
@@ -250,3 +250,15 @@ def test_what_is_there_is_not_refused() -> None:
 def test_a_security_module_is_asked_for_in_the_engine_s_words() -> None:
     options = body(security={"apparmor": "mine", "selinux": "mine_t"})["HostConfig"]["SecurityOpt"]
     assert {"apparmor=mine", "label=type:mine_t"} <= set(options)
+
+
+def test_no_disk_of_the_host_is_given_by_whatever_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name can be anything, and a link; what it leads to is looked at, where the daemon is."""
+    spec = SandboxSpec.parse(
+        {"security": {"devices": ["/dev/mine"], "allow_degraded": ["devices"]}}
+    )
+    refuse(spec, MACHINE)
+    monkeypatch.setattr(Path, "is_block_device", lambda path: str(path) == "/dev/mine")
+    with pytest.raises(PolicyDeniedError, match="/dev/mine"):
+        refuse(spec, MACHINE)
+    refuse(spec, machine(same_kernel=False))
