@@ -12,11 +12,15 @@ from ringfence.workspace.linking import is_linked
 from ringfence.workspace.ownership import Ownership
 from ringfence.workspace.stopping import Check, always
 
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LINKS = (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Between these two trees no file can be linked."""
+_NO_LINK = (errno.EMLINK, errno.EPERM, errno.EACCES)
+"""This one cannot: it has as many names as it may, or it is somebody else's."""
 
 
 class Stage:
-    """Puts entries of one tree into another, one after the other. path: where it is just now."""
+    """Puts entries of one tree into another, one after the other. path: where it is just now.
+    linked: whether every file so far is a hard link of its original."""
 
     def __init__(
         self, root: int, target: int, ownership: Ownership, links: bool, check: Check = always
@@ -24,7 +28,7 @@ class Stage:
         self.root, self.target = root, target
         self.check = check
         self.ownership = ownership
-        self.links = links and ownership.keeps
+        self.links = self.linked = links and ownership.keeps
         self._filling = Filling()
         self.root_user = os.geteuid() == 0
         self.path = "."
@@ -63,6 +67,7 @@ class Stage:
                 if self.links and is_linked(entry) and self._link(name, source, target):
                     linked[name] = entry
                 else:
+                    self.linked = self.linked and entry.kind != FILE
                     staged.append(self.add(entry))
             if linked:
                 self._verify(linked, target)
@@ -72,10 +77,11 @@ class Stage:
         try:
             os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_LINK:
+            if error.errno not in (*_NO_LINKS, *_NO_LINK):
                 raise
-            self.links = False
-        return self.links
+            self.links = error.errno in _NO_LINK
+            return False
+        return True
 
     def _verify(self, linked: dict[str, Entry], target: int) -> None:
         """Whether the names that were linked are the files that were chosen: one listing tells it

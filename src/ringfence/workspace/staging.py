@@ -118,7 +118,7 @@ def _filled(works: list[Stage], groups: list[_Group]) -> tuple[list[Entry], bool
     else:
         with ThreadPoolExecutor(len(works)) as pool:
             found = list(pool.map(lambda work: _worked(work, run), works))
-    return [entry for part in found for entry in part], all(work.links for work in works)
+    return [entry for part in found for entry in part], all(work.linked for work in works)
 
 
 def _worked(work: Stage, run: Callable[[Stage], list[Entry]]) -> list[Entry]:

@@ -56,6 +56,29 @@ def test_several_threads_copy_all(wide: Path, make: Make, monkeypatch: pytest.Mo
     assert len(prepared.changes()) == 0
 
 
+@pytest.mark.parametrize("number", [errno.EMLINK, errno.EPERM])
+def test_a_file_that_takes_no_link_is_copied_and_no_other(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It has 65,000 names, or is another user's."""
+    real = os.link
+
+    def link(source: str, *args: Any, **kwargs: Any) -> None:
+        if source == "README.md":
+            raise OSError(number, os.strerror(number))
+        real(source, *args, **kwargs)
+
+    monkeypatch.setattr(os, "link", link)
+    prepared = [make(repository), make(repository)]
+    assert prepared[0].layers != prepared[1].layers, "copies do not follow their originals"
+    frozen = prepared[0].layers[0] / "tree"
+    others = ("run.sh", "src/code.py", "src/data.bin")
+    assert all((frozen / name).samefile(repository / name) for name in others)
+    assert not (frozen / "README.md").samefile(repository / "README.md")
+    (inside(prepared[0]) / "README.md").write_text("Changed.\n")
+    assert prepared[0].changes().of("modified") == ("README.md",)
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_plain_copy_keeps_the_holes_of_a_sparse_file(
     ranges: bool, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
