@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.backends.process import ProcessBackend, images
+from ringfence.backends.process import ProcessBackend, images, unpacking
 from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError
 from ringfence.guest.protocol import Cred
 from tests.integration.process.conftest import grant, opened
@@ -220,6 +220,22 @@ async def test_an_oci_layout_is_an_image_whose_layers_hide_what_they_say(
         assert str(sandbox.record.image_digest).startswith("sha256:")
 
 
+async def test_an_image_in_the_store_of_the_state_directory_is_one(
+    backend: ProcessBackend, state_directory: Path, busybox: Path
+) -> None:
+    """Nothing else of that directory may be an image: it would be seen inside."""
+    layout = Layout(state_directory / "store")
+    layout.system(busybox, {"who": b"mine\n"})
+    layout.close("mine")
+    for reference in (layout.path, f"{layout.path}:mine"):
+        async with opened(backend, image=str(reference)) as sandbox:
+            told = await sandbox.sh("read line < /who; echo $line")
+        assert told.stdout == b"mine\n"
+    for place in (state_directory, layout.path / "blobs"):
+        with pytest.raises(PolicyDeniedError, match="own state"):
+            await grant(backend, image=str(place))
+
+
 async def test_a_layer_hides_names_that_tar_does_not_list_as_they_are(
     backend: ProcessBackend, tmp_path: Path, busybox: Path
 ) -> None:
@@ -245,6 +261,17 @@ async def test_a_layer_puts_a_file_or_a_link_where_a_directory_was(
     async with opened(backend, image=str(layout.path)) as sandbox:
         told = await sandbox.sh("read line < /full; echo $line /other/*")
     assert told.stdout == b"a file /other/y\n"
+
+
+async def test_a_layer_of_more_names_than_memory_can_hold_is_refused(
+    backend: ProcessBackend, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some megabytes of headers, packed, list names of gigabytes."""
+    monkeypatch.setattr(unpacking, "_MOST_PRINTED", 50_000)
+    layout.layer({f"{number:0100}": b"" for number in range(1000)})
+    layout.close("mine")
+    with pytest.raises(ImageError, match="too many names"):
+        await grant(backend, image=str(layout.path))
 
 
 @pytest.mark.parametrize("hosts", [None, b"", b"10.0.0.1 own\n"])

@@ -23,7 +23,7 @@ from ringfence.backends.process.archives import Archive, verified
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
-from ringfence.backends.state import make_private
+from ringfence.backends.state import make_private, state_directory
 from ringfence.digest import Descriptor, Digest, digest_file
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import layouts
@@ -177,7 +177,7 @@ def _path(reference: str) -> tuple[Path, str | None]:
     for colon in (at for at, letter in enumerate(reference) if letter == ":" and at):
         place, name = reference[:colon], reference[colon + 1 :]
         if (Path(place) / "oci-layout").is_file() and not Path(reference).exists():
-            return check_source(place), name
+            return _source(place), name
     if "/" not in reference and not Path(reference).exists():
         raise ImageNotFoundError(
             f"image: {reference!r} is no file: the process backend takes a directory, a tar or an"
@@ -186,11 +186,19 @@ def _path(reference: str) -> tuple[Path, str | None]:
             context={"image": reference},
         )
     try:
-        return check_source(reference), None
+        return _source(reference), None
     except InvalidSpecError as error:
         raise ImageNotFoundError(
             f"image: {error.message.partition(': ')[2]}", op="open", context={"image": reference}
         ) from None
+
+
+def _source(reference: str) -> Path:
+    """The resolved path, which may be bound; or our own store, of which only an image goes in."""
+    store = state_directory() / "store"
+    if (store / "oci-layout").is_file() and Path(reference).resolve() == store.resolve():
+        return store
+    return check_source(reference)
 
 
 def _architecture() -> str:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _ARCHIVE = "/dev/stdin"
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _SHOWN = 500
+_READ_BYTES = 2**16
+_MOST_PRINTED = 256 * 2**20
+"""Bytes of the names of one layer: a million files take a third of it."""
 _REMOVE = """\
 for line; do
   path=${line#?}
@@ -102,15 +106,22 @@ class Unpacking:
             env={"PATH": os.defpath, "LC_ALL": "C"},
         )
         try:
-            output, errors = await process.communicate(stdin if isinstance(stdin, bytes) else None)
+            output, errors, _ = await asyncio.gather(
+                _beginning(process.stdout, _MOST_PRINTED + 1),
+                _beginning(process.stderr, _SHOWN),
+                _fed(process.stdin, stdin),
+            )
+            await process.wait()
         except BaseException:
             if process.returncode is None:
                 process.kill()
             await asyncio.shield(process.wait())
             raise
         if process.returncode != 0:
-            said = errors.decode("utf-8", "replace").strip()[:_SHOWN]
+            said = errors.decode("utf-8", "replace").strip()
             raise ImageError(f"image: {path} cannot be unpacked: {said}", op="create")
+        if len(output) > _MOST_PRINTED:
+            raise ImageError(f"image: {path} holds too many names", op="create")
         return output
 
     def _confined(self) -> list[str]:
@@ -130,6 +141,22 @@ class Unpacking:
                 args += ["--ro-bind", str(path), str(path)]
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
         return [*args, "--bind", str(self.target), _ROOT, "--"]
+
+
+async def _beginning(stream: asyncio.StreamReader | None, most: int) -> bytes:
+    """The first bytes of a stream that is read to its end: a hostile archive says much."""
+    kept = bytearray()
+    while stream is not None and (data := await stream.read(_READ_BYTES)):
+        kept += data[: most - len(kept)]
+    return bytes(kept)
+
+
+async def _fed(stream: asyncio.StreamWriter | None, data: bytes | int) -> None:
+    if stream is not None and isinstance(data, bytes):
+        with suppress(ConnectionError):
+            stream.write(data)
+            await stream.drain()
+        stream.close()
 
 
 def _unescaped(name: bytes) -> bytes:
