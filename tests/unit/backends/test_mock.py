@@ -39,3 +39,24 @@ async def test_a_command_that_swallows_its_end_ends_all_the_same() -> None:
         result = await sandbox.exec(["stubborn"], timeout=0.05)
         assert result.reason == "timeout"
         assert result.exit_code is None
+
+
+async def test_what_was_to_begin_late_does_not_begin_after_the_end() -> None:
+    """A command, and a write, that are delayed while their sandbox is deleted."""
+    mock, ran = MockBackend(), []
+    mock.on(["late"], lambda _: ran.append("late"))
+    mock.delay("exec", 0.05)
+    mock.delay("write", 0.05)
+    sandbox = await ringfence.open(backend=mock)
+    asked = [
+        asyncio.create_task(sandbox.exec(["late"])),
+        asyncio.create_task(sandbox.files.write("/tmp/late", b"")),
+    ]
+    await asyncio.sleep(0)
+    await sandbox.delete(grace=0)
+    ended, failed = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(failed, ringfence.SandboxLostError)
+    assert isinstance(ended, ringfence.ExecResult)
+    await asyncio.sleep(0.1)
+    assert ran == []
+    assert [call.op for call in mock.calls] == []

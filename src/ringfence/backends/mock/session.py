@@ -57,6 +57,7 @@ class GuestSession(asyncio.Protocol):
         for transfer in self._transfers.values():
             transfer.close()
         self._transfers.clear()
+        self._delayed.clear()
         self._transport = None
         self._guest.leave(self)
 
@@ -112,7 +113,7 @@ class GuestSession(asyncio.Protocol):
             self._fail(operation_id, fault.errno, fault.stage, "injected")
 
     def _undelay(self, operation_id: int, fault: Fault) -> None:
-        for op, payload in self._delayed.pop(operation_id):
+        for op, payload in self._delayed.pop(operation_id, ()):
             if fault.errno:
                 self._fail(operation_id, fault.errno, fault.stage, "injected")
                 return
