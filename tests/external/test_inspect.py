@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403 - its tests become this module's
 
-import ringfence
+from ringfence import SandboxSpec
 from ringfence.integrations.inspect_ai import RingfenceSandboxEnvironment
 
 from .conftest import BACKENDS, require
@@ -24,5 +24,21 @@ async def sandbox_env(
     reason = EXPECTED.get((request.param, request.node.originalname))
     if reason is not None:
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-    async with ringfence.open(cwd="/tmp", **BACKENDS[request.param]) as sandbox:
-        yield RingfenceSandboxEnvironment(sandbox)
+    spec = SandboxSpec.parse(BACKENDS[request.param])
+    made = await RingfenceSandboxEnvironment.sample_init("task", spec, {})
+    yield made["default"]
+    await RingfenceSandboxEnvironment.sample_cleanup("task", spec, made, False)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+async def test_a_samples_files_have_a_place_without_a_word_in_the_config(backend: str) -> None:
+    """They have relative names; the root of the default profile cannot be written."""
+    require(backend)
+    spec = SandboxSpec(backend=backend, image=BACKENDS[backend].get("image"))
+    made = await RingfenceSandboxEnvironment.sample_init("task", spec, {})
+    environment = made["default"]
+    try:
+        await environment.write_file("of/sample.txt", "mine")
+        assert (await environment.exec(["cat", "of/sample.txt"])).stdout == "mine"
+    finally:
+        await RingfenceSandboxEnvironment.sample_cleanup("task", spec, made, False)

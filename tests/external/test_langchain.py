@@ -11,6 +11,19 @@ from ringfence.integrations.langchain import RingfenceSandbox
 from .conftest import BACKENDS, require
 
 
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_what_a_command_writes_beside_itself_is_there(backend: str) -> None:
+    """The working directory can be written, whatever the root; one that is named is taken."""
+    require(backend)
+    where = {
+        name: BACKENDS[backend][name] for name in ("backend", "image") if name in BACKENDS[backend]
+    }
+    with RingfenceSandbox(**where) as sandbox:
+        assert sandbox.execute("echo mine > notes && cat notes").output == "mine\n"
+    with RingfenceSandbox(cwd="/", **where) as sandbox:
+        assert sandbox.execute("pwd").output == "/\n"
+
+
 class OnBackend(SandboxIntegrationTests):
     """The suite with one sandbox for the whole class."""
 
@@ -19,7 +32,7 @@ class OnBackend(SandboxIntegrationTests):
     @pytest.fixture(scope="class")
     def sandbox(self) -> Iterator[Any]:
         require(self.backend)
-        with RingfenceSandbox(cwd="/tmp", **BACKENDS[self.backend]) as sandbox:
+        with RingfenceSandbox(**BACKENDS[self.backend]) as sandbox:
             yield sandbox
 
 

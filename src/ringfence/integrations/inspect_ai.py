@@ -56,8 +56,20 @@ class RingfenceSandboxEnvironment(SandboxEnvironment):
         config: SandboxEnvironmentConfigType | None,
         metadata: dict[str, str],
     ) -> dict[str, SandboxEnvironment]:
-        """Open the sandbox of one sample. Raises what `ringfence.open` raises."""
-        return {"default": cls(await ringfence.open(_spec(config)))}
+        """Open the sandbox of one sample. Raises what `ringfence.open` raises.
+
+        Its working directory is where a sample's files go, so that it is never a root which may not
+        be written.
+        """
+        spec = _spec(config)
+        sandbox = await ringfence.open(spec)
+        try:
+            if spec.cwd is None and sandbox.cwd == "/":
+                await sandbox.chdir("/tmp")  # noqa: S108 - the sandbox's
+        except BaseException:
+            await sandbox.delete()
+            raise
+        return {"default": cls(sandbox)}
 
     @classmethod
     async def sample_cleanup(

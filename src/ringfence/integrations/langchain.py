@@ -35,6 +35,8 @@ class RingfenceSandbox(BaseSandbox):
     def __init__(self, sandbox: "sync.Sandbox | None" = None, **settings: Any) -> None:
         self._opening = None if sandbox is not None else sync.open(**settings)
         self._sandbox = sandbox
+        named = settings.get("cwd") or getattr(settings.get("spec"), "cwd", None)
+        self._anywhere = sandbox is None and named is None
 
     @property
     def sandbox(self) -> "sync.Sandbox":
@@ -42,6 +44,8 @@ class RingfenceSandbox(BaseSandbox):
         if self._sandbox is None:
             assert self._opening is not None  # noqa: S101 - one of the two is there
             self._sandbox = self._opening.__enter__()
+            if self._anywhere and self._sandbox.cwd == "/":
+                self._sandbox.chdir("/tmp")  # noqa: S108 - the sandbox's: a root may not be written
         return self._sandbox
 
     @property
