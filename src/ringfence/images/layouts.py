@@ -67,7 +67,7 @@ def _first_names(archive: tarfile.TarFile) -> list[str]:
 
 def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") -> Manifest:
     """The image called `name`, or whose manifest has that digest, in a layout; without a name, the
-    only one there.
+    only one there. Of several, the only one that says it is for this machine.
 
     Everything that is read is verified. ImageError when it is missing, ambiguous or damaged.
     """
@@ -76,6 +76,9 @@ def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") 
     if name is not None:
         known = [entry for entry in entries if entry.annotations.get(_NAME) == name]
         entries = known or [entry for entry in entries if entry.digest == name][:1]
+    if len(entries) > 1:
+        fitting = _fitting(index, architecture)
+        entries = [entry for entry in entries if entry in fitting] or entries
     if len(entries) != 1:
         wanted = "one image" if name is None else f"one image called {name!r}"
         raise ImageError(f"{layout} holds {len(entries)} instead of {wanted}", op="import")
@@ -154,14 +157,20 @@ def document_at(layout: Path, descriptor: Descriptor) -> dict[str, Any]:
 
 
 def _for_machine(layout: Path, index: Mapping[str, Any], architecture: str) -> Descriptor:
-    wanted = {"os": "linux", "architecture": architecture}.items()
-    for entry, data in zip(
-        _descriptors(index.get("manifests")), index.get("manifests") or (), strict=True
-    ):
-        platform = data.get("platform")
-        if isinstance(platform, dict) and wanted <= platform.items():
-            return entry
+    for entry in _fitting(index, architecture):
+        return entry
     raise ImageError(f"{layout} has nothing for linux/{architecture}", op="import")
+
+
+def _fitting(index: Mapping[str, Any], architecture: str) -> list[Descriptor]:
+    """The entries of an index that say they are for this machine."""
+    wanted = {"os": "linux", "architecture": architecture}.items()
+    raw = index.get("manifests") or ()
+    return [
+        entry
+        for entry, data in zip(_descriptors(raw), raw, strict=True)
+        if isinstance(data.get("platform"), dict) and wanted <= data["platform"].items()
+    ]
 
 
 def _member(out: tarfile.TarFile, layout: Path, descriptor: Descriptor, name: str) -> None:

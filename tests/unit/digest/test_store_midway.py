@@ -174,7 +174,10 @@ def test_a_write_that_is_interrupted_ends_the_ingest_at_its_last_checkpoint(
         monkeypatch.setattr(Digester, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ingest.write(b"two")
+        with pytest.raises(KeyboardInterrupt):
+            store.put(b"three")
         monkeypatch.undo()
+        assert set(store.ingests()) == {"x"}
         with pytest.raises(StoreError, match="over"):
             ingest.write(b"two")
     with store.ingest("x") as ingest:

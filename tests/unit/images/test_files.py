@@ -257,6 +257,29 @@ def test_an_index_is_followed_to_this_machines_image(tmp_path: Path) -> None:
         layouts.find(store.root, "all", architecture="arm64")
 
 
+def test_of_several_images_in_a_layout_the_one_for_this_machine_is_taken(tmp_path: Path) -> None:
+    """As of those in an index: programs write the images of several machines side by side."""
+    store = Store(tmp_path / "store")
+    entries = []
+    for architecture in ("arm64", "amd64", "amd64"):
+        config = add(store, "config", f"{architecture} {len(entries)}".encode())
+        document = {"mediaType": MANIFEST, "config": config, "layers": []}
+        entry = add(store, MANIFEST, json.dumps(document).encode())
+        entries.append({**entry, "platform": {"os": "linux", "architecture": architecture}})
+    write = (store.root / "index.json").write_text
+    write(json.dumps({"manifests": entries[:2]}))
+    found = layouts.find(store.root, architecture="arm64")
+    assert found.config.digest == Digest.from_bytes(b"arm64 0")
+    assert layouts.find(store.root).config.digest == Digest.from_bytes(b"amd64 1")
+    with pytest.raises(ImageError, match="holds 2 instead of one"):
+        layouts.find(store.root, architecture="s390x")
+    write(json.dumps({"manifests": entries}))
+    with pytest.raises(ImageError, match="holds 2 instead of one"):
+        layouts.find(store.root)
+    write(json.dumps({"manifests": [*entries[:2], {**entries[0], "platform": 5}]}))
+    assert layouts.find(store.root).config.digest == Digest.from_bytes(b"amd64 1")
+
+
 def test_an_archive_puts_nothing_outside_the_layout(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar"
     good = Digest.from_bytes(b"x")

@@ -106,10 +106,9 @@ class Store:
         A blob that is there already is fine: then the source is not read.
         """
         reader = io.BytesIO(source) if isinstance(source, bytes) else source
+        ref = f"put {os.urandom(16).hex()}"
         try:
-            ingest = self.ingest(
-                f"put {os.urandom(16).hex()}", expected=expected, size=size, algorithm=algorithm
-            )
+            ingest = self.ingest(ref, expected=expected, size=size, algorithm=algorithm)
         except BlobExists:
             digest = Digest(expected or "")
             if labels:
@@ -120,6 +119,7 @@ class Store:
             return ingest.commit(labels)
         finally:
             ingest.abort()
+            self.abort(ref)  # what an interruption ended, too
 
     def _renewed(self, digest: Digest) -> bool:
         """Whether a blob is there; then it is as young as one that came in now."""
