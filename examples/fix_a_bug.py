@@ -32,8 +32,9 @@ BREAK = r"""--- a/src/packaging/utils.py
 +_canonicalize_regex = re.compile(r"[-_]+")
 """
 FIX = r"sed -i 's/\[-_\]+/[-_.]+/' src/packaging/utils.py"
-TESTS = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null",
-         "--rootdir=.", "tests/test_utils.py"]  # fmt: skip
+PYTEST = ["python3", "-m", "pytest"]
+TESTS = [*PYTEST, "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir=.",
+         "tests/test_utils.py"]  # fmt: skip
 
 
 def fetch(directory: Path) -> Path:
@@ -61,6 +62,8 @@ async def mend(source: Path, where: dict[str, str | None]) -> bytes:
     env = {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
     repository = Repository(path=str(source))
     async with ringfence.open(**where, repository=repository, env=env) as sandbox:
+        if not (await sandbox.exec([*PYTEST, "--version"])).ok:
+            raise SystemExit("no pytest here: name an --image that has python3 and pytest")
         broken = await sandbox.exec(TESTS, timeout=300)
         print(broken.stdout.decode(errors="replace").splitlines()[-1])
         assert broken.exit_code == 1, "the tests should fail"
