@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import posixpath
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from ringfence.digest import Digest
 from ringfence.errors import ImageError, ImageNotFoundError
 from ringfence.images import context as contexts
 from ringfence.images import layouts
+
+_MANIFEST = "manifest.json"
 
 
 async def import_(
@@ -99,12 +103,15 @@ async def _of_tar(
 
 
 async def _of_archive(engine: Engine, body: IO[bytes], tag: str | None, seconds: float) -> Stored:
-    """The one image in Docker's archive."""
-    ids = await asyncio.to_thread(_ids_in, body)
-    await _send(engine, body, seconds)
+    """The one image in Docker's archive, which takes no name from another image but `tag`."""
+    ids = await asyncio.to_thread(_names_in, body)
     if len(ids) != 1:
         raise ImageError(f"the archive holds {len(ids)} images instead of one", op="import")
-    stored = await _found(engine, ids[0])
+    [(image, names)] = ids.items()
+    for name in names - {tag}:
+        await _check_free(engine, name, image)
+    await _send(engine, body, seconds)
+    stored = await _found(engine, image)
     if tag is not None:
         repository, _, label = tag.rpartition(":")
         await images.tag(engine, stored.id, repository, label)
@@ -126,18 +133,33 @@ async def _found(engine: Engine, name: str) -> Stored:
         raise ImageError(f"the daemon did not keep {name or 'the image'}", op="import") from None
 
 
-def _ids_in(body: IO[bytes]) -> list[str]:
-    """The ids of the images in Docker's archive: the digests of their configurations."""
+async def _check_free(engine: Engine, name: str, image: str) -> None:
+    with contextlib.suppress(ImageNotFoundError):
+        known = await images.inspect(engine, name)
+        if known.id != image:
+            raise ImageError(
+                f"the archive would call its image {name}, which is another one's name here: remove"
+                " that, or import it by that name",
+                op="import",
+            )
+
+
+def _names_in(body: IO[bytes]) -> dict[str, set[str]]:
+    """The names of the images in Docker's archive, by id: the digests of their configurations."""
     body.seek(0)
     try:
         with tarfile.open(fileobj=body, mode="r:*") as archive:
-            listing = archive.extractfile("manifest.json")
+            said = [name for name in archive.getnames() if posixpath.basename(name) == _MANIFEST]
+            if len(said) > 1:
+                raise ValueError(f"it says what it is {len(said)} times")
+            listing = archive.extractfile(_MANIFEST)
             entries = json.loads(listing.read(LONGEST)) if listing else []
-            found = []
+            found: dict[str, set[str]] = {}
             for entry in entries:
                 config = archive.extractfile(entry["Config"])
                 if config is not None:
-                    found.append(str(Digest.from_reader(config)))
-    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+                    names = found.setdefault(str(Digest.from_reader(config)), set())
+                    names.update(map(str, entry.get("RepoTags") or ()))
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImageError(f"the archive cannot be read: {error}", op="import") from None
     return found

@@ -1,0 +1,81 @@
+"""Archives of others are what they say, and nothing that they do not say."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from ringfence.backends.docker.supply import Supply
+from ringfence.digest import Digest
+from ringfence.errors import ImageError
+from ringfence.images import Reference
+
+from .fakes import engine_that
+
+CONFIG = b"{}"
+OWN = str(Digest.from_bytes(CONFIG))
+OTHER = f"sha256:{'0' * 64}"
+
+
+def archive(path: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as file:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    return path
+
+
+def manifest(*names: str) -> bytes:
+    return json.dumps([{"Config": "config.json", "RepoTags": names, "Layers": []}]).encode()
+
+
+async def loads(path: Path, directory: Path, known: dict[str, str], name: str | None = None) -> int:
+    """Import it onto an engine that knows these images by name; how often it was told to load."""
+    loaded = []
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        what = request.path.split("/images/")[1]
+        if what == "load":
+            loaded.append(what)
+            return web.json_response({})
+        if request.method == "POST":
+            return web.Response(status=201)
+        found = {OWN: OWN, **known}.get(what.removesuffix("/json"))
+        return web.json_response({"Id": found}) if found else web.Response(status=404)
+
+    async with engine_that(answer, directory) as engine, Supply(engine) as supply:
+        reference = None if name is None else Reference.parse_familiar(name)
+        try:
+            stored = await supply.import_(path, reference)
+        except ImageError:
+            return -len(loaded)
+    assert stored.id == OWN
+    return len(loaded)
+
+
+@pytest.mark.parametrize("known", [{}, {"mine:1": OWN}])
+async def test_an_archive_may_have_a_name(
+    short: Path, tmp_path: Path, known: dict[str, str]
+) -> None:
+    path = archive(tmp_path / "a", ("config.json", CONFIG), ("manifest.json", manifest("mine:1")))
+    assert await loads(path, short, known) == 1
+
+
+async def test_an_archive_takes_no_name_from_another_image(short: Path, tmp_path: Path) -> None:
+    """What is opened by that name would be the archive's, unless that is what was asked for."""
+    members = ("config.json", CONFIG), ("manifest.json", manifest("mine:1", "python:3.12"))
+    path = archive(tmp_path / "a", *members)
+    assert await loads(path, short, {"python:3.12": OTHER}) == 0
+    assert await loads(path, short, {"python:3.12": OTHER}, "python:3.12") == 1
+
+
+@pytest.mark.parametrize("again", ["./manifest.json", "x/../manifest.json", "manifest.json"])
+async def test_an_archive_says_what_it_is_once(short: Path, tmp_path: Path, again: str) -> None:
+    """An engine unpacks it all, and goes by the last one."""
+    members = ("config.json", CONFIG), ("manifest.json", manifest())
+    path = archive(tmp_path / "a", *members, (again, manifest("python:3.12")))
+    assert await loads(path, short, {"python:3.12": OTHER}) == 0
