@@ -45,6 +45,7 @@ class Writer(Transfer):
         super()._finish(error)
         if self.error is not None and not self.future.done():
             self.future.set_exception(self.error)
+            self.future.exception()  # nobody waits where the source failed as well
         self.input.end()
 
     def _cancel(self) -> None:

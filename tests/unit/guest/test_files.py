@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import stat
 import struct
@@ -638,3 +639,21 @@ async def test_a_walk_that_makes_no_sense_ends_the_session(
         async for _ in session.files.walk("/", USER):
             pass
     assert isinstance(await session.lost, GuestError)
+
+
+async def test_a_write_whose_source_fails_as_well_tells_of_that_alone(puppet: tuple) -> None:
+    session, guest = puppet
+    unhandled: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unhandled.append(told))
+    guest.answers[Ask.WRITE] = [(Answer.FAIL, struct.pack("<IBI", errno.ENOSPC, 0, 0))]
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x"
+        await session.ping()
+        raise ValueError("the source")
+
+    with pytest.raises(ValueError, match="the source"):
+        await session.files.write("/f", USER, source())
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unhandled == []
