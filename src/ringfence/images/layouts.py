@@ -29,7 +29,16 @@ _INDEXES = (
 )
 
 
-_NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError, RecursionError)
+_NO_ARCHIVE = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    LZMAError,
+    RecursionError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
 """What a file that is none, or a hostile one, raises where it is read as a tar."""
 
 
@@ -47,7 +56,7 @@ def kind_of(path: Path) -> str:
     if path.is_dir():
         return "oci" if (path / "oci-layout").is_file() else "tree"
     try:
-        with tarfile.open(path) as archive:
+        with open_regular(path) as stream, tarfile.open(fileobj=stream) as archive:
             names = {name.removeprefix("./") for name in _first_names(archive)}
     except _NO_ARCHIVE:
         text = f"{path} is no tar archive, and no directory"

@@ -153,12 +153,17 @@ def test_what_a_path_holds_is_told_by_what_is_in_it(tmp_path: Path) -> None:
     long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 5
     names = (long_name.tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")) * 3000
     packed = lzma.compress(os.urandom(1000) + bytes(9240))
-    for content in (b"", b"x" * 5000, names, packed):
+    sparse = tarfile.TarInfo("sparse")
+    sparse.size, sparse.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    header = sparse.tobuf(tarfile.PAX_FORMAT)
+    for content in (b"", b"x" * 5000, names, packed, header + b"no number\n".ljust(512, b"\0")):
         (tmp_path / "broken").write_bytes(content)
         with pytest.raises(ImageError):
             layouts.kind_of(tmp_path / "broken")
-    with pytest.raises(ImageError):
-        layouts.kind_of(tmp_path / "missing")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("missing", "fifo"):
+        with pytest.raises(ImageError):
+            layouts.kind_of(tmp_path / name)
 
 
 def add(store: Store, kind: str, data: bytes) -> dict[str, object]:
