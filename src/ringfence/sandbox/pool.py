@@ -32,6 +32,8 @@ from ringfence.spec import Repository, SandboxSpec
 _MOST = 1_000_000
 _AHEAD_SECONDS = 0.1
 """How long a repository is bound before the next member is begun beside that."""
+_SILENT_SECONDS = 2.0
+"""How long a member has to answer: one that somebody froze holds up nobody."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts to make a member while they fail."""
 
@@ -159,8 +161,11 @@ class Pool:
 
     async def _healthy(self, sandbox: Sandbox) -> bool:
         try:
-            if await sandbox.answers():
-                return True
+            async with asyncio.timeout(_SILENT_SECONDS):
+                if await sandbox.answers():
+                    return True
+        except TimeoutError:
+            pass
         except asyncio.CancelledError:
             await self._keep(sandbox)
             raise

@@ -215,6 +215,29 @@ async def test_an_acquire_that_is_cancelled_gives_back_what_had_not_answered_yet
     assert await mock.found({}) == []
 
 
+async def test_a_member_that_is_silent_holds_up_nobody(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody froze it: the next one is handed out, and it is replaced."""
+    monkeypatch.setattr("ringfence.sandbox.pool._SILENT_SECONDS", 0.05)
+    held = Held(monkeypatch)
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
+        await pool.fill()
+        silent, well = pool._ready
+        task = asyncio.create_task(pool.acquire().__aenter__())
+        await held.asked.wait()
+        while not pool.statistics.unhealthy:
+            await asyncio.sleep(0.01)
+        held.go.set()
+        sandbox = await task
+        assert sandbox is well
+        await pool.fill()
+        assert silent not in pool._ready
+        assert (await silent.state(), pool.statistics.unhealthy) == (State.EXITED, 1)
+        await sandbox.delete()
+    assert await mock.found({}) == []
+
+
 async def test_an_acquire_that_is_cancelled_after_the_pool_was_closed_leaves_no_member(
     mock: MockBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
