@@ -67,9 +67,13 @@ async def test_an_image_of_links_writes_nothing_on_the_host(
     assert after == before
 
 
-@pytest.fixture(params=["/.ringfence/run", "/.ringfence", "//x/../.ringfence/run/", "work"])
+VOLUMES = ["/.ringfence/run", "/.ringfence", "//x/../.ringfence/run/", "work", "/proc/self/attr"]
+
+
+@pytest.fixture(params=VOLUMES)
 def claiming(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An image that declares a volume where the guest finds its host, or without a place."""
+    """An image that declares a volume where the guest finds its host, where runtimes confine what
+    they start (CVE-2019-16884), or nowhere."""
     keywords("docker")
     name = f"ringfence-test/claiming-{uuid.uuid4().hex[:8]}"
     made = ["docker", "import", "--change", f"VOLUME {request.param}", "-", name]
@@ -81,11 +85,11 @@ def claiming(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", [DOCKER, GVISOR])
-async def test_an_image_has_no_volume_where_the_guest_is(
+async def test_an_image_has_no_volume_where_it_would_undo_something(
     claiming: str, kind: str, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its source was taken for the directory of the sandbox's socket and removed: without a name,
-    the directory that the caller was in."""
+    """The source of one was taken for the directory of the sandbox's socket and removed: without a
+    name, the directory that the caller was in."""
     (tmp_path / "mine").write_text("x")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match="volume"):

@@ -22,6 +22,7 @@ INSIDE = "/.ringfence"
 _GUEST = "guest"
 _DONE = "complete"
 _RUN = f"{INSIDE}/run"
+_NO_VOLUMES = ((INSIDE[1:],), ("proc",))
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -40,13 +41,14 @@ def guest_binary(architecture: str) -> Path:
 
 
 def check_volumes(volumes: Sequence[str]) -> None:
-    """ImageError for an image that declares a volume where the guest is, or one without a place:
-    Engines make it a directory of the host's, without a limit."""
+    """ImageError for an image that declares a volume where the guest is; below /proc, where a
+    runtime says how what it starts is confined; or without a place, which Engines make a directory
+    of the host's without a limit."""
     for path in volumes:
-        if Path(path).is_relative_to(INSIDE) or not path.startswith("/"):
+        if not path.startswith("/") or Path(path).parts[1:2] in _NO_VOLUMES:
             raise ImageError(
-                f"image: it declares {path!r} as a volume, which is where the guest of its sandbox"
-                " is, or not absolute: use an image without that",
+                f"image: it declares {path!r} as a volume: one that is below {INSIDE} or /proc, or"
+                " not absolute, is not made: use an image without that",
                 op="create",
             )
 
