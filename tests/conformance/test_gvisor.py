@@ -1,4 +1,4 @@
-"""The Docker backend with gVisor's kernel under it: commands, files, trees, and what holds it in."""
+"""The Docker backend with gVisor's kernel: commands, processes, files, trees, what holds it in."""
 
 from typing import Any, ClassVar
 
@@ -8,6 +8,7 @@ from ringfence.testing.commands import CommandChecks
 from ringfence.testing.confinement import ConfinementChecks
 from ringfence.testing.files import FileChecks
 from ringfence.testing.measuring import MeasuringChecks
+from ringfence.testing.processes import ProcessChecks
 from ringfence.testing.trees import TreeChecks
 
 from ..conftest import require_gvisor
@@ -16,7 +17,9 @@ from ..images import DEBIAN
 pytestmark = [pytest.mark.docker, pytest.mark.gvisor]
 
 
-class TestGvisor(CommandChecks, MeasuringChecks, FileChecks, TreeChecks, ConfinementChecks):
+class TestGvisor(
+    CommandChecks, ProcessChecks, MeasuringChecks, FileChecks, TreeChecks, ConfinementChecks
+):
     exempt: ClassVar[dict[str, str]] = {
         "test_memory_is_limited": "at the limit the whole sandbox ends, not one command",
         "test_processes_are_limited": "at the limit the whole sandbox ends, not one command",

@@ -52,7 +52,7 @@ struct exec {
 	u32 flags, uid, pid, grace_ms;
 	u8 reason;
 	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;
-	bool counted;    /* KILL_ALL waits for it */
+	bool counted, ran; /* KILL_ALL waits for it; its command ran when that came */
 	bool answering;  /* FORGET waits for its end */
 	u32 proof, killed_count, rounds;
 	u32 hunted;      /* rounds after its orphans */

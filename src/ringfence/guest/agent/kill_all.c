@@ -25,12 +25,13 @@ static void answer(void)
 /* Its session ended: nobody waits for the answer. */
 void kill_all_lost(void) { asked = 0; }
 
+/* Another's kill may have taken its command along before its own supervisor came to it. */
 void kill_all_reported(struct exec *exec, u32 killed)
 {
 	if (!exec->counted)
 		return;
 	exec->counted = false;
-	killed_in_all += killed;
+	killed_in_all += !killed && exec->ran ? 1 : killed;
 	if (--waiting == 0)
 		answer();
 }
@@ -48,6 +49,7 @@ int op_kill_all(struct conn *conn, u32 id, struct reader *r)
 	for (struct exec *exec = execs; exec; exec = exec->next)
 		if (exec->supervisor && !exec->killed && !exec->counted) {
 			exec->counted = true;
+			exec->ran = exec->started && !exec->main_ended;
 			waiting++;
 		}
 	for (struct exec *exec = execs; exec; exec = exec->next)
