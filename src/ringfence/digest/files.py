@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -93,10 +92,8 @@ def _mapped(stream: FileIO, feed: _Feed, start: int, length: int) -> None:
         ) as window:
             try:
                 window.madvise(_POPULATE_READ)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                _copied(stream, feed, offset, size)  # a kernel before 5.14
+            except OSError:  # a kernel before 5.14, or a page that reading may tell more of
+                _copied(stream, feed, offset, size)
             else:
                 with memoryview(window) as view:
                     feed(view)

@@ -292,6 +292,18 @@ def test_what_is_no_directory_and_what_others_may_write_to_is_no_store(tmp_path:
         Store(store.root)
 
 
+def test_whatever_the_umask_nobody_else_may_write_to_a_store(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        live(tmp_path / "store")
+        Store(tmp_path / "store").put(b"x", labels={KEEP: "x"})
+    finally:
+        os.umask(before)
+    seen = [tmp_path / "store", *(tmp_path / "store").glob("*"), *(tmp_path / "store").glob("*/*")]
+    assert [path for path in seen if path.stat().st_mode & 0o022] == []
+    assert (tmp_path / "store/.ringfence").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_number_too_long_for_a_document_is_said_of_it(store: Store) -> None:
     digest = store.put(b'{"a": ' + b"9" * 5000 + b"}")
     with pytest.raises(StoreInvalid, match="not JSON"):

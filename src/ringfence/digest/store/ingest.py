@@ -219,7 +219,7 @@ class Ingest:
     def _place(self, digest: Digest, texts: Mapping[str, str]) -> None:
         target = self._layout.blob(digest)
         if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(mode=0o755, exist_ok=True)
             sync_directory(target.parent.parent)
         if texts:
             labels.change(self._layout, digest, texts)

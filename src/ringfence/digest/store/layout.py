@@ -56,7 +56,7 @@ class Layout:
         self.ours.mkdir(mode=0o700, exist_ok=True)
         _require_ours(self.ours)
         for directory in (self.blobs, self.ingests, self.labels, self.damaged):
-            directory.mkdir(exist_ok=True)
+            directory.mkdir(mode=0o755, exist_ok=True)
         if not self.index.exists():
             with locks.exclusive(self.lock):
                 if not self.index.exists():  # nobody has made it and named something meanwhile
@@ -126,7 +126,8 @@ def write(path: Path, data: bytes) -> None:
     """Put a small file in place as a whole, durably."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        with scratch.open("xb") as stream:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(scratch, flags, 0o644), "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
