@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 CHUNK_BYTES = 256 * 1024
 
@@ -132,11 +132,26 @@ async def pump(source: Duplex | Buffered, target: Duplex, count: Count) -> None:
     target.write_eof()
 
 
-async def join(inside: Buffered, outside: Duplex, sent: Count, received: Count) -> None:
-    """Copy both directions until both ended. When one breaks, so does the other: its error."""
+async def join(
+    inside: Buffered,
+    outside: Duplex,
+    sent: Count,
+    received: Count,
+    first: Coroutine[Any, Any, None] | None = None,
+) -> None:
+    """Copy both directions until both ended. When one breaks, so does the other: its error.
+
+    first: what is done before anything goes out; when it raises, nothing does.
+    """
+
+    async def send() -> None:
+        if first is not None:
+            await first
+        await pump(inside, outside, sent)
+
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(pump(inside, outside, sent))
+            group.create_task(send())
             group.create_task(pump(outside, inside.inner, received))
     except ExceptionGroup as broken:
         raise broken.exceptions[0] from None

@@ -19,6 +19,8 @@ async def server_name(stream: Buffered) -> str | None:
     None where there is none: no TLS, no such extension. UNCLEAR for a hello that is broken, in too
     many pieces or names two. Never raises for what a client sends.
     """
+    if await stream.peek(1) != bytes((_HANDSHAKE,)):
+        return None
     hello = b""
     at = records = 0
     while len(hello) < 4 or len(hello) < 4 + int.from_bytes(hello[1:4], "big"):

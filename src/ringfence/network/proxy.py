@@ -185,14 +185,17 @@ class EgressProxy:
             outside.close()
 
     async def _tunnel(self, stream: Buffered, outside: SocketDuplex, host: str, port: int) -> None:
-        """Carry bytes; a TLS client that names another host inside is cut off (domain fronting)."""
-        if port == 443:
-            name = await server_name(stream)
-            if name is not None and name.rstrip(".") != host:
-                self._say(Decision(host, port, False, f"TLS inside names {name[:255]!r}"))
-                stream.inner.reset()
-                return
-        await join(stream, outside, self._count_sent, self._count_received)
+        """Carry bytes; what the client sends only after its first ones were looked at."""
+        first = self._check_hello(stream, host, port)
+        await join(stream, outside, self._count_sent, self._count_received, first)
+
+    async def _check_hello(self, stream: Buffered, host: str, port: int) -> None:
+        """ConnectionResetError for TLS that names another host inside (domain fronting)."""
+        name = await server_name(stream)
+        if name is not None and name.rstrip(".") != host:
+            why = f"TLS inside names {name[:_SHOWN]!r}"
+            self._say(Decision(host, port, False, why))
+            raise ConnectionResetError(why)
 
     async def _reach(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> SocketDuplex:
         """Refused; OSError when nothing answers, though a rule allowed it to be asked."""

@@ -347,6 +347,42 @@ async def test_tls_that_names_another_host_inside_a_tunnel_is_cut_off(make: Make
     assert place.outside.seen == []
 
 
+@pytest.mark.parametrize("port", [443, 8443])
+async def test_a_tunnel_names_its_host_at_every_port(make: Make, port: int) -> None:
+    place = await make(allow=[f"good.test:{port}"])
+    asked = b"CONNECT good.test:%d HTTP/1.1\r\n\r\n" % port
+    with contextlib.suppress(ConnectionError):
+        await place.ask(asked + split_hello("bad.test", 1))
+    assert place.decisions[-1] == Decision("good.test", port, False, "TLS inside names 'bad.test'")
+    assert place.outside.seen == []
+
+
+@pytest.mark.parametrize("port", [22, 443])
+async def test_a_server_may_speak_first(
+    make: Make, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """The client waits for it, and then says less than a hello has."""
+    place = await make(allow=[f"good.test:{port}"])
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 good.test\r\n")
+        writer.write(await reader.readexactly(1))
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    there = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(asyncio, "open_connection", lambda *_, **__: _local(there))
+    reader, writer = await _local(place.port)
+    writer.write(b"CONNECT good.test:%d HTTP/1.1\r\n\r\n" % port)
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readline() == b"220 good.test\r\n"
+        writer.write(b"Q")
+        assert await reader.read() == b"Q"
+    writer.close()
+    server.close()
+
+
 async def test_a_rate_slows_what_is_over_it(make: Make) -> None:
     place = await make(allow=["good.test"], rate=100_000)
     body = b"x" * 100_000
