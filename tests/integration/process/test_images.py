@@ -263,6 +263,29 @@ async def test_a_layer_puts_a_file_or_a_link_where_a_directory_was(
     assert told.stdout == b"a file /other/y\n"
 
 
+async def test_a_layer_goes_through_the_links_below_it_and_never_out_of_the_image(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    """As programs write them that make no overlay: /var/run is /run in many an image."""
+    rootfs = make_rootfs(tmp_path / "rootfs", busybox)
+    (rootfs / "var").mkdir()
+    (rootfs / "var/own").symlink_to("/opt/deep")
+    (rootfs / "var/usr").symlink_to("/usr")
+    layout = Layout(tmp_path / "layout")
+    first = make_tar(tmp_path / "first.tar", rootfs).read_bytes()
+    layout.layers.append(layout.blob(first, "layer.v1.tar"))
+    layout.layer({"var/own/x": b"mine\n"})
+    layout.close("mine")
+    async with opened(backend, image=str(layout.path)) as sandbox:
+        told = await sandbox.sh("read line < /opt/deep/x; echo $line")
+    assert told.stdout == b"mine\n"
+    layout.layer({"var/usr/x": b"not mine\n"})
+    layout.close("mine")
+    with pytest.raises(ImageError, match="cannot be unpacked"):
+        await grant(backend, image=str(layout.path))
+    assert not Path("/usr/x").exists()  # noqa: ASYNC240 - at once
+
+
 async def test_a_layer_of_more_names_than_memory_can_hold_is_refused(
     backend: ProcessBackend, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from ringfence.errors import ImageError
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_LINKED = ("run", "var", "opt", "srv")
+"""Where links of images lead, as from /var/run, and nothing of the host's own tools looks."""
 _ROOT = "/rootfs"
 _ARCHIVE = "/dev/stdin"
 """Opened by its name, a file there can be read from its beginning each time."""
@@ -139,6 +141,8 @@ class Unpacking:
                 args += ["--symlink", str(path.readlink()), str(path)]
             elif path.is_dir():
                 args += ["--ro-bind", str(path), str(path)]
+        for name in _LINKED:
+            args += ["--symlink", f"{_ROOT}/{name}", f"/{name}"]
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
         return [*args, "--bind", str(self.target), _ROOT, "--"]
 
