@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -237,15 +237,15 @@ def test_an_ingest_that_ends_while_a_collection_looks_at_it_is_passed_over(
 ) -> None:
     with store.ingest("x") as ingest:
         ingest.write(b"x")
-    real = os.listdir
+    real = Path.iterdir
 
-    def listdir(path: str) -> list[str]:
-        if Path(path).parent.name == "ingests":
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.parent.name == "ingests":
             monkeypatch.undo()
             store.abort("x")
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
     assert store.gc(stale=0).ingests == 0
     assert store.ingests() == {}
 
