@@ -72,7 +72,7 @@ def _others(request: SandboxSpec, features: Features) -> list[str]:
         "limits.cpu_time": request.limits.cpu_time is not None and not _counts(request, features),
         "network.mode": request.network.mode not in features.networks,
         "network.ports": bool(request.network.ports) and "proxy" not in features.networks,
-        "network.secrets": request.detached and any(one.tls for one in request.network.secrets),
+        "network.secrets": request.detached and bool(request.network.secrets),
         "security.runtime": runtime is not None and runtime not in features.runtimes,
     }
     return [name for name, lacks in asked.items() if lacks]

@@ -17,13 +17,15 @@ from ringfence.errors import (
     ResourceExhaustedError,
     SandboxError,
     SandboxLostError,
+    UnsupportedError,
 )
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.ledger.reasons import CREATE_FAILED
-from ringfence.sandbox import binds, granting, opening
+from ringfence.sandbox import binds, granting, needs, opening
 from ringfence.sandbox.records import Records
+from ringfence.spec import SandboxSpec
 
 from .conftest import Durable
 
@@ -203,6 +205,17 @@ async def test_a_record_that_cannot_be_written_meanwhile_ends_the_sandbox(
         await ringfence.open(backend=Tied(mock), ledger=ledger)
     assert len(made) == 1
     await nothing_is_left(mock, ledger)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_secret_is_refused_to_a_detached_one(tls: bool) -> None:
+    """Whoever opens it by its id would add what the record says of the value: that it is masked."""
+    secret = {"host": "api.example", "value": "Bearer hidden", "tls": tls}
+    network = {"mode": "proxy", "allow": ["api.example"], "secrets": [secret]}
+    spec = SandboxSpec.parse({"detached": True, "lifetime": 60, "network": network})
+    features = Features(detached=True, networks=frozenset({"none", "proxy"}))
+    with pytest.raises(UnsupportedError, match=r"network\.secrets"):
+        needs.check(spec, features)
 
 
 async def test_a_detached_one_is_on_record_before_it_is_made(
