@@ -117,7 +117,7 @@ class Images:
         try:
             unpacking = Unpacking(self.machine, new / "rootfs")
             for part in parts:
-                archive = await asyncio.to_thread(_verified, part, Digest(digest), layout, new)
+                archive = await _held(part, Digest(digest), layout, new)
                 with archive.file:
                     await unpacking.add(archive, layer=not isinstance(part, Path))
                     archive.require_unchanged()
@@ -162,6 +162,21 @@ def _move(source: Path, target: Path) -> None:
                 f"image: {target} cannot be made: {error.strerror}", op="create"
             ) from None
         # Another process has unpacked the same.
+
+
+async def _held(part: Path | Descriptor, digest: Digest, layout: Path, scratch: Path) -> Archive:
+    """As `_verified`, in a thread. One that is not waited for any more closes its file."""
+    verifying = asyncio.ensure_future(asyncio.to_thread(_verified, part, digest, layout, scratch))
+    try:
+        return await asyncio.shield(verifying)
+    except asyncio.CancelledError:
+        verifying.add_done_callback(_closed)
+        raise
+
+
+def _closed(verifying: "asyncio.Future[Archive]") -> None:
+    if not verifying.cancelled() and verifying.exception() is None:
+        verifying.result().file.close()
 
 
 def _verified(part: Path | Descriptor, digest: Digest, layout: Path, scratch: Path) -> Archive:

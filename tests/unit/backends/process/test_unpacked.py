@@ -15,6 +15,7 @@ from ringfence.backends.process import images
 from ringfence.backends.process.archives import Archive, verified
 from ringfence.digest import Digest
 from ringfence.errors import ImageError
+from tests.conftest import wait_for
 
 
 class Unpacking:
@@ -138,6 +139,29 @@ def test_what_is_unpacked_is_what_was_verified(tmp_path: Path, mode: int) -> Non
         else:
             held.require_unchanged()
             assert Path(f"/proc/self/fd/{held.file.fileno()}").read_bytes() == b"content"
+
+
+async def test_an_opening_that_is_cancelled_while_it_verifies_closes_the_file(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    held: list[Archive] = []
+
+    def slowly(*rest: Any) -> Archive:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(30)
+        held.append(verified(*rest))
+        return held[0]
+
+    monkeypatch.setattr(images, "verified", slowly)
+    looking = asyncio.create_task(look_up(archive))
+    await begun.wait()
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    go_on.set()
+    assert await asyncio.to_thread(wait_for, lambda: bool(held) and held[0].file.closed, 30)
 
 
 def test_two_remove_at_once_what_an_ended_process_left(
