@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ringfence.errors import SandboxError
 
@@ -137,21 +137,18 @@ def silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Relay:
-    """Writes a sandbox's output to one of our streams: raw to files and pipes, escaped to a
-    terminal, also where a control character is cut in two by the pieces that come."""
+class Escaping:
+    """A sandbox's output piece by piece: escaped for a terminal, also where a control character is
+    cut in two by the pieces, and as it is for files and pipes."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._file = stream.buffer
-        self._escaped = stream.isatty()
+    def __init__(self, *, terminal: bool) -> None:
+        self._terminal = terminal
         self._last = b""
 
-    def write(self, data: bytes) -> None:
-        """Write all of it now."""
-        self._file.write(self._shown(data) if self._escaped else data)
-        self._file.flush()
-
-    def _shown(self, data: bytes) -> bytes:
+    def shown(self, data: bytes) -> bytes:
+        """The next piece."""
+        if not self._terminal:
+            return data
         cut = self._last == b"\xc2" and b"\x80" <= data[:1] <= b"\x9f"
         self._last = data[-1:] or self._last
         if cut:

@@ -7,11 +7,12 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ringfence.cli import output
+from ringfence.cli.writer import Writer
 from ringfence.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ async def relay(
     """
     held = await sandbox.processes() if sandbox.info.detached else ()
     others = frozenset(process.id for process in held)
+    writers = (Writer(sys.stdout), Writer(sys.stderr)) if show else ()
+    on_stdout, on_stderr = (writer.write for writer in writers) if show else (None, None)
     running = asyncio.create_task(
         sandbox.exec(
             args,
@@ -53,11 +56,11 @@ async def relay(
             user=user,
             timeout=timeout,
             cgroup=cgroup,
-            on_stdout=output.Relay(sys.stdout).write if show else None,
-            on_stderr=output.Relay(sys.stderr).write if show else None,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
         )
     )
-    with _interrupts(sandbox, running, others) as came:
+    with _interrupts(_Joined(sandbox, running, others, writers)) as came:
         try:
             return await running
         except asyncio.CancelledError:
@@ -66,23 +69,46 @@ async def relay(
             raise
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """The command that runs for us, and the others beside it, which are nobody's here."""
+
+    sandbox: "Sandbox"
+    running: "asyncio.Task[Any]"
+    others: frozenset[int]
+    writers: "Sequence[Writer]"
+
+    async def signal(self, number: int) -> None:
+        """To its process group; after a SIGTERM it is killed in two seconds."""
+        for process in await self.sandbox.processes():
+            if process.running and process.id not in self.others:
+                with suppress(NotFoundError):  # it ended meanwhile
+                    await self.sandbox.signal(process.id, number, group=True)
+        if number == signal.SIGTERM:
+            await asyncio.sleep(_GRACE_SECONDS)
+            await self.kill()
+
+    async def kill(self) -> None:
+        """With its result, where it is the only command there; its reader is waited for no more."""
+        for writer in self.writers:
+            writer.give_up()
+        if self.others:
+            self.running.cancel()
+        else:
+            await self.sandbox.kill_all()
+
+
 @contextmanager
-def _interrupts(
-    sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int]
-) -> "Iterator[list[int]]":
-    """Until the block ends, Ctrl-C goes to the command; others: not it. Afterwards it is for us, as
-    before: a sandbox is still to be deleted. What it gives holds the signals that came."""
+def _interrupts(command: _Joined) -> "Iterator[list[int]]":
+    """Until the block ends, Ctrl-C goes to the command. Afterwards it is for us, as before: a
+    sandbox is still to be deleted. What it gives holds the signals that came."""
     loop = asyncio.get_running_loop()
     sending: list[asyncio.Task[None]] = []
     came: list[int] = []
 
     def forward(number: int) -> None:
         came.append(number)
-        act = (
-            _kill(sandbox, running, others)
-            if sending
-            else _signal(sandbox, running, others, number)
-        )
+        act = command.kill() if sending else command.signal(number)
         sending.append(loop.create_task(act))
 
     before = {number: signal.getsignal(number) for number in _FORWARDED}
@@ -96,26 +122,6 @@ def _interrupts(
             signal.signal(number, before[number])
         for task in sending:
             task.cancel()
-
-
-async def _signal(
-    sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int], number: int
-) -> None:
-    for process in await sandbox.processes():
-        if process.running and process.id not in others:
-            with suppress(NotFoundError):  # it ended meanwhile
-                await sandbox.signal(process.id, number, group=True)
-    if number == signal.SIGTERM:
-        await asyncio.sleep(_GRACE_SECONDS)
-        await _kill(sandbox, running, others)
-
-
-async def _kill(sandbox: "Sandbox", running: "asyncio.Task[Any]", others: frozenset[int]) -> None:
-    """With its result, where it is the only command there."""
-    if others:
-        running.cancel()
-    else:
-        await sandbox.kill_all()
 
 
 def piped_stdin() -> AsyncIterator[bytes] | None:

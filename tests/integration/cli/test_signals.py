@@ -1,8 +1,11 @@
 """Signals to `run` and `exec`: what becomes of their command, and of other ones beside it."""
 
+import fcntl
 import signal
 import subprocess
 import sys
+import termios
+import time
 
 from tests.integration.cli import test_verbs
 from tests.integration.cli.test_verbs import RINGFENCE, listed, ringfence
@@ -77,3 +80,18 @@ def test_sigterm_ends_a_command_that_ignores_it(place: list[str]) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 137
     assert listed() == []
+
+
+def test_sigterm_ends_a_command_whose_output_nobody_reads(place: list[str]) -> None:
+    """As of a pager that waits for a key: a full pipe keeps the command, and never us."""
+    process = subprocess.Popen(
+        [*RINGFENCE, "run", *place, "--", "yes"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    room = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+    while int.from_bytes(fcntl.ioctl(process.stdout, termios.FIONREAD, b"0000"), "little") < room:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert listed() == []
+    process.stdout.close()

@@ -1,6 +1,5 @@
 """What a person sees is safe to see, and what a script reads is data."""
 
-import io
 import json
 import subprocess
 import sys
@@ -38,16 +37,8 @@ def test_an_escape_sequence_is_shown_as_text() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_only_a_terminal_is_protected_files_get_the_bytes(terminal: bool) -> None:
-    class Stream:
-        buffer = io.BytesIO()
-
-        def isatty(self) -> bool:
-            return terminal
-
-    stream = Stream()
-    stream.buffer = io.BytesIO()
-    output.Relay(stream).write(b"\x1b[0m")  # type: ignore[arg-type]
-    assert stream.buffer.getvalue() == (b"\\x1b[0m" if terminal else b"\x1b[0m")
+    shown = output.Escaping(terminal=terminal).shown(b"\x1b[0m")
+    assert shown == (b"\\x1b[0m" if terminal else b"\x1b[0m")
 
 
 def test_a_table_is_aligned_and_its_cells_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,18 +85,9 @@ def test_a_sparkline_has_a_bar_a_value() -> None:
 
 
 def test_a_control_character_that_comes_in_two_pieces_is_shown_too() -> None:
-    class Stream(io.StringIO):
-        buffer: io.BytesIO
-
-        def isatty(self) -> bool:
-            return True
-
-    stream = Stream()
-    stream.buffer = io.BytesIO()
-    relay = output.Relay(stream)
-    for piece in (b"a\xc2", b"", b"\x9b2J\xc2", b"\xa9"):
-        relay.write(piece)
-    assert stream.buffer.getvalue() == b"a\xc2\\x9b2J\xc2\xa9"
+    escaping = output.Escaping(terminal=True)
+    pieces = [escaping.shown(piece) for piece in (b"a\xc2", b"", b"\x9b2J\xc2", b"\xa9")]
+    assert b"".join(pieces) == b"a\xc2\\x9b2J\xc2\xa9"
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,5 @@ async def test_a_command_that_ends_as_it_is_signalled_is_no_failure(
     monkeypatch.setattr(relay, "_GRACE_SECONDS", 0)
     sandbox: Any = Sandbox()
     running = asyncio.create_task(asyncio.sleep(0))
-    await relay._signal(sandbox, running, frozenset(), number)
+    await relay._Joined(sandbox, running, frozenset(), ()).signal(number)
     assert sandbox.killed == kills

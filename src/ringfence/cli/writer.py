@@ -1,0 +1,56 @@
+"""A sandbox's output on one of our streams, whose reader may take its time."""
+
+import asyncio
+import os
+import select
+from typing import TextIO
+
+from ringfence.cli.output import Escaping
+
+_PIECE_BYTES = select.PIPE_BUF
+"""What a pipe that can be written takes without waiting."""
+
+
+class Writer:
+    """Writes raw to files and pipes and escaped to a terminal, and only what is taken at once: a
+    reader who stops, as a pager does, stops the command and nothing else. In this process Ctrl-C
+    counts meanwhile, and the sandbox's lease is renewed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._file = stream.fileno()
+        self._shown = Escaping(terminal=stream.isatty()).shown
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLOUT)
+        self._waiter: asyncio.Future[None] | None = None
+        self._given_up = False
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, or none of what is left after `give_up`. OSError."""
+        left = memoryview(self._shown(data))
+        while left and not self._given_up:
+            if not self._poll.poll(0):
+                await self._writable()
+                continue
+            try:
+                left = left[os.write(self._file, left[:_PIECE_BYTES]) :]
+            except BlockingIOError:  # somebody else made it non-blocking
+                await self._writable()
+
+    def give_up(self) -> None:
+        """Wait for the reader no more: what it does not take goes nowhere."""
+        self._given_up = True
+        self._wake()
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        loop.add_writer(self._file, self._wake)
+        try:
+            await self._waiter
+        finally:
+            loop.remove_writer(self._file)
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,74 @@
+"""What writes a sandbox's output to our streams never keeps this process from going on."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+from ringfence.cli.writer import Writer
+
+MUCH = bytes(range(256)) * 4096
+"""A MiB, more than any pipe takes."""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """Where it is read, and our stream."""
+    reading, writing = os.pipe()
+    with open(writing, "w") as stream, open(reading, "rb", closefd=True):  # noqa: PTH123
+        yield reading, stream
+
+
+async def stuck(
+    pipe: tuple[int, TextIO], *, blocking: bool = True
+) -> tuple[Writer, "asyncio.Task[None]"]:
+    """A writer whose pipe is full."""
+    os.set_blocking(pipe[1].fileno(), blocking)
+    writer = Writer(pipe[1])
+    task = asyncio.create_task(writer.write(MUCH))
+    while writer._waiter is None:
+        await asyncio.sleep(0)
+    return writer, task
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_reader_who_goes_on_later_gets_all_of_it(
+    blocking: bool, pipe: tuple[int, TextIO]
+) -> None:
+    """Also where somebody else made our stream non-blocking."""
+    _, task = await stuck(pipe, blocking=blocking)
+    found = b""
+    while len(found) < len(MUCH):
+        found += await asyncio.to_thread(os.read, pipe[0], 65536)
+    await task
+    assert found == MUCH
+
+
+async def test_a_reader_who_never_goes_on_is_given_up(pipe: tuple[int, TextIO]) -> None:
+    """When the command is killed; what comes later goes nowhere, too."""
+    writer, task = await stuck(pipe)
+    writer.give_up()
+    await task
+    await writer.write(MUCH)
+
+
+async def test_a_reader_who_goes_away_while_we_wait_is_a_broken_pipe(
+    pipe: tuple[int, TextIO],
+) -> None:
+    _, task = await stuck(pipe)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, pipe[0])  # the fixture closes it
+    os.close(null)
+    with pytest.raises(BrokenPipeError):
+        await task
+
+
+async def test_a_cancelled_write_leaves_nothing_behind(pipe: tuple[int, TextIO]) -> None:
+    writer, task = await stuck(pipe)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert writer._waiter is None
+    assert not asyncio.get_running_loop().remove_writer(pipe[1].fileno())
