@@ -5,6 +5,7 @@ One for each state directory. It ends by itself when nothing is left to watch.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -23,10 +24,33 @@ _TICK_SECONDS = 1.0
 _PROBE_SECONDS = 30.0
 _QUIET_SECONDS = 10.0
 _LOCK_FD = 3
+_FULL = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EAGAIN,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)
 
 
 def ensure(directory: Path) -> None:
-    """Start the guard of a state directory unless one is there. Takes about a millisecond."""
+    """Start the guard of a state directory unless one is there. Takes about a millisecond.
+
+    ResourceExhaustedError when there is no descriptor, process or room for it.
+    """
+    try:
+        _ensure(directory)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ResourceExhaustedError(
+            f"the guard of {directory} cannot be started: {error.strerror}; try again later",
+            op="ledger",
+        ) from None
+
+
+def _ensure(directory: Path) -> None:
     lock = _lock(directory / LOCK)
     if lock is None:
         return

@@ -157,7 +157,7 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     if life.ended:
         raise life.lost(_OP)
     preparing = asyncio.ensure_future(_prepared(context, granted, facts, where.progress))
-    life.own(partial(_undo, preparing))
+    life.own(partial(_undo, preparing, life.id))
     prepared = await preparing
     if life.ended:
         raise life.lost(_OP)
@@ -186,11 +186,16 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     )
 
 
-async def _undo(preparing: "asyncio.Future[binds.Prepared]") -> None:
-    """Remove what is prepared, or just being prepared: until then the record says that it is."""
+async def _undo(preparing: "asyncio.Future[binds.Prepared]", sandbox_id: str) -> None:
+    """Remove what is prepared, or just being prepared: until then the record says that it is. What
+    failed has removed it, unless it could not for the same reason, such as no descriptor left."""
     await asyncio.wait([preparing])
     if not preparing.cancelled() and preparing.exception() is None:
         await preparing.result().aclose()
+        return
+    from ringfence import workspace
+
+    await asyncio.to_thread(workspace.clean, binds.directory_of(sandbox_id))
 
 
 async def _granted(context: Context, asked: SandboxSpec, where: Where) -> tuple[SandboxSpec, Facts]:

@@ -1,5 +1,6 @@
 """What a client leaves behind is found and finished, and nothing else is touched."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -264,6 +265,22 @@ def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
         time.sleep(0.2)
     assert _guards(tmp_path) == []
     assert (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("call", ["open", "posix_spawn"])
+def test_a_guard_that_cannot_be_started_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """No descriptor or no process left: the next client can start it."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE if call == "open" else errno.EAGAIN, "no more of them")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(ResourceExhaustedError, match="no more of them"):
+            ensure(tmp_path)
+    assert not _held(tmp_path / LOCK)
 
 
 def test_a_guard_that_is_about_to_end_sees_who_came_at_the_last_moment(
