@@ -1,6 +1,7 @@
 """Row 5, CVE-2025-31133 and its like: an image's links turn no mount and no mask elsewhere."""
 
 import io
+import os
 import subprocess
 import tarfile
 import uuid
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import ringfence
+from ringfence.backends.docker.endpoint import resolve
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.place import fill_volume
 from ringfence.errors import ImageError, SandboxError
+from tests.images import BUSYBOX
 
 from .conftest import DOCKER, GVISOR, keywords
 
@@ -96,3 +101,43 @@ async def test_an_image_has_no_volume_where_it_would_undo_something(
         async with ringfence.open(**{**keywords(kind), "image": claiming}):
             pass
     assert (tmp_path / "mine").read_text() == "x"
+
+
+POISON = {
+    ".ringfence/guest": b"not the guest",
+    ".ringfence/complete": b"",
+    ".ringfence/filled": b"",
+}
+
+
+@pytest.fixture
+def poisoned() -> Iterator[str]:
+    """An image that brings a guest of its own, where the guest of its sandbox is to be."""
+    keywords("docker")
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in POISON.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
+    name = f"ringfence-test/poisoned-{uuid.uuid4().hex[:8]}"
+    made = ["docker", "import", "-", name]
+    subprocess.run(made, input=data.getvalue(), check=True, capture_output=True, timeout=60)
+    yield name
+    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+
+
+async def test_an_image_does_not_choose_the_guest_of_others(poisoned: str, tmp_path: Path) -> None:
+    """An Engine puts what an image has at a new volume's place into it, and all sandboxes of a
+    daemon elsewhere, and those under gVisor, share the guest's."""
+    guest = tmp_path / "guest"
+    guest.write_bytes(os.urandom(100))
+    engine = Engine(resolve(None))
+    volume = await fill_volume(engine, poisoned, guest)
+    try:
+        look = ["docker", "run", "--rm", "-v", f"{volume}:/v:ro", BUSYBOX, "cat", "/v/guest"]
+        seen = subprocess.run(look, check=True, capture_output=True, timeout=60)
+        assert seen.stdout == guest.read_bytes()
+    finally:
+        await engine.close()
+        subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)

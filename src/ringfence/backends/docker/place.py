@@ -8,6 +8,7 @@ import secrets
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
@@ -20,7 +21,7 @@ from ringfence.guest import build
 
 INSIDE = "/.ringfence"
 _GUEST = "guest"
-_DONE = "complete"
+_DONE = "filled"
 _RUN = f"{INSIDE}/run"
 _NO_VOLUMES = ((INSIDE[1:],), ("proc",))
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -88,7 +89,7 @@ def on_stream(guest: Path, marker: bytes) -> Placement:
 
 def on_volume(volume: str, marker: bytes) -> Placement:
     """The guest from a volume of the daemon's, on the container's stdin and stdout."""
-    mount = {"Type": "volume", "Source": volume, "Target": INSIDE, "ReadOnly": True}
+    mount = {**_guests_volume(volume), "ReadOnly": True}
     return Placement(_stream_args(marker), [mount], stream=True)
 
 
@@ -115,7 +116,7 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
     """
     binary = await asyncio.to_thread(guest.read_bytes)
     volume = f"ringfence-guest-{hashlib.sha256(binary).hexdigest()[:16]}"
-    mount = {"Type": "volume", "Source": volume, "Target": INSIDE}
+    mount = _guests_volume(volume)
     body = {
         "Image": image,
         "Cmd": ["/"],
@@ -136,6 +137,12 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
     finally:
         await finish(_remove(engine, container))
     return volume
+
+
+def _guests_volume(volume: str) -> dict[str, Any]:
+    """Without NoCopy an Engine would fill a new one with what the image has there."""
+    options = {"NoCopy": True}
+    return {"Type": "volume", "Source": volume, "Target": INSIDE, "VolumeOptions": options}
 
 
 async def _is_filled(engine: Engine, container: str) -> bool:

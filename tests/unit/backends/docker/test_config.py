@@ -10,6 +10,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.docker.config import Placement, create_body
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.docker.place import on_volume
 from ringfence.backends.docker.refusals import refuse
 from ringfence.errors import PolicyDeniedError, UnsupportedError
 from ringfence.policy.facts import ImageFacts
@@ -262,3 +263,9 @@ def test_no_disk_of_the_host_is_given_by_whatever_name(monkeypatch: pytest.Monke
     with pytest.raises(PolicyDeniedError, match="/dev/mine"):
         refuse(spec, MACHINE)
     refuse(spec, machine(same_kernel=False))
+
+
+def test_no_image_fills_the_volume_of_the_guest() -> None:
+    """An Engine puts what an image has there into a volume that is empty, unless it is told."""
+    for mount in on_volume("volume", b"").mounts:
+        assert mount["VolumeOptions"]["NoCopy"] is True
