@@ -179,3 +179,16 @@ async def test_a_cancelled_run_gives_up_a_guest_that_does_not_kill(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert "did not kill" in session.lost.result().message
+
+
+async def test_many_that_are_cancelled_at_once_are_gone_in_time(place: Place) -> None:
+    """As long as one may take: to kill one does not cost a look at all the others."""
+    session, number = place.session, 700
+    running = [asyncio.create_task(session.run(command("sleep", "60"))) for _ in range(number)]
+    while len(await session.list()) < number:
+        await asyncio.sleep(0.05)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    assert not session.lost.done()
+    assert await session.list() == []

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PROCESSES_CAP = 65536 };
+enum { PROCESSES_CAP = 65536, CHILDREN_MOST = 16 };
+enum { PARENT = 2, THREADS = 18 };  /* fields of stat, from its state on */
 enum { UNKNOWN, VISITING, INSIDE, OUTSIDE };
 
 struct process {
@@ -22,24 +23,35 @@ struct process {
 static struct process *processes;
 static int count;
 
-/* The parent of `pid`, 0 when it is gone. A zombie counts: only its first thread may have ended. */
-static pid_t parent_of(int proc, pid_t pid)
+/* The beginning of a file, NUL-terminated: its size, -1 when it cannot be read. */
+static ssize_t read_text(int proc, const char *name, char *text, size_t room)
+{
+	int fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t size = read(fd, text, room - 1);
+	close(fd);
+	text[size > 0 ? size : 0] = 0;
+	return size;
+}
+
+/* 0 when it is gone. */
+static int stat_field(int proc, pid_t pid, int number)
 {
 	char name[32], text[512];
 	snprintf(name, sizeof name, "%d/stat", pid);
-	int fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (read_text(proc, name, text, sizeof text) <= 0)
 		return 0;
-	ssize_t size = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (size <= 0)
-		return 0;
-	text[size] = 0;
-	char *after = strrchr(text, ')');
-	if (!after || strlen(after) < 5)
-		return 0;
-	return atoi(after + 4);
+	const char *at = strrchr(text, ')');
+	while (at && number--) {
+		at = strchr(at, ' ');
+		at += at != NULL;
+	}
+	return at ? atoi(at) : 0;
 }
+
+/* The parent of `pid`, 0 when it is gone. A zombie counts: only its first thread may have ended. */
+static pid_t parent_of(int proc, pid_t pid) { return stat_field(proc, pid, PARENT); }
 
 static bool list_processes(DIR *directory)
 {
@@ -109,10 +121,45 @@ static void signal_one(int proc, const struct process *process, int number)
 	close(fd);
 }
 
+/* Those that the first thread of `pid` made: how many, -1 where that cannot be told or they are too many. */
+static int children_of(int proc, pid_t pid, pid_t children[CHILDREN_MOST])
+{
+	char name[64], text[256];
+	int found = 0;
+	snprintf(name, sizeof name, "%d/task/%d/children", pid, pid);
+	ssize_t size = read_text(proc, name, text, sizeof text);
+	if (size < 0 || size == sizeof text - 1)
+		return -1;
+	for (char *at = text, *end; *at; at = end + strspn(end, " ")) {
+		if (found == CHILDREN_MOST)
+			return -1;
+		children[found++] = (pid_t)strtol(at, &end, 10);
+	}
+	return found;
+}
+
+/* Children that have neither children nor threads, as most commands, are the whole family: to find that out does not
+ * cost a look at every process there is. 0: it is not so. */
+static int signal_children(int proc, int number)
+{
+	pid_t children[CHILDREN_MOST], below[CHILDREN_MOST];
+	int found = children_of(proc, getpid(), children);
+	for (int i = 0; i < found; i++)
+		if (children_of(proc, children[i], below) || stat_field(proc, children[i], THREADS) != 1)
+			return 0;
+	for (int i = 0; i < found; i++)
+		signal_one(proc, &(struct process){children[i], getpid(), INSIDE}, number);
+	return found > 0 ? found : 0;
+}
+
 int family_signal(int number, bool (*spared)(pid_t))
 {
 	DIR *directory = opendir("/proc");
-	int found = 0;
+	int found = directory && number == SIGKILL && !spared ? signal_children(dirfd(directory), number) : 0;
+	if (found) {
+		closedir(directory);
+		return found;
+	}
 	if (!directory || !list_processes(directory)) {
 		if (directory)
 			closedir(directory);
