@@ -265,7 +265,9 @@ class Files:
     ) -> AsyncIterator[AsyncIterator[FileEvent]]:
         """Changes below a path: `async with files.watch(p) as events`, `async for event in events`.
 
-        The watch is set when the block begins. UnsupportedError where there is none.
+        The watch is set when the block begins, and a wait for an event that is cancelled leaves it.
+        Of a reader that is slow 4096 events are kept; "overflow" stands for what came after.
+        UnsupportedError where there is none.
         """
         with self._context.operation("files.watch"):
             looking.check_watch(self._context)

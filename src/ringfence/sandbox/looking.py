@@ -10,6 +10,7 @@ from ringfence.errors import FileError, FileTooLargeError, InvalidSpecError, Uns
 from ringfence.guest.failures import too_large
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.guest.protocol import Cred, Feature, whole_number
+from ringfence.guest.walks import Watch
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event
 from ringfence.sandbox.globbing import Pattern
@@ -117,17 +118,24 @@ async def watched(
 ) -> AsyncIterator[AsyncIterator[FileEvent]]:
     """See `Files.watch`."""
     watch = await context.session.files.watch(path, who, recursive=recursive)
-    base = text(path)
-
-    async def events() -> AsyncIterator[FileEvent]:
-        async for event in watch:
-            where = posixpath.join(base, os.fsdecode(event.path)) if event.path else base
-            yield file_event(event.mask, event.cookie, where)
-
     try:
-        yield events()
+        yield _Changes(watch, text(path))
     finally:
         await watch.aclose()
+
+
+class _Changes(AsyncIterator[FileEvent]):
+    """What a watch tells of a path. No generator: that would end with the first wait for an event
+    that is cancelled."""
+
+    def __init__(self, watch: Watch, base: str) -> None:
+        self._watch = watch
+        self._base = base
+
+    async def __anext__(self) -> FileEvent:
+        mask, cookie, path = await anext(self._watch)
+        where = posixpath.join(self._base, os.fsdecode(path)) if path else self._base
+        return file_event(mask, cookie, where)
 
 
 def check_watch(context: Context) -> None:

@@ -1,5 +1,7 @@
 """Looking at files: what is looked at, and what is told of it."""
 
+import asyncio
+
 import pytest
 
 import ringfence
@@ -45,3 +47,17 @@ async def test_what_is_read_in_all_is_told(given: dict[str, int], told: tuple[in
         with pytest.raises(ringfence.InvalidSpecError, match="max_bytes"):
             await sandbox.files.read("/tmp/f", max_bytes=-1, progress=lambda *_: None)
     assert seen[-1] == told
+
+
+async def test_a_wait_for_an_event_that_is_cancelled_leaves_the_watch() -> None:
+    """As it is with a timeout around each."""
+    async with (
+        ringfence.open(backend=MockBackend()) as sandbox,
+        sandbox.files.watch("/tmp") as events,
+    ):
+        for name in ("a", "b"):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await anext(events)
+            await sandbox.files.mkdir(f"/tmp/{name}")
+            assert (await anext(events)).path == f"/tmp/{name}"
