@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ringfence.backends.base import Bind
-from ringfence.backends.docker import DockerBackend
+from ringfence.backends.docker import DockerBackend, place
 from ringfence.backends.docker import backend as module
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.place import fill_volume
@@ -67,6 +67,33 @@ async def test_filling_the_guest_s_volume_can_be_cancelled(
         assert await fill_volume(engine, BUSYBOX, binary) == name
     finally:
         docker("volume", "rm", "-f", name)
+
+
+async def test_filling_the_guest_s_volume_leaves_none_of_the_image_s(
+    backend: DockerBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The container for it, which is never started, has the volumes that its image declares."""
+    binary, image = tmp_path / "guest", f"ringfence-test-{new_id()}"
+    binary.write_bytes(os.urandom(100))
+    volumes: list[str] = []
+    original = place._remove
+
+    async def remove(engine: Engine, container: str) -> None:
+        mounts = (await engine.get("look", "containers", container, "json"))["Mounts"]
+        volumes.extend(mount["Name"] for mount in mounts if mount["Destination"] == "/data")
+        await original(engine, container)
+
+    monkeypatch.setattr(place, "_remove", remove)
+    container = docker("create", BUSYBOX, "true")
+    docker("commit", "-c", "VOLUME /data", container, image)
+    docker("rm", container)
+    try:
+        filled = await fill_volume(backend._connected(), image, binary)
+        docker("volume", "rm", filled)
+        [volume] = volumes
+        assert docker("volume", "ls", "-q", "--filter", f"name={volume}") == ""
+    finally:
+        docker("rmi", image)
 
 
 def cancel_at(monkeypatch: pytest.MonkeyPatch, op: str, when: str) -> list[Any]:

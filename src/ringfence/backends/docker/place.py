@@ -156,7 +156,9 @@ async def _is_filled(engine: Engine, container: str) -> bool:
 
 async def _remove(engine: Engine, container: str) -> None:
     try:
-        await engine.request("fill", "DELETE", ("containers", container), {"force": True})
+        await engine.request(
+            "fill", "DELETE", ("containers", container), {"force": True, "v": True}
+        )
     except SandboxError as error:
         if error.context.get("status") not in (404, 409):
             raise
