@@ -63,5 +63,6 @@ class Backends:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for backend in self._open.values():
-            await backend.aclose()
+        async with AsyncExitStack() as closing:  # all of them, whatever one of them raises
+            for backend in self._open.values():
+                closing.push_async_callback(backend.aclose)

@@ -103,13 +103,18 @@ async def _delete(book: Ledger, entry: Entry) -> None:
 
 
 async def pause_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
-    """Freeze a detached sandbox without a session. NotFoundError, StateError, UnsupportedError."""
+    """Freeze a detached sandbox without a session. NotFoundError, StateError, UnsupportedError.
+
+    Its lifetime runs on. Cancelled, it may be frozen or not: `list_sandboxes` tells, and
+    `resume_sandbox` lets it go on.
+    """
     async with Backends() as backends, _freezable(backends, name, ledger, "pause") as instance:
         await instance.pause()
 
 
 async def resume_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
-    """Let a paused sandbox go on. NotFoundError, StateError, UnsupportedError."""
+    """Let a paused sandbox go on; nothing for one that is not. NotFoundError, StateError,
+    UnsupportedError. Cancellation as for `pause_sandbox`."""
     async with Backends() as backends, _freezable(backends, name, ledger, "resume") as instance:
         await instance.resume()
 
@@ -139,7 +144,7 @@ async def usages(
     """Id and usage of the named sandboxes, or of all that run.
 
     NotFoundError for a name that is not on record; one that ended or cannot be measured is left
-    out.
+    out. Cancellation changes nothing.
     """
     book = await _book(ledger)
     if names:
