@@ -156,7 +156,11 @@ def sparkline(values: Sequence[float]) -> str:
 def events(
     sandbox: Id,
 ) -> int:
-    """Follow what happens in a sandbox, one JSON line an event, until it ends or Ctrl-C."""
+    """Follow what happens in a sandbox, one JSON line an event, until it ends or Ctrl-C.
+
+    It holds the sandbox meanwhile: another client cannot open it, so that this is for its end, its
+    limits and what goes on by itself. Of commands that you run, --audit FILE keeps the events.
+    """
     return asyncio.run(_events(sandbox))
 
 
