@@ -85,7 +85,7 @@ def _print(found: Any, files: bool) -> None:
             ("hidden", "why"),
             [(shown(path), reason) for path, reason in sorted(found.hidden.items())],
         )
-    output.line(f"{selection.files} files are visible, {selection.size} bytes")
+    output.line(f"{selection.files} files are visible, {output.size(selection.size)}")
     output.line(f"git history inside: {found.history or 'none'}")
     for warning in found.warnings:
         output.note(output.escape_text(warning))
