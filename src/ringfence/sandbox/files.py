@@ -120,8 +120,9 @@ class Files:
 
         data: bytes, text in `encoding` (UnicodeEncodeError), or an async iterable of bytes. mode:
         of a new file. parents: make missing directories. exclusive: PathExistsError when it is
-        there. atomic: the old content stays until the new one is complete; without it cancellation,
-        or an error of the iterable, leaves what was written. progress: called with the bytes so
+        there. atomic: the old content stays until the new one is complete, and a link at `path` is
+        replaced, not followed; without it cancellation, or an error of the iterable, leaves what
+        was written. progress: called with the bytes so
         far, and those there are in all, None for an iterable.
         """
         flags = WriteFlag.CREATE | WriteFlag.TRUNCATE
@@ -152,7 +153,8 @@ class Files:
         )
 
     async def write_at(self, path: Path, offset: int, data: bytes, *, user: User = None) -> int:
-        """Overwrite a part of a file that is there, from `offset`; the number of bytes."""
+        """Overwrite a part of a file that is there, from `offset`, or write behind its end; the
+        number of bytes."""
         with self._context.operation("files.write_at"):
             who = await self._context.cred(user)
             return await self._context.session.files.write(path, who, data, flags=0, offset=offset)
@@ -226,7 +228,9 @@ class Files:
         max_entries: int | None = None,
         user: User = None,
     ) -> AsyncIterator[FileInfo]:
-        """Everything below a directory; links are not followed. depth 1 is the directory itself."""
+        """Everything below a directory; links are not followed, and one that may not be read is
+        shown without what is in it. depth: 1 is the directory itself, None any. max_entries: the
+        walk ends after so many. It holds at most 1 MiB, and is over once a step is cancelled."""
         with self._context.operation("files.walk"):
             who = await self._context.cred(user)
             walk = self._context.session.files.walk(
@@ -287,7 +291,8 @@ class Files:
             await self._context.session.files.mkdir(path, who, mode=mode, parents=parents)
 
     async def remove(self, path: Path, *, recursive: bool = False, user: User = None) -> int:
-        """Remove a file, a link, an empty directory, or a whole tree; how many entries."""
+        """Remove a file, a link, an empty directory, or a whole tree; how many entries. An error or
+        a cancellation in a tree leaves the rest of it."""
         with self._context.operation("files.remove"):
             who = await self._context.cred(user)
             return await self._context.session.files.remove(path, who, recursive=recursive)
@@ -295,7 +300,8 @@ class Files:
     async def rename(
         self, path: Path, to: Path, *, replace: bool = True, user: User = None
     ) -> None:
-        """Rename or move; PathExistsError when `to` is there and is not to be replaced."""
+        """Rename or move within a file system; PathExistsError when `to` is there and is not to be
+        replaced, or a directory that is not empty."""
         with self._context.operation("files.rename"):
             who = await self._context.cred(user)
             await self._context.session.files.rename(path, to, who, replace=replace)
@@ -303,13 +309,18 @@ class Files:
     async def copy(
         self, path: Path, to: Path, *, recursive: bool = False, user: User = None
     ) -> int:
-        """Copy a file, or a tree, inside the sandbox; the number of bytes."""
+        """Copy a file, or a tree, inside the sandbox; the number of bytes.
+
+        A file that is there is replaced, a directory filled. Modes are kept, owners and times not,
+        links in a tree stay links. An error or a cancellation leaves what was copied.
+        """
         with self._context.operation("files.copy"):
             who = await self._context.cred(user)
             return await self._context.session.files.copy(path, to, who, recursive=recursive)
 
     async def chmod(self, path: Path, mode: int, *, user: User = None) -> None:
-        """Set the permission bits. InvalidSpecError for set-id bits, which nothing gets."""
+        """Set the permission bits of what a path leads to. InvalidSpecError for set-id bits, which
+        nothing gets."""
         _check_mode("files.chmod", mode)
         with self._context.operation("files.chmod"):
             await self._context.session.files.chmod(path, await self._context.cred(user), mode)
