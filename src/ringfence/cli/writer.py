@@ -3,6 +3,8 @@
 import asyncio
 import os
 import select
+import stat
+import sys
 from typing import TextIO
 
 from ringfence.cli.output import Escaping
@@ -18,6 +20,8 @@ class Writer:
 
     def __init__(self, stream: TextIO) -> None:
         self._file = stream.fileno()
+        waits = not stat.S_ISREG(os.fstat(self._file).st_mode)
+        self._most = _PIECE_BYTES if waits else sys.maxsize
         self._shown = Escaping(terminal=stream.isatty()).shown
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLOUT)
@@ -32,7 +36,7 @@ class Writer:
                 await self._writable()
                 continue
             try:
-                left = left[os.write(self._file, left[:_PIECE_BYTES]) :]
+                left = left[os.write(self._file, left[: self._most]) :]
             except BlockingIOError:  # somebody else made it non-blocking
                 await self._writable()
 

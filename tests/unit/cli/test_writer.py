@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -72,3 +73,21 @@ async def test_a_cancelled_write_leaves_nothing_behind(pipe: tuple[int, TextIO])
         await task
     assert writer._waiter is None
     assert not asyncio.get_running_loop().remove_writer(pipe[1].fileno())
+
+
+async def test_a_file_takes_all_of_a_piece_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never makes anybody wait, so that its pieces need not be a pipe's."""
+    sizes = []
+    write = os.write
+
+    def noting(file: int, data: memoryview) -> int:
+        sizes.append(len(data))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", noting)
+    with (tmp_path / "output").open("w") as stream:
+        await Writer(stream).write(MUCH)
+    assert (tmp_path / "output").read_bytes() == MUCH
+    assert sizes == [len(MUCH)]
