@@ -228,7 +228,7 @@ class Files:
         max_entries: int | None = None,
         user: User = None,
     ) -> AsyncIterator[FileInfo]:
-        """Everything below a directory; links are not followed, and one that may not be read is
+        """Everything below a directory. Links are not followed; a directory that may not be read is
         shown without what is in it. depth: 1 is the directory itself, None any. max_entries: the
         walk ends after so many. It holds at most 1 MiB, and is over once a step is cancelled."""
         with self._context.operation("files.walk"):
