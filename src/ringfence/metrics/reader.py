@@ -47,9 +47,14 @@ class Reader:
         self._born = born
         self._below = below
 
+    @property
+    def blind(self) -> bool:
+        """Whether it has no file to read: it was closed, or there was none."""
+        return not self._sources
+
     def read(self) -> Usage:
         """The usage now, in about 0.05 ms. NotFoundError when its cgroups are gone or closed."""
-        if not self._sources:
+        if self.blind:
             raise NotFoundError("usage: its reader is closed", op="usage")
         values: dict[str, Any] = {}
         for source in self._sources:
@@ -120,12 +125,18 @@ def reader_for(pid: int) -> Reader:
     """A reader for the sandbox whose first process is `pid` on this machine.
 
     A cgroup that it shares with this process, or a hierarchy's root, says nothing of a sandbox and
-    is left out. Raises NotFoundError when there is no such process.
+    is left out. Raises NotFoundError when there is no such process, and when nothing is its own.
     """
     try:
-        return reader_of(places_apart(pid), pid)
+        reader = reader_of(places_apart(pid), pid)
     except ProcessLookupError as error:
         raise NotFoundError(f"usage: {error}", op="usage") from None
+    if reader.blind:
+        reader.close()
+        raise NotFoundError(
+            f"usage: process {pid} has no cgroup and no network of its own to read", op="usage"
+        )
+    return reader
 
 
 def reader_of(places: Mapping[str, Place], pid: int | None = None) -> Reader:
