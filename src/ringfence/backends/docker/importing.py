@@ -8,9 +8,10 @@ import json
 import posixpath
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ringfence.backends.docker import stored as images
 from ringfence.backends.docker.engine import Engine
@@ -22,6 +23,16 @@ from ringfence.images import context as contexts
 from ringfence.images import layouts
 
 _MANIFEST = "manifest.json"
+_LAYOUT = "oci-layout"
+_UNREADABLE = (
+    tarfile.TarError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+"""What a file that is none, or a hostile one, raises where it is read as Docker's archive."""
 
 
 async def import_(
@@ -82,7 +93,8 @@ async def _from_layout(
     seconds: float,
 ) -> Stored:
     version = await engine.get("version", "version")
-    manifest = layouts.find(path, name, architecture=str(version.get("Arch") or "amd64"))
+    architecture = str(version.get("Arch") or "amd64")
+    manifest = await asyncio.to_thread(layouts.find, path, name, architecture=architecture)
     return await load_layout(engine, path, manifest, body, tag=tag, seconds=seconds)
 
 
@@ -149,17 +161,39 @@ def _names_in(body: IO[bytes]) -> dict[str, set[str]]:
     body.seek(0)
     try:
         with tarfile.open(fileobj=body, mode="r:*") as archive:
-            said = [name for name in archive.getnames() if posixpath.basename(name) == _MANIFEST]
-            if len(said) > 1:
-                raise ValueError(f"it says what it is {len(said)} times")
-            listing = archive.extractfile(_MANIFEST)
-            entries = json.loads(listing.read(LONGEST)) if listing else []
+            told = Counter(posixpath.basename(name) for name in archive.getnames())
+            if told[_LAYOUT]:  # an engine may go by that, wherever it unpacks it to
+                raise ValueError("it says that it is an OCI layout, too")
+            with _only(archive, told, _MANIFEST) as listing:
+                entries = json.loads(listing.read(LONGEST))
             found: dict[str, set[str]] = {}
             for entry in entries:
-                config = archive.extractfile(entry["Config"])
-                if config is not None:
+                _check_keys(entry)
+                with _only(archive, told, entry["Config"]) as config:
                     names = found.setdefault(str(Digest.from_reader(config)), set())
-                    names.update(map(str, entry.get("RepoTags") or ()))
-    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+                names.update(map(str, entry.get("RepoTags") or ()))
+    except _UNREADABLE as error:
         raise ImageError(f"the archive cannot be read: {error}", op="import") from None
     return found
+
+
+def _only(archive: tarfile.TarFile, told: Mapping[str, int], name: str) -> IO[bytes]:
+    """A file of the archive that no other member can be in the place of. ValueError, KeyError."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name")
+    times = told[posixpath.basename(name)]
+    if times > 1:
+        raise ValueError(f"it has {posixpath.basename(name)} {times} times")
+    member = archive.getmember(name)
+    file = archive.extractfile(member) if member.isreg() else None
+    if file is None:
+        raise ValueError(f"its {name} is no file")
+    return file
+
+
+def _check_keys(entry: Mapping[str, Any]) -> None:
+    """ValueError for one that only an engine would read: it takes "repotags" for "RepoTags"."""
+    for key in entry:
+        for known in ("Config", "RepoTags"):
+            if key != known and key.casefold() == known.casefold():
+                raise ValueError(f"its {_MANIFEST} has {key!r} in place of {known!r}")

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from aiohttp import web
 from ringfence.backends.docker.supply import Supply
 from ringfence.digest import Digest
 from ringfence.errors import ImageError
-from ringfence.images import Reference
+from ringfence.images import Reference, layouts
 
-from .fakes import engine_that
+from .fakes import VERSION, engine_that
 
 CONFIG = b"{}"
 OWN = str(Digest.from_bytes(CONFIG))
@@ -38,6 +39,8 @@ async def loads(path: Path, directory: Path, known: dict[str, str], name: str | 
     loaded = []
 
     def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/version"):
+            return web.json_response(VERSION)
         what = request.path.split("/images/")[1]
         if what == "load":
             loaded.append(what)
@@ -79,3 +82,64 @@ async def test_an_archive_says_what_it_is_once(short: Path, tmp_path: Path, agai
     members = ("config.json", CONFIG), ("manifest.json", manifest())
     path = archive(tmp_path / "a", *members, (again, manifest("python:3.12")))
     assert await loads(path, short, {"python:3.12": OTHER}) == 0
+
+
+CONFIGURED = ("config.json", CONFIG)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("manifest.json", data)]
+        for data in (
+            b'[{"Config": "config.json"}, {"Config": "other.json"}]',
+            b"[]",
+            b"5",
+            b'[{"Config": 5}]',
+            b'[{"Config": null}]',
+            b'[{"Config": "missing.json"}]',
+            b'["config.json"]',
+            b"[" * 100_000,
+            b'[{"Config": "config.json", "RepoTags": 5}]',
+            b'[{"Config": "config.json", "repotags": ["python:3.12"]}]',
+            b'[{"Config": "config.json", "RepoTag\xc5\xbf": ["python:3.12"]}]',
+            b'[{"Config": "config.json", "config": "other.json"}]',
+        )
+    ]
+    + [
+        [("manifest.json", manifest()), ("x/../oci-layout", b"{}"), ("x/../index.json", b"{}")],
+        [("manifest.json", manifest()), ("x/../config.json", b"[]")],
+    ],
+)
+async def test_an_archive_that_is_refused_is_not_loaded(
+    short: Path, tmp_path: Path, members: list[tuple[str, bytes]]
+) -> None:
+    """Of two images, or of what only an engine would read so, nothing stays on the daemon."""
+    path = archive(tmp_path / "a", CONFIGURED, ("other.json", b"[]"), *members)
+    assert await loads(path, short, {"python:3.12": OTHER}) == 0
+
+
+async def test_a_layout_is_not_read_on_the_event_loop(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def find(*_: object, **__: object) -> layouts.Manifest:
+        threads.append(threading.current_thread())
+        raise ImageError("there is none", op="import")
+
+    monkeypatch.setattr(layouts, "find", find)
+    (tmp_path / "oci-layout").write_text("{}")
+    assert await loads(tmp_path, short, {}) == 0
+    assert threading.current_thread() not in threads
+    assert len(threads) == 1
+
+
+async def test_an_archive_s_manifest_is_a_file_of_its_own(short: Path, tmp_path: Path) -> None:
+    """What a link leads to may be another file once all is unpacked."""
+    path = archive(tmp_path / "a", CONFIGURED, ("real", manifest()))
+    with tarfile.open(path, "a") as file:
+        link = tarfile.TarInfo("manifest.json")
+        link.type, link.linkname = tarfile.SYMTYPE, "real"
+        file.addfile(link)
+    assert await loads(path, short, {}) == 0
