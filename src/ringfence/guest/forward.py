@@ -15,6 +15,7 @@ from ringfence.errors import (
     AlreadyExistsError,
     InvalidSpecError,
     PolicyDeniedError,
+    ResourceExhaustedError,
     SandboxError,
     UnsupportedError,
 )
@@ -132,8 +133,9 @@ class Forward:
         """Listen inside on `port` of a loopback address; 0 is any, the listener knows which.
 
         AlreadyExistsError when the port is taken, PolicyDeniedError when it may not be bound there
-        (below 1024 on some backends), UnsupportedError when the guest has no forward.
-        Cancellation gives the port back.
+        (below 1024 on some backends), ResourceExhaustedError when the guest has as many as it can
+        have, UnsupportedError when it has no forward. Cancellation gives the port back. A detached
+        sandbox's guest keeps a port that was named, until a session listens there and closes it.
         """
         self._check("listen")
         target = _target(address, port)
@@ -252,6 +254,9 @@ def _listen_failed(failure: Failure, what: str) -> SandboxError:
     if failure.errno == errno.EINVAL:
         message = f"listen: {what} is no loopback address in numbers: use 127.0.0.1 or ::1"
         return InvalidSpecError(message, op="listen", context=context)
+    if failure.errno == errno.EAGAIN:
+        message = f"listen: {what}: the guest listens on as many ports as it can: close some"
+        return ResourceExhaustedError(message, op="listen", context=context)
     return control.failed("listen", failure, what)
 
 

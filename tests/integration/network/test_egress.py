@@ -55,8 +55,11 @@ def names(monkeypatch: pytest.MonkeyPatch, public: Site) -> dict[str, list[str]]
 
 
 @asynccontextmanager
-async def opened(place: dict[str, Any], **network: Any) -> AsyncIterator[ringfence.Sandbox]:
-    async with ringfence.open(network={"mode": "proxy", **network}, **place) as sandbox:
+async def opened(
+    place: dict[str, Any], *, options: dict[str, Any] | None = None, **network: Any
+) -> AsyncIterator[ringfence.Sandbox]:
+    network = {"mode": "proxy", **network}
+    async with ringfence.open(network=network, **place, **(options or {})) as sandbox:
         yield sandbox
 
 
@@ -93,6 +96,41 @@ async def test_rules_change_in_a_running_sandbox(
         assert (await out(sandbox, *ask))[0] == 0
         sandbox.network.allow([])
         assert (await out(sandbox, *ask))[0] == 1
+
+
+DETACHED = {"detached": True, "lifetime": 120}
+SQUAT = """
+import socket, time
+print("trying", flush=True)
+while True:
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind(("127.0.0.1", 3128))
+        one.listen()
+        print("taken", flush=True)
+        time.sleep(600)
+    except OSError:
+        one.close()
+        time.sleep(0.01)
+"""
+
+
+async def test_no_command_takes_the_proxy_s_port_while_nobody_holds_the_sandbox(
+    place: dict[str, Any], names: dict[str, list[str]], public: Site
+) -> None:
+    """It would keep the sandbox from being opened again, or be taken for the proxy inside."""
+    async with opened(place, allow=["good.test"], options=DETACHED) as sandbox:
+        process = await sandbox.spawn(["python3", "-c", SQUAT], hold=True)
+        assert await process.stdout.readline() == b"trying\n"
+    await asyncio.sleep(0.5)
+    async with ringfence.open(id=sandbox.id) as again:
+        get = ("python3", "-c", GET, "http://good.test/hello.txt")
+        assert await out(again, *get) == (0, "b'hello\\n'\n")
+        held = await again.attach(process.id)
+        held.kill()
+        assert await held.stdout.read_all() == b"trying\n"
+        await again.delete()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.0.1"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import HEADER, Answer, Ask
+from ringfence.guest.protocol import HEADER, Answer, Ask, string
 
 from .raw import WAIT_SECONDS, Guest, Raw, exec_payload, until
 
@@ -73,6 +73,81 @@ def test_a_guest_dials_again_and_keeps_what_is_held(
     second.output(held, b"late\n")
     second.send(Ask.SHUTDOWN)
     assert guest.wait() == 0
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def at(port: int) -> bytes:
+    """The payload of LISTEN and CONNECT."""
+    return string(b"127.0.0.1") + struct.pack("<H", port)
+
+
+def test_a_port_is_no_commands_between_two_sessions(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    """Else one binds it there, and answers those who take it for the host's."""
+    listener = listen(directory)
+    start_guest("--socket", str(directory))
+    first = accept(listener)
+    first.hello(detached=True, lifetime=600_000)
+    port = free_port()
+    assert first.ask(Ask.LISTEN, at(port), 77) == struct.pack("<H", port)
+    inside = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+    assert first.frame()[0] == Answer.ACCEPT
+    (other,) = struct.unpack("<H", first.ask(Ask.LISTEN, at(0)))
+    first.stream.close()
+    with contextlib.suppress(ConnectionResetError):
+        assert inside.recv(1) == b""
+    inside.close()
+    for _ in range(200):
+        with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as dialled:
+            assert dialled.recv(1) == b""
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            squatter.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):  # nobody has a claim to one that was any
+        socket.create_connection(("127.0.0.1", other), WAIT_SECONDS)
+
+    second = accept(listen(directory))
+    second.hello(detached=True)
+    with pytest.raises(FileNotFoundError):
+        second.ask(Ask.CLOSE_LISTENER, struct.pack("<I", 77))
+    assert second.ask(Ask.LISTEN, at(port), 5) == struct.pack("<H", port)
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS):
+        op, _, payload = second.frame()
+        assert (op, payload[:4]) == (Answer.ACCEPT, struct.pack("<I", 5))
+        with pytest.raises(OSError, match=r"\[Errno 98\]"):
+            second.ask(Ask.LISTEN, at(port))
+    assert second.frame()[0] == Answer.RECEIVED
+    assert second.ask(Ask.CLOSE_LISTENER, struct.pack("<I", 5)) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+
+
+def test_kept_ports_are_not_more_than_a_session_may_have(
+    start_guest: Callable[..., Guest],
+) -> None:
+    guest = start_guest("--marker", FIRST.hex())
+    raw = guest.raw
+    raw.send_bytes(FIRST)
+    raw.hello(detached=True, lifetime=600_000, next_marker=SECOND)
+    with contextlib.ExitStack() as taken:
+        ports = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(129)]
+        numbers = [one.getsockname()[1] for one in ports]
+    for number in numbers[:128]:
+        raw.ask(Ask.LISTEN, at(number))
+    raw.send_bytes(SECOND)
+    raw.hello(detached=True)
+    with pytest.raises(BlockingIOError):
+        raw.ask(Ask.LISTEN, at(numbers[128]))
+    raw.ask(Ask.LISTEN, at(numbers[0]), 9)
+    raw.ask(Ask.CLOSE_LISTENER, struct.pack("<I", 9))
+    raw.ask(Ask.LISTEN, at(numbers[128]))
 
 
 def test_a_held_output_keeps_its_last_mebibyte(start_guest: Callable[..., Guest]) -> None:

@@ -12,6 +12,7 @@ from ringfence.errors import (
     AlreadyExistsError,
     GuestError,
     InvalidSpecError,
+    ResourceExhaustedError,
     SandboxLostError,
     UnsupportedError,
 )
@@ -157,6 +158,14 @@ async def test_only_the_loopback_inside(real: Place) -> None:
 async def test_a_port_that_is_taken(real: Place, server: int) -> None:
     with pytest.raises(AlreadyExistsError):
         await real.session.listen(server, echo)
+
+
+async def test_the_guest_listens_on_so_many_ports_and_no_more(real: Place) -> None:
+    listeners = [await real.session.listen(0, echo) for _ in range(128)]
+    with pytest.raises(ResourceExhaustedError, match="close some"):
+        await real.session.listen(0, echo)
+    await listeners[0].close()
+    await real.session.listen(0, echo)
 
 
 async def test_a_reset_is_a_reset_on_the_other_side(real: Place, patience) -> None:

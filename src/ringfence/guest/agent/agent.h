@@ -147,6 +147,10 @@ void send_stdin_ack(struct conn *conn, u32 id, u64 total);
 bool conn_room(struct conn *conn);
 bool conn_in_session(struct conn *conn);
 
+/* ---- life.c ------------------------------------------------------------------------------------------------------ */
+
+bool life_detached(void);  /* whether the guest goes on after this session */
+
 /* ---- ops.c: operations that live longer than their first frame -------------------------------------------------- */
 
 /* Embed one in each such operation. Its class gets all later frames of its id. */

@@ -47,7 +47,6 @@ void life_start(const struct options *options);
 void life_heard(void);
 void life_stream_lost(bool for_good);
 void life_shutdown(void);
-bool life_detached(void);
 u64 life_epoch(void);
 op_handler op_hello, op_ping, op_lease, op_shutdown;
 u64 features(void);

@@ -1,4 +1,7 @@
-/* Forward: TCP between the host and the loopback inside. Listeners, and what they accept; connections are link.c's. */
+/* Forward: TCP between the host and the loopback inside. Listeners, and what they accept; connections are link.c's.
+ *
+ * A listener of a detached sandbox is kept when its session ends, so that no command takes its port: who dials meanwhile
+ * is closed at once, and a LISTEN of a later session at the same address and port takes it up. */
 #include "forward.h"
 
 #include <arpa/inet.h>
@@ -16,8 +19,11 @@ struct listener {
 	struct watch watch;
 	struct timer retry;
 	struct listener *next;
+	struct address asked;
+	bool kept;  /* no session has it, and its op is in no table */
 };
 static struct listener *listeners;
+static u32 listener_count;
 
 bool parse_loopback(struct bytes text, u16 port, struct address *address)
 {
@@ -73,7 +79,7 @@ static void ready(struct watch *watch, u32 events)
 
 	(void)events;
 	for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-		if (!link_room()) {
+		if (!listener->kept && !link_room()) {
 			watch_events(watch, 0);
 			return;
 		}
@@ -86,7 +92,10 @@ static void ready(struct watch *watch, u32 events)
 		}
 		if (fd < 0)
 			return;
-		link_accepted(fd, listener->op.id, port_of(&peer));
+		if (listener->kept)
+			close(fd);
+		else
+			link_accepted(fd, listener->op.id, port_of(&peer));
 	}
 }
 
@@ -97,6 +106,7 @@ static void free_listener(struct listener *listener)
 			*at = listener->next;
 			break;
 		}
+	listener_count--;
 	timer_clear(&listener->retry);
 	watch_remove(&listener->watch);
 	/* A process just forked may still hold it: this ends it for all. */
@@ -105,9 +115,18 @@ static void free_listener(struct listener *listener)
 	free(listener);
 }
 
+/* Who asked for any port has no claim to the one it got. */
 static void lost(struct op *op)
 {
-	free_listener(container_of(op, struct listener, op));
+	struct listener *listener = container_of(op, struct listener, op);
+
+	if (!life_detached() || !port_of(&listener->asked)) {
+		free_listener(listener);
+		return;
+	}
+	listener->kept = true;
+	if (!listener->retry.set)
+		watch_events(&listener->watch, EPOLLIN);
 }
 
 static const struct op_class listener_class = {.lost = lost};
@@ -129,7 +148,7 @@ static int open_listening(struct address *address)
 	return error;
 }
 
-static int start_listener(u32 id, int fd)
+static int start_listener(u32 id, int fd, const struct address *asked)
 {
 	struct listener *listener = calloc(1, sizeof *listener);
 	int error = listener ? op_add(&listener->op, id, &listener_class) : -ENOMEM;
@@ -144,9 +163,37 @@ static int start_listener(u32 id, int fd)
 		close(fd);
 		return error;
 	}
+	listener->asked = *asked;
 	listener->next = listeners;
 	listeners = listener;
+	listener_count++;
 	return 0;
+}
+
+static struct listener *kept_at(const struct address *asked)
+{
+	struct listener *listener = listeners;
+
+	while (listener && !(listener->kept && memcmp(&listener->asked.storage, &asked->storage, asked->size) == 0))
+		listener = listener->next;
+	return listener;
+}
+
+/* Take up what an earlier session left there, or listen anew; `asked` becomes the address as bound. */
+static int have_listener(u32 id, struct address *asked)
+{
+	struct listener *kept = kept_at(asked);
+	struct address wanted = *asked;
+
+	if (kept) {
+		int error = op_add(&kept->op, id, &listener_class);
+		kept->kept = error < 0;
+		return error;
+	}
+	if (listener_count == LISTENERS_MOST)
+		return -EAGAIN;
+	int fd = open_listening(asked);
+	return fd < 0 ? fd : start_listener(id, fd, &wanted);
 }
 
 static int op_listen(struct conn *conn, u32 id, struct reader *r)
@@ -159,10 +206,7 @@ static int op_listen(struct conn *conn, u32 id, struct reader *r)
 		return 0;
 	if (id >= GUEST_IDS || !parse_loopback(text, port, &address))
 		return -EINVAL;
-	int fd = open_listening(&address);
-	if (fd < 0)
-		return fd;
-	int error = start_listener(id, fd);
+	int error = have_listener(id, &address);
 	if (error < 0)
 		return error;
 	frame_begin(conn, ANSWER_DONE, id);
@@ -178,7 +222,7 @@ static int op_close_listener(struct conn *conn, u32 id, struct reader *r)
 	if (!read_end(r))
 		return 0;
 	for (struct listener *listener = listeners; listener; listener = listener->next)
-		if (listener->op.id == listener_id) {
+		if (listener->op.id == listener_id && !listener->kept) {
 			op_remove(&listener->op);
 			free_listener(listener);
 			send_done(conn, id);
