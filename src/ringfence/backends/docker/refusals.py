@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
-from ringfence.backends.refusing import refuse_what
+from ringfence.backends.refusing import refuse_disks, refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
-from ringfence.errors import PolicyDeniedError
 from ringfence.spec import SandboxSpec
 
 _CGROUP_LIMITS = ("memory", "cpus", "cpuset", "cpu_shares", "pids", "read_rate", "write_rate")
@@ -22,19 +21,9 @@ _NOT_IN_GVISOR = ("msgqueue", "rtprio")
 def refuse(spec: SandboxSpec, machine: Machine) -> None:
     """UnsupportedError that names every control of `spec` which the daemon cannot enforce; those in
     `allow_degraded` are let pass. PolicyDeniedError for a disk among its devices."""
-    _refuse_disks(spec, machine)
+    if machine.same_kernel:
+        refuse_disks(spec)
     refuse_what("this Docker Engine", spec, _problems(spec, machine))
-
-
-def _refuse_disks(spec: SandboxSpec, machine: Machine) -> None:
-    """By what is there: a disk may have any name, and be found over a link."""
-    for device in spec.security.devices if machine.same_kernel else ():
-        if Path(device).is_block_device():
-            raise PolicyDeniedError(
-                f"security.devices: {device} is a disk, which would open the host",
-                op="create",
-                context={"fields": ["security.devices"]},
-            )
 
 
 def _problems(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.process.machine import Machine
-from ringfence.backends.refusing import refuse_what
+from ringfence.backends.refusing import refuse_disks, refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
 from ringfence.spec import SandboxSpec
 
@@ -16,10 +16,9 @@ _CGROUP_LIMITS = ("memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "rea
 
 
 def refuse(spec: SandboxSpec, machine: Machine) -> None:
-    """UnsupportedError that names every control of `spec` which cannot be enforced here.
-
-    Those in `allow_degraded` are let pass.
-    """
+    """UnsupportedError that names every control of `spec` which cannot be enforced here; those in
+    `allow_degraded` are let pass. PolicyDeniedError for a disk among its devices."""
+    refuse_disks(spec)
     problems = (*_confinement(spec, machine), *_limits(spec, machine))
     refuse_what("the process backend here", spec, problems)
 

@@ -254,7 +254,7 @@ def test_a_security_module_is_asked_for_in_the_engine_s_words() -> None:
 
 
 def test_no_disk_of_the_host_is_given_by_whatever_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name can be anything, and a link; what it leads to is looked at, where the daemon is."""
+    """Of what is there nothing is known where the daemon is elsewhere."""
     spec = SandboxSpec.parse(
         {"security": {"devices": ["/dev/mine"], "allow_degraded": ["devices"]}}
     )
