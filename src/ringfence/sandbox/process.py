@@ -208,16 +208,27 @@ class Process:
         return asyncio.create_task(tap.run() if untouched else asyncio.sleep(0)), tap
 
     async def communicate(self, data: bytes | str = b"") -> ExecResult:
-        """Write `data`, end its stdin and wait, while its output is collected."""
+        """Write `data`, end its stdin and wait, while its output is collected.
+
+        What it did not read before its end is no error. StateError for data when its stdin was
+        closed or given at the start. Cancellation leaves a part of it sent.
+        """
         waiting = asyncio.ensure_future(self.wait())
         try:
             if data and self.running:
-                await self.write(data)
+                await self._write_until_end(data)
             self.close_stdin()
             return await waiting
         finally:
             waiting.cancel()
             await asyncio.wait([waiting])
+
+    async def _write_until_end(self, data: bytes | str) -> None:
+        try:
+            await self.write(data)
+        except StateError:
+            if self.running:
+                raise
 
     def detach(self) -> None:
         """Let it go on without a reader; `Sandbox.attach(process.id)` finds it again.

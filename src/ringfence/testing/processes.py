@@ -104,6 +104,19 @@ class ProcessChecks(Checks):
         async with sandbox.spawn(["cat"]) as process:
             assert (await process.communicate(data)).stdout == data
 
+    async def test_communicate_with_a_command_that_does_not_read(
+        self, sandbox: ringfence.Sandbox
+    ) -> None:
+        """What was not read when it ended is no error: the result says how it ended."""
+        async with sandbox.spawn(["sh", "-c", "exit 4"]) as process:
+            assert (await process.communicate(b"x" * 5_000_000)).exit_code == 4
+
+    async def test_communicate_needs_a_stdin(self, sandbox: ringfence.Sandbox) -> None:
+        """Input for a command whose stdin was given at its start is StateError."""
+        async with sandbox.spawn(["sleep", "300"], stdin=b"given") as process:
+            with pytest.raises(ringfence.StateError):
+                await process.communicate(b"more")
+
     async def test_stdin_can_be_a_stream(self, sandbox: ringfence.Sandbox) -> None:
         """A spawned command reads an async iterable, too."""
 
@@ -174,6 +187,30 @@ class ProcessChecks(Checks):
         again = await sandbox.attach(number, stdout_offset=4)
         assert (await again.wait()).stdout == b"456789\n"
         await sandbox.forget(number)
+
+    async def test_a_second_attach_takes_the_command_from_the_first(
+        self, sandbox: ringfence.Sandbox
+    ) -> None:
+        """The streams of the first end and its wait is StateError; the second reads from its own
+        offset, and the command has noticed nothing."""
+        process = await sandbox.spawn(["cat"], hold=True)
+        await process.write(b"0123456789\n")
+        assert await process.stdout.readline() == b"0123456789\n"
+        process.detach()
+        first = await sandbox.attach(process.id, stdout_offset=4)
+        assert first.id == process.id
+        assert await first.stdout.readline() == b"456789\n"
+        with pytest.raises(ringfence.StateError):
+            await process.wait()
+        second = await sandbox.attach(process.id, stdout_offset=8)
+        with pytest.raises(ringfence.StateError):
+            await first.wait()
+        assert await first.stdout.read() == b""
+        assert await second.stdout.readline() == b"89\n"
+        assert second.running
+        second.signal("TERM")
+        assert (await second.wait()).signal == 15
+        await sandbox.forget(process.id)
 
     async def test_what_is_not_held_is_not_found(self, sandbox: ringfence.Sandbox) -> None:
         """attach and forget of an unknown number are NotFoundError."""
