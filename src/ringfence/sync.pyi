@@ -11,6 +11,7 @@ from collections.abc import (
 from contextlib import (
     AbstractContextManager,
 )
+from pathlib import PurePath
 from typing import Any, Self, TypeVar
 
 from ringfence.backends.base import Backend
@@ -104,7 +105,7 @@ class Sandbox:
         *,
         shell: str | None = ...,
         env: Mapping[str, str | None] | None = ...,
-        cwd: str | None = ...,
+        cwd: str | PurePath | None = ...,
         user: str | int | None = ...,
         stdin: Stdin | None | Iterator[bytes] = ...,
         timeout: float | str | None = ...,
@@ -112,7 +113,7 @@ class Sandbox:
         output: int | str | None = ...,
         on_output_limit: OnOutputLimit = ...,
         merge_stderr: bool = ...,
-        ulimits: Ulimits | None = ...,
+        ulimits: Ulimits | Mapping[str, Any] | None = ...,
         cgroup: bool = ...,
         on_stdout: Sink | None = ...,
         on_stderr: Sink | None = ...,
@@ -123,7 +124,7 @@ class Sandbox:
         *,
         shell: str | None = ...,
         env: Mapping[str, str | None] | None = ...,
-        cwd: str | None = ...,
+        cwd: str | PurePath | None = ...,
         user: str | int | None = ...,
         stdin: Stdin | None | Iterator[bytes] = ...,
         timeout: float | str | None = ...,
@@ -131,7 +132,7 @@ class Sandbox:
         output: int | str | None = ...,
         on_output_limit: OnOutputLimit = ...,
         merge_stderr: bool = ...,
-        ulimits: Ulimits | None = ...,
+        ulimits: Ulimits | Mapping[str, Any] | None = ...,
         cgroup: bool = ...,
         pty: bool | Terminal = ...,
         hold: bool = ...,

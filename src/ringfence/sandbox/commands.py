@@ -7,9 +7,10 @@ import math
 import resource
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
-from ringfence.errors import InvalidSpecError
+from ringfence.errors import InvalidSpecError, UnsupportedError
 from ringfence.guest.control import User
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag
@@ -39,7 +40,7 @@ class Command:
     args: Args | None = None
     shell: str | None = None
     env: Mapping[str, str | None] | None = None
-    cwd: str | None = None
+    cwd: str | PurePath | None = None
     user: str | int | None = None
     stdin: Stdin | None = None
     timeout: float | str | None = None
@@ -47,7 +48,7 @@ class Command:
     output: int | str | None = None
     on_output_limit: OnOutputLimit = "truncate"
     merge_stderr: bool = False
-    ulimits: Ulimits | None = None
+    ulimits: Ulimits | Mapping[str, Any] | None = None
     cgroup: bool = False
 
 
@@ -73,7 +74,7 @@ class Rlimits:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the sandbox itself says of every command. env: as `pack_env` makes it. rlimits: those of
-    `limits.ulimits`. most: the ceiling's limits."""
+    `limits.ulimits`. most: the ceiling's limits. ulimited: whether the backend has ulimits."""
 
     env: bytes
     cwd: str
@@ -82,20 +83,20 @@ class Setting:
     rlimits: Rlimits
     groups: tuple[int, ...] = field(default=())
     most: Limits = field(default=Limits())
+    ulimited: bool = True
 
 
 def prepare(
     command: Command, setting: Setting, *, flags: int = 0, rows: int = 0, columns: int = 0
 ) -> Prepared:
     """The guest's request for `command`. InvalidSpecError names the field that is wrong,
-    PolicyDeniedError what is above the ceiling."""
+    PolicyDeniedError what is above the ceiling, UnsupportedError what the backend has not."""
     args = _args(command)
     kept = _kept(setting.limits) if command.output is None else _output(command.output)
     check_ceiling("output", kept, setting.most.output, op="exec")
     limits = setting.rlimits
     if command.ulimits is not None:
-        _check_ulimits(command.ulimits, setting.limits.ulimits)
-        limits = rlimits(setting.limits.ulimits, command.ulimits)
+        limits = rlimits(setting.limits.ulimits, _ulimits(command.ulimits, setting))
     user = setting.user
     groups = user.groups
     if setting.groups:
@@ -125,6 +126,8 @@ def _args(command: Command) -> Sequence[str | bytes]:
     if (command.args is None) == (command.shell is None):
         raise _wrong("args", "give either a list of arguments or shell='...'")
     if command.shell is not None:
+        if not isinstance(command.shell, str | bytes):
+            raise _wrong("shell", f"{command.shell!r:.80} is no line of text")
         return ("/bin/sh", "-c", command.shell)
     args = command.args
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
@@ -137,9 +140,19 @@ def _args(command: Command) -> Sequence[str | bytes]:
     return tuple(args)
 
 
-def _cwd(asked: str) -> str:
+def changed(env: Mapping[str, str | None] | None) -> Mapping[str, str | None] | None:
+    """What a command changes in its variables. InvalidSpecError for what is no mapping."""
+    if env is not None and not isinstance(env, Mapping):
+        raise _wrong("env", f"{type(env).__name__} is no mapping: write {{'NAME': 'value'}}")
+    return env
+
+
+def _cwd(asked: str | PurePath) -> str:
+    text = str(asked) if isinstance(asked, PurePath) else asked
+    if not isinstance(text, str):
+        raise _wrong("cwd", f"{asked!r:.80} is neither text nor a path object")
     try:
-        return check_inside_path(asked, "cwd", any_bytes=True)
+        return check_inside_path(text, "cwd", any_bytes=True)
     except ValueError as error:
         raise _wrong("cwd", str(error)) from None
 
@@ -159,12 +172,20 @@ def _timeout(asked: float | str | None, setting: Setting) -> float | None:
     return seconds
 
 
-def _check_ulimits(asked: Ulimits, granted: Ulimits) -> None:
+def _ulimits(given: Ulimits | Mapping[str, Any], setting: Setting) -> Ulimits:
     """Hard limits only fall: what the sandbox was granted cannot be had back for one command."""
+    asked, granted = Limits.parse({"ulimits": given}).ulimits, setting.limits.ulimits
+    if asked != Ulimits() and not setting.ulimited:
+        raise UnsupportedError(
+            "ulimits: this backend has none: leave them out, or choose another backend",
+            op="exec",
+            context={"fields": ["ulimits"]},
+        )
     for name in RESOURCES:
         limit, most = getattr(asked, name), getattr(granted, name)
         if limit is not None and most is not None and limit.hard > most.hard:
             raise _wrong(f"ulimits.{name}", outside(limit.hard, most.hard, "this sandbox"))
+    return asked
 
 
 def check_grace(asked: float) -> float:

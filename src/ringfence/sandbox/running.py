@@ -11,7 +11,16 @@ from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.sandbox.beginning import Beginning
-from ringfence.sandbox.commands import Command, Prepared, Setting, Sink, follow, prepare, rlimits
+from ringfence.sandbox.commands import (
+    Command,
+    Prepared,
+    Setting,
+    Sink,
+    changed,
+    follow,
+    prepare,
+    rlimits,
+)
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
 from ringfence.sandbox.hits import Hits
@@ -197,12 +206,20 @@ class Running:
         user = context.default_user
         if command.user is not None:
             user = await context.user(command.user)
-        env = context.env.packed(user.home, command.env)
+        env = context.env.packed(user.home, changed(command.env))
         spec = context.spec
         if spec.limits is not self._rlimits_of:
             self._rlimits, self._rlimits_of = rlimits(spec.limits.ulimits), spec.limits
-        groups, most = spec.security.groups, context.ceiling.limits
-        return Setting(env, context.cwd, user, spec.limits, self._rlimits, groups, most)
+        return Setting(
+            env,
+            context.cwd,
+            user,
+            spec.limits,
+            self._rlimits,
+            spec.security.groups,
+            context.ceiling.limits,
+            ulimited="ulimits" in context.features.limits,
+        )
 
     # Held ones.
 

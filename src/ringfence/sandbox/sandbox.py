@@ -10,6 +10,7 @@ SandboxLostError (it ended by itself).
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self
 
@@ -145,7 +146,7 @@ class Sandbox:
         *,
         shell: str | None = None,
         env: Mapping[str, str | None] | None = None,
-        cwd: str | None = None,
+        cwd: str | PurePath | None = None,
         user: str | int | None = None,
         stdin: Stdin | None = None,
         timeout: float | str | None = None,
@@ -153,7 +154,7 @@ class Sandbox:
         output: int | str | None = None,
         on_output_limit: OnOutputLimit = "truncate",
         merge_stderr: bool = False,
-        ulimits: Ulimits | None = None,
+        ulimits: Ulimits | Mapping[str, Any] | None = None,
         cgroup: bool = False,
         on_stdout: Sink | None = None,
         on_stderr: Sink | None = None,
@@ -170,7 +171,7 @@ class Sandbox:
 
         Raises InvalidSpecError, PolicyDeniedError (above the ceiling), NotFoundError (user),
         FileError (cwd), ResourceExhaustedError,
-        UnsupportedError (cgroup, where it can have none: before anything has started),
+        UnsupportedError (cgroup and ulimits, where there are none: before anything has started),
         StateError, SandboxLostError (when it was lost before; a loss meanwhile is the result
         SANDBOX_LOST), and what stdin or a callback raises. Cancellation kills the command's family
         and waits until it is gone.
@@ -198,7 +199,7 @@ class Sandbox:
         *,
         shell: str | None = None,
         env: Mapping[str, str | None] | None = None,
-        cwd: str | None = None,
+        cwd: str | PurePath | None = None,
         user: str | int | None = None,
         stdin: Stdin | None = None,
         timeout: float | str | None = None,
@@ -206,7 +207,7 @@ class Sandbox:
         output: int | str | None = None,
         on_output_limit: OnOutputLimit = "truncate",
         merge_stderr: bool = False,
-        ulimits: Ulimits | None = None,
+        ulimits: Ulimits | Mapping[str, Any] | None = None,
         cgroup: bool = False,
         pty: bool | Terminal = False,
         hold: bool = False,
@@ -246,7 +247,12 @@ class Sandbox:
         self, process_id: int, *, stdout_offset: int = 0, stderr_offset: int = 0
     ) -> Process:
         """A held command again, with its output from these offsets or the oldest still held
-        (1 MiB of each stream). NotFoundError."""
+        (1 MiB of each stream). NotFoundError.
+
+        It is taken from whoever attached to it before, or spawned it here: there its streams end
+        and `wait` raises StateError, while the command goes on. Nothing can be written to the stdin
+        of one that was attached to.
+        """
         return await self._running.attach(process_id, stdout_offset, stderr_offset)
 
     async def forget(self, process_id: int) -> None:

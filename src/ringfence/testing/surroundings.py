@@ -1,6 +1,8 @@
 """Checks of what commands find around them."""
 
 import os
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,46 @@ class SurroundingsChecks(Checks):
         """cwd= holds for one command."""
         assert (await sandbox.exec(["pwd"], cwd=place)).stdout == place.encode() + b"\n"
         assert (await sandbox.exec(["pwd"])).stdout == sandbox.cwd.encode() + b"\n"
+
+    async def test_the_working_directory_can_be_a_path_object(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """Of exec and of spawn, as a text would be."""
+        path = PurePosixPath(place)
+        assert (await sandbox.exec(["pwd"], cwd=path)).stdout == place.encode() + b"\n"
+        async with sandbox.spawn(["pwd"], cwd=path) as process:
+            assert (await process.wait()).stdout == place.encode() + b"\n"
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("env", ["A=1"]), ("env", []), ("env", "A=1"), ("cwd", b"/tmp"), ("cwd", 5),
+         ("ulimits", [64]), ("ulimits", {"nofil": 64}), ("ulimits", {"nofile": "many"})],
+        ids=str,
+    )  # fmt: skip
+    async def test_what_is_of_another_type_is_refused_by_name(
+        self, sandbox: ringfence.Sandbox, field: str, value: Any
+    ) -> None:
+        """It is InvalidSpecError that names the field, of exec and of spawn."""
+        asked: dict[str, Any] = {field: value}
+        for begun in (sandbox.exec(["true"], **asked), sandbox.spawn(["true"], **asked)):
+            with pytest.raises(ringfence.InvalidSpecError) as caught:
+                await begun
+            assert caught.value.context["fields"][0].split(".")[0] == field
+
+    async def test_resource_limits_of_one_command(
+        self, sandbox: ringfence.Sandbox, features: Features
+    ) -> None:
+        """ulimits= as a table or as Ulimits holds for that command alone; on a backend without
+        them, UnsupportedError."""
+        for asked in ({"nofile": 64}, ringfence.Ulimits(nofile=64)):
+            if "ulimits" not in features.limits:
+                with pytest.raises(ringfence.UnsupportedError) as caught:
+                    await sandbox.exec(["true"], ulimits=asked)
+                assert caught.value.context["fields"] == ["ulimits"]
+                continue
+            assert (await sandbox.exec(shell="ulimit -n", ulimits=asked)).stdout == b"64\n"
+        assert (await sandbox.exec(["true"], ulimits={})).ok
+        assert (await sandbox.exec(shell="ulimit -n")).stdout != b"64\n"
 
     async def test_chdir_holds_for_later_commands(
         self, sandbox: ringfence.Sandbox, place: str
