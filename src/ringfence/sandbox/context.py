@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ringfence.backends.base import Backend, Features, Instance
 from ringfence.errors import (
@@ -24,6 +25,9 @@ from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
 from ringfence.spec.sandbox import check_user
+
+if TYPE_CHECKING:
+    from ringfence.sandbox.stillness import Stillness
 
 _LIMITS = {
     ("files", errno.ENOSPC): "disk",
@@ -58,6 +62,7 @@ class Context:
         self.default_user = default
         self.room: Callable[[], os.statvfs_result | None] = lambda: None
         self.hide: Callable[[SandboxSpec], None] = lambda _: None
+        self.stillness: Stillness | None = None
         self.take(spec)
 
     @property

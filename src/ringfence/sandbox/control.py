@@ -16,6 +16,7 @@ from ringfence.errors import (
 )
 from ringfence.events import Paused, Resumed
 from ringfence.guest.failures import file_error
+from ringfence.guest.files import Files
 from ringfence.guest.protocol import Cred, Failure
 from ringfence.sandbox.context import Context
 from ringfence.spec import SandboxInfo, State, Usage
@@ -183,13 +184,17 @@ async def _full(context: Context) -> str | None:
     user = context.default_user
     cred = Cred(user.uid, user.gid, user.groups)
     path = f"{_TMP}/.ringfence-{secrets.token_hex(8)}"
-    files = context.session.files
     try:
-        await files.write(path, cred, b"x")
-        await files.remove(path, cred)
+        await finish(_written(context.session.files, path, cred))
     except SandboxError as error:
         return error.message
     return None
+
+
+async def _written(files: Files, path: str, cred: Cred) -> None:
+    """Written and removed again: who asks may be cancelled, as a monitor's look is by its end."""
+    await files.write(path, cred, b"x")
+    await files.remove(path, cred)
 
 
 async def pause(context: Context) -> None:

@@ -9,18 +9,17 @@ import os
 import pathlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from ringfence.backends.finish import finish
-from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.errors import InvalidSpecError, StateError
 from ringfence.ledger import cleaning
-from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.snapshots import snapshots
-from ringfence.spec import State
+from ringfence.sandbox.stillness import Stillness
 from ringfence.workspace import (
     Changes,
     For,
@@ -210,19 +209,13 @@ async def forked(workspace: Workspace, number: int) -> AsyncIterator[list[Prepar
 @asynccontextmanager
 async def frozen(context: Context | None) -> AsyncIterator[None]:
     """While nothing in a sandbox runs, where its backend can freeze; else as it is."""
-    if context is None or context.life.state is not State.RUNNING:
+    if context is None:
         yield
         return
-    paused = False
-    if context.features.pause:
-        with suppress(SandboxError):
-            await control.pause(context)
-            paused = True
-    try:
+    if context.stillness is None:
+        context.stillness = Stillness(context)
+    async with context.stillness.wanted():
         yield
-    finally:
-        if paused:
-            await finish(control.resume(context))
 
 
 async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
