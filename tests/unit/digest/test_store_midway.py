@@ -160,6 +160,23 @@ def test_an_ingest_that_goes_on_keeps_what_it_has_when_the_rest_is_over_the_quot
     assert store.ingests() == {"named": 500}
 
 
+def test_an_ingest_that_is_interrupted_as_it_goes_on_keeps_what_it_has(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To hash again what is there takes its time, and so Ctrl-C comes then."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with store.ingest("named") as ingest:
+        ingest.write(bytes(500))
+    with monkeypatch.context() as patched:
+        patched.setattr(Digester, "resume", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.ingest("named")
+    assert store.ingests() == {"named": 500}
+
+
 def test_a_write_that_is_interrupted_ends_the_ingest_at_its_last_checkpoint(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,15 +60,16 @@ class Ingest:
         self._lock: int | None = locks.own(lock_of(self._directory))
         self._file = -1
         self._saved = 0
+        self._is_new = not self._directory.exists()
         try:
             self._digester = self._begin(expected.algorithm if expected else algorithm)
             self._reservation = Reservation(layout, self._directory, quota)
             self._reservation.need(self.offset if size is None else size, ahead=0)
         except BaseException:
-            if self._saved:
-                self._close()
-            else:
+            if self._is_new:
                 self.abort()
+            else:
+                self._close()
             raise
 
     @property
@@ -169,6 +170,7 @@ class Ingest:
         }
         digester = self._resumed(wanted)
         if digester is None:
+            self._is_new = True
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory.mkdir(mode=0o700)
             about = {**wanted, "started": time.time()}
