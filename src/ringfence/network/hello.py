@@ -31,6 +31,10 @@ async def server_name(stream: Buffered) -> str | None:
         records += 1
         if size > _RECORD_MOST or records > _RECORDS_MOST:
             return UNCLEAR
+        if size and not hello:
+            kind = (await stream.peek(at + 6))[at + 5 :]
+            if kind and kind[0] != _CLIENT_HELLO:
+                return None
         hello += (await stream.peek(at + 5 + size))[at + 5 :]
         at += 5 + size
     try:
@@ -40,8 +44,6 @@ async def server_name(stream: Buffered) -> str | None:
 
 
 def _name(hello: memoryview) -> str | None:
-    if hello[0] != _CLIENT_HELLO:
-        return None
     at = 4 + 2 + 32
     at += 1 + hello[at]
     at += 2 + _u16(hello, at)

@@ -639,3 +639,13 @@ async def test_a_hello_that_says_nothing_clear_is_cut_off(make: Make, hello: byt
     with contextlib.suppress(ConnectionError):
         await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + hello, eof=True)
     assert place.decisions[-1] == Decision("good.test", 443, False, "TLS inside names ''")
+
+
+@pytest.mark.parametrize("begin", [b"\x16\x01\0\0\x01\0", b"\x16\0\0\0\xff\0"])
+async def test_what_begins_as_tls_and_is_no_hello_passes(make: Make, begin: bytes) -> None:
+    """A message that begins with its length, say; no server takes it for a hello either."""
+    place = await make(allow=["good.test:27017"])
+    message = begin + bytes(16) + b"\r\n\r\n"
+    await place.ask(b"CONNECT good.test:27017 HTTP/1.1\r\n\r\n" + message)
+    assert place.decisions[-1].allowed
+    assert place.outside.seen == [message]
