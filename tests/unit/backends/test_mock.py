@@ -45,8 +45,8 @@ async def test_what_was_to_begin_late_does_not_begin_after_the_end() -> None:
     """A command, and a write, that are delayed while their sandbox is deleted."""
     mock, ran = MockBackend(), []
     mock.on(["late"], lambda _: ran.append("late"))
-    mock.delay("exec", 0.05)
-    mock.delay("write", 0.05)
+    mock.delay("exec", 0.5)
+    mock.delay("write", 0.5)
     sandbox = await ringfence.open(backend=mock)
     asked = [
         asyncio.create_task(sandbox.exec(["late"])),
@@ -57,6 +57,6 @@ async def test_what_was_to_begin_late_does_not_begin_after_the_end() -> None:
     ended, failed = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(failed, ringfence.SandboxLostError)
     assert isinstance(ended, ringfence.ExecResult)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.6)
     assert ran == []
     assert [call.op for call in mock.calls] == []
