@@ -2,7 +2,9 @@
 
 The directory is bound read-only into the sandbox. A **door** is its socket, made when a session is
 wanted and gone when the guest came. Whoever else dials is dropped: only the sandbox's first
-process, known by the kernel's word on the peer, is the guest.
+process, known by the kernel's word on the peer, is the guest. One door of a sandbox is open at a
+time, by a lock on something that no sandbox sees: a command could take one on what it sees, and
+keep everybody out.
 """
 
 import asyncio
@@ -57,28 +59,47 @@ async def join(connection: socket.socket, factory: ProtocolFactory) -> asyncio.T
     return transport
 
 
-class Door:
-    """A listening socket in a sandbox's directory. One at a time: StateError for a second."""
+def lock(directory: Path) -> int:
+    """A descriptor that has the lock on a directory, which no sandbox sees, until it is closed.
 
-    def __init__(self, directory: Path) -> None:
+    StateError when another one has it.
+    """
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise another() from None
+    except BaseException:
+        os.close(number)
+        raise
+    return number
+
+
+def another() -> StateError:
+    """The error where a lock is had by somebody else."""
+    return StateError(
+        "connect: another session with this sandbox is being opened: one at a time", op="connect"
+    )
+
+
+class Door:
+    """A listening socket in a sandbox's directory.
+
+    held: a descriptor of the lock that keeps other doors of the sandbox away; closed with the door.
+    """
+
+    def __init__(self, directory: Path, held: int) -> None:
         self._path = f"{directory}/{NAME}"
-        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._held = held
+        self._directory = -1
         self._socket: socket.socket | None = None
         try:
-            self._lock()
+            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._socket = self._listen()
         except BaseException:
             self.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(
-                "connect: another session with this sandbox is being opened: one at a time",
-                op="connect",
-            ) from None
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -141,6 +162,9 @@ class Door:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def __enter__(self) -> Self:
         return self

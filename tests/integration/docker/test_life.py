@@ -210,3 +210,28 @@ async def test_a_command_that_dials_the_host_s_socket_is_not_taken_for_the_guest
         assert await place.session.ping() >= 0
         running = [one for one in await place.session.list() if one.running]
         assert len(running) == 1
+
+
+LOCKER = """
+import fcntl, os, time
+fcntl.flock(os.open("/.ringfence/run", os.O_RDONLY), fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_a_command_that_locks_what_it_sees_of_the_door_does_not_lock_the_host_out(
+    make: Make, backend: DockerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with the uid of the host's directory can open it."""
+    monkeypatch.setenv("RINGFENCE_DOCKER_TRANSPORT", "socket")
+    place = await make(image=DEBIAN, detached=True, lifetime=120)
+    args, uid = ["/usr/bin/python3", "-c", LOCKER], os.geteuid()
+    locking = await place.session.spawn(
+        ExecRequest(args, uid=uid, gid=uid, flags=ExecFlag.HOLD, env={})
+    )
+    assert await locking.read() == b"locked\n"
+    await place.session.close()
+    place.instance = await backend.attach(place.instance.record)
+    place.session = await greet(place.instance)
+    assert await place.session.ping() >= 0

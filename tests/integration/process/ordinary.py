@@ -24,12 +24,21 @@ from typing import Any
 from ringfence.backends.process import ProcessBackend, images
 from ringfence.errors import SandboxError
 from ringfence.guest import build
+from ringfence.guest.protocol import ExecFlag
+from ringfence.guest.request import ExecRequest
+from ringfence.guest.session import Session
 from ringfence.metrics.places import read_text
 from ringfence.policy import seccomp
 from tests.integration.process.conftest import grant, opened
 from tests.integration.process.test_images import Layout
 
 _SET_DUMPABLE = 4
+LOCK = """
+import fcntl, os, time
+fcntl.flock(os.open("/.ringfence", os.O_RDONLY), fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(600)
+"""
 LOADED = (concurrent.futures.thread, encodings.idna, importlib.readers, images)
 
 
@@ -91,6 +100,7 @@ async def look() -> dict[str, Any]:
             while os.path.exists(f"/proc/{guest}"):  # noqa: PTH110, ASYNC240 - quick
                 await asyncio.sleep(0.02)
         told["unkept"] = above != keeper
+    told["opened_again"] = await opened_again(backend)
     image = Path(os.environ["RINGFENCE_STATE_DIR"]).parent / "image"
     (image / "etc").mkdir(parents=True)
     (image / "etc/group").write_text("others:x:4321:me\n")
@@ -111,6 +121,19 @@ async def look() -> dict[str, Any]:
             told["unreadable"].append(type(error).__name__)
     told["left"] = [one.id for one in await backend.found({})]
     return told
+
+
+async def opened_again(backend: ProcessBackend) -> list[str]:
+    """Whether a command locked what it sees of the sandbox's directory, and a second session's."""
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        args = ["/usr/bin/python3", "-c", LOCK]
+        locking = await sandbox.session.spawn(
+            ExecRequest(args, uid=1000, gid=1000, flags=ExecFlag.HOLD, env={})
+        )
+        locked = await locking.read()
+        await sandbox.session.close()
+        sandbox.session = await Session.start(sandbox.instance.connect, detached=True)
+        return [locked.decode(), (await sandbox.sh("echo alive")).stdout.decode()]
 
 
 async def layers(backend: ProcessBackend, path: Path) -> str:

@@ -81,6 +81,11 @@ def test_a_guest_ends_when_all_that_looks_after_it_was_killed(told: dict[str, An
     assert told["unkept"] is True
 
 
+def test_no_command_can_lock_the_host_out(told: dict[str, Any]) -> None:
+    """It has the host's uid here, and may open what it sees of the sandbox's directory."""
+    assert told["opened_again"] == ["locked\n", "alive\n"]
+
+
 def test_the_one_user_has_the_one_group_whatever_an_image_says(told: dict[str, Any]) -> None:
     """No other is mapped: with one of the image's, nothing could be run in it."""
     assert told["of_image"] == [[1000, 1000], [1000, 1000]]

@@ -81,7 +81,7 @@ class Connecting:
         seen = await inspect(self._engine, self._record.native)
         if seen is None or seen.state is State.EXITED or self._directory is None:
             raise failures.of_ended("connect", self._record.id)
-        with Door(self._directory) as opened:
+        with Door(self._directory, holding.take(self._record.id)) as opened:
             return await dialled(opened, self._engine, seen)
 
 

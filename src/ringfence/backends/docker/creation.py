@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Bind, Record
-from ringfence.backends.docker import door, leading, place, removal, streams
+from ringfence.backends.docker import door, holding, leading, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body, is_gvisor
 from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
@@ -127,7 +127,7 @@ class Creation:
             directory = place.run_directories(self._engine.endpoint) / self._id
             door.make_directory(directory)
             self._directory = directory
-            self._door = Door(directory)
+            self._door = Door(directory, holding.take(self._id))
             return place.on_socket(directory, guest)
         # gVisor executes only what can be read, and the guest here is not readable for commands.
         if local and not is_gvisor(self._spec.security.runtime or self._machine.default_runtime):

@@ -1,8 +1,9 @@
-"""One client at a time on a stream that any number could attach to.
+"""One client at a time on a stream that any number could attach to, and at a sandbox's door.
 
 The Engine lets every client write to a container's stdin, and shows each what all others get. Who
-has the session of a detached sandbox holds a lock on one byte of a file, chosen by the sandbox's
-id. The kernel gives it back when the client ends, however it ends, and nothing is left to remove.
+has the session of a detached sandbox, or opens its door, holds a lock on one byte of a file, chosen
+by the sandbox's id. The kernel gives it back when the client ends, however it ends, and nothing is
+left to remove.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import os
 import struct
 import time
 
+from ringfence.backends.door import another
 from ringfence.backends.state import state_directory
 from ringfence.errors import DeadlineExceededError
 
@@ -24,7 +26,7 @@ async def hold(sandbox_id: str, seconds: float) -> int:
 
     DeadlineExceededError when one of them has it for `seconds`.
     """
-    byte = int.from_bytes(hashlib.sha256(sandbox_id.encode()).digest()[:7])
+    byte = _byte(sandbox_id)
     number = _open()
     try:
         end = time.monotonic() + seconds
@@ -36,6 +38,22 @@ async def hold(sandbox_id: str, seconds: float) -> int:
         os.close(number)
         raise
     return number
+
+
+def take(sandbox_id: str) -> int:
+    """`hold` without waiting: StateError when another client has it."""
+    number = _open()
+    try:
+        if not _locked(number, _byte(sandbox_id)):
+            raise another()
+    except BaseException:
+        os.close(number)
+        raise
+    return number
+
+
+def _byte(sandbox_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(sandbox_id.encode()).digest()[:7])
 
 
 def _open() -> int:

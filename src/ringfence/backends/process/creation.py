@@ -10,7 +10,7 @@ from pathlib import Path
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
-from ringfence.backends.door import Door, peer_pid
+from ringfence.backends.door import Door, lock, peer_pid
 from ringfence.backends.process import command, machine, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
@@ -70,6 +70,7 @@ class Creation:
                 "image": spec.image,
                 "created": record.created,
                 "etc": selected,
+                "rootfs": "" if self.rootfs is None else self.rootfs.name,
                 "maker": maker(),
             },
             self.ground.machine.guest,
@@ -88,7 +89,7 @@ class Creation:
                 linked,
                 memories.target(home.path.parent),
             )
-            with Door(home.run) as door:
+            with Door(home.run, lock(home.path)) as door:
                 keeper = Keeper.spawn(command.keeper(spec, place), attached=not spec.detached)
                 program = self.program()
                 waiting = await self._guest(door, home, keeper)

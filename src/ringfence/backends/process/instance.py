@@ -5,12 +5,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
-from ringfence.backends.door import Door, join
+from ringfence.backends.door import Door, join, lock
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.process import evidence, memory
@@ -70,14 +69,15 @@ class ProcessInstance:
         """The stream to the guest, as `Instance.connect` describes it."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
-            with Door(self._directory()) as door:
+            home = self._alive()
+            with Door(home.run, lock(home.path)) as door:
                 waiting = await guest_comes(door, self._home, self._keeper)
         return await join(waiting, factory)
 
-    def _directory(self) -> Path:
+    def _alive(self) -> Home:
         if not self._keeper.alive():
             raise self._lost("connect")
-        return self._home.run
+        return self._home
 
     async def bind(self, binds: Sequence[Bind], lives: Callable[[], Awaitable[object]]) -> None:
         """Bind more of the host in it, as `Enterable.bind` describes it."""

@@ -4,11 +4,13 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ringfence.backends.docker.door import NAME, Door, make_directory
+from ringfence.backends.docker.holding import take
 from ringfence.errors import StateError
 
 DIAL = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
@@ -21,6 +23,11 @@ def directory(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def opens(directory: Path, state_directory: Path) -> Callable[[], Door]:
+    return lambda: Door(directory, take(directory.name))
+
+
 def dial(directory: Path) -> socket.socket:
     holder = os.open(directory, os.O_RDONLY)
     try:
@@ -31,16 +38,20 @@ def dial(directory: Path) -> socket.socket:
         os.close(holder)
 
 
-async def test_the_process_that_is_expected_comes_in(directory: Path) -> None:
-    with Door(directory) as door:
+async def test_the_process_that_is_expected_comes_in(
+    opens: Callable[[], Door], directory: Path
+) -> None:
+    with opens() as door:
         ours = dial(directory)
         theirs = await asyncio.wait_for(door.accept(os.getpid()), 20)
         theirs.close()
         ours.close()
 
 
-async def test_another_process_is_dropped_and_waiting_goes_on(directory: Path) -> None:
-    with Door(directory) as door:
+async def test_another_process_is_dropped_and_waiting_goes_on(
+    opens: Callable[[], Door], directory: Path
+) -> None:
+    with opens() as door:
         stranger = await asyncio.create_subprocess_exec(
             sys.executable, "-c", DIAL, NAME, cwd=directory
         )
@@ -52,9 +63,9 @@ async def test_another_process_is_dropped_and_waiting_goes_on(directory: Path) -
         ours.close()
 
 
-async def test_without_waiting_it_is_the_same(directory: Path) -> None:
+async def test_without_waiting_it_is_the_same(opens: Callable[[], Door], directory: Path) -> None:
     """Nobody is None; of those who dialled only the expected one is had, the others are dropped."""
-    door = Door(directory)
+    door = opens()
     assert door.accepted(os.getpid()) is None
     first, second = dial(directory), dial(directory)
     named = iter((None, os.getpid()))
@@ -70,23 +81,29 @@ async def test_without_waiting_it_is_the_same(directory: Path) -> None:
         door.accepted(os.getpid())
 
 
-async def test_nothing_is_left_when_it_is_closed(directory: Path) -> None:
-    door = Door(directory)
+async def test_nothing_is_left_when_it_is_closed(
+    opens: Callable[[], Door], directory: Path
+) -> None:
+    door = opens()
     assert (directory / NAME).exists()
     door.close()
     door.close()
     assert not (directory / NAME).exists()
 
 
-async def test_a_second_door_of_the_same_sandbox_is_refused(directory: Path) -> None:
-    with Door(directory):
+async def test_a_second_door_of_the_same_sandbox_is_refused(
+    opens: Callable[[], Door], directory: Path
+) -> None:
+    with opens():
         with pytest.raises(StateError, match="one at a time"):
-            Door(directory)
+            opens()
         assert (directory / NAME).exists()
-    Door(directory).close()
+    opens().close()
 
 
-async def test_a_socket_that_a_dead_host_left_is_replaced(directory: Path) -> None:
+async def test_a_socket_that_a_dead_host_left_is_replaced(
+    opens: Callable[[], Door], directory: Path
+) -> None:
     (directory / NAME).touch()
-    with Door(directory):
+    with opens():
         dial(directory).close()
