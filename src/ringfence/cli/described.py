@@ -31,8 +31,8 @@ def make_spec(values: dict[str, Any]) -> "SandboxSpec":
     data = read_spec(values.pop("spec")) if values.get("spec") else {}
     values.pop("spec", None)
     _merge(data, _as_spec(values))
-    if "path" not in (data.get("repository") or {"path": None}):
-        given = [name for name in _REPOSITORY if values.get(name) not in (None, [])]
+    given = [name for name in _REPOSITORY if values.get(name) not in (None, [])]
+    if given and "path" not in data["repository"]:
         raise misuse(f"--{given[0].replace('_', '-')}: say of what repository, with --repo")
     return SandboxSpec.parse(data)
 

@@ -122,6 +122,16 @@ def test_a_broken_spec_file_is_named_with_the_place(tmp_path: Path) -> None:
         spec_of(spec=path)
 
 
+@pytest.mark.parametrize("repository", [{"mode": "ro"}, 3, ["x"]])
+def test_a_repository_that_is_none_in_a_spec_file_is_named_by_its_field(
+    repository: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"repository": repository}))
+    with pytest.raises(InvalidSpecError, match="repository"):
+        spec_of(spec=path)
+
+
 def test_every_limit_has_an_option() -> None:
     given = {"memory": "64m", "swap": "1m", "cpus": 0.5, "cpuset": "0", "cpu_shares": 512, "pids": 9,
              "disk": "8m", "tmp": "1m", "shm": "2m", "read_rate": "3m", "write_rate": "4m",
