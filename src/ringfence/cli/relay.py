@@ -60,13 +60,23 @@ async def relay(
             on_stderr=on_stderr,
         )
     )
-    with _interrupts(_Joined(sandbox, running, others, writers)) as came:
+    try:
+        return await _ended(_Joined(sandbox, running, others, writers))
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+async def _ended(command: "_Joined") -> "ExecResult":
+    """Its result; until then Ctrl-C is for it."""
+    with _interrupts(command) as came:
         try:
-            return await running
+            result: ExecResult = await command.running
         except asyncio.CancelledError:
             if came:
                 raise typer.Exit(128 + came[-1]) from None
             raise
+    return result
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,49 @@ MUCH = bytes(range(256)) * 4096
 """A MiB, more than any pipe takes."""
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, TextIO]]:
+def ends(reading: int, writing: int) -> Iterator[tuple[int, TextIO]]:
     """Where it is read, and our stream."""
-    reading, writing = os.pipe()
-    with open(writing, "w") as stream, open(reading, "rb", closefd=True):  # noqa: PTH123
+    with open(writing, "w") as stream, open(reading, "rb", closefd=True):
         yield reading, stream
 
 
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """See `ends`."""
+    yield from ends(*os.pipe())
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, TextIO]]:
+    """See `ends`."""
+    yield from ends(*os.openpty())
+
+
 async def stuck(
-    pipe: tuple[int, TextIO], *, blocking: bool = True
+    stream: TextIO, data: bytes = MUCH, *, blocking: bool = True
 ) -> tuple[Writer, "asyncio.Task[None]"]:
-    """A writer whose pipe is full."""
-    os.set_blocking(pipe[1].fileno(), blocking)
-    writer = Writer(pipe[1])
-    task = asyncio.create_task(writer.write(MUCH))
+    """A writer whose stream is full."""
+    os.set_blocking(stream.fileno(), blocking)
+    writer = Writer(stream)
+    task = asyncio.create_task(writer.write(data))
     while writer._waiter is None:
         await asyncio.sleep(0)
     return writer, task
+
+
+async def test_a_terminal_that_takes_no_more_keeps_nobody(terminal: tuple[int, TextIO]) -> None:
+    """It says that it can be written when it takes less than a pipe would. Others who write to it
+    wait as before."""
+    lines = (b"x" * 79 + b"\n") * 8192
+    shown = lines.replace(b"\n", b"\r\n")
+    writer, task = await stuck(terminal[1], lines)
+    assert os.get_blocking(terminal[1].fileno())
+    found = b""
+    while len(found) < len(shown):
+        found += await asyncio.to_thread(os.read, terminal[0], 65536)
+    await task
+    writer.close()
+    assert found == shown
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -39,7 +64,7 @@ async def test_a_reader_who_goes_on_later_gets_all_of_it(
     blocking: bool, pipe: tuple[int, TextIO]
 ) -> None:
     """Also where somebody else made our stream non-blocking."""
-    _, task = await stuck(pipe, blocking=blocking)
+    _, task = await stuck(pipe[1], blocking=blocking)
     found = b""
     while len(found) < len(MUCH):
         found += await asyncio.to_thread(os.read, pipe[0], 65536)
@@ -49,7 +74,7 @@ async def test_a_reader_who_goes_on_later_gets_all_of_it(
 
 async def test_a_reader_who_never_goes_on_is_given_up(pipe: tuple[int, TextIO]) -> None:
     """When the command is killed; what comes later goes nowhere, too."""
-    writer, task = await stuck(pipe)
+    writer, task = await stuck(pipe[1])
     writer.give_up()
     await task
     await writer.write(MUCH)
@@ -58,7 +83,7 @@ async def test_a_reader_who_never_goes_on_is_given_up(pipe: tuple[int, TextIO]) 
 async def test_a_reader_who_goes_away_while_we_wait_is_a_broken_pipe(
     pipe: tuple[int, TextIO],
 ) -> None:
-    _, task = await stuck(pipe)
+    _, task = await stuck(pipe[1])
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, pipe[0])  # the fixture closes it
     os.close(null)
@@ -67,7 +92,7 @@ async def test_a_reader_who_goes_away_while_we_wait_is_a_broken_pipe(
 
 
 async def test_a_cancelled_write_leaves_nothing_behind(pipe: tuple[int, TextIO]) -> None:
-    writer, task = await stuck(pipe)
+    writer, task = await stuck(pipe[1])
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
