@@ -21,6 +21,7 @@ from ringfence.digest.store import (
     Store,
     StoreError,
     StoreInvalid,
+    leftovers,
     manifest,
     scrub,
 )
@@ -265,6 +266,24 @@ def test_an_ingest_that_ends_while_a_collection_looks_at_it_is_passed_over(
     monkeypatch.setattr(Path, "iterdir", iterdir)
     assert store.gc(stale=0).ingests == 0
     assert store.ingests() == {}
+
+
+def test_a_small_file_that_comes_to_its_place_while_a_collection_looks_at_it_is_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes a store writes its marker while another who made it collects already."""
+    scratch = store.root / ".oci-layout.7.0123abcd"
+    scratch.write_bytes((store.root / "oci-layout").read_bytes())
+
+    class Moved:
+        def fullmatch(self, name: str) -> bool:
+            if name == scratch.name:
+                scratch.replace(store.root / "oci-layout")
+            return name == scratch.name
+
+    monkeypatch.setattr(leftovers, "SCRATCH", Moved())
+    assert store.gc(stale=0).removed == ()
+    assert not scratch.exists()
 
 
 def test_labels_without_a_blob_can_be_removed(store: Store) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.digest.digest import Digest
@@ -48,8 +49,9 @@ def sweep(layout: Layout, needed: Collection[Digest], stale: float) -> None:
             continue
         if digest is not None and (digest in needed or layout.blob(digest).exists()):
             continue
-        if path.stat().st_mtime <= before:
-            path.unlink()
+        with suppress(FileNotFoundError):  # it came to its place meanwhile
+            if path.stat().st_mtime <= before:
+                path.unlink()
 
 
 def _touched(directory: Path) -> float:
