@@ -1,20 +1,24 @@
 """The receipt is made from evidence alone: whatever is taken from it becomes a gap."""
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.backends.base import Evidence
-from ringfence.errors import GuestError, PolicyDeniedError
+from ringfence.backends.base import Evidence, Features
+from ringfence.errors import GuestError, PolicyDeniedError, SandboxLostError
+from ringfence.guest.control import User
+from ringfence.guest.request import Exit
 from ringfence.policy import Facts, resolve, seccomp
-from ringfence.sandbox.receipt import Findings, GuestView, PathView, check, receipt
+from ringfence.sandbox.receipt import Findings, GuestView, PathView, check, read, receipt
 from ringfence.sandbox.receipt.view import parse_mounts, parse_view, status_fields
-from ringfence.spec import SandboxSpec
+from ringfence.spec import Reason, Receipt, SandboxSpec
 
 STATUS = """Name:\tguest
 Uid:\t1000\t1000\t1000\t1000
@@ -280,6 +284,55 @@ def test_gaps_are_refused_all_at_once_unless_they_are_allowed() -> None:
     assert caught.value.context["controls"] == ["no_new_privileges", "seccomp"]
     allowed = SPEC.security.model_copy(update={"allow_degraded": ("seccomp", "no_new_privileges")})
     assert check(made, SPEC.model_copy(update={"security": allowed})) is made
+
+
+async def read_from(**ended: Any) -> Receipt:
+    """The receipt where what shows the view ended so, after all of its output."""
+    whole = {"reason": Reason.EXITED, "status": 0, "stdout": shown(), "stderr": b""}
+    ending = Exit(**{**whole, "stdout_total": len(shown()), **ended})
+    ahead = asyncio.get_running_loop().create_future()
+    ahead.set_result(ending)
+
+    async def evidence() -> Evidence:
+        return findings().outside
+
+    return await read(
+        SPEC,
+        Features(users=True),
+        SimpleNamespace(evidence=evidence),
+        SimpleNamespace(hello=SimpleNamespace(reserved_uid=65501)),
+        User(1000, 1000, (), "", "", ""),
+        arch="x86_64",
+        ahead=ahead,
+    )
+
+
+async def test_a_view_that_came_to_its_end_has_rows() -> None:
+    assert (await read_from()).controls
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ({"reason": Reason.SIGNALED, "status": 9}, "signal 9"),
+        ({"reason": Reason.COLLATERAL, "status": 9}, "collateral"),
+        ({"reason": Reason.TIMEOUT, "status": 0}, "timeout"),
+        ({"status": 256}, "exit code 1"),
+        ({"stdout_total": 2**21}, "had more output"),
+        ({"reason": Reason.SIGNALED, "status": 9, "stdout": b"", "stdout_total": 0}, "signal 9"),
+    ],
+)
+async def test_a_view_that_was_disturbed_has_no_rows(ended: dict[str, Any], said: str) -> None:
+    """What was not shown would be found missing."""
+    with pytest.raises(PolicyDeniedError, match=said):
+        await read_from(**ended)
+
+
+@pytest.mark.parametrize("reason", [Reason.SANDBOX_LOST, Reason.CPU_TIME])
+async def test_a_view_of_a_sandbox_that_ended_is_none(reason: Reason) -> None:
+    status = None if reason is Reason.SANDBOX_LOST else 9
+    with pytest.raises(SandboxLostError):
+        await read_from(reason=reason, status=status, stdout=b"", stdout_total=0)
 
 
 @settings(deadline=None, derandomize=True)

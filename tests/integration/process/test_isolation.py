@@ -18,6 +18,7 @@ from ringfence.errors import (
 )
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.session import Session
+from tests.conftest import on_process
 from tests.integration.process.conftest import Opened, cgroups, grant, new_id, processes
 
 
@@ -226,3 +227,27 @@ async def test_the_receipt_is_of_the_user_that_the_guest_looked_up(
         user = sandbox.receipt["user"]
         assert [(request.uid, request.gid) for request in run_later] == [(1000, 1000)]
     assert (user.enforced, user.ok) == ("1000:1000", True)
+
+
+KILL = """
+import os
+print("killing", flush=True)
+while True:
+    try:
+        os.kill(-1, 9)
+    except OSError:
+        pass
+"""
+
+
+async def test_a_receipt_that_another_command_disturbs_tells_of_no_gaps(
+    state_directory: Path,
+) -> None:
+    """All was enforced at the start: what is not seen later is not known, not missing."""
+    async with ringfence.open(**on_process(), detached=True, lifetime=120) as first:
+        assert first.receipt.controls
+        killing = await first.spawn(["python3", "-c", KILL], hold=True)
+        assert await killing.stdout.readline() == b"killing\n"
+    async with ringfence.open(id=first.id) as again:
+        assert not again.receipt.gaps
+        await again.delete()

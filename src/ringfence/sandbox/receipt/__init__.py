@@ -25,7 +25,7 @@ from ringfence.sandbox.receipt.identity import identity_rows
 from ringfence.sandbox.receipt.places import place_rows, sysctl_path
 from ringfence.sandbox.receipt.resources import resource_rows
 from ringfence.sandbox.receipt.view import GuestView, MountLine, PathView, parse_view, show_args
-from ringfence.spec import Receipt, SandboxSpec, Security
+from ringfence.spec import Reason, Receipt, SandboxSpec, Security
 
 __all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
 
@@ -76,8 +76,9 @@ async def read(
 
     user: the default one, as commands have it; what the spec names where users can be chosen. arch:
     of the image, for the seccomp profile. ahead: the end of `viewing` for that user, where it was
-    begun already. Raises PolicyDeniedError when nothing can be run in it, GuestError for a view
-    that makes no sense. Cancellation ends the one command that it runs.
+    begun already. Raises PolicyDeniedError when nothing can be run in it or what shows the view did
+    not end well, GuestError for a view that makes no sense. Cancellation ends the one command that
+    it runs.
     """
     showing = ahead or asyncio.ensure_future(session.run(viewing(spec, user)))
     try:
@@ -124,9 +125,29 @@ def _seen(ended: Exit | NotStarted, spec: SandboxSpec) -> GuestView:
             op="receipt",
             context={"errno": ended.errno, "stage": ended.stage},
         )
-    if ended.status is None:
+    if ended.status is None or ended.reason is Reason.CPU_TIME:
         raise SandboxLostError("receipt: the sandbox ended at once", op="receipt")
+    how = _disturbed(ended)
+    if how is not None:
+        raise PolicyDeniedError(
+            f"receipt: nothing is known of a command's confinement: what shows it {how}",
+            op="receipt",
+            context={"reason": ended.reason, "status": ended.status},
+        )
     return parse_view(ended.stdout)
+
+
+def _disturbed(ended: Exit) -> str | None:
+    """Why not all was shown: what is missing then says nothing. None when all was."""
+    if ended.reason not in (Reason.EXITED, Reason.SIGNALED):
+        return f"was ended: {ended.reason}"
+    if ended.signal is not None:
+        return f"was ended by signal {ended.signal}"
+    if ended.exit_code:
+        return f"ended with exit code {ended.exit_code}"
+    if ended.stdout_total != len(ended.stdout):
+        return "had more output than is kept"
+    return None
 
 
 def _profile(spec: SandboxSpec, arch: str) -> Mapping[str, Any]:
