@@ -169,8 +169,8 @@ class Creation:
         return str(made["Id"])
 
     async def _check_links(self, body: Mapping[str, Any], places: Sequence[str]) -> None:
-        """PolicyDeniedError; see `leading`. It looks in a container of the sandbox's own name, so
-        that whoever ends it removes this one, too."""
+        """PolicyDeniedError, ImageError; see `leading`. It looks in a container of the sandbox's
+        own name, so that whoever ends it removes this one, too."""
         looked = leading.Looked(body, places, self._image.volumes)
         if looked.known():
             return

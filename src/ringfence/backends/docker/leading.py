@@ -18,12 +18,13 @@ from typing import Any
 from ringfence.backends.base import Bind
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.state import state_directory
-from ringfence.errors import NotFoundError, PolicyDeniedError
+from ringfence.errors import BackendUnavailableError, ImageError, NotFoundError, PolicyDeniedError
 from ringfence.spec import SandboxSpec
 
 _STAT = "X-Docker-Container-Path-Stat"
 _IS_LINK = 1 << 27
 """Among the bits of a mode as Go has them."""
+_CANNOT_TELL = 500
 _KEPT = 200
 
 
@@ -89,7 +90,7 @@ async def check(
     engine: Engine, container: str, paths: Sequence[str], places: Sequence[str]
 ) -> None:
     """PolicyDeniedError for a link of the image over one of `places`, or one among `paths` that
-    leads into one of them. container: a bare one."""
+    leads into one of them; ImageError where that cannot be told. container: a bare one."""
     leads = await asyncio.gather(*(_led(engine, container, path) for path in paths))
     for path, target in zip(paths, leads, strict=True):
         if target is None:
@@ -115,10 +116,20 @@ def _over(path: str) -> list[str]:
 
 
 async def _led(engine: Engine, container: str, path: str) -> str | None:
-    """Where a path of a container leads, all links followed; None when it is no link."""
+    """Where a path of a container leads, all links followed; None when it is no link. ImageError
+    where an Engine cannot tell, which it has one status for."""
     try:
         text = await engine.head("look", _STAT, "containers", container, "archive", path=path)
     except NotFoundError:
         return None
+    except BackendUnavailableError as error:
+        if error.context.get("status") != _CANNOT_TELL:
+            raise
+        raise ImageError(
+            f"mount: {path!r} cannot be looked at in the image: something over it is a file, or its"
+            " links go in circles; choose another destination",
+            op="create",
+            context={"path": path},
+        ) from None
     found: dict[str, Any] = json.loads(base64.b64decode(text))
     return str(found["linkTarget"]) if found["mode"] & _IS_LINK else None
