@@ -1,10 +1,7 @@
 """Row 5, CVE-2025-31133 and its like: an image's links turn no mount and no mask elsewhere."""
 
-import io
 import os
 import subprocess
-import tarfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.place import fill_volume
 from ringfence.errors import ImageError, SandboxError
-from tests.images import BUSYBOX
+from tests.images import BUSYBOX, imported
 
 from .conftest import DOCKER, GVISOR, keywords
 
@@ -37,17 +34,8 @@ LINKS = {
 def hostile() -> Iterator[str]:
     """An image of links alone, made for this file."""
     keywords("docker")
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, target in LINKS.items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            tar.addfile(member)
-    name = f"ringfence-test/hostile-{uuid.uuid4().hex[:8]}"
-    imported = ["docker", "import", "-", name]
-    subprocess.run(imported, input=data.getvalue(), check=True, capture_output=True, timeout=60)
-    yield name
-    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+    with imported(LINKS) as name:
+        yield name
 
 
 async def test_an_image_of_links_writes_nothing_on_the_host(
@@ -80,13 +68,8 @@ def claiming(request: pytest.FixtureRequest) -> Iterator[str]:
     """An image that declares a volume where the guest finds its host, where runtimes confine what
     they start (CVE-2019-16884), or nowhere."""
     keywords("docker")
-    name = f"ringfence-test/claiming-{uuid.uuid4().hex[:8]}"
-    made = ["docker", "import", "--change", f"VOLUME {request.param}", "-", name]
-    empty = io.BytesIO()
-    tarfile.open(fileobj=empty, mode="w").close()
-    subprocess.run(made, input=empty.getvalue(), check=True, capture_output=True, timeout=60)
-    yield name
-    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+    with imported({}, f"VOLUME {request.param}") as name:
+        yield name
 
 
 @pytest.mark.parametrize("kind", [DOCKER, GVISOR])
@@ -114,17 +97,8 @@ POISON = {
 def poisoned() -> Iterator[str]:
     """An image that brings a guest of its own, where the guest of its sandbox is to be."""
     keywords("docker")
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, content in POISON.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o755
-            tar.addfile(member, io.BytesIO(content))
-    name = f"ringfence-test/poisoned-{uuid.uuid4().hex[:8]}"
-    made = ["docker", "import", "-", name]
-    subprocess.run(made, input=data.getvalue(), check=True, capture_output=True, timeout=60)
-    yield name
-    subprocess.run(["docker", "rmi", "-f", name], check=False, capture_output=True, timeout=60)
+    with imported(POISON) as name:
+        yield name
 
 
 async def test_an_image_does_not_choose_the_guest_of_others(poisoned: str, tmp_path: Path) -> None:

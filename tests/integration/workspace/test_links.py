@@ -1,10 +1,8 @@
 """What a link in an image does to a repository that may be written."""
 
-import io
 import subprocess
-import tarfile
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from ringfence import Repository
 from ringfence.backends.docker import leading
 from ringfence.errors import PolicyDeniedError
 from tests.conftest import require_docker
-from tests.images import BUSYBOX
+from tests.images import BUSYBOX, imported
 from tests.unit.workspace.conftest import digest_of_tree
 
 pytestmark = pytest.mark.docker
@@ -25,25 +23,8 @@ Built = Callable[[dict[str, str]], str]
 def built() -> Iterator[Built]:
     """Makes an image of nothing but links, by name."""
     require_docker(BUSYBOX)
-    names: list[str] = []
-
-    def image(links: dict[str, str]) -> str:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for name, target in links.items():
-                member = tarfile.TarInfo(name)
-                member.type, member.linkname = tarfile.SYMTYPE, target
-                archive.addfile(member)
-        names.append(f"ringfence-test/links-{uuid.uuid4().hex}")
-        subprocess.run(
-            ["docker", "import", "-", names[-1]],
-            input=packed.getvalue(), check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
-        return names[-1]
-
-    yield image
-    for name in names:
-        subprocess.run(["docker", "rmi", name], check=True, capture_output=True, timeout=60)
+    with ExitStack() as images:
+        yield lambda links: images.enter_context(imported(links))
 
 
 @pytest.mark.parametrize(
