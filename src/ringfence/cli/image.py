@@ -7,8 +7,11 @@ import typer
 
 from ringfence.cli import output
 from ringfence.cli.exits import exits
+from ringfence.cli.pairs import misuse
 from ringfence.cli.supply import login_of, named, read_lock, teller, wanted_labels, with_supply
 from ringfence.cli.translate import translated
+from ringfence.cli.unpacked import AGE
+from ringfence.cli.unpacked import prune as prune_unpacked
 
 if TYPE_CHECKING:
     from ringfence.backends.docker.stored import Stored
@@ -253,15 +256,34 @@ def rm(
 @group.command()
 @exits
 def prune(
-    label: Annotated[list[str], typer.Option("--label", "-l", metavar="K[=V]")],
+    label: Labels = None,
     tagged: Annotated[bool, typer.Option("--tagged", help="Those with tags, too.")] = False,
+    unpacked: Annotated[
+        bool, typer.Option("--unpacked", help="Those that the process backend unpacked.")
+    ] = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="Of --unpacked, those not used for so long.")
+    ] = AGE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --unpacked, only say what would go.")
+    ] = False,
+    json: Json = False,
 ) -> int:
-    """Remove images with a label that no container needs. Prints what went."""
+    """Remove images with a label that no container needs, or those unpacked. Prints what went."""
+    if unpacked is bool(label) or (unpacked and tagged):
+        raise misuse("prune takes --label, with --tagged or without, or --unpacked")
+    if unpacked:
+        return prune_unpacked(older_than, dry_run=dry_run, json=json)
+    if dry_run or older_than != AGE:
+        raise misuse("--dry-run and --older-than go with --unpacked")
 
     async def work(supply: "Supply") -> list[str]:
         return await supply.prune(wanted_labels(label) or {}, tagged=tagged)
 
-    for text in with_supply(work):
+    gone = with_supply(work)
+    if json:
+        output.document(gone)
+    for text in gone if not json else ():
         output.line(text)
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.backends.process import ProcessBackend, images, unpacking
+from ringfence.backends.process import ProcessBackend, images, unpacked, unpacking
 from ringfence.errors import ImageError, ImageNotFoundError, PolicyDeniedError
 from ringfence.guest.protocol import Cred
 from tests.integration.process.conftest import grant, opened
@@ -110,6 +110,24 @@ async def test_an_image_is_on_the_disk_before_it_has_its_name(
     async with opened(backend, image=str(archive)) as sandbox:
         assert (await sandbox.sh("true")).code == 0
     assert [path.name for path in named] == ["rootfs"]
+
+
+async def test_what_was_unpacked_goes_when_no_sandbox_uses_it(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path, state_directory: Path
+) -> None:
+    """However long ago it was started."""
+    archive = make_tar(tmp_path / "image.tar", make_rootfs(tmp_path / "rootfs", busybox))
+    directory = state_directory / "process"
+    async with opened(backend, image=str(archive)) as sandbox:
+        [rootfs] = (directory / "images").glob("sha256-*")
+        os.utime(rootfs, (1, 1))
+        assert unpacked.prune(directory, older_than=1) == []
+        assert (await sandbox.sh("echo /etc/r*")).stdout == b"/etc/release\n"
+    [gone] = unpacked.prune(directory, older_than=1)
+    assert gone.digest == sandbox.record.image_digest
+    assert not rootfs.exists()
+    async with opened(backend, image=str(archive)) as sandbox:
+        assert (await sandbox.sh("true")).code == 0
 
 
 async def test_a_set_user_id_program_of_an_image_is_nobodys_way_to_root(

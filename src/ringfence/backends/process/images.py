@@ -1,6 +1,6 @@
 """Images of the process backend: a root file system as a directory, a tar, or an OCI layout.
 
-Tars and layouts are unpacked once and kept by their digest.
+Tars and layouts are unpacked once and kept by their digest; see `unpacked`.
 """
 
 import asyncio
@@ -19,8 +19,10 @@ from typing import Any
 from ringfence.backends import owned
 from ringfence.backends.finish import finish
 from ringfence.backends.owner import mark
+from ringfence.backends.process import unpacked
 from ringfence.backends.process.archives import Archive, verified
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.unpacked import NEW
 from ringfence.backends.process.unpacking import Unpacking
 from ringfence.backends.sources import check_source
 from ringfence.backends.state import make_private, state_directory
@@ -30,7 +32,6 @@ from ringfence.images import layouts
 from ringfence.policy.facts import ImageFacts
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_NEW = ".new-"
 _UNREADABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EIO)
 
 
@@ -110,8 +111,7 @@ class Images:
     ) -> Path:
         """Where an image of these parts is, unpacked when it is not there yet."""
         rootfs = self.directory / digest.replace(":", "-")
-        if await asyncio.to_thread(rootfs.is_dir):
-            await asyncio.to_thread(self._close)
+        if await asyncio.to_thread(self._use, rootfs):
             return rootfs
         new = await asyncio.to_thread(self._new)
         try:
@@ -128,6 +128,10 @@ class Images:
             await asyncio.to_thread(owned.remove, new)
         return rootfs
 
+    def _use(self, rootfs: Path) -> bool:
+        self._close()
+        return unpacked.use(rootfs)
+
     def _close(self) -> None:
         """Nobody else may enter: an image may hold programs that would run as root out there."""
         self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -135,8 +139,8 @@ class Images:
 
     def _new(self) -> Path:
         self._close()
-        owned.sweep(self.directory, _NEW)
-        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{mark()}-", dir=self.directory))
+        owned.sweep(self.directory, NEW)
+        new = Path(tempfile.mkdtemp(prefix=f"{NEW}{mark()}-", dir=self.directory))
         (new / "rootfs").mkdir(mode=0o755)
         return new
 
@@ -154,6 +158,7 @@ def _move(source: Path, target: Path) -> None:
     """Its digest names the target, so that nobody looks into it again: first it is on the disk."""
     try:
         source.chmod(0o755)  # the archive may have said that not even we may move it
+        os.utime(source)  # it may have said of its root when that was last changed, too
         _sync(source)
         source.rename(target)
     except OSError as error:

@@ -91,6 +91,21 @@ async def test_an_archive_that_is_written_anew_within_its_size_and_time_is_anoth
     ]  # fmt: skip
 
 
+async def test_an_image_says_when_it_was_wanted_last(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its archive says when its root was changed: what is new would be taken for unused."""
+
+    async def add(self: Unpacking, *_: object, **__: object) -> None:
+        os.utime(self.target, (1, 1))
+
+    monkeypatch.setattr(Unpacking, "add", add)
+    for _ in ("unpacked", "found"):
+        rootfs = (await look_up(archive)).rootfs
+        assert rootfs.stat().st_mtime > 1
+        os.utime(rootfs, (1, 1))
+
+
 async def test_a_digest_that_a_crash_cut_short_is_made_again(archive: Path) -> None:
     """Empty, it named the directory of all images as the image."""
     image = await look_up(archive)

@@ -1,0 +1,150 @@
+"""The images that were unpacked, kept by their digest until nobody has wanted them for a while.
+
+    images/sha256-HEX/   one image; its modification time says when a start wanted it last
+    images/known/        digests of archives, so that they need not be read anew
+    images/.new-*/       what a process unpacks, or removes: it goes with that process
+    images/lock          shared by who begins to use an image, exclusive for who takes one away
+
+A sandbox's `facts` name the image that it uses. Between the start's look at the image and its facts
+there is a moment in which the time alone speaks for it.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.backends import owned
+from ringfence.backends.owner import mark
+from ringfence.backends.process import home as homes
+from ringfence.backends.process import memory
+from ringfence.digest import Digest, DigestError
+from ringfence.errors import StateError
+
+NEW = ".new-"
+_STARTING_SECONDS = 3600.0
+"""A start takes no longer from its look at an image to its facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """An image that was unpacked. used: when a start wanted it last, in seconds of the clock. size:
+    bytes on the disk, as far as they can be counted."""
+
+    digest: str
+    used: float
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+
+def use(rootfs: Path) -> bool:
+    """Whether an image is there; it stays for as long as a start takes. OSError."""
+    with _locked(rootfs, fcntl.LOCK_SH):
+        try:
+            os.utime(rootfs)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def prune(directory: Path, *, older_than: float, dry_run: bool = False) -> list[Unpacked]:
+    """Remove the images that no sandbox uses and no start wanted for `older_than` seconds, and what
+    killed processes left of others; what went. What was wanted within the last hour stays.
+
+    directory: the backend's own. dry_run: only say what would go. StateError when a sandbox does
+    not say what it uses.
+    """
+    images = directory / "images"
+    if not images.is_dir():
+        return []
+    before = time.time() - max(older_than, _STARTING_SECONDS)
+    kept = _in_use(directory / "sandboxes")
+    gone = []
+    for rootfs in sorted(images.iterdir()):
+        digest = _digest(rootfs)
+        if digest is None or rootfs.name in kept or not _is_older(rootfs, before):
+            continue
+        found = Unpacked(digest, rootfs.stat().st_mtime, _size(rootfs))
+        if dry_run or _remove(rootfs, before):
+            gone.append(found)
+    if not dry_run:
+        owned.sweep(images, NEW)
+        _forget(images / "known", before)
+    return gone
+
+
+def _in_use(sandboxes: Path) -> set[str]:
+    memory.ours(sandboxes)
+    used = set()
+    for home in homes.homes(sandboxes):
+        facts = home.facts() or {"rootfs": ""}
+        if facts.get("image") and "rootfs" not in facts:
+            raise StateError(
+                f"the sandbox {home.id} was made by another version, which does not say what it"
+                " uses: delete it first",
+                op="prune",
+                sandbox_id=home.id,
+            )
+        used.add(str(facts.get("rootfs")))
+    return used
+
+
+def _remove(rootfs: Path, before: float) -> bool:
+    """Whether it was taken away: it is moved first, so that nobody waits who wants another one, or
+    unpacks it anew."""
+    doomed = rootfs.with_name(f"{NEW}{mark()}-{os.urandom(8).hex()}")
+    with _locked(rootfs, fcntl.LOCK_EX):
+        if not _is_older(rootfs, before):  # a start came meanwhile
+            return False
+        rootfs.rename(doomed)
+    owned.remove(doomed)
+    return True
+
+
+def _is_older(path: Path, before: float) -> bool:
+    with suppress(FileNotFoundError):  # another one removes it, too
+        return path.stat().st_mtime < before
+    return False
+
+
+def _forget(known: Path, before: float) -> None:
+    """Remove the notes of that age: an archive that still comes is read anew."""
+    for note in known.glob("*"):
+        if _is_older(note, before):
+            note.unlink(missing_ok=True)
+
+
+def _digest(rootfs: Path) -> str | None:
+    """What an image is kept by; None for what is none."""
+    with suppress(DigestError, ValueError):
+        return str(Digest.parse(rootfs.name.replace("-", ":", 1)))
+    return None
+
+
+@contextmanager
+def _locked(rootfs: Path, how: int) -> Iterator[None]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(rootfs.with_name("lock"), flags, 0o600)
+    try:
+        fcntl.flock(lock, how)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _size(rootfs: Path) -> int:
+    size, waiting = 0, [str(rootfs)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return size
