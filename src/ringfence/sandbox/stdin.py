@@ -1,7 +1,12 @@
 """Whatever a user gives as stdin, as bytes or an async iterable of them."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import io
+import os
+import select
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -47,7 +52,7 @@ def as_input(stdin: Stdin | None) -> bytes | AsyncIterable[bytes]:
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
     try:
-        file = await asyncio.to_thread(path.open, "rb")
+        file = await asyncio.to_thread(open, path, "rb", opener=_at_once)
     except OSError as error:
         raise InvalidSpecError(
             f"stdin: {path} cannot be read: {error.strerror}",
@@ -59,12 +64,63 @@ async def _file(path: Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open also a FIFO that has no writer yet; the writer is waited for by `_reading`."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    return fd
+
+
 async def _chunks(file: Readable) -> AsyncIterator[bytes]:
-    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-        if not isinstance(chunk, bytes):
-            raise InvalidSpecError(
-                "stdin: the file gives text: open it in binary mode",
-                op="exec",
-                context={"fields": ["stdin"]},
-            )
-        yield chunk
+    with _reading(file) as read:
+        while chunk := await read():
+            if not isinstance(chunk, bytes):
+                raise InvalidSpecError(
+                    "stdin: the file gives text: open it in binary mode",
+                    op="exec",
+                    context={"fields": ["stdin"]},
+                )
+            yield chunk
+
+
+@contextmanager
+def _reading(file: Readable) -> Iterator[Callable[[], Awaitable[bytes]]]:
+    """How the next bytes of `file` are got, b"" at the end.
+
+    Of a pipe or a terminal once there are some, for a thread that waits in read(2) cannot be
+    called back, and an event loop ends only after it.
+    """
+    with select.epoll() as poll:
+        if not _watches(poll, file):
+            yield partial(asyncio.to_thread, file.read, CHUNK_BYTES)
+            return
+        piece = file.read1 if isinstance(file, io.BufferedReader) else file.read
+
+        async def read() -> bytes:
+            await _readable(poll.fileno())
+            return await asyncio.to_thread(piece, CHUNK_BYTES)
+
+        yield read
+
+
+def _watches(poll: select.epoll, file: Readable) -> bool:
+    """Whether `poll` tells when the file has more. Not of one that only wraps a descriptor, and
+    may hold more than that has, and not of one that never waits."""
+    raw = file.raw if isinstance(file, io.BufferedReader) else file
+    if not isinstance(raw, io.FileIO) or raw.closed:
+        return False
+    try:
+        poll.register(raw.fileno(), select.EPOLLIN)
+    except PermissionError:
+        return False
+    return True
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(fd, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(fd)
