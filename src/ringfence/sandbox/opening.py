@@ -10,18 +10,19 @@ import errno
 import platform
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ringfence.backends.base import Backend, Features, Instance, filter_of, user_of
+from ringfence.backends.base import Backend, Features, Instance, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import ResourceExhaustedError, SandboxError
 from ringfence.events import Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.session import Session
+from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs, networking
@@ -29,6 +30,7 @@ from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.binds import Prepared
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.greeting import FirstAsked, greet
 from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox
@@ -41,9 +43,14 @@ if TYPE_CHECKING:  # loaded with the first repository
     from ringfence.sandbox.workspace import Workspace
     from ringfence.workspace import Prepared as WorkspacePrepared
 
-LEASE_SECONDS = 10.0
-GREETING_SECONDS = 30.0
 _ID_BYTES = 6
+_SPACE = "free space there or set RINGFENCE_STATE_DIR"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EMFILE: "have fewer sandboxes open, or raise this process's limit (ulimit -n)",
+    errno.ENFILE: "the machine has no more open files: try again later",
+}
 
 
 async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
@@ -82,14 +89,16 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
 
 
 def named(error: BaseException) -> BaseException:
-    """A full disk that a step met is ResourceExhaustedError; all else is what it is."""
+    """A full disk or too few descriptors, which a step met, are ResourceExhaustedError; all else is
+    what it is."""
     if isinstance(error, SandboxError) or not isinstance(error, OSError):
         return error
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
         return error
+    where = error.filename2 or error.filename
     return ResourceExhaustedError(
-        f"open: {error.strerror} ({error.filename2 or error.filename}): free space there or set"
-        " RINGFENCE_STATE_DIR",
+        f"open: {error.strerror}{f' ({where})' if where else ''}: {remedy}",
         op="open",
         context={"errno": error.errno},
     )
@@ -122,7 +131,7 @@ async def _open_new(
     authority = networking.authority_for(granted.network, sandbox_id)
     records = Records.of(backend, where.ledger)
     reserved = granting.reserved(granted, sandbox_id, backend)
-    steps.last = partial(records.failed, reserved)
+    steps.last = partial(_close, records, reserved)
     ends_alone = features.lifeline and not granted.detached and granted.repository is None
     if not ends_alone:
         await records.add(reserved, binds.undo_of(granted, sandbox_id))
@@ -140,7 +149,7 @@ async def _open_new(
         prepared = replace(prepared, binds=(*prepared.binds, trusted))
     instance = await _create(backend, granted, sandbox_id, facts, prepared)
     steps.undo.push_async_callback(instance.delete)
-    asked = _FirstAsked(granted, instance, features)
+    asked = FirstAsked(granted, instance, features)
     session = await greet(instance, granted, first=asked.ask)
     steps.undo.push_async_callback(session.close)
     user = await asked.user()
@@ -165,6 +174,15 @@ async def _open_new(
     sandbox = joined(context, receipt, network, prepared.workspace, where)
     steps.keep()
     return sandbox
+
+
+async def _close(records: Records, reserved: Record) -> None:
+    """Close the record of one that was not made, or leave it to whoever reaps where its workspace
+    could not be removed."""
+    if reserved.spec.repository is not None and binds.directory_of(reserved.id).exists():
+        await records.unfinished(reserved.id, CREATE_FAILED)
+    else:
+        await records.failed(reserved)
 
 
 def joined(
@@ -207,84 +225,6 @@ async def _create(
 
 async def _settled(task: "asyncio.Future[Instance]") -> None:
     await asyncio.wait([task])
-
-
-async def greet(
-    instance: Instance,
-    granted: SandboxSpec,
-    *,
-    again: bool = False,
-    first: Callable[[Session], object] = lambda _: None,
-) -> Session:
-    """A session with the guest. again: it is not the first, so that its lifetime runs already.
-    first: what is sent along with the greeting; see `Session.start`."""
-    record = instance.record
-    return await Session.start(
-        instance.connect,
-        marker=record.marker,
-        next_marker=record.marker,
-        lease=LEASE_SECONDS,
-        lifetime=None if again else granted.lifetime,
-        detached=granted.detached,
-        deadline=GREETING_SECONDS,
-        first=first,
-    )
-
-
-class _FirstAsked:
-    """The user of commands, as the sandbox knows it, their filter, and what a command of that user
-    sees where the backend knows the user, too: in one breath with the greeting, of which each
-    would be a turn of the event loop."""
-
-    def __init__(self, granted: SandboxSpec, instance: Instance, features: Features) -> None:
-        self._granted = granted
-        self._filter = b""
-        self._guess: User | None = None
-        if features.receipt:
-            self._filter = filter_of(instance)
-            self._guess = _guessed(instance)
-        self._user: asyncio.Future[User] | None = None
-        self._filtered: asyncio.Future[None] | None = None
-        self._view: asyncio.Future[Exit | NotStarted] | None = None
-
-    def ask(self, session: Session) -> None:
-        """For `greet`."""
-        self._user = session.begin_user(self._granted.user or "")
-        self._user.add_done_callback(_heard)
-        if self._filter:
-            self._filtered = session.begin_filter(self._filter)
-            self._filtered.add_done_callback(_heard)
-        if self._guess is not None:
-            self._view = session.begin(receipts.viewing(self._granted, self._guess))
-
-    async def user(self) -> User:
-        """The user, once both are answered. NotFoundError, UnsupportedError."""
-        assert self._user is not None  # noqa: S101 - the greeting asked for it
-        if self._filtered is not None:
-            await self._filtered
-        return await self._user
-
-    async def view(self, user: User) -> "asyncio.Future[Exit | NotStarted] | None":
-        """What shows `user`'s view, begun already; None where another's was begun, which is over
-        then, or none."""
-        guess, view = self._guess, self._view
-        if guess is None or view is None:
-            return None
-        if (guess.uid, guess.gid, guess.groups) == (user.uid, user.gid, user.groups):
-            return view
-        await view
-        return None
-
-
-def _guessed(instance: Instance) -> User | None:
-    known = user_of(instance)
-    return None if known is None else User(*known, (), "", "", "")
-
-
-def _heard(asked: "asyncio.Future[Any]") -> None:
-    """What a session that did not come about leaves unanswered is no error of its own."""
-    if not asked.cancelled():
-        asked.exception()
 
 
 async def read_receipt(

@@ -21,8 +21,9 @@ from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.granting import ceiling_of
+from ringfence.sandbox.greeting import greet
 from ringfence.sandbox.life import Life
-from ringfence.sandbox.opening import greet, joined
+from ringfence.sandbox.opening import joined
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where

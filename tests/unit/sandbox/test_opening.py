@@ -2,13 +2,16 @@
 
 import asyncio
 import errno
+import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ringfence
+from ringfence import workspace
 from ringfence.backends.base import Features
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import (
@@ -22,6 +25,7 @@ from ringfence.errors import (
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
+from ringfence.ledger.reaper import reap
 from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.sandbox import binds, granting, needs, opening
 from ringfence.sandbox.records import Records
@@ -384,6 +388,56 @@ def test_a_full_disk_is_named_by_what_could_not_be_written() -> None:
     full = opening.named(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
     assert "(/to)" in str(full)
     assert "/from" not in str(full)
+
+
+class Mounting(Durable):
+    """It says that it takes a repository."""
+
+    async def features(self) -> Features:
+        return replace(await self.mock.features(), mounts=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EMFILE, "ulimit -n"), (errno.ENFILE, "try again later")]
+)
+def test_too_few_descriptors_are_named_with_what_can_be_done(number: int, remedy: str) -> None:
+    short = opening.named(OSError(number, os.strerror(number)))
+    assert isinstance(short, ResourceExhaustedError)
+    assert remedy in str(short)
+
+
+async def test_a_workspace_that_cannot_be_removed_stays_on_record(
+    mock: MockBackend,
+    ledger: Ledger,
+    state_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever reaps goes on with it."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    made: list[Path] = []
+
+    def prepare(*_: Any, directory: Path, **__: Any) -> None:
+        directory.mkdir(parents=True)
+        made.append(directory)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def clean(_: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(workspace, "prepare", prepare)
+    with monkeypatch.context() as full:
+        full.setattr(workspace, "clean", clean)
+        with pytest.raises(ResourceExhaustedError):
+            await ringfence.open(backend=Mounting(mock), ledger=ledger, repository=repository)
+    [directory] = made
+    [entry] = ledger.all()
+    assert entry.live
+    assert directory.exists()
+    await reap(ledger, load=lambda *_: MockBackend())
+    assert [entry.reason for entry in ledger.all()] == [CREATE_FAILED]
+    assert not directory.exists()
 
 
 @pytest.mark.parametrize("image", ["/images/root", "./root.tar", "../layout:name", "~/root"])
