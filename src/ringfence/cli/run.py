@@ -107,23 +107,26 @@ async def _run(
         repository = spec.repository
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
             out, failed = await _changes(sandbox, patch, apply)
-        if failed is not None and not json:
-            raise failed
+        if failed is not None:
+            if not json:
+                raise failed
+            out["error"] = failed.to_dict()
         usage = await _usage(sandbox) if json else None
         if receipt and not json:
             output.note(f"what was enforced\n{sandbox.receipt}")
     if json:  # of its end as well: nothing runs any more
-        shown = sandbox.receipt.to_dict() if sandbox.receipt else None
-        output.document(
-            {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": shown,
-             "sandbox": sandbox.info.to_dict(), **out,
-             **({} if failed is None else {"error": failed.to_dict()})}
-        )  # fmt: skip
+        output.document(_told(sandbox, result, usage, out))
     if failed is not None:
         output.error(failed)
         return FAILED
     explain(result, json, sandbox.info.reason)
     return int(result.shell_code)
+
+
+def _told(sandbox: Any, result: Any, usage: Any, further: dict[str, Any]) -> dict[str, Any]:
+    receipt = sandbox.receipt.to_dict() if sandbox.receipt else None
+    return {"result": result.to_dict(), "usage": shape.usage(usage), "receipt": receipt,
+            "sandbox": sandbox.info.to_dict(), **further}  # fmt: skip
 
 
 async def _changes(

@@ -35,8 +35,8 @@ def audited(
     sandbox_id: the beginning of it is enough. The values of the spec's secrets and variables, and
     the login in its repository's URL, are never written; of a sandbox that exists `hide` takes it,
     once it is known: its record has the login, and no secret's value.
-    Opening fails with ResourceExhaustedError when the log cannot be written; a failure later is
-    reported by the bus.
+    Opening fails with ResourceExhaustedError when the log cannot be written, and StateError when
+    it ends with what is no entry; a failure later is reported by the bus.
     """
     log = AuditLog(path, secrets=() if spec is None else _secrets(spec))
     log.append("Opened", None, spec=None if spec is None else _described(spec))
