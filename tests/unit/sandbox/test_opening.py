@@ -27,7 +27,7 @@ from ringfence.guest.session import Session
 from ringfence.ledger import Ledger
 from ringfence.ledger.reaper import reap
 from ringfence.ledger.reasons import CREATE_FAILED
-from ringfence.sandbox import binds, granting, needs, opening
+from ringfence.sandbox import binds, granting, greeting, needs, opening
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec
 
@@ -45,7 +45,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "created": (Records, "created"),
     "session": (Session, "start"),
     "asked": (Session, "begin_user"),
-    "user": (opening._FirstAsked, "user"),
+    "user": (greeting.FirstAsked, "user"),
     "receipt": (opening, "read_receipt"),
     "network": (opening.networking, "connect"),
     "life": (opening, "Life"),
