@@ -4,24 +4,25 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ringfence
 from ringfence import Repository
 from ringfence.backends.docker import leading
-from ringfence.errors import PolicyDeniedError
+from ringfence.errors import ImageError, PolicyDeniedError
 from tests.conftest import require_docker
 from tests.images import BUSYBOX, imported
 from tests.unit.workspace.conftest import digest_of_tree
 
 pytestmark = pytest.mark.docker
-Built = Callable[[dict[str, str]], str]
+Built = Callable[[dict[str, Any]], str]
 
 
 @pytest.fixture
 def built() -> Iterator[Built]:
-    """Makes an image of nothing but links, by name."""
+    """Makes an image of nothing but links, and files that are bytes, by name."""
     require_docker(BUSYBOX)
     with ExitStack() as images:
         yield lambda links: images.enter_context(imported(links))
@@ -49,6 +50,22 @@ async def test_none_leads_the_runtime_into_the_original(
         with pytest.raises(PolicyDeniedError, match="is a link to"):
             await ringfence.open(backend="docker", image=image, **more)
         assert digest_of_tree(repository) == before
+    await check_gone(image)
+
+
+@pytest.mark.parametrize(
+    ("links", "place"),
+    [({"a": "b", "b": "a"}, "/a/x"), ({"a/file": b""}, "/a/file/x")],
+    ids=["circles", "a file"],
+)
+async def test_where_nothing_can_be_mounted_the_image_is_said_to_be_why(
+    repository: Path, state_directory: Path, built: Built, links: dict[str, Any], place: str
+) -> None:
+    """The Engine fails to look there, which another attempt does not mend."""
+    image = built(links)
+    mounts = [{"source": repository, "destination": place, "read_only": False}]
+    with pytest.raises(ImageError, match="cannot be looked at in the image"):
+        await ringfence.open(backend="docker", image=image, mounts=mounts)
     await check_gone(image)
 
 
