@@ -110,7 +110,8 @@ class Context:
         """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.
 
         NotFoundError, InvalidSpecError; UnsupportedError where there is only one user;
-        PolicyDeniedError for root where the profile or the ceiling gives no root.
+        PolicyDeniedError for root, and whom the sandbox's /etc/group has in root's group, where the
+        profile or the ceiling gives no root.
         """
         if name is None:
             return self.default_user
@@ -132,11 +133,14 @@ class Context:
             raise NotFoundError(
                 f"user: {text!r} is reserved for the guest: choose another", op="user"
             )
-        if user.uid == 0 and self.default_user.uid != 0:
-            self._may_be_root(text)
+        if self.default_user.uid != 0:
+            if user.uid == 0:
+                self._need_root(f"{text!r} is root")
+            elif 0 in user.groups:
+                self._need_root(f"{text!r} is in the group of root")
         return user
 
-    def _may_be_root(self, name: str) -> None:
+    def _need_root(self, asked: str) -> None:
         profile = self.spec.profile
         if PROFILES[profile].relaxed and self.ceiling.security.root:
             return
@@ -144,7 +148,7 @@ class Context:
         if PROFILES[profile].relaxed:
             why = "it is above the ceiling"
         raise PolicyDeniedError(
-            f"user: {name!r} is root: {why}",
+            f"user: {asked}: {why}",
             op="user",
             sandbox_id=self.id,
             context={"fields": ["user"]},
