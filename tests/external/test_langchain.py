@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from langchain_tests.integration_tests import SandboxIntegrationTests
 
+from ringfence import sync
 from ringfence.integrations.langchain import RingfenceSandbox
 
 from .conftest import BACKENDS, require
@@ -22,6 +23,25 @@ def test_what_a_command_writes_beside_itself_is_there(backend: str) -> None:
         assert sandbox.execute("echo mine > notes && cat notes").output == "mine\n"
     with RingfenceSandbox(cwd="/", **where) as sandbox:
         assert sandbox.execute("pwd").output == "/\n"
+
+
+def test_a_block_that_cannot_begin_leaves_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("process")
+    deleted: list[str] = []
+    delete = sync.Sandbox.delete
+
+    def noting(sandbox: sync.Sandbox, *more: Any, **named: Any) -> None:
+        deleted.append(sandbox.id)
+        delete(sandbox, *more, **named)
+
+    def lost(*_: Any) -> None:
+        raise OSError("the directory cannot be had")
+
+    monkeypatch.setattr(sync.Sandbox, "delete", noting)
+    monkeypatch.setattr(sync.Sandbox, "chdir", lost)
+    with pytest.raises(OSError, match="cannot be had"), RingfenceSandbox(backend="process"):
+        pass
+    assert len(deleted) == 1
 
 
 class OnBackend(SandboxIntegrationTests):

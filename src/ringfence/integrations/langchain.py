@@ -54,7 +54,11 @@ class RingfenceSandbox(BaseSandbox):
         return str(self.sandbox.id)
 
     def __enter__(self) -> Self:
-        self.sandbox  # noqa: B018 - opens it
+        try:
+            self.sandbox  # noqa: B018 - opens it
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
