@@ -122,8 +122,8 @@ class Files:
         of a new file. parents: make missing directories. exclusive: PathExistsError when it is
         there. atomic: the old content stays until the new one is complete, and a link at `path` is
         replaced, not followed; without it cancellation, or an error of the iterable, leaves what
-        was written. progress: called with the bytes so
-        far, and those there are in all, None for an iterable.
+        was written. progress: called with the bytes so far, and those there are in all, None for an
+        iterable.
         """
         flags = WriteFlag.CREATE | WriteFlag.TRUNCATE
         flags |= WriteFlag.PARENTS if parents else 0

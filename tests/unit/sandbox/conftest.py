@@ -1,7 +1,8 @@
 """Sandboxes on the mock, with a durable record."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,17 @@ async def _no_task_is_left() -> AsyncIterator[None]:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"tasks are left: {left}")
+
+
+async def cancelled(
+    work: Coroutine[Any, Any, Any], begun: threading.Event, go: threading.Event
+) -> None:
+    """Cancel `work` while a thread of its own is at work, from `begun` until it may `go` on: whoever
+    waits for it hears of that no sooner."""
+    task = asyncio.create_task(work)
+    await asyncio.to_thread(begun.wait, 60)
+    task.cancel()
+    assert await asyncio.wait([task], timeout=0.2) == (set(), {task})
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task

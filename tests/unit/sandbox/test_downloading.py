@@ -1,6 +1,5 @@
 """Downloads that are cut short, and what changes while they run."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +12,8 @@ import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.sandbox import downloading
+
+from .conftest import cancelled
 
 
 async def a_tree(sandbox: ringfence.Sandbox) -> None:
@@ -41,13 +42,7 @@ async def test_cancelled_in_a_step_on_the_host_it_leaves_nothing_there(
     monkeypatch.setattr(downloading, step, slow)
     async with ringfence.open(backend=MockBackend()) as sandbox:
         await a_tree(sandbox)
-        task = asyncio.create_task(sandbox.files.download("/tmp/t", tmp_path / "out"))
-        await asyncio.to_thread(begun.wait, 60)
-        task.cancel()
-        assert await asyncio.wait([task], timeout=0.2) == (set(), {task})
-        go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(sandbox.files.download("/tmp/t", tmp_path / "out"), begun, go)
         assert ended.is_set()
     assert names(tmp_path) == []
 

@@ -1,6 +1,5 @@
 """A sandbox's file goes into a content store whole, or not at all."""
 
-import asyncio
 import hashlib
 import threading
 from pathlib import Path
@@ -12,6 +11,8 @@ import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.digest.store import Ingest, Store
 from ringfence.sandbox.extract import Caps
+
+from .conftest import cancelled
 
 DATA = bytes(range(256)) * 4096
 
@@ -77,12 +78,6 @@ async def test_what_is_cancelled_in_any_step_leaves_no_blob_in_the_making(
     monkeypatch.setattr(owner, step, slow)
     async with ringfence.open(backend=MockBackend()) as sandbox:
         await sandbox.files.write("/tmp/out", DATA)
-        task = asyncio.create_task(sandbox.files.download("/tmp/out", store=store))
-        await asyncio.to_thread(begun.wait, 60)
-        task.cancel()
-        assert await asyncio.wait([task], timeout=0.2) == (set(), {task})
-        go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(sandbox.files.download("/tmp/out", store=store), begun, go)
         assert ended.is_set()
     assert store.ingests() == {}

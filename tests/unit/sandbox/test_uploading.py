@@ -13,6 +13,8 @@ import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.sandbox import uploading
 
+from .conftest import cancelled
+
 
 def held(path: Path) -> int:
     """How many descriptors of this process are open on a file."""
@@ -128,12 +130,6 @@ async def test_an_upload_cancelled_while_it_reads_closes_the_file_afterwards(
 
     async with ringfence.open(backend=MockBackend()) as sandbox:
         monkeypatch.setattr(os, "read", slow)
-        task = asyncio.create_task(sandbox.files.upload(source, "/tmp/f"))
-        await asyncio.to_thread(begun.wait, 60)
-        task.cancel()
-        assert await asyncio.wait([task], timeout=0.2) == (set(), {task})
-        go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled(sandbox.files.upload(source, "/tmp/f"), begun, go)
     assert number == [str(source)]
     assert held(source) == 0
