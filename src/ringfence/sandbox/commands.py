@@ -196,6 +196,13 @@ def check_grace(asked: float) -> float:
     return asked
 
 
+def check_sinks(sinks: tuple[Sink | None, Sink | None]) -> None:
+    """InvalidSpecError for what cannot be called with output."""
+    for name, sink in zip(("on_stdout", "on_stderr"), sinks, strict=True):
+        if sink is not None and not callable(sink):
+            raise _wrong(name, f"{type(sink).__name__} cannot be called: give a function of bytes")
+
+
 def _kept(limits: Limits) -> int:
     return min(limits.output or MOST_OUTPUT, MOST_OUTPUT)
 

@@ -98,6 +98,15 @@ def _why_not(program: str, number: int) -> str:
     return f"cannot be executed: {os.strerror(number)}" + (f" ({hint})" if hint else "")
 
 
+def _not_possible(why: NotStarted) -> str | None:
+    """What of a command the kernel inside has not, None when it is not about that."""
+    if why.stage == _CGROUP:
+        return "a cgroup of its own is "
+    if why.stage == _START and why.errno == errno.EPERM:  # as gVisor has it for two of them
+        return "one of its ulimits is "
+    return "" if why.errno == errno.ENOSYS else None
+
+
 def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> SandboxError:
     number, context = why.errno, {"errno": why.errno, "stage": why.stage, "args": list(args[:1])}
     said = os.strerror(number)
@@ -110,8 +119,7 @@ def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> San
             op="exec",
             context={**context, "fields": ["args"]},
         )
-    if number == errno.ENOSYS or why.stage == _CGROUP:
-        what = "a cgroup of its own is " if why.stage == _CGROUP else ""
+    if (what := _not_possible(why)) is not None:
         return UnsupportedError(f"exec: {what}not possible in this sandbox: {said}", op="exec")
     if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
         return ResourceExhaustedError(

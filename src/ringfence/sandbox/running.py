@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ringfence.errors import NotFoundError, ProcessError, UnsupportedError
+from ringfence.errors import InvalidSpecError, NotFoundError, ProcessError, UnsupportedError
 from ringfence.events import ExecEnded, ExecStarted
 from ringfence.guest.execs import LAST_COLUMN, Exec
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
@@ -17,6 +17,7 @@ from ringfence.sandbox.commands import (
     Setting,
     Sink,
     changed,
+    check_sinks,
     follow,
     prepare,
     rlimits,
@@ -81,6 +82,7 @@ class Running:
         if sinks == (None, None):
             session = self._context.session
             return await session.run(prepared.request, lambda: self._say_started(prepared))
+        check_sinks(sinks)
         self._say_started(prepared)
         return await self._follow(prepared, command, sinks)
 
@@ -321,6 +323,12 @@ class Running:
 def _size(pty: Terminal | None) -> tuple[int, int]:
     if pty is None:
         return 0, 0
+    if not isinstance(pty, Terminal):
+        raise InvalidSpecError(
+            f"pty: {pty!r:.80} is no terminal: write True, or Terminal(rows=24, columns=80)",
+            op="spawn",
+            context={"fields": ["pty"]},
+        )
     return (
         whole_number(pty.rows, "rows", LAST_COLUMN, 1),
         whole_number(pty.columns, "columns", LAST_COLUMN, 1),

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -260,6 +261,16 @@ class ProcessChecks(Checks):
         error = ringfence.InvalidSpecError if features.pty else ringfence.UnsupportedError
         with pytest.raises(error):
             await sandbox.spawn(["true"], pty=ringfence.Terminal(*size))
+
+    @pytest.mark.parametrize("pty", ["yes", 5, (24, 80)], ids=str)
+    async def test_what_is_no_terminal_is_refused(
+        self, sandbox: ringfence.Sandbox, features: Features, pty: Any
+    ) -> None:
+        """Likewise, for what is neither True nor a Terminal."""
+        error = ringfence.InvalidSpecError if features.pty else ringfence.UnsupportedError
+        with pytest.raises(error) as caught:
+            await sandbox.spawn(["true"], pty=pty)
+        assert caught.value.context["fields"] == ["pty"]
 
     async def test_what_has_no_terminal_has_no_size(self, sandbox: ringfence.Sandbox) -> None:
         """resize of a command without a terminal is StateError, not silence."""

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,17 @@ class StreamChecks(Checks):
 
         await sandbox.exec(shell="echo x >&2", on_stderr=sink)
         assert b"".join(seen) == b"x\n"
+
+    @pytest.mark.parametrize("field", ["on_stdout", "on_stderr"])
+    async def test_what_is_no_callback_is_refused(
+        self, sandbox: ringfence.Sandbox, place: str, field: str
+    ) -> None:
+        """It is InvalidSpecError that names it, before anything starts."""
+        sinks: dict[str, Any] = {field: "no function"}
+        with pytest.raises(ringfence.InvalidSpecError) as caught:
+            await sandbox.exec(["touch", f"{place}/started"], **sinks)
+        assert caught.value.context["fields"] == [field]
+        assert not await sandbox.files.exists(f"{place}/started")
 
     async def test_an_error_of_a_callback_is_raised(self, sandbox: ringfence.Sandbox) -> None:
         """It is raised, and the command is gone."""

@@ -77,6 +77,7 @@ def test_a_signal_is_told_by_its_name() -> None:
         (NotStarted(errno.ENOSYS, 5, ""), ringfence.UnsupportedError),
         (NotStarted(errno.ETIME, 0, ""), ringfence.SandboxLostError),
         (NotStarted(errno.EPERM, 2, ""), ringfence.NotFoundError),
+        (NotStarted(errno.EPERM, 1, ""), ringfence.UnsupportedError),
         (NotStarted(errno.EIO, 1, ""), ringfence.GuestError),
     ],
 )
