@@ -116,6 +116,7 @@ async def _settle(
                 if not await is_spent(instance):
                     return None
                 why = reason = CPU_TIME
+                ledger.unfinished(entry.record.id, why)  # what is gone tells nobody why
             if instance is not None:
                 await instance.delete()
             elif isinstance(backend := backends.of(entry.record), Discarding):

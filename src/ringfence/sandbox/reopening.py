@@ -135,6 +135,7 @@ async def _greeted(instance: Instance, record: Record) -> Session:
 
 async def _end(instance: Instance, entry: Entry, backend: Backend, records: Records) -> None:
     """What its guest, which has killed all commands, waits for."""
+    await records.unfinished(instance.record.id, CPU_TIME)
     await instance.delete()
     await clean(entry, backend)
     await records.end(instance.record.id, CPU_TIME)

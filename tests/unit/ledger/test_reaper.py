@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,8 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guest killed the commands and waits to be seen; one that has time left is let alone, and
-    so is one whose holder sees it."""
+    so is one whose holder sees it. Why is known before it is gone: nobody could tell afterwards."""
+    said: list[tuple[str, str | None]] = []
     for name, limit, owner in (
         ("spent", 5.0, None), ("thrifty", 7.0, None), ("held", 5.0, Owner.me())
     ):  # fmt: skip
@@ -114,11 +116,17 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
         async def usage() -> Usage:
             return Usage(cpu_seconds=6.5)
 
+        async def delete(name: str = name, delete: Any = instance.delete) -> None:
+            said.append((name, place.ledger.get(name).reason))
+            await delete()
+
         monkeypatch.setattr(instance, "usage", usage)
+        monkeypatch.setattr(instance, "delete", delete)
     assert await reap(place.ledger, load=place.load, probe=False) == []
     [reaped] = await reap(place.ledger, load=place.load)
     assert (reaped.id, reaped.reason, reaped.error) == ("spent", "cpu_time", None)
     assert place.ledger.get("spent").reason == "cpu_time"
+    assert said == [("spent", "cpu_time")]
     assert {entry.record.id for entry in place.ledger.live()} == {"thrifty", "held"}
 
 
