@@ -11,7 +11,7 @@ import ringfence
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.place import fill_volume
-from ringfence.errors import ImageError, SandboxError
+from ringfence.errors import ImageError, NotFoundError, PolicyDeniedError, SandboxError
 from tests.images import BUSYBOX, imported
 
 from .conftest import DOCKER, GVISOR, keywords
@@ -115,3 +115,23 @@ async def test_an_image_does_not_choose_the_guest_of_others(poisoned: str, tmp_p
     finally:
         await engine.close()
         subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)
+
+
+JOINING = {
+    "etc/passwd": b"alice:x:1001:1001::/:/bin/sh\ncarol:x:1003:65501::/:/bin/sh\n",
+    "etc/group": b"guest:x:65501:alice\nbeside:x:65502:\n",
+}
+
+
+@pytest.mark.parametrize("user", ["alice", "carol", "carol:beside"])
+async def test_an_image_puts_nobody_into_a_group_of_the_guest(user: str, state: Path) -> None:
+    """Neither the user of all commands nor that of one."""
+    keywords("docker")
+    with imported(JOINING) as name:
+        with pytest.raises(PolicyDeniedError) as caught:
+            async with ringfence.open(image=name, backend="docker", user=user):
+                pass
+        assert set(caught.value.context["controls"]) <= {"user", "groups"}
+        async with ringfence.open(image=name, backend="docker") as sandbox:
+            with pytest.raises(NotFoundError, match="reserved for the guest"):
+                await sandbox.exec(["true"], user=user)

@@ -9,7 +9,7 @@ import pytest
 import ringfence
 from ringfence.errors import InvalidSpecError
 
-from .conftest import ALL, BOTH, DOCKER, PROCESS, keywords
+from .conftest import ALL, BOTH, DOCKER, PROCESS, keywords, needs_users
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,6 +82,18 @@ async def test_labels_stay_values(state: Path, kind: str) -> None:
 async def test_what_is_no_labels_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidSpecError):
         ringfence.SandboxSpec.parse({"labels": {name: "x"}})
+
+
+@BOTH
+@pytest.mark.parametrize("user", ["65501", "65502", "1005:65501", "1005:065502", "65501:1005"])
+async def test_the_guests_ids_are_nobodys(box: ringfence.Sandbox, user: str) -> None:
+    """As a uid and as a group, for the whole sandbox and for one command."""
+    with pytest.raises(ringfence.PolicyDeniedError, match="guest's own"):
+        async with ringfence.open(backend="process", user=user):
+            pass
+    needs_users(box)
+    with pytest.raises(ringfence.NotFoundError):
+        await box.exec(["true"], user=user)
 
 
 @BOTH

@@ -5,7 +5,7 @@ import posixpath
 from ringfence.policy import seccomp
 from ringfence.policy.ceiling import Ceiling
 from ringfence.policy.profiles import Profile
-from ringfence.policy.users import is_reserved, is_root
+from ringfence.policy.users import RESERVED_IDS, is_reserved, is_root
 from ringfence.spec import SandboxSpec
 from ringfence.spec.limits import cores
 from ringfence.spec.names import PROFILES, nearest
@@ -28,7 +28,10 @@ def _relaxations(spec: SandboxSpec, profile: Profile) -> list[Problem]:
     """What only a relaxed profile gives, and what none gives."""
     found = []
     if spec.user is not None and is_reserved(spec.user):
-        found.append(("user", f"{spec.user} is the guest's own uid: choose another"))
+        found.append(("user", f"{spec.user} is the guest's own uid or group: choose another"))
+    taken = [group for group in spec.security.groups if group in RESERVED_IDS]
+    if taken:
+        found.append(("security.groups", f"{taken[0]} is the guest's own: choose another"))
     if profile.relaxed:
         return found
     only = f"only profile 'permissive' gives it, this is {profile.name!r}"

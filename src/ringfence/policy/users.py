@@ -1,12 +1,15 @@
 """Whose name commands run in."""
 
+from collections.abc import Iterable
+
 from ringfence.errors import InvalidSpecError
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec
 from ringfence.spec.sandbox import check_user
 
-RESERVED_UIDS = (65501, 65502)
-"""The guest's own uid, and the one it borrows while it signals: no command can have them."""
+RESERVED_IDS = (65501, 65502)
+"""The guest's own uid and gid, and the uid it borrows while it signals: no command has one of these
+as its uid or as a group."""
 
 _ORDINARY = 1000
 
@@ -18,9 +21,13 @@ def is_root(user: str) -> bool:
 
 
 def is_reserved(user: str) -> bool:
-    """Whether a user as a spec has it is the guest's own."""
-    name = user.partition(":")[0]
-    return name.isdecimal() and int(name) in RESERVED_UIDS
+    """Whether a user as a spec has it is the guest's own, or in its group."""
+    return are_reserved(int(part) for part in user.split(":") if part.isdecimal())
+
+
+def are_reserved(ids: Iterable[int], first: int = RESERVED_IDS[0]) -> bool:
+    """Whether one of a command's uids and gids is the guest's. first: the guest's own."""
+    return not {first, first + 1}.isdisjoint(ids)
 
 
 def choose_user(request: SandboxSpec, facts: Facts) -> str:
@@ -41,6 +48,8 @@ def choose_user(request: SandboxSpec, facts: Facts) -> str:
     if request.repository is not None and request.repository.owner is not None:
         mapped = [int(part) for part in request.repository.owner.split(":")]
         owner, group = mapped[0], mapped[-1]
-    if owner and owner <= 65535 and owner not in RESERVED_UIDS:
-        return str(owner) if not group or group > 65535 else f"{owner}:{group}"
+    if owner and owner <= 65535 and owner not in RESERVED_IDS:
+        if not group or group > 65535 or group in RESERVED_IDS:
+            return str(owner)
+        return f"{owner}:{group}"
     return str(_ORDINARY)

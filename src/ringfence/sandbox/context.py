@@ -21,6 +21,7 @@ from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy import PROFILES, Ceiling, Facts
+from ringfence.policy.users import are_reserved
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
@@ -128,10 +129,10 @@ class Context:
                 context={"fields": ["user"]},
             )
         user = await self.session.user(text)
-        reserved = self.session.hello.reserved_uid
-        if user.uid in (reserved, reserved + 1):
+        if are_reserved((user.uid, user.gid, *user.groups), self.session.hello.reserved_uid):
             raise NotFoundError(
-                f"user: {text!r} is reserved for the guest: choose another", op="user"
+                f"user: {text!r}, or a group of it, is reserved for the guest: choose another",
+                op="user",
             )
         if self.default_user.uid != 0:
             if user.uid == 0:

@@ -7,7 +7,7 @@ import pytest
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
 from ringfence.policy import PROFILES, Facts, ImageFacts, grant, resolve
-from ringfence.policy.users import RESERVED_UIDS
+from ringfence.policy.users import RESERVED_IDS
 from ringfence.spec import Limits, Repository, SandboxSpec, Ulimit, Ulimits
 
 GIB = 2**30
@@ -62,8 +62,10 @@ def test_granting_twice_changes_nothing(name: str) -> None:
     ("", (1234, 1235), "1234:1235"),
     ("0", (0, 0), "1000"),
     ("", (1234, 0), "1234"),
-    (str(RESERVED_UIDS[0]), None, "1000"),
-    ("", (RESERVED_UIDS[1], 1), "1000"),
+    (str(RESERVED_IDS[0]), None, "1000"),
+    ("", (RESERVED_IDS[1], 1), "1000"),
+    (f"app:{RESERVED_IDS[0]}", None, "1000"),
+    ("", (1234, RESERVED_IDS[1]), "1234"),
     ("", (70000, 1), "1000"),
 ])  # fmt: skip
 def test_nobody_is_root_unless_asked_for(
@@ -156,8 +158,10 @@ def test_permissive_gives_it(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "fields", "field"), [
-    ("permissive", {"user": str(RESERVED_UIDS[0])}, "user"),
-    ("permissive", {"user": f"0{RESERVED_UIDS[1]}"}, "user"),
+    ("permissive", {"user": str(RESERVED_IDS[0])}, "user"),
+    ("permissive", {"user": f"0{RESERVED_IDS[1]}"}, "user"),
+    ("permissive", {"user": f"1005:{RESERVED_IDS[0]}"}, "user"),
+    ("permissive", {"security": {"groups": [1007, RESERVED_IDS[1]]}}, "security.groups"),
     ("strict", {"security": {"seccomp": "standard"}}, "security.seccomp"),
     ("standard", {"security": {"seccomp": "permissive"}}, "security.seccomp"),
     ("strict", {"security": {"seccomp_allow": ["ptrace"]}}, "security.seccomp_allow"),

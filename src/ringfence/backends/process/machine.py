@@ -17,7 +17,7 @@ from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from ringfence.guest import build
-from ringfence.policy.users import RESERVED_UIDS
+from ringfence.policy.users import RESERVED_IDS
 from ringfence.spec.limits import RESOURCES
 
 LEAST_VERSION = (0, 8)
@@ -122,7 +122,7 @@ def _check_root() -> None:
 def _has_users(name: str) -> bool:
     """Whether a user namespace has all the ids that one on the host would find."""
     ranges = [line.split() for line in Path("/proc/self", name).read_text().splitlines()]
-    return sum(int(size) for _, _, size in ranges) > max(RESERVED_UIDS)
+    return sum(int(size) for _, _, size in ranges) > max(RESERVED_IDS)
 
 
 def _check_user(bwrap: str) -> None:

@@ -2,11 +2,11 @@
 
 import errno
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.policy.users import is_root
+from ringfence.policy.users import are_reserved, is_root
 from ringfence.sandbox.receipt.evidence import Findings, control
 from ringfence.spec import Control
 from ringfence.spec.names import CAPABILITIES
@@ -42,9 +42,13 @@ def _user(found: Findings) -> Control:
         ok = ok and gids[0] == str(int(group))
     if not is_root(asked):
         ok = ok and "0" not in uids
-    ok = ok and not {str(found.reserved_uid), str(found.reserved_uid + 1)}.intersection(uids)
+    ok = ok and not _reserved(found, (*uids, *gids))
     shown = ":".join((*sorted(set(uids)), *sorted(set(gids))))
     return control("user", asked, shown, "a command's /proc/self/status: Uid, Gid", ok=ok)
+
+
+def _reserved(found: Findings, ids: Iterable[str]) -> bool:
+    return are_reserved(map(int, filter(str.isdecimal, ids)), found.reserved_uid)
 
 
 def _groups(found: Findings) -> Control:
@@ -54,6 +58,7 @@ def _groups(found: Findings) -> Control:
     ok = text is not None and asked <= has
     if not is_root(found.spec.user or ""):
         ok = ok and "0" not in has
+    ok = ok and not _reserved(found, has)
     return control("groups", asked, has, "a command's /proc/self/status: Groups", ok=ok)
 
 
