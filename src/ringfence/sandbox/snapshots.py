@@ -85,6 +85,19 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
         raise
 
 
+async def keep_workspace(prepared: Prepared, place: Snapshots) -> Snapshot:
+    """Keep a workspace alone, as `workspace.snapshot` does. Nothing should write to it meanwhile.
+
+    An error or a cancellation leaves no snapshot; it is raised once what is under way is done.
+    """
+    keeping = _Keeping(place.store)
+    try:
+        return await keeping.keep(prepared)
+    except BaseException:
+        await finish(asyncio.to_thread(keeping.take_back))
+        raise
+
+
 class _Keeping:
     """A snapshot in the making, and what of it is in the store by now."""
 
@@ -103,6 +116,12 @@ class _Keeping:
             root = await instance.commit(self._store, {KIND: "root"}, self._made)
             return await finish(asyncio.to_thread(self._finish, root, size))
 
+    async def keep(self, prepared: Prepared) -> Snapshot:
+        """Put a workspace and give it its name."""
+        async with holding(self._store.composing()):
+            size = await finish(asyncio.to_thread(self._put, prepared))
+            return Snapshot(await finish(asyncio.to_thread(self._call, self._parts[0])), size)
+
     def _put(self, prepared: Prepared) -> int:
         made, size = put(prepared, self._store)
         self._parts.append(made)
@@ -113,6 +132,10 @@ class _Keeping:
         self._parts.append(root)
         whole = _joined(self._store, root, listed, size)
         self._parts.append(whole)
+        return self._call(whole)
+
+    def _call(self, whole: Descriptor) -> str:
+        """Give it its name; the digest."""
         name = name_of(whole.digest)
         known = name in self._store.tags()
         self._store.tag(name, whole)

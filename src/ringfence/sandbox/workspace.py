@@ -18,7 +18,7 @@ from ringfence.ledger import cleaning
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
 from ringfence.sandbox.sandbox import Sandbox
-from ringfence.sandbox.snapshots import snapshots
+from ringfence.sandbox.snapshots import keep_workspace, snapshots
 from ringfence.sandbox.stillness import Stillness
 from ringfence.workspace import (
     Changes,
@@ -31,7 +31,6 @@ from ringfence.workspace import (
     discard,
     download,
     fork,
-    snapshot,
 )
 from ringfence.workspace.changes import MAX_BYTES
 from ringfence.workspace.prepared import Since
@@ -144,9 +143,11 @@ class Workspace:
         return await self._still(discard)
 
     async def snapshot(self) -> Snapshot:
-        """Keep its present state under a digest, which `open(snapshot=...)` takes."""
+        """Keep its present state under a digest, which `open(snapshot=...)` takes. An error or a
+        cancellation leaves no snapshot."""
         place = await asyncio.to_thread(snapshots)
-        return await self._still(lambda p: snapshot(p, place))
+        async with self.frozen():
+            return await keep_workspace(self.prepared, place)
 
     async def fork(self, number: int) -> list[Sandbox]:
         """So many sandboxes like this one, each on a workspace of its own that starts from the

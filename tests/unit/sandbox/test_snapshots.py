@@ -1,4 +1,4 @@
-"""A snapshot of a whole sandbox that does not come about leaves nothing in the store."""
+"""A snapshot of a sandbox that does not come about leaves nothing in the store."""
 
 import asyncio
 import threading
@@ -15,6 +15,8 @@ from ringfence.digest.store.manifest import LAYER, put_image
 from ringfence.errors import StateError
 from ringfence.sandbox import snapshots
 from ringfence.sandbox.context import Context
+from ringfence.sandbox.workspace import Workspace
+from tests.unit.workspace.conftest import Make, make, repository  # noqa: F401 - fixtures
 
 CONFIG = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
 
@@ -79,3 +81,37 @@ async def test_one_that_was_there_before_stays(
     with pytest.raises(StateError):
         await snapshots.keep_whole(context, None)
     assert kept(state_directory) == ([snapshots.name_of(made.digest)], 3)
+
+
+@pytest.mark.parametrize(("step", "before"), [("label", False), ("tag", False), ("tag", True)])
+async def test_a_workspaces_that_is_cancelled_is_taken_back_if_it_is_new(
+    repository: Path,  # noqa: F811
+    make: Make,  # noqa: F811
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    before: bool,
+) -> None:
+    workspace = Workspace(make(repository))
+    if before:
+        await workspace.snapshot()
+    there = kept(state_directory)
+    begun, go = threading.Event(), threading.Event()
+    plain = getattr(Store, step)
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        go.wait(60)
+        return plain(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, step, slow)
+        task = asyncio.create_task(workspace.snapshot())
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert kept(state_directory) == there
+    made = await workspace.snapshot()
+    assert kept(state_directory)[0] == [snapshots.name_of(made.digest)]
