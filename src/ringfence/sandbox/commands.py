@@ -104,7 +104,7 @@ def prepare(
     request = ExecRequest(
         args=args,
         env=setting.env,
-        cwd=setting.cwd if command.cwd is None else _cwd(command.cwd),
+        cwd=setting.cwd if command.cwd is None else directory(command.cwd),
         uid=user.uid,
         gid=user.gid,
         groups=groups,
@@ -137,6 +137,8 @@ def _args(command: Command) -> Sequence[str | bytes]:
     for arg in args:
         if not isinstance(arg, str | bytes):
             raise _wrong("args", f"{arg!r:.80} is neither text nor bytes")
+    if not args[0]:
+        raise _wrong("args", "the program's name is empty: give its name or its path")
     return tuple(args)
 
 
@@ -147,14 +149,15 @@ def changed(env: Mapping[str, str | None] | None) -> Mapping[str, str | None] | 
     return env
 
 
-def _cwd(asked: str | PurePath) -> str:
+def directory(asked: str | PurePath, op: str = "exec") -> str:
+    """The text of a working directory. InvalidSpecError of `op` that names cwd."""
     text = str(asked) if isinstance(asked, PurePath) else asked
     if not isinstance(text, str):
-        raise _wrong("cwd", f"{asked!r:.80} is neither text nor a path object")
+        raise _wrong("cwd", f"{asked!r:.80} is neither text nor a path object", op)
     try:
         return check_inside_path(text, "cwd", any_bytes=True)
     except ValueError as error:
-        raise _wrong("cwd", str(error)) from None
+        raise _wrong("cwd", str(error), op) from None
 
 
 def _timeout(asked: float | str | None, setting: Setting) -> float | None:
@@ -253,8 +256,8 @@ def _shown(arg: bytes) -> str:
     return arg.decode("utf-8", "surrogateescape")
 
 
-def _wrong(name: str, message: str) -> InvalidSpecError:
-    return InvalidSpecError(f"{name}: {message}", op="exec", context={"fields": [name]})
+def _wrong(name: str, message: str, op: str = "exec") -> InvalidSpecError:
+    return InvalidSpecError(f"{name}: {message}", op=op, context={"fields": [name]})
 
 
 class Tap:

@@ -4,23 +4,19 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
-from ringfence.errors import (
-    InvalidSpecError,
-    SandboxError,
-    StateError,
-    UnsupportedError,
-)
+from ringfence.errors import SandboxError, StateError, UnsupportedError
 from ringfence.events import Paused, Resumed
 from ringfence.guest.failures import file_error
 from ringfence.guest.files import Files
 from ringfence.guest.protocol import Cred, Failure
+from ringfence.sandbox.commands import directory
 from ringfence.sandbox.context import Context
 from ringfence.spec import SandboxInfo, State, Usage
-from ringfence.spec.model import check_inside_path
 from ringfence.spec.quantity import check_interval
 
 _LONG_LEASE = 86400.0 * 40
@@ -80,12 +76,9 @@ async def state(context: Context) -> State:
     return await context.instance.state()
 
 
-async def chdir(context: Context, path: str) -> None:
+async def chdir(context: Context, path: str | PurePath) -> None:
     """See `Sandbox.chdir`."""
-    try:
-        check_inside_path(path, "cwd", any_bytes=True)
-    except ValueError as error:
-        raise InvalidSpecError(f"cwd: {error}", op="chdir", context={"fields": ["cwd"]}) from None
+    path = directory(path, "chdir")
     with context.operation("chdir"):
         stat = await context.session.files.stat(path, await context.cred(None))
         if stat.mode & _S_IFMT != _S_IFDIR:

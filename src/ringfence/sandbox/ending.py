@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from typing import Any
 
 from ringfence.errors import (
     GuestError,
@@ -107,11 +108,21 @@ def _not_possible(why: NotStarted) -> str | None:
     return "" if why.errno == errno.ENOSYS else None
 
 
+def _no_directory(cwd: str, why: NotStarted, context: dict[str, Any]) -> SandboxError:
+    found = file_error("exec", os.fsencode(cwd), Failure(why.errno, why.stage, why.detail))
+    return type(found)(
+        f"exec: cwd {cwd!r} cannot be used ({os.strerror(why.errno)}): make the directory first, or"
+        " name one that the command's user may enter",
+        op="exec",
+        context={**context, **found.context, "fields": ["cwd"]},
+    )
+
+
 def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> SandboxError:
-    number, context = why.errno, {"errno": why.errno, "stage": why.stage, "args": list(args[:1])}
-    said = os.strerror(number)
+    number, said = why.errno, os.strerror(why.errno)
+    context: dict[str, Any] = {"errno": number, "stage": why.stage, "args": list(args[:1])}
     if why.stage == _CWD:
-        return file_error("exec", os.fsencode(cwd), Failure(number, why.stage, why.detail))
+        return _no_directory(cwd, why, context)
     if number == errno.E2BIG:
         return InvalidSpecError(
             "exec: args and env are over what the kernel takes: pass large data through stdin or a"

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TypeVar
 
 from ringfence.errors import InvalidSpecError, NotFoundError, ProcessError, UnsupportedError
 from ringfence.events import ExecEnded, ExecStarted
@@ -80,8 +82,15 @@ class Running:
         self, prepared: Prepared, command: Command, sinks: tuple[Sink | None, Sink | None]
     ) -> Exit | NotStarted:
         if sinks == (None, None):
-            session = self._context.session
-            return await session.run(prepared.request, lambda: self._say_started(prepared))
+            begun = monotonic()
+
+            def sent() -> None:
+                nonlocal begun
+                begun = monotonic()
+                self._say_started(prepared)
+
+            ending = await self._context.session.run(prepared.request, sent)
+            return _lasted(ending, begun)
         check_sinks(sinks)
         self._say_started(prepared)
         return await self._follow(prepared, command, sinks)
@@ -107,7 +116,8 @@ class Running:
         started = await self._context.session.spawn(request)
         if isinstance(started, NotStarted):
             return started
-        return await follow(started, prepared, sinks)
+        begun = monotonic()
+        return _lasted(await follow(started, prepared, sinks), begun)
 
     def _outcome(self, prepared: Prepared, ending: Exit | NotStarted) -> ExecResult:
         if isinstance(ending, NotStarted):
@@ -148,6 +158,8 @@ class Running:
                 outcome = self._outcome(prepared, started)
                 self._say_ended(outcome)
                 raise _did_not_start(outcome)
+            begun = monotonic()
+            started.ended.add_done_callback(lambda _: _lasted(started.ending, begun))
             return self._taken(started, prepared, held=hold, measured=measured)
 
     async def _start(self, prepared: Prepared, measured: Measured | None) -> Exec | NotStarted:
@@ -318,6 +330,16 @@ class Running:
                 )
             )
         self._hits.ended(outcome, collected=collected)
+
+
+_Ending = TypeVar("_Ending", Exit | NotStarted, Exit | NotStarted | None)
+
+
+def _lasted(ending: _Ending, begun: float) -> _Ending:
+    """`ending`, with the time since `begun` where no guest could tell it: the sandbox was lost."""
+    if isinstance(ending, Exit) and ending.reason is Reason.SANDBOX_LOST:
+        ending.wall_us = round((monotonic() - begun) * 1e6)
+    return ending
 
 
 def _size(pty: Terminal | None) -> tuple[int, int]:

@@ -85,3 +85,14 @@ def test_everything_else_is_raised(why: NotStarted, expected: type[Exception]) -
     """Each stage and errno has its class."""
     with pytest.raises(expected):
         not_started(("x",), "/cwd", "user", why)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EACCES])
+def test_a_working_directory_that_cannot_be_used_is_named_as_such(number: int) -> None:
+    """The message has the field's name and what to do; the path stands where a FileError has it."""
+    with pytest.raises(ringfence.FileError, match=r"cwd '/nope'.*: make the directory") as caught:
+        not_started(("x",), "/nope", "user", NotStarted(number, 3, ""))
+    assert caught.value.path == "/nope"
+    assert caught.value.context == {
+        "path": "/nope", "errno": number, "stage": 3, "args": ["x"], "fields": ["cwd"],
+    }  # fmt: skip
