@@ -28,7 +28,7 @@ from ringfence.workspace.beneath import (
 from ringfence.workspace.changes import Change, Changes, Side
 from ringfence.workspace.checking import is_same, moved
 from ringfence.workspace.entries import LINK, leaves
-from ringfence.workspace.failures import failed, shown
+from ringfence.workspace.failures import failed, reading, shown
 from ringfence.workspace.layers import Layers
 from ringfence.workspace.prepared import Prepared, Since
 
@@ -44,7 +44,7 @@ def apply(prepared: Prepared, *, since: Since = "repository") -> Changes:
     was done is undone; where the client is killed, whoever applies this workspace next, or removes
     it, undoes it. ResourceExhaustedError when there is no room for it or for the record of it:
     nothing was applied then. Applied again, only what differs from what was applied last is
-    written. It blocks.
+    written. What is carried nowhere is not written, and named in `refused`. It blocks.
     """
     if prepared.original is None:
         raise StateError(
@@ -134,11 +134,13 @@ class _Writing:
     def _make(self, change: Change, name: str, beside: int) -> None:
         if change.new is None:
             return
-        found = self.now.find(change.path)
+        with reading(change.path):
+            found = self.now.find(change.path)
         if found is None:
             raise moved(change.path, "it changed in the sandbox meanwhile")
         if change.new.kind == LINK:
-            target = self.now.target(change.path, found)
+            with reading(change.path):
+                target = self.now.target(change.path, found)
             if leaves(change.path, target):
                 raise PolicyDeniedError(
                     f"{shown(change.path)} is a link out of the repository, to {shown(target)}:"
@@ -148,7 +150,9 @@ class _Writing:
                 )
             os.symlink(target, name, dir_fd=beside)
             return
-        copy_out(self.now.open(change.path, found), beside, name, change.new)
+        with reading(change.path):
+            opened = self.now.open(change.path, found)
+        copy_out(opened, beside, name, change.new)
         self._dress(change, name, beside)
 
     def _dress(self, change: Change, name: str, beside: int) -> None:
@@ -208,7 +212,9 @@ class _Writing:
             if change.old is None:
                 continue
             for place in reversed(above(change.old_path or change.path)):
-                found, status = self.now.find(place), lstat(self.root, place)
+                with reading(place):
+                    found = self.now.find(place)
+                status = lstat(self.root, place)
                 if status is None or (found and stat.S_ISDIR(found.status.st_mode)):
                     break
                 with suppress(OSError), parent_of(self.root, place) as (directory, last):

@@ -12,6 +12,7 @@ from ringfence.errors import (
     NotFoundError,
     PolicyDeniedError,
     ResourceExhaustedError,
+    UnsupportedError,
 )
 from ringfence.workspace.apply import copy_out
 from ringfence.workspace.beneath import (
@@ -24,8 +25,8 @@ from ringfence.workspace.beneath import (
 )
 from ringfence.workspace.changes import MAX_BYTES
 from ringfence.workspace.entries import FILE, LINK, is_git_name, kind_of, leaves
-from ringfence.workspace.failures import failed, shown
-from ringfence.workspace.layers import Found, Layers
+from ringfence.workspace.failures import failed, reading, shown
+from ringfence.workspace.layers import PATH_BYTES, Found, Layers, too_long
 from ringfence.workspace.prepared import Prepared
 
 
@@ -38,7 +39,8 @@ def download(
     not replaced. Devices, links that leave the workspace and git's own directories, whose
     configuration and hooks a git on the host would obey, are left out. Errors: NotFoundError,
     PolicyDeniedError for what is in such a directory, AlreadyExistsError, ResourceExhaustedError
-    beyond `max_bytes`; then nothing stays. It blocks.
+    beyond `max_bytes`, UnsupportedError for a directory whose path is too long to look into; then
+    nothing stays. It blocks.
     """
     try:
         with _beside(destination) as (beside, root):
@@ -75,11 +77,13 @@ def _beside(destination: Path) -> Iterator[tuple[int, int]]:
 
 def _copied(prepared: Prepared, paths: Iterable[str], beside: int, max_bytes: int) -> list[str]:
     try:
-        with prepared.now() as now:
+        with reading(prepared.mount_point):
+            layers = prepared.now()
+        with layers as now:
             return _Download(now, beside, max_bytes).run(paths)
     except OSError as error:
         path = error.filename or prepared.mount_point
-        raise failed(error, path, "reading the workspace") from None
+        raise failed(error, path, "downloading", writing=True) from None
 
 
 class _Download:
@@ -103,7 +107,7 @@ class _Download:
                     op="workspace.download",
                     context={"path": shown(path)},
                 )
-            found = self.now.find(place)
+            found = self._find(place)
             if found is None:
                 raise NotFoundError(
                     f"{shown(path)} is not in the workspace",
@@ -112,14 +116,34 @@ class _Download:
                 )
             self._one(place, found)
             if stat.S_ISDIR(found.status.st_mode):
-                for below, _ in self.now.walk(place):
-                    inner = None if _is_gits(below) else self.now.find(below)
-                    if inner is not None:
-                        self._one(below, inner)
+                self._below(place)
         for path, target in self.links:
             with parent_of(self.target, path) as (directory, last):
                 os.symlink(target, last, dir_fd=directory)
         return self.copied
+
+    def _below(self, place: str) -> None:
+        for path, status in self._walked(place):
+            if _is_gits(path):
+                continue
+            if stat.S_ISDIR(status.st_mode) and too_long(path):
+                raise UnsupportedError(
+                    f"{shown(path)} is over {PATH_BYTES} bytes, and what is below it cannot be"
+                    " brought out: name others, or give it a shorter path inside",
+                    op="workspace.download",
+                    context={"path": shown(path)},
+                )
+            found = self._find(path)
+            if found is not None:
+                self._one(path, found)
+
+    def _walked(self, place: str) -> Iterator[tuple[str, os.stat_result]]:
+        with reading(place):
+            yield from self.now.walk(place)
+
+    def _find(self, path: str) -> Found | None:
+        with reading(path):
+            return self.now.find(path)
 
     def _one(self, path: str, found: Found) -> None:
         kind = kind_of(found.status.st_mode)
@@ -130,13 +154,16 @@ class _Download:
             return
         self._directories(path.rpartition("/")[0])
         if kind == LINK:
-            target = self.now.target(path, found)
+            with reading(path):
+                target = self.now.target(path, found)
             if not leaves(path, target):
                 self.links.append((path, target))
                 self.copied.append(path)
             return
         with parent_of(self.target, path) as (directory, last):
-            self.left -= copy_out(self.now.open(path, found), directory, last, None, self.left)
+            with reading(path):
+                opened = self.now.open(path, found)
+            self.left -= copy_out(opened, directory, last, None, self.left)
             if self.left < 0:
                 raise ResourceExhaustedError(
                     f"the download is too large (at {shown(path)}): raise max_bytes",

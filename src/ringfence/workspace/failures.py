@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ringfence.errors import (
     InvalidSpecError,
@@ -11,7 +13,8 @@ from ringfence.errors import (
     StateError,
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What there is no room for on this machine."""
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
@@ -34,7 +37,7 @@ def failed(
     """
     message = f"{doing}: {shown(path)}: {error.strerror or error}"
     context = {"path": shown(path)}
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return ResourceExhaustedError(message, op="workspace", context=context)
     if error.errno in _DENIED:
         advice = "make the directory writable" if writing else "exclude it, or make it readable"
@@ -44,6 +47,16 @@ def failed(
             f"{message}: it changed while it was used", op="workspace", context=context
         )
     return StateError(message, op="workspace", context=context)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """What the kernel says in this block is said of reading `path` of the workspace, also where
+    something else is being written."""
+    try:
+        yield
+    except OSError as error:
+        raise failed(error, path, "reading the workspace") from None
 
 
 def missing(path: str | os.PathLike[str]) -> NotFoundError:

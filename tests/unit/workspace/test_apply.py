@@ -18,6 +18,7 @@ from ringfence.errors import (
     PolicyDeniedError,
     ResourceExhaustedError,
     StateError,
+    UnsupportedError,
 )
 from ringfence.workspace import (
     Prepared,
@@ -31,6 +32,7 @@ from ringfence.workspace import (
 )
 from ringfence.workspace.application import Application, alone, settle
 from ringfence.workspace.changes import Changes
+from ringfence.workspace.layers import Layers
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 from tests.unit.workspace.test_patch import snapshot
 
@@ -139,6 +141,35 @@ def test_a_file_keeps_its_attributes_and_access_control_list(repository: Path, m
     assert os.getxattr(repository / "README.md", "system.posix_acl_access") == listed
     assert os.listxattr(repository / "src/code.py") == []
     assert (repository / "src/code.py").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EPERM, errno.ENOSPC])
+@pytest.mark.parametrize("call", ["setxattr", "removexattr"])
+def test_an_attribute_that_cannot_be_given_is_named_before_anything_is_applied(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """As on a file system that was mounted without them since. No directory is at fault."""
+    name = {"setxattr": "user.note", "removexattr": "system.posix_acl_access"}[call]
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+    (inside(prepared) / "src/code.py").write_text("changed\n")
+    before = snapshot(repository)
+    lists = iter([["user.note"], []] if call == "setxattr" else [[], [name]])
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "listxattr", lambda _: next(lists))
+    monkeypatch.setattr(os, "getxattr", lambda *_: b"kept")
+    monkeypatch.setattr(os, call, refused)
+    full = number == errno.ENOSPC
+    with pytest.raises(ResourceExhaustedError if full else StateError) as caught:
+        apply(prepared)
+    if not full:
+        assert f"README.md: {name} cannot be kept" in str(caught.value)
+    assert caught.value.context["path"] == "README.md"
+    assert snapshot(repository) == before
+    assert not list(repository.glob(".ringfence*"))
 
 
 def test_modes_by_choice_are_none_of_the_original_s(repository: Path, make: Make) -> None:
@@ -337,6 +368,46 @@ def test_a_destination_that_cannot_be_used_is_told_so(
     assert not list(tmp_path.glob("target-*/*"))
 
 
+@pytest.mark.parametrize("call", ["find", "open"])
+def test_what_may_not_be_read_of_the_workspace_is_told_so(
+    repository: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """No directory is to be made writable for that."""
+    prepared = make(repository)
+    (inside(prepared) / "src/code.py").write_text("changed\n")
+    real = getattr(Layers, call)
+    changes = prepared.changes()
+
+    def denied(layers: Layers, path: str, *rest: object) -> object:
+        if path == "src/code.py":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(layers, path, *rest)
+
+    monkeypatch.setattr(Prepared, "changes", lambda *_, **__: changes)
+    monkeypatch.setattr(Layers, call, denied)
+    for bring in (apply, lambda one: download(one, ["src"], tmp_path / "target")):
+        with pytest.raises(InvalidSpecError, match="make it readable") as caught:
+            bring(prepared)
+        assert "writable" not in str(caught.value)
+        assert caught.value.context["path"] == "src/code.py"
+
+
+def test_a_file_that_cannot_be_made_at_the_destination_is_not_to_be_made_readable(
+    repository: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(repository)
+    real = os.open
+
+    def denied(path: str, flags: int, *rest: int, **fields: int) -> int:
+        if flags & os.O_CREAT and path == "README.md":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, *rest, **fields)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(InvalidSpecError, match="make the directory writable"):
+        download(prepared, ["README.md"], tmp_path / "target")
+
+
 def test_download_copies_what_is_named_and_follows_nothing(
     repository: Path, make: Make, tmp_path: Path
 ) -> None:
@@ -386,6 +457,26 @@ def test_download_brings_no_directory_of_git_s_to_the_host(
     for path in (".git", "out/.git/config", "out/deep/.GIT"):
         with pytest.raises(PolicyDeniedError, match="git's own"):
             download(prepared, [path], tmp_path / "other")
+
+
+def test_download_refuses_a_directory_whose_path_is_too_long_to_look_into(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    """What was below it was left out, and nobody was told."""
+    prepared = make(repository)
+    work = deepest(inside(prepared), made=True)
+    for name in ("f" * 100, "d" * 40):
+        os.mkdir(name, dir_fd=work)
+        os.close(os.open(f"{name}/file", os.O_CREAT, dir_fd=work))
+    os.close(work)
+    top = "x" * 197
+    target = tmp_path / "target"
+    with pytest.raises(UnsupportedError, match="over 4000 bytes") as caught:
+        download(prepared, [top], target)
+    assert caught.value.context["path"].endswith("/" + "f" * 100)
+    assert list(target.iterdir()) == []
+    fits = f"{'/'.join([top] * 20)}/{'d' * 40}"
+    assert download(prepared, [fits], target) == [f"{fits}/file"]
 
 
 def test_apply_goes_on_where_it_stopped(repository: Path, make: Make) -> None:
