@@ -58,15 +58,21 @@ def wanted_labels(labels: list[str] | None) -> dict[str, str | None] | None:
 
 
 def read_lock(file: Path, *, missing_is_empty: bool = False) -> "Lock":
-    """The lock file there."""
+    """The lock file there. InvalidSpecError for one that is none; OSError."""
+    from ringfence.errors import InvalidSpecError
     from ringfence.images import Lock
 
     try:
-        return Lock.parse(file.read_text())
+        return Lock.parse(file.read_text("utf-8"))
     except FileNotFoundError:
         if missing_is_empty:
             return Lock()
         raise
+    except UnicodeDecodeError:
+        raise InvalidSpecError(
+            f"{file} is no lock file: it is not UTF-8; name another, or remove it and lock anew",
+            op="image",
+        ) from None
 
 
 def teller() -> "Callable[[Progress], None]":
