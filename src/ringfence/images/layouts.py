@@ -9,7 +9,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,6 +23,10 @@ except ImportError:  # an interpreter that was built without it
 
 _NAME = "org.opencontainers.image.ref.name"
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
+_TELLING = ("oci-layout", "manifest.json")
+"""What tells, at the top of an archive, which kind it is."""
+MOST_MEMBERS = 10_000_000
+"""Of an archive, far more than the files of any image."""
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -57,7 +61,8 @@ def kind_of(path: Path) -> str:
         return "oci" if (path / "oci-layout").is_file() else "tree"
     try:
         with open_regular(path) as stream, tarfile.open(fileobj=stream) as archive:
-            names = {name.removeprefix("./") for name in _first_names(archive)}
+            found = (member.name.removeprefix("./") for member in _members(archive))
+            names = {name for name in found if name in _TELLING}
     except _NO_ARCHIVE:
         text = f"{path} is no tar archive, and no directory"
         raise ImageError(text, op="import") from None
@@ -69,9 +74,15 @@ def kind_of(path: Path) -> str:
     return "docker" if "manifest.json" in names else "rootfs"
 
 
-def _first_names(archive: tarfile.TarFile) -> list[str]:
-    """The names at the top of an archive."""
-    return [name for name in archive.getnames() if "/" not in name.removeprefix("./")]
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive, none of which is held. ImageError beyond MOST_MEMBERS."""
+    count = 0
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined] # it has no other way
+        count += 1
+        if count > MOST_MEMBERS:
+            raise ImageError(f"the archive has over {MOST_MEMBERS} members", op="import")
+        yield member
 
 
 def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") -> Manifest:
@@ -133,7 +144,7 @@ def archive(layout: Path, manifest: Manifest, into: IO[bytes], tag: str | None) 
 def unpack(archive_path: Path, into: Path) -> None:
     """Take an OCI layout out of a tar: plain files of the layout's own names only."""
     with tarfile.open(archive_path) as archive_file:
-        for member in archive_file:
+        for member in _members(archive_file):
             name = member.name.removeprefix("./")
             parts = name.split("/")
             if not member.isreg() or not (

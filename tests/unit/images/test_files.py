@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,37 @@ def test_what_a_path_holds_is_told_by_what_is_in_it(tmp_path: Path) -> None:
     for name in ("missing", "fifo"):
         with pytest.raises(ImageError):
             layouts.kind_of(tmp_path / name)
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Path:
+    """An archive of 5,000 empty members, which is a layout's, too."""
+    path = tmp_path / "crowded.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in (*map(str, range(4999)), "oci-layout"):
+            archive.addfile(tarfile.TarInfo(name))
+    return path
+
+
+def test_the_members_of_an_archive_are_not_held(crowded: Path, tmp_path: Path) -> None:
+    """Many millions of empty ones make a small file, and took all memory."""
+    for look in (layouts.kind_of, lambda path: layouts.unpack(path, tmp_path)):
+        tracemalloc.start()
+        try:
+            look(crowded)
+            assert tracemalloc.get_traced_memory()[1] < 5000 * 200
+        finally:
+            tracemalloc.stop()
+
+
+def test_an_archive_with_more_members_than_any_image_has_is_refused(
+    crowded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "MOST_MEMBERS", 5000)
+    assert layouts.kind_of(crowded) == "oci-archive"
+    monkeypatch.setattr(layouts, "MOST_MEMBERS", 4999)
+    with pytest.raises(ImageError, match="over 4999 members"):
+        layouts.kind_of(crowded)
 
 
 def add(store: Store, kind: str, data: bytes) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import posixpath
 import tarfile
@@ -24,6 +25,8 @@ from ringfence.images import layouts
 
 _MANIFEST = "manifest.json"
 _LAYOUT = "oci-layout"
+_MOST_MEMBERS = 100_000
+"""Of Docker's archive, which has a few for each layer."""
 _UNREADABLE = (
     tarfile.TarError,
     ValueError,
@@ -161,7 +164,10 @@ def _names_in(body: IO[bytes]) -> dict[str, set[str]]:
     body.seek(0)
     try:
         with tarfile.open(fileobj=body, mode="r:*") as archive:
-            told = Counter(posixpath.basename(name) for name in archive.getnames())
+            members = list(itertools.islice(archive, _MOST_MEMBERS + 1))
+            if len(members) > _MOST_MEMBERS:
+                raise ValueError(f"it has over {_MOST_MEMBERS} members")
+            told = Counter(posixpath.basename(member.name) for member in members)
             if told[_LAYOUT]:  # an engine may go by that, wherever it unpacks it to
                 raise ValueError("it says that it is an OCI layout, too")
             with _only(archive, told, _MANIFEST) as listing:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from ringfence.backends.docker import importing
 from ringfence.backends.docker.supply import Supply
 from ringfence.digest import Digest
 from ringfence.errors import ImageError
@@ -117,6 +118,20 @@ async def test_an_archive_that_is_refused_is_not_loaded(
     """Of two images, or of what only an engine would read so, nothing stays on the daemon."""
     path = archive(tmp_path / "a", CONFIGURED, ("other.json", b"[]"), *members)
     assert await loads(path, short, {"python:3.12": OTHER}) == 0
+
+
+async def test_an_archive_of_more_members_than_docker_s_have_is_refused(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of their names are held while it is looked at."""
+    members = [CONFIGURED, ("manifest.json", manifest()), *((str(n), b"") for n in range(98))]
+    path = archive(tmp_path / "a", *members)
+    monkeypatch.setattr(importing, "_MOST_MEMBERS", 100)
+    assert await loads(path, short, {}) == 1
+    monkeypatch.setattr(importing, "_MOST_MEMBERS", 99)
+    with pytest.raises(ImageError, match="over 99 members"):
+        importing._names_in(path.open("rb"))
+    assert await loads(path, short, {}) == 0
 
 
 async def test_a_layout_is_not_read_on_the_event_loop(
