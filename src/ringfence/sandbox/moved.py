@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ringfence.backends.finish import finish
 from ringfence.events import FilesMoved
 from ringfence.sandbox import later
 from ringfence.sandbox.context import Context
@@ -48,7 +49,8 @@ def tell(context: Context, direction: str, path: str, moved: Moved) -> None:
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """`work` on every item, a few at a time; the first error ends it, as does cancellation."""
+    """`work` on every item, a few at a time; the first error ends it, as does cancellation: when
+    it is raised, none goes on."""
     queue = iter(items)
 
     async def worker() -> None:
@@ -63,4 +65,4 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await finish(asyncio.gather(*tasks, return_exceptions=True))

@@ -12,6 +12,7 @@ import pytest
 import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.sandbox import uploading
+from ringfence.sandbox.moved import each
 
 from .conftest import cancelled
 
@@ -133,3 +134,28 @@ async def test_an_upload_cancelled_while_it_reads_closes_the_file_afterwards(
         await cancelled(sandbox.files.upload(source, "/tmp/f"), begun, go)
     assert number == [str(source)]
     assert held(source) == 0
+
+
+async def test_a_transfer_that_is_cancelled_twice_lets_what_it_began_clean_up() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+    ended = []
+
+    async def work(item: int) -> None:
+        try:
+            begun.set()
+            await asyncio.sleep(60)
+        finally:
+            await go.wait()
+            ended.append(item)
+
+    task = asyncio.create_task(each(range(3), work))
+    await begun.wait()
+    for _ in range(2):
+        task.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert (task.done(), ended) == (False, [])
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(ended) == [0, 1, 2]
