@@ -89,8 +89,8 @@ class FileEvent:
     """A change below a watched path.
 
     kind: "created", "modified", "deleted", "moved_from", "moved_to", "attributes", "closed" (after
-    writing) or "overflow" (changes were missed: look again). cookie: the same for the two halves of
-    a move, else 0.
+    writing) or "overflow" (changes were missed: look again). The watched path itself is told of,
+    too, when it is removed or moved away. cookie: the same for the two halves of a move, else 0.
     """
 
     kind: str
@@ -122,7 +122,7 @@ _EVENTS = (
     (0x4000, "overflow"),
     (0x100, "created"),
     (0x600, "deleted"),
-    (0x40, "moved_from"),
+    (0x840, "moved_from"),
     (0x80, "moved_to"),
     (0x8, "closed"),
     (0x2, "modified"),
@@ -132,5 +132,5 @@ _EVENTS = (
 
 def file_event(mask: int, cookie: int, path: str) -> FileEvent:
     """The FileEvent of an inotify(7) mask."""
-    kind = next((name for bits, name in _EVENTS if mask & bits), "other")
+    kind = next((name for bits, name in _EVENTS if mask & bits), "overflow")
     return FileEvent(kind, path, bool(mask & _IN_ISDIR), cookie)

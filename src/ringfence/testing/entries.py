@@ -182,3 +182,17 @@ class EntryChecks(Checks):
         except ringfence.UnsupportedError:
             return
         assert {"created", "deleted"} <= kinds
+
+    async def test_what_is_watched_can_be_moved_away(
+        self, sandbox: ringfence.Sandbox, place: str
+    ) -> None:
+        """The watched path itself is told of as moved_from; without a watch, UnsupportedError."""
+        await sandbox.files.mkdir(f"{place}/watched")
+        try:
+            async with sandbox.files.watch(f"{place}/watched") as events:
+                await sandbox.files.rename(f"{place}/watched", f"{place}/elsewhere")
+                event = await anext(aiter(events))
+        except ringfence.UnsupportedError:
+            return
+        assert event.kind == "moved_from"
+        assert event.path == f"{place}/watched"

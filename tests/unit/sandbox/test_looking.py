@@ -6,6 +6,7 @@ import pytest
 
 import ringfence
 from ringfence.backends.mock import MockBackend
+from ringfence.sandbox.entries import file_event
 
 
 async def test_a_glob_looks_no_deeper_than_its_pattern() -> None:
@@ -61,3 +62,13 @@ async def test_a_wait_for_an_event_that_is_cancelled_leaves_the_watch() -> None:
                     await anext(events)
             await sandbox.files.mkdir(f"/tmp/{name}")
             assert (await anext(events)).path == f"/tmp/{name}"
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind"),
+    [(0x400, "deleted"), (0x800, "moved_from"), (0x2000, "overflow")],
+    ids=["IN_DELETE_SELF", "IN_MOVE_SELF", "IN_UNMOUNT"],
+)
+def test_what_becomes_of_a_watched_path_has_a_kind(mask: int, kind: str) -> None:
+    """What has no name of its own says that one has to look again."""
+    assert file_event(mask, 0, "/watched").kind == kind
