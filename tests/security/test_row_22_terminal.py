@@ -1,15 +1,20 @@
 """Row 22: what a command prints, and how its files are called, cannot drive the caller's terminal."""
 
+import errno
 import os
 import pty
 import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ..conftest import process_options
+import ringfence
+
+from ..conftest import on_process, process_options, require_root
+from .conftest import python
 
 pytestmark = pytest.mark.process
 
@@ -80,3 +85,34 @@ def test_errors_and_lists_are_escaped_too(state: Path) -> None:
         assert b"fake" in shown
     finally:
         subprocess.run([RINGFENCE, "rm", made], check=False, timeout=60, capture_output=True)
+
+
+_TAKING = """
+import os
+made = []
+try:
+    while len(made) < 400:
+        made.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+except OSError as error:
+    print(len(made), error.errno)
+"""
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"profile": "standard", "security": {"devices": ["/dev/full"]}}]
+)
+async def test_no_sandbox_takes_all_terminals_of_the_host(
+    state: Path, more: dict[str, Any]
+) -> None:
+    """Whoever mounts its /dev: the kernel counts them for all of the host (kernel.pty.max)."""
+    require_root()
+    async with ringfence.open(**on_process(), **more) as sandbox:
+        assert await python(sandbox, _TAKING) == f"256 {errno.ENOSPC}\n"
+        taking = _TAKING + "print(flush=True); import time; time.sleep(600)"
+        async with sandbox.spawn(["python3", "-c", taking]) as process:
+            await process.stdout.read(1)
+            with pytest.raises(ringfence.ResourceExhaustedError, match="no terminal is left"):
+                async with sandbox.spawn(["tty"], pty=True):
+                    pass
+        async with sandbox.spawn(["tty"], pty=True) as process:
+            assert (await process.wait()).stdout.startswith(b"/dev/pts/")

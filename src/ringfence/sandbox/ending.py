@@ -118,6 +118,19 @@ def _no_directory(cwd: str, why: NotStarted, context: dict[str, Any]) -> Sandbox
     )
 
 
+def _nothing_left(why: NotStarted, context: dict[str, Any]) -> SandboxError:
+    said = os.strerror(why.errno)
+    text = (
+        f"no process could be started ({said}): end others or raise limits.pids and limits.memory"
+    )
+    if why.stage == _TERMINAL and why.errno == errno.ENOSPC:
+        text = (
+            "no terminal is left: end commands that have one, of this sandbox or of others, or raise"
+            " the machine's kernel.pty.max"
+        )
+    return ResourceExhaustedError(f"exec: {text}", op="exec", context=context)
+
+
 def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> SandboxError:
     number, said = why.errno, os.strerror(why.errno)
     context: dict[str, Any] = {"errno": number, "stage": why.stage, "args": list(args[:1])}
@@ -133,12 +146,7 @@ def _refusal(args: tuple[str, ...], cwd: str, user: str, why: NotStarted) -> San
     if (what := _not_possible(why)) is not None:
         return UnsupportedError(f"exec: {what}not possible in this sandbox: {said}", op="exec")
     if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
-        return ResourceExhaustedError(
-            f"exec: no process could be started ({said}): end others or raise limits.pids and"
-            " limits.memory",
-            op="exec",
-            context=context,
-        )
+        return _nothing_left(why, context)
     if why.stage == _USER:
         return NotFoundError(
             f"exec: {user!r} cannot be used here ({said}): choose another user",

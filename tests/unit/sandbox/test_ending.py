@@ -87,6 +87,15 @@ def test_everything_else_is_raised(why: NotStarted, expected: type[Exception]) -
         not_started(("x",), "/cwd", "user", why)
 
 
+def test_terminals_that_are_used_up_are_named() -> None:
+    """Neither more processes nor more memory would help."""
+    with pytest.raises(
+        ringfence.ResourceExhaustedError, match=r"terminal.*kernel\.pty\.max"
+    ) as caught:
+        not_started(("x",), "/cwd", "user", NotStarted(errno.ENOSPC, 5, ""))
+    assert "limits." not in str(caught.value)
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EACCES])
 def test_a_working_directory_that_cannot_be_used_is_named_as_such(number: int) -> None:
     """The message has the field's name and what to do; the path stands where a FileError has it."""

@@ -173,6 +173,8 @@ def _guests_mounts(spec: SandboxSpec, place: Place) -> list[str]:
     """What the guest mounts, or makes of what bubblewrap mounted."""
     own = _mounted_by_guest(spec, place)
     args = ["--proc", "/proc", "--dev", "/dev"] if own else []
+    if not own and place.machine.privileged:  # else it is another user namespace's
+        args += ["--terminals", "/dev/pts"]
     for path, size in _tmpfs(spec):
         execution = spec.security.tmp_exec and path not in ("/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
         if path in own:

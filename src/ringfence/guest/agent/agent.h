@@ -216,6 +216,9 @@ int mount_proc(const char *path);
 int mount_devices(const char *path);
 int mount_tmpfs(const char *value);
 int cover_proc(void);
+/* Options of /dev/pts. max: the kernel counts terminals for the whole host, and one sandbox could hold all of them. */
+#define TERMINALS "ptmxmode=0666,mode=620,max=256"
+
 /* show.c: what a command sees of its own confinement; an exit status. */
 int show_main(int count, char **args);
 /* list.c: what stands in the directories of a repository, on the host; an exit status. */

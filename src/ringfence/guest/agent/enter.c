@@ -1,6 +1,6 @@
 /* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
  *
- *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH]...
+ *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH | --terminals PATH]...
  *                   [--proc PATH | --dev PATH | --tmpfs OPTIONS:PATH]... [--inodes COUNT:PATH]...
  *                   [--counter DESCRIPTOR] [--lifeline DESCRIPTOR] [--oom-score NUMBER] [--capabilities HEX]
  *                   -- GUEST OPTIONS
@@ -8,7 +8,7 @@
  * --proc, --dev and --tmpfs mount these (mounts.c), for root. --counter: an open file that counts the OOM kills.
  * --lifeline: a pipe at whose end the guest ends with all that runs: the keeper was killed.
  * --oom-score: what the kernel's badness is raised to, so that bubblewrap, which stays as it was, is the last to be killed.
- * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files; --read-only makes a mount of the path first. Masked files read as
+ * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files, a devpts its limit of terminals; --read-only makes a mount of the path first. Masked files read as
  * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
@@ -130,6 +130,11 @@ static int no_exec(const char *path)
 	return add_flags(path, MS_NOEXEC);
 }
 
+static int limit_terminals(const char *path)
+{
+	return change(path, 0, TERMINALS);
+}
+
 static void raise_oom_score(const char *wanted)
 {
 	static const char path[] = "/proc/self/oom_score_adj";
@@ -162,6 +167,8 @@ static int take_option(const char *name, const char *value)
 		act = cover;
 	else if (!strcmp(name, "--inodes"))
 		act = limit_inodes;
+	else if (!strcmp(name, "--terminals"))
+		act = limit_terminals;
 	else if (!strcmp(name, "--read-only"))
 		act = read_only;
 	else if (!strcmp(name, "--proc"))

@@ -48,7 +48,7 @@ static int mount_terminals(const char *directory)
 	snprintf(path, sizeof(path), "%s/pts", directory);
 	if (place(path) < 0)
 		return -1;
-	return mount("devpts", path, "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620");
+	return mount("devpts", path, "devpts", MS_NOSUID | MS_NOEXEC, "newinstance," TERMINALS);
 }
 
 /* A /dev of its own, with the devices that everybody may use. */

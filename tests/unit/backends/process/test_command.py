@@ -53,13 +53,15 @@ def test_an_ordinary_user_makes_one_in_which_each_command_gets_a_pid_namespace()
     assert "--pidns" not in line()
 
 
-def test_tmpfs_are_sized_and_only_tmp_may_run_programs() -> None:
+def test_tmpfs_and_terminals_are_bounded_and_only_tmp_may_run_programs() -> None:
     args = line()
     sizes = dict(zip(pairs(args, "--tmpfs"), pairs(args, "--size"), strict=True))
     assert sizes == {"/tmp": str(2**20), "/dev/shm": str(2**21), "/run": str(3 * 2**20)}
     assert pairs(args, "--noexec") == ["/run", "/dev/shm"]
     assert pairs(args, "--inodes") == ["1024:/tmp", "3072:/run", "2048:/dev/shm"]
     assert pairs(line(privileged=False), "--inodes") == []
+    assert pairs(args, "--terminals") == ["/dev/pts"]
+    assert pairs(line(privileged=False), "--terminals") == []
     strict = SPEC.model_copy(update={"security": Security()})
     assert pairs(line(strict), "--noexec") == ["/tmp", "/run", "/dev/shm"]
 
@@ -73,6 +75,7 @@ def parts(args: list[str]) -> tuple[list[str], list[str]]:
 def test_where_devices_can_be_made_the_guest_mounts_what_needs_nothing_of_the_host() -> None:
     bwrap, guest = parts(line(devices=True))
     assert not {"--proc", "--dev", "--tmpfs"} & set(bwrap)
+    assert "--terminals" not in guest
     assert "CAP_MKNOD" in pairs(bwrap, "--cap-add")
     assert (pairs(guest, "--proc"), pairs(guest, "--dev")) == (["/proc"], ["/dev"])
     assert pairs(guest, "--tmpfs") == [
