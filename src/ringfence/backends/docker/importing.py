@@ -10,7 +10,7 @@ import posixpath
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +18,9 @@ from ringfence.backends.docker import stored as images
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.messages import LONGEST, messages
 from ringfence.backends.docker.stored import Stored
+from ringfence.backends.finish import finish
 from ringfence.digest import Digest
-from ringfence.errors import ImageError, ImageNotFoundError
+from ringfence.errors import ImageError, ImageNotFoundError, SandboxError
 from ringfence.images import context as contexts
 from ringfence.images import layouts
 
@@ -125,12 +126,36 @@ async def _of_archive(engine: Engine, body: IO[bytes], tag: str | None, seconds:
     [(image, names)] = ids.items()
     for name in names - {tag}:
         await _check_free(engine, name, image)
+    there = await _is_there(engine, image, image)
     await _send(engine, body, seconds)
-    stored = await _found(engine, image)
-    if tag is not None:
-        repository, _, label = tag.rpartition(":")
-        await images.tag(engine, stored.id, repository, label)
-    return await images.inspect(engine, stored.id)
+    try:
+        stored = await _found(engine, image)
+        if tag is not None:
+            repository, _, label = tag.rpartition(":")
+            await images.tag(engine, stored.id, repository, label)
+        return await images.inspect(engine, stored.id)
+    except BaseException:
+        if not there:
+            await finish(_take_out(engine, image, names | ({tag} if tag else set())))
+        raise
+
+
+async def _is_there(engine: Engine, name: str, image: str) -> bool:
+    """Whether `image` is on the daemon under that name, or id."""
+    try:
+        return (await images.inspect(engine, name)).id == image
+    except ImageNotFoundError:
+        return False
+
+
+async def _take_out(engine: Engine, image: str, names: Collection[str]) -> None:
+    """Remove an image that was just loaded, unless others have named or used it meanwhile."""
+    with contextlib.suppress(SandboxError):
+        for name in names:
+            if await _is_there(engine, name, image):
+                await engine.request("image", "DELETE", ("images", name), {"noprune": True})
+        if not (await images.inspect(engine, image)).tags:
+            await engine.request("image", "DELETE", ("images", image), {"noprune": True})
 
 
 async def _send(engine: Engine, body: IO[bytes], seconds: float) -> None:

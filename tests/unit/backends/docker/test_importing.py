@@ -1,10 +1,12 @@
 """Archives of others are what they say, and nothing that they do not say."""
 
+import asyncio
 import io
 import json
 import tarfile
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
@@ -12,7 +14,7 @@ from aiohttp import web
 from ringfence.backends.docker import importing
 from ringfence.backends.docker.supply import Supply
 from ringfence.digest import Digest
-from ringfence.errors import ImageError
+from ringfence.errors import ImageError, SandboxError
 from ringfence.images import Reference, layouts
 
 from .fakes import VERSION, engine_that
@@ -75,6 +77,63 @@ async def test_an_archive_takes_no_name_from_another_image(short: Path, tmp_path
     path = archive(tmp_path / "a", *members)
     assert await loads(path, short, {"python:3.12": OTHER}) == 0
     assert await loads(path, short, {"python:3.12": OTHER}, "python:3.12") == 1
+
+
+class Daemon:
+    """An engine that keeps what is loaded, and does not get to the name that is asked for."""
+
+    def __init__(self, known: dict[str, str], names: tuple[str, ...]) -> None:
+        self.by_name, self.names = {"other:1": OTHER, **known}, names
+        self.ids = set(self.by_name.values())
+        self.tagging = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        what = unquote(request.path.split("/images/")[1])
+        if what == "load":
+            self.ids.add(OWN)
+            self.by_name |= dict.fromkeys(self.names, OWN)
+        elif request.method == "DELETE":
+            self._delete(what)
+        elif request.method == "POST":
+            self.tagging.set()
+            await asyncio.sleep(0.2)
+            return web.Response(status=500)
+        else:
+            what = what.removesuffix("/json")
+            found = what if what in self.ids else self.by_name.get(what)
+            if found is None:
+                return web.Response(status=404)
+            named = [name for name, one in self.by_name.items() if one == found]
+            return web.json_response({"Id": found, "RepoTags": named})
+        return web.json_response({})
+
+    def _delete(self, what: str) -> None:
+        image = self.by_name.pop(what, what)
+        assert image in self.ids
+        if image not in self.by_name.values():
+            self.ids.remove(image)
+
+
+@pytest.mark.parametrize("names", [(), ("mine:1",), ("mine:1", "mine:2")])
+@pytest.mark.parametrize("known", [{}, {"here:1": OWN}])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_an_image_that_cannot_be_named_goes_again_unless_it_was_there(
+    short: Path, tmp_path: Path, names: tuple[str, ...], known: dict[str, str], *, cancelled: bool
+) -> None:
+    path = archive(tmp_path / "a", CONFIGURED, ("manifest.json", manifest(*names)))
+    daemon = Daemon(known, names)
+    before = set(daemon.ids)
+    async with engine_that(daemon.answer, short) as engine, Supply(engine) as supply:
+        reference = Reference.parse_familiar("other:1")
+        task = asyncio.create_task(supply.import_(path, reference))
+        await daemon.tagging.wait()
+        if cancelled:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if cancelled else SandboxError):
+            await task
+    assert daemon.ids == before
+    assert daemon.by_name["other:1"] == OTHER
+    assert set(names) <= daemon.by_name.keys() if known else len(daemon.by_name) == 1
 
 
 @pytest.mark.parametrize("again", ["./manifest.json", "x/../manifest.json", "manifest.json"])
