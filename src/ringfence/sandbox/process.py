@@ -15,8 +15,9 @@ from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag, content, whole_number
 from ringfence.guest.request import Exit
-from ringfence.sandbox.commands import Prepared, Tap
+from ringfence.sandbox.commands import Prepared
 from ringfence.sandbox.ending import result
+from ringfence.sandbox.following import Tap
 from ringfence.sandbox.measuring import Measured
 from ringfence.spec import ExecResult
 

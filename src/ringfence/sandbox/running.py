@@ -1,34 +1,23 @@
 """Commands of one sandbox: execute, spawn, list, attach, forget."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TypeVar
 
-from ringfence.errors import InvalidSpecError, NotFoundError, ProcessError, UnsupportedError
-from ringfence.events import ExecEnded, ExecStarted
-from ringfence.guest.execs import LAST_COLUMN, Exec
+from ringfence.errors import InvalidSpecError, NotFoundError, UnsupportedError
+from ringfence.guest.execs import LAST_COLUMN
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.ledger.reasons import CPU_TIME
-from ringfence.sandbox.beginning import Beginning
-from ringfence.sandbox.commands import (
-    Command,
-    Prepared,
-    Setting,
-    Sink,
-    changed,
-    check_sinks,
-    follow,
-    prepare,
-    rlimits,
-)
+from ringfence.sandbox.announcing import Announcing
+from ringfence.sandbox.commands import Command, Prepared, Sink, check_sinks, prepare
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.ending import not_started, result
-from ringfence.sandbox.hits import Hits
+from ringfence.sandbox.following import follow
 from ringfence.sandbox.measuring import Measured
 from ringfence.sandbox.process import Process, signal_number
+from ringfence.sandbox.setting import Settings
+from ringfence.sandbox.taking import Taking, did_not_start
 from ringfence.spec import ExecResult, Reason
 
 
@@ -60,22 +49,20 @@ class Running:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._hits = Hits(context)
-        self._held: dict[int, tuple[Exec, Callable[[], None]]] = {}
-        self._measuring: set[asyncio.Future[None]] = set()
-        self._rlimits = rlimits(context.spec.limits.ulimits)
-        self._rlimits_of = context.spec.limits
+        self._announcing = Announcing(context)
+        self._settings = Settings(context)
+        self._taking = Taking(context, self._announcing)
 
     async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
         """Run a command to its end; see `Sandbox.exec`."""
         with self._context.operation("exec"):
-            prepared = prepare(command, await self._setting(command))
+            prepared = prepare(command, await self._settings.of(command))
             run = self._measure if command.cgroup else self._run
             ending = await run(prepared, command, sinks)
             outcome = self._outcome(prepared, ending)
-            self._say_ended(outcome)
+            self._announcing.ended(outcome)
             if not outcome.ok:
-                await self._hits.look(outcome)
+                await self._announcing.hits.look(outcome)
             return outcome
 
     async def _run(
@@ -87,12 +74,12 @@ class Running:
             def sent() -> None:
                 nonlocal begun
                 begun = monotonic()
-                self._say_started(prepared)
+                self._announcing.started(prepared)
 
             ending = await self._context.session.run(prepared.request, sent)
             return _lasted(ending, begun)
         check_sinks(sinks)
-        self._say_started(prepared)
+        self._announcing.started(prepared)
         return await self._follow(prepared, command, sinks)
 
     async def _measure(
@@ -146,65 +133,21 @@ class Running:
                 flags |= ExecFlag.STDIN_OPEN
             rows, columns = _size(pty)
             prepared = prepare(
-                command, await self._setting(command), flags=flags, rows=rows, columns=columns
+                command, await self._settings.of(command), flags=flags, rows=rows, columns=columns
             )
             if command.on_output_limit == "truncate":
                 request = replace(prepared.request, stdout_cap=None, stderr_cap=None)
                 prepared = replace(prepared, request=request)
             measured = await Measured.begin(context, hold=hold) if command.cgroup else None
-            self._say_started(prepared)
-            started = await self._start(prepared, measured)
+            self._announcing.started(prepared)
+            started = await self._taking.start(prepared, measured)
             if isinstance(started, NotStarted):
                 outcome = self._outcome(prepared, started)
-                self._say_ended(outcome)
-                raise _did_not_start(outcome)
+                self._announcing.ended(outcome)
+                raise did_not_start(outcome)
             begun = monotonic()
             started.ended.add_done_callback(lambda _: _lasted(started.ending, begun))
-            return self._taken(started, prepared, held=hold, measured=measured)
-
-    async def _start(self, prepared: Prepared, measured: Measured | None) -> Exec | NotStarted:
-        session = self._context.session
-        if measured is None:
-            return await session.spawn(prepared.request)
-        try:
-            started = await session.spawn(measured.within(prepared).request)
-        except BaseException:
-            await measured.end()
-            raise
-        if isinstance(started, NotStarted):
-            await measured.end()
-        measured.begun()
-        return started
-
-    def _taken(
-        self, started: Exec, prepared: Prepared, *, held: bool, measured: Measured | None = None
-    ) -> Process:
-        release = self._context.life.use()
-        if held:
-            self._held[started.id] = (started, release)
-
-        def ended(_: object) -> None:
-            if measured is None:
-                release()
-                self._say_exit(started, prepared)
-                return
-            task = asyncio.ensure_future(measured.end(started.ending))
-            self._measuring.add(task)
-            task.add_done_callback(told)
-
-        def told(task: asyncio.Future[None]) -> None:
-            self._measuring.discard(task)
-            release()
-            self._say_exit(started, prepared)
-
-        started.ended.add_done_callback(ended)
-        return Process(started, prepared, held=held, measured=measured)
-
-    def _say_exit(self, started: Exec, prepared: Prepared) -> None:
-        ending = started.ending
-        if isinstance(ending, Exit):
-            outcome = result(prepared.args, ending, prepared.cpu_limit)
-            self._say_ended(outcome, collected=False)
+            return self._taking.taken(started, prepared, held=hold, measured=measured)
 
     def _need_terminals(self) -> None:
         context = self._context
@@ -214,26 +157,6 @@ class Running:
                 op="spawn",
                 context={"fields": ["pty"]},
             )
-
-    async def _setting(self, command: Command) -> Setting:
-        context = self._context
-        user = context.default_user
-        if command.user is not None:
-            user = await context.user(command.user)
-        env = context.env.packed(user.home, changed(command.env))
-        spec = context.spec
-        if spec.limits is not self._rlimits_of:
-            self._rlimits, self._rlimits_of = rlimits(spec.limits.ulimits), spec.limits
-        return Setting(
-            env,
-            context.cwd,
-            user,
-            spec.limits,
-            self._rlimits,
-            spec.security.groups,
-            context.ceiling.limits,
-            ulimited="ulimits" in context.features.limits,
-        )
 
     # Held ones.
 
@@ -264,7 +187,7 @@ class Running:
                 sandbox_id=context.id,
             )
         with context.operation("attach"):
-            before, release = self._held.pop(process_id, (None, None))
+            before, release = self._taking.held.pop(process_id, (None, None))
             if before is not None and release is not None:
                 context.session.drop(before)
                 release()
@@ -272,12 +195,14 @@ class Running:
             request = ExecRequest(args=found[0].args)
             user = context.default_user.name
             kept = context.spec.limits.output or 2**20
-            return self._taken(exec_, Prepared(request, found[0].args, user, kept, None), held=True)
+            return self._taking.taken(
+                exec_, Prepared(request, found[0].args, user, kept, None), held=True
+            )
 
     async def forget(self, process_id: int) -> None:
         """Release a held command, killed first when it runs."""
         with self._context.operation("forget"):
-            before, _ = self._held.pop(process_id, (None, None))
+            before, _ = self._taking.held.pop(process_id, (None, None))
             if before is not None and not before.over:
                 await before.abandon()
             await self._context.session.forget(process_id)
@@ -298,38 +223,6 @@ class Running:
         """Kill every process of every command; how many."""
         with self._context.operation("kill_all"):
             return await self._context.session.kill_all()
-
-    # Events.
-
-    def _say_started(self, prepared: Prepared) -> None:
-        context = self._context
-        if not context.bus.heard:
-            return
-        context.bus.publish(
-            ExecStarted(
-                sandbox_id=context.id,
-                args=prepared.args,
-                user=prepared.user,
-                cwd=str(prepared.request.cwd),
-            )
-        )
-
-    def _say_ended(self, outcome: ExecResult, *, collected: bool = True) -> None:
-        context = self._context
-        if context.bus.heard:
-            context.bus.publish(
-                ExecEnded(
-                    sandbox_id=context.id,
-                    args=outcome.args,
-                    reason=str(outcome.reason),
-                    exit_code=outcome.exit_code,
-                    signal=outcome.signal,
-                    duration=outcome.duration,
-                    stdout_total=outcome.stdout_total,
-                    stderr_total=outcome.stderr_total,
-                )
-            )
-        self._hits.ended(outcome, collected=collected)
 
 
 _Ending = TypeVar("_Ending", Exit | NotStarted, Exit | NotStarted | None)
@@ -355,42 +248,3 @@ def _size(pty: Terminal | None) -> tuple[int, int]:
         whole_number(pty.rows, "rows", LAST_COLUMN, 1),
         whole_number(pty.columns, "columns", LAST_COLUMN, 1),
     )
-
-
-def _did_not_start(outcome: ExecResult) -> ProcessError:
-    return ProcessError(
-        f"spawn: {outcome.error}",
-        op="spawn",
-        context={
-            "args": list(outcome.args),
-            "exit_code": outcome.exit_code,
-            "reason": str(outcome.reason),
-        },
-    )
-
-
-class Spawning(Beginning[Process]):
-    """A command about to be spawned: `await` it, or `async with` it to have it killed after."""
-
-    def __init__(
-        self,
-        running: Running,
-        command: Command,
-        *,
-        pty: Terminal | None,
-        hold: bool,
-        stdin_open: bool,
-    ) -> None:
-        self._running = running
-        self._command = command
-        self._pty = pty
-        self._hold = hold
-        self._stdin_open = stdin_open
-
-    async def _begin(self) -> Process:
-        return await self._running.spawn(
-            self._command, pty=self._pty, hold=self._hold, stdin_open=self._stdin_open
-        )
-
-    async def _end(self, begun: Process, error: BaseException | None) -> None:  # noqa: ARG002
-        await begun.aclose()

@@ -33,7 +33,8 @@ from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
-from ringfence.sandbox.running import ProcessInfo, Running, Spawning, Terminal
+from ringfence.sandbox.running import ProcessInfo, Running, Terminal
+from ringfence.sandbox.spawning import Spawning
 from ringfence.sandbox.stdin import Stdin
 from ringfence.spec import (
     ExecResult,
