@@ -150,6 +150,28 @@ def _kernel() -> Iterator[Finding]:
         yield Finding(
             f"kernel: {name}", "ok" if there else "note", "there" if there else "not there"
         )
+    yield from _core_handler()
+
+
+_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+
+
+def _core_handler() -> Iterator[Finding]:
+    """Whether the kernel starts a program on the host for what crashes in a sandbox."""
+    try:
+        pattern = _CORE_PATTERN.read_text("utf-8", "replace").strip()
+    except OSError:
+        return
+    if not pattern.startswith("|"):
+        yield Finding("kernel: core_pattern", "ok", f"{pattern}: no program")
+        return
+    yield Finding(
+        "kernel: core_pattern",
+        "note",
+        f"{pattern}: the kernel starts this program on the host, as root, with the memory of what"
+        " crashed inside, whatever the core limit is",
+        "sysctl kernel.core_pattern=core ends that; gVisor is not concerned",
+    )
 
 
 def _state() -> Iterator[Finding]:

@@ -125,8 +125,8 @@ def _nothing_left(why: NotStarted, context: dict[str, Any]) -> SandboxError:
     )
     if why.stage == _TERMINAL and why.errno == errno.ENOSPC:
         text = (
-            "no terminal is left: end commands that have one, of this sandbox or of others, or raise"
-            " the machine's kernel.pty.max"
+            "no terminal is left: end commands that have one, of this sandbox or of others, or"
+            " raise the machine's kernel.pty.max"
         )
     return ResourceExhaustedError(f"exec: {text}", op="exec", context=context)
 

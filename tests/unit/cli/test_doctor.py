@@ -1,6 +1,7 @@
 """What `doctor` makes of an Engine's description of itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,3 +74,19 @@ def test_a_backend_that_cannot_start_is_missing(monkeypatch: pytest.MonkeyPatch)
     found = tried(monkeypatch, BackendUnavailableError("apt-get install bubblewrap", op="open"))
     assert [(one.name, one.status) for one in found.values()] == [("process", "missing")]
     assert found["process"].detail == "apt-get install bubblewrap"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "status"),
+    [("|/usr/share/apport/apport %p\n", "note"), ("core\n", "ok"), ("/var/cores/%e\n", "ok")],
+)
+def test_a_core_handler_of_the_host_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pattern: str, status: str
+) -> None:
+    """It runs as root on the host for each crash inside, whatever the core limit is."""
+    (tmp_path / "core_pattern").write_text(pattern)
+    monkeypatch.setattr(doctor, "_CORE_PATTERN", tmp_path / "core_pattern")
+    found = {one.name: one for one in doctor._kernel()}["kernel: core_pattern"]
+    assert found.status == status
+    assert pattern.strip() in found.detail
+    assert ("sysctl kernel.core_pattern=core" in found.remedy) == (status == "note")
