@@ -61,8 +61,8 @@ async def _exec(
     json: bool,
 ) -> int:
     import ringfence
+    from ringfence.cli.explaining import explain
     from ringfence.cli.relay import relay
-    from ringfence.cli.run import explain
 
     variables = dict(pair(text, "--env", inherit=True) for text in env or [])
     async with ringfence.open(id=name, audit=audit) as sandbox:

@@ -1,56 +1,63 @@
 """`ringfence run`: one command in a sandbox of its own."""
 
 import asyncio
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ringfence.cli import FAILED, output, shape
+from ringfence.cli.changes import changes, check_patch
+from ringfence.cli.explaining import explain
 from ringfence.cli.opening import opened
 from ringfence.cli.options import Audit, describes_a_sandbox
-from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.errors import SandboxError
 
 if TYPE_CHECKING:
     from ringfence.spec import SandboxSpec
 
 
+_Command = Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)]
+_Timeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        "-t",
+        metavar="DURATION",
+        help="The command may take this long, such as 5m.",
+    ),
+]
+_Patch = Annotated[
+    Path | None,
+    typer.Option("--patch", metavar="FILE", help="Write what changed as a git patch."),
+]
+_Apply = Annotated[
+    bool,
+    typer.Option("--apply", help="Apply what changed to the repository, if it has not moved."),
+]
+_Receipt = Annotated[
+    bool, typer.Option("--receipt", help="Print what was really enforced, on stderr.")
+]
+_Cgroup = Annotated[
+    bool,
+    typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
+]
+_Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document with result, usage and receipt.")
+]
+
+
 @describes_a_sandbox
 def run(
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND [ARG...]", show_default=False)
-    ],
+    command: _Command,
     spec: "SandboxSpec",
-    timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--timeout",
-            "-t",
-            metavar="DURATION",
-            help="The command may take this long, such as 5m.",
-        ),
-    ] = None,
-    patch: Annotated[
-        Path | None,
-        typer.Option("--patch", metavar="FILE", help="Write what changed as a git patch."),
-    ] = None,
-    apply: Annotated[
-        bool,
-        typer.Option("--apply", help="Apply what changed to the repository, if it has not moved."),
-    ] = False,
-    receipt: Annotated[
-        bool, typer.Option("--receipt", help="Print what was really enforced, on stderr.")
-    ] = False,
-    cgroup: Annotated[
-        bool,
-        typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
-    ] = False,
+    timeout: _Timeout = None,
+    patch: _Patch = None,
+    apply: _Apply = False,
+    receipt: _Receipt = False,
+    cgroup: _Cgroup = False,
     audit: Audit = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document with result, usage and receipt.")
-    ] = False,
+    json: _Json = False,
 ) -> int:
     """Run one command in a sandbox of its own; nothing of it is left afterwards.
 
@@ -64,25 +71,8 @@ def run(
 
     Exit code: the command's own; 124 timeout, 137 out of memory, 125 when Ringfence failed.
     """
-    if (patch or apply) and (spec.repository is None or spec.repository.mode != "copy"):
-        raise InvalidSpecError("--patch and --apply need --repo in mode copy", op="usage")
-    if patch is not None and str(patch) == "-":
-        raise InvalidSpecError(
-            "--patch -: standard output is the command's; name a file, or take it from --json",
-            op="usage",
-        )
-    if patch is not None and not _writable(patch):
-        raise InvalidSpecError(f"--patch: {patch} cannot be written", op="usage")
+    check_patch(patch, apply, spec)
     return asyncio.run(_run(command, spec, timeout, patch, apply, receipt, cgroup, audit, json))
-
-
-def _writable(file: Path) -> bool:
-    """Whether a file can be written: better known before a command runs than after it."""
-    try:
-        place = file if file.exists() else file.parent
-        return not file.is_dir() and os.access(place, os.W_OK)
-    except OSError:
-        return False
 
 
 async def _run(
@@ -106,7 +96,7 @@ async def _run(
         failed: SandboxError | None = None
         repository = spec.repository
         if repository is not None and repository.mode == "copy" and sandbox.info.state != "exited":
-            out, failed = await _changes(sandbox, patch, apply)
+            out, failed = await changes(sandbox, patch, apply)
         if failed is not None:
             if not json:
                 raise failed
@@ -129,74 +119,9 @@ def _told(sandbox: Any, result: Any, usage: Any, further: dict[str, Any]) -> dic
             "sandbox": sandbox.info.to_dict(), **further}  # fmt: skip
 
 
-async def _changes(
-    sandbox: Any, patch: Path | None, apply: bool
-) -> tuple[dict[str, Any], SandboxError | None]:
-    """Write and apply what the command changed; a summary on stderr. What became of it, and what
-    went wrong: a result that took an hour is not lost for that."""
-    from ringfence.spec.results import named_bytes
-
-    try:
-        found = await sandbox.workspace.diff()
-    except SandboxError as error:
-        return {"applied": False}, error
-    out = {**named_bytes("patch", found.data), "applied": False}
-    written = False
-    try:
-        if patch is not None:
-            await asyncio.to_thread(_write, patch, found.data)
-            written = True
-        if found.stat:
-            output.note(f"changes\n{output.escape_text(found.stat.rstrip())}")
-        if apply:
-            await sandbox.workspace.apply()
-    except SandboxError as error:
-        if found.data and not written:
-            output.note(await asyncio.to_thread(_kept, found.data))
-        return out, error
-    return {**out, "applied": apply}, None
-
-
-def _write(file: Path, data: bytes, doing: str = "--patch") -> None:
-    """Write a patch, or leave none: half of one might apply."""
-    try:
-        file.write_bytes(data)
-    except OSError as error:
-        from ringfence.workspace.failures import failed
-
-        if file.is_file():
-            file.unlink(missing_ok=True)
-        raise failed(error, file, doing) from None
-
-
-def _kept(data: bytes) -> str:
-    """Write a patch into a new temporary file; what became of it, in words."""
-    try:
-        number, name = tempfile.mkstemp(prefix="ringfence-", suffix=".patch")
-        os.close(number)
-        _write(Path(name), data, "writing them")
-    except (OSError, SandboxError) as error:
-        return f"the changes could not be kept as a patch: {error}"
-    return f"the changes are kept as a patch in {name}"
-
-
 async def _usage(sandbox: Any) -> Any:
     """Its usage; None where it cannot be had, or not any more."""
     try:
         return await sandbox.usage()
     except SandboxError:
         return None
-
-
-def explain(result: Any, json: bool, ended: str | None) -> None:
-    """A sentence on stderr where the exit code alone does not say what happened. ended: why the
-    sandbox did, where it has."""
-    if json or result.reason == "exited":
-        return
-    if result.error:
-        output.note(output.escape_text(result.error))
-    elif result.reason == "sandbox_lost":
-        why = "`ringfence ps --all` may know why" if ended in (None, "lost") else ended
-        output.note(f"the sandbox ended before the command: {why}")
-    elif result.reason != "signaled":
-        output.note(f"the command ended by {result.reason} after {result.duration:.1f} s")

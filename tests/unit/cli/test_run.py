@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from ringfence.cli.app import run
-from ringfence.cli.run import _changes, _write, explain
+from ringfence.cli.changes import changes, write
+from ringfence.cli.explaining import explain
 from ringfence.errors import ResourceExhaustedError, StateError
 from ringfence.spec.results import named_bytes
 from ringfence.workspace.patch import Patch
@@ -66,7 +67,7 @@ def test_half_a_patch_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(ResourceExhaustedError, match=r"out\.patch"):
-        _write(tmp_path / "out.patch", b"half of it")
+        write(tmp_path / "out.patch", b"half of it")
     assert not list(tmp_path.iterdir())
 
 
@@ -87,7 +88,7 @@ async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_bytes", full)
             patch.setattr(tempfile, "tempdir", str(place))
-            _, failed = await _changes(sandbox, None, apply=True)
+            _, failed = await changes(sandbox, None, apply=True)
         assert isinstance(failed, StateError)
         assert "could not be kept as a patch" in capfd.readouterr().err
     assert os.listdir(tmp_path) == []  # noqa: PTH208
@@ -120,7 +121,7 @@ async def test_what_changed_is_told_in_as_many_lines_as_git_has_for_it(
         return Patch(b"a patch", " f | 1 +\n 1 file changed\n")
 
     sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=found))
-    out, failed = await _changes(sandbox, tmp_path / "patch", apply=False)
+    out, failed = await changes(sandbox, tmp_path / "patch", apply=False)
     assert (out, failed) == ({"patch": "a patch", "applied": False}, None)
     assert (tmp_path / "patch").read_bytes() == b"a patch"
     assert capfd.readouterr().err == "ringfence: changes\n f | 1 +\n 1 file changed\n"
