@@ -81,6 +81,8 @@ def _kept(data: bytes) -> str:
         number, name = tempfile.mkstemp(prefix="ringfence-", suffix=".patch")
         os.close(number)
         write(Path(name), data, "writing them")
-    except (OSError, SandboxError) as error:
+    except OSError as error:
+        return f"the changes could not be kept as a patch: {tempfile.gettempdir()}: {error.strerror}"
+    except SandboxError as error:
         return f"the changes could not be kept as a patch: {error}"
     return f"the changes are kept as a patch in {name}"
