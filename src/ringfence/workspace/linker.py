@@ -2,7 +2,9 @@
 
 argv: descriptors of the tree and of the copy. Standard input: pieces written by marshal, each a
 directory's path, the names of directories to make in it, the names of files to link, and the inodes
-that these must have. It ends with a status other than 0 at the first thing that cannot be done.
+that these must have. Standard output: by directory, the names of files that cannot be linked, as
+another user's; nothing where there are none. It ends with a status other than 0 at the first other
+thing that cannot be done.
 """
 
 import errno
@@ -12,6 +14,7 @@ import sys
 from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_VERSION = 2
 
 
 def _opened(root: int, path: str) -> int:
@@ -26,28 +29,41 @@ def _opened(root: int, path: str) -> int:
     return current
 
 
-def link(source: int, target: int, pieces: BinaryIO) -> None:
-    """Make what the pieces name. OSError, for a file that is another one meanwhile too."""
+def link(source: int, target: int, pieces: BinaryIO) -> dict[str, list[str]]:
+    """Make what the pieces name; what could not be linked. OSError, for a file that is another one
+    meanwhile too."""
+    refused: dict[str, list[str]] = {}
     while True:
         try:
             path, directories, files, inodes = marshal.load(pieces)  # noqa: S302 - our parent's own bytes
         except EOFError:
-            return
+            return refused
         there, here = _opened(source, path), _opened(target, path)
         for name in directories:
             os.mkdir(name, 0o700, dir_fd=here)
+        left = set()
         for name in files:
-            os.link(name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+            try:
+                os.link(name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+            except OSError:
+                left.add(name)
         os.close(there)
         with os.scandir(here) as found:
             made = {entry.name: entry.inode() for entry in found}
         os.close(here)
+        if left:
+            refused[path] = list(left)
+            inodes = [
+                None if name in left else inode for name, inode in zip(files, inodes, strict=True)
+            ]
         if [made.get(name) for name in files] != inodes:
             raise OSError(errno.ESTALE, "a file was replaced meanwhile", path)
 
 
 if __name__ == "__main__":
     try:
-        link(int(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer)
+        told = link(int(sys.argv[1]), int(sys.argv[2]), sys.stdin.buffer)
     except OSError:
         sys.exit(1)
+    if told:
+        marshal.dump(told, sys.stdout.buffer, _VERSION)

@@ -100,7 +100,7 @@ class Linking:
         return subprocess.Popen(
             [*(_program() or ()), str(self.root), str(self.target)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=(self.root, self.target),
             pipesize=_PIPE_BYTES,
@@ -109,21 +109,31 @@ class Linking:
         )
 
     def finish(self, check: Check = always) -> Begun:
-        """What was made; nothing, and an empty directory, when not all could be. It blocks."""
+        """What was made, without what cannot be linked; nothing, and an empty directory, when
+        something else failed. It blocks."""
         if self._process is None:
             return {}
         self._write()
+        told = b""
         ends = time.monotonic() + _SECONDS + self._count / _LINKS_A_SECOND
         while self._process.returncode is None and time.monotonic() < ends:
             check()
             with suppress(subprocess.TimeoutExpired):
-                self._process.communicate(timeout=_LOOK_SECONDS)
+                told, _ = self._process.communicate(timeout=_LOOK_SECONDS)
         done = self._process.returncode == 0
         self.close()
         if done:
-            return self._begun
+            return self._without(told)
         with os.scandir(self.target) as found:
             names = [entry.name for entry in found]
         for name in names:
             remove_tree(self.target, name)
         return {}
+
+    def _without(self, told: bytes) -> Begun:
+        """What was asked for but for what the process told that it cannot link."""
+        refused: Begun = marshal.loads(told) if told else {}  # noqa: S302 - our own program's bytes
+        for path, names in refused.items():
+            left = set(names)
+            self._begun[path] = [name for name in self._begun[path] if name not in left]
+        return self._begun

@@ -3,6 +3,7 @@
 import io
 import marshal
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,32 @@ def test_a_process_that_fails_is_done_without(
         with pytest.raises(StateError):
             make(repository)
     assert not list((repository.parent / "state").glob("workspace-1"))
+
+
+REFUSING = """
+import os, runpy, sys
+real = os.link
+def link(name, *rest, **fields):
+    if name == "code.py" or name.startswith("bad"):
+        raise PermissionError(1, "Operation not permitted", name)
+    real(name, *rest, **fields)
+os.link = link
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_files_that_may_not_be_linked_are_staged_and_the_links_stay(
+    repository: Path, make: Make, early: list[linking.Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an ordinary user may not link another's files: all links were lost for one of them."""
+    (repository / "bad\udcff\n").write_text("x")
+    program = [sys.executable, "-c", REFUSING, linker.__file__]
+    monkeypatch.setattr(linking, "_program", lambda: program)
+    work = inside(make(repository))
+    assert early[0]["src"] == ["data.bin"]
+    assert set(early[0][""]) == {"README.md", "run.sh"}
+    for name in ("src/code.py", "src/data.bin", "bad\udcff\n"):
+        assert (work / name).read_bytes() == (repository / name).read_bytes()
 
 
 def test_a_file_that_was_replaced_is_found_out(
