@@ -82,7 +82,7 @@ def _kept(data: bytes) -> str:
         os.close(number)
         write(Path(name), data, "writing them")
     except OSError as error:
-        return f"the changes could not be kept as a patch: {tempfile.gettempdir()}: {error.strerror}"
+        return f"the changes could not be kept as a patch: {error.strerror}"
     except SandboxError as error:
         return f"the changes could not be kept as a patch: {error}"
     return f"the changes are kept as a patch in {name}"
