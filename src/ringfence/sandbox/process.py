@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from types import TracebackType
 from typing import Self
 
+from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag, content, whole_number
@@ -149,19 +150,19 @@ class Process:
     async def write(self, data: bytes | str) -> None:
         """Send all of `data` (text: UTF-8) to its stdin; waits while the command does not read.
 
-        StateError when it has ended, or its stdin was closed or given at the start. Cancellation
-        leaves a part of it sent.
+        StateError when it has ended, its stdin was closed or given at the start, or it was attached
+        to. Cancellation leaves a part of it sent.
         """
         sent = data.encode() if isinstance(data, str) else content(data, "data")
         if not await self._exec.write(sent) and sent:
+            again = "was attached to: nothing can be written to its stdin any more"
+            over = "does not take input any more: it ended, or its stdin was closed"
             raise StateError(
-                f"stdin: exec {self.id} does not take input any more: it ended, or its stdin was"
-                " closed",
-                op="exec.write",
+                f"stdin: exec {self.id} {again if self._exec.again else over}", op="exec.write"
             )
 
     def close_stdin(self) -> None:
-        """End its stdin. Idempotent."""
+        """End its stdin. Idempotent; nothing for one that was attached to."""
         self._exec.write_eof()
 
     def signal(self, number: int | str, *, group: bool = False) -> None:
@@ -243,20 +244,23 @@ class Process:
     async def aclose(self) -> None:
         """Kill its family and wait until it is gone (5 s at most); a held one is detached.
 
-        Idempotent. Cancellation does not interrupt it.
+        Idempotent. Cancellation does not interrupt that, and is raised after it.
         """
         tasks = [task for task, _ in self._collecting]
         tasks += [] if self._feeding is None else [self._feeding]
         for task in tasks:
             task.cancel()
+        await finish(self._leave())
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _leave(self) -> None:
         if self._held:
             self._exec.discard()
         else:
             await self._exec.abandon()
         if self._measured is not None:
             await self._measured.end(self._exec.ending)
-        if tasks:
-            await asyncio.wait(tasks)
 
     async def __aenter__(self) -> Self:
         return self

@@ -62,6 +62,18 @@ class ProcessChecks(Checks):
             assert await running(sandbox) == 1
         assert await running(sandbox) == 0
 
+    async def test_a_cancellation_while_it_is_closed_is_raised_when_it_is_gone(
+        self, sandbox: ringfence.Sandbox
+    ) -> None:
+        """aclose is not interrupted, and who was cancelled hears of it."""
+        process = await sandbox.spawn(["sleep", "300"])
+        closing = asyncio.create_task(process.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not process.running
+
     async def test_a_signal_by_name(self, sandbox: ringfence.Sandbox) -> None:
         """TERM ends sleep, and the result tells the signal."""
         async with sandbox.spawn(["sleep", "300"]) as process:
@@ -203,6 +215,8 @@ class ProcessChecks(Checks):
         assert await first.stdout.readline() == b"456789\n"
         with pytest.raises(ringfence.StateError):
             await process.wait()
+        with pytest.raises(ringfence.StateError, match="attached to"):
+            await first.write(b"x")
         second = await sandbox.attach(process.id, stdout_offset=8)
         with pytest.raises(ringfence.StateError):
             await first.wait()
