@@ -52,12 +52,28 @@ def stage(
     full, InvalidSpecError for what cannot be read; each names the path. What was made stays: the
     caller removes the directory. It blocks.
     """
-    wanted = ownership or Ownership()
-    there = begun or {}
-    linked_already = {f"{path}/{name}".lstrip("/") for path in there for name in there[path]}
+    wanted, there = ownership or Ownership(), begun or {}
+    directories, ready, groups = _divided(entries, there)
+    _drop(target, there, ready)
+    missing = [entry for entry in directories if entry.path not in there]
+    _worked(Stage(root, target, wanted, links), lambda work: _made(work, missing))
+    works = [Stage(root, target, wanted, links, check) for _ in range(_threads(groups))]
+    staged, linked = _filled(works, list(groups.items()))
+    done = _worked(Stage(root, target, wanted, links), lambda work: _finished(work, directories))
+    return Staged([*done, *ready, *staged], linked)
+
+
+_Group = tuple[str, list[Entry]]
+
+
+def _divided(
+    entries: Sequence[Entry], begun: Begun
+) -> tuple[list[Entry], list[Entry], dict[str, list[Entry]]]:
+    """The directories in order, the files that are linked already, and the others by directory."""
+    linked_already = {f"{path}/{name}".lstrip("/") for path in begun for name in begun[path]}
+    directories: list[Entry] = []
     ready: list[Entry] = []
     groups: dict[str, list[Entry]] = {}
-    directories: list[Entry] = []
     for entry in entries:
         if entry.kind == DIRECTORY:
             directories.append(entry)
@@ -66,13 +82,7 @@ def stage(
         else:
             groups.setdefault(entry.path.rpartition("/")[0], []).append(entry)
     directories.sort(key=lambda entry: entry.path)
-    _drop(target, there, ready)
-    missing = [entry for entry in directories if entry.path not in there]
-    _worked(Stage(root, target, wanted, links), lambda work: _made(work, missing))
-    works = [Stage(root, target, wanted, links, check) for _ in range(_threads(groups))]
-    staged, linked = _filled(works, list(groups.items()))
-    done = _worked(Stage(root, target, wanted, links), lambda work: _finished(work, directories))
-    return Staged([*done, *ready, *staged], linked)
+    return directories, ready, groups
 
 
 def _drop(target: int, begun: Begun, ready: Sequence[Entry]) -> None:
@@ -89,9 +99,6 @@ def _drop(target: int, begun: Begun, ready: Sequence[Entry]) -> None:
                     os.unlink(name, dir_fd=place)
             finally:
                 os.close(place)
-
-
-_Group = tuple[str, list[Entry]]
 
 
 def _threads(groups: Mapping[str, Sequence[Entry]]) -> int:

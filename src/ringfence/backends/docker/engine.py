@@ -1,4 +1,4 @@
-"""The Engine's API over HTTP: requests, errors, the version, raw streams.
+"""The Engine's API over HTTP: requests, errors, raw streams.
 
 aiohttp is used directly: an attached stream must become an asyncio transport after the Engine's
 101, names go into URLs quoted, and every failure passes one table.
@@ -6,24 +6,18 @@ aiohttp is used directly: an attached stream must become an asyncio transport af
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from ringfence.backends.docker import failures
+from ringfence.backends.docker import failures, versions
 from ringfence.backends.docker.endpoint import Endpoint
-from ringfence.errors import BackendUnavailableError
 
 SECONDS = 30.0
 """How long the Engine may take for an answer that needs no long work."""
-OLDEST = (1, 41)
-"""Engine 20.10. Older ones ignore parts of what is asked of them."""
-_NEWEST = (1, 51)
 _PIECE = 256 * 1024
-_PAIR = re.compile(r"\d+\.\d+")
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -169,7 +163,7 @@ class Engine:
         return f"{self._version}/{text}" + (f"?{urlencode(pairs)}" if pairs else "")
 
     async def _negotiate(self) -> None:
-        """Learn once which version of the API to speak: the newest that both sides know."""
+        """Learn once which version of the API to speak."""
         if self._version:
             return
         async with self._asking:
@@ -187,14 +181,13 @@ class Engine:
         """What a ping tells, "" where that is not enough. For /version an Engine runs programs."""
         async with self._client().get(self.endpoint.base + "/_ping") as response:
             text = response.headers.get("Api-Version", "")
-        newest = _pair(text) if response.status < 300 and _PAIR.fullmatch(text) else (0, 0)
-        return f"/v{text}" if OLDEST <= newest <= _NEWEST else ""
+        return versions.of_ping(text) if response.status < 300 else ""
 
     async def _asked(self) -> str:
         status, _, data = await self._exchange("GET", "/version", None)
         if status >= 300:
             raise failures.of_status("version", status, _message(data))
-        return _speak(data, self.endpoint)
+        return versions.of_answer(data, self.endpoint)
 
     async def hijack(
         self, op: str, path: tuple[str, ...], query: Mapping[str, object], factory: Callable[[], P]
@@ -229,34 +222,6 @@ class Engine:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-
-
-def _speak(data: bytes, endpoint: Endpoint) -> str:
-    try:
-        answer = json.loads(data)
-        newest, engine = _pair(answer["ApiVersion"]), str(answer.get("Version", "?"))
-        oldest = _pair(answer.get("MinAPIVersion") or "1.0")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise BackendUnavailableError(
-            f"what answers at {endpoint.url} is no Docker Engine: check {endpoint.source}",
-            op="version",
-        ) from None
-    if newest < OLDEST:
-        raise BackendUnavailableError(
-            f"Docker Engine {engine} at {endpoint.url} speaks API {newest[0]}.{newest[1]}: upgrade "
-            "it to 20.10 (API 1.41) or newer",
-            op="version",
-            context={"engine": engine},
-        )
-    chosen = max(min(newest, _NEWEST), oldest)
-    return f"/v{chosen[0]}.{chosen[1]}"
-
-
-def _pair(text: str) -> tuple[int, int]:
-    if not _PAIR.fullmatch(text):
-        raise ValueError(text)
-    major, minor = text.split(".")
-    return int(major), int(minor)
 
 
 async def _pieces(body: IO[bytes]) -> AsyncGenerator[bytes, None]:

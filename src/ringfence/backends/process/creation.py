@@ -59,25 +59,14 @@ class Creation:
 
     async def run(self) -> ProcessInstance:
         """Start it and wait for its guest. What raises leaves nothing behind."""
-        record, spec = self.record, self.record.spec
-        home = Home(Path(f"{self.ground.directory}/sandboxes/{record.id}"))
+        spec = self.record.spec
+        home = Home(Path(f"{self.ground.directory}/sandboxes/{self.record.id}"))
         user = user_of(spec)
         entries, selected = self._root(user)
         plan, cgroup = self._plan()
-        linked = home.make(
-            {
-                "labels": dict(spec.labels),
-                "image": spec.image,
-                "created": record.created,
-                "etc": selected,
-                "rootfs": "" if self.rootfs is None else self.rootfs.name,
-                "maker": maker(),
-            },
-            self.ground.machine.guest,
-        )
+        linked = self._made(home, selected)
         keeper: Keeper | None = None
         try:
-            counter = "" if cgroup is None else cgroup.counter
             place = command.Place(
                 home,
                 self.ground.machine,
@@ -85,7 +74,7 @@ class Creation:
                 user,
                 plan,
                 self.binds,
-                counter,
+                "" if cgroup is None else cgroup.counter,
                 linked,
                 memories.target(home.path.parent),
             )
@@ -99,7 +88,7 @@ class Creation:
             await _give_up(keeper, home, cgroup)
             raise
         return ProcessInstance(
-            record,
+            self.record,
             home,
             keeper,
             cgroup,
@@ -107,6 +96,21 @@ class Creation:
             program=program,
             waiting=waiting,
             user=(user.uid, user.gid) if self.rootfs is None else None,
+        )
+
+    def _made(self, home: Home, selected: str) -> bool:
+        """As `Home.make`, with what is written down there. selected: the /etc that it has."""
+        spec = self.record.spec
+        return home.make(
+            {
+                "labels": dict(spec.labels),
+                "image": spec.image,
+                "created": self.record.created,
+                "etc": selected,
+                "rootfs": "" if self.rootfs is None else self.rootfs.name,
+                "maker": maker(),
+            },
+            self.ground.machine.guest,
         )
 
     def _root(self, user: User) -> tuple[list[root.Entry], str]:
