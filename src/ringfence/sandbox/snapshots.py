@@ -86,7 +86,7 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
 
 
 async def keep_workspace(prepared: Prepared, place: Snapshots) -> Snapshot:
-    """Keep a workspace alone, as `workspace.snapshot` does. Nothing should write to it meanwhile.
+    """Keep a workspace alone. Nothing should write to it meanwhile.
 
     An error or a cancellation leaves no snapshot; it is raised once what is under way is done.
     """

@@ -126,7 +126,8 @@ class Workspace:
         """Copy files or directories into a directory of the host; the paths of the files.
 
         Nothing there is replaced, no link is followed, and nothing called .git is brought out.
-        NotFoundError, PolicyDeniedError, AlreadyExistsError.
+        NotFoundError, PolicyDeniedError, AlreadyExistsError; UnsupportedError for what lies below a
+        directory whose path is longer than can be carried, ResourceExhaustedError without room.
         """
         place = pathlib.Path(destination)
         return await self._still(lambda p: download(p, paths, place, max_bytes=max_bytes))

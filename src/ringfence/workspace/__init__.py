@@ -12,7 +12,7 @@ from ringfence.workspace.plan import Plan, plan
 from ringfence.workspace.prepare import prepare
 from ringfence.workspace.prepared import Binding, Prepared, attach, clean
 from ringfence.workspace.secrets import SECRETS
-from ringfence.workspace.snapshot import Snapshot, Snapshots, snapshot
+from ringfence.workspace.snapshot import Snapshot, Snapshots
 from ringfence.workspace.sources import check_root
 from ringfence.workspace.writable import For
 
@@ -39,5 +39,4 @@ __all__ = [
     "is_url",
     "plan",
     "prepare",
-    "snapshot",
 ]

@@ -78,22 +78,14 @@ def name_of(digest: str) -> str:
     return f"snapshot-{_encoded(digest)}"
 
 
-def snapshot(prepared: Prepared, place: Snapshots) -> Snapshot:
-    """Keep the present state. The same state gives the same digest, and one copy.
+def put(prepared: Prepared, store: Store) -> tuple[Descriptor, int]:
+    """Keep the present state, without a name in the store: the manifest, and the bytes of the
+    files. The same state gives the same digest, and one copy.
 
     State is names, kinds, modes, owners and content; times are kept, too, those of the first time.
     Nothing should write to the workspace meanwhile: StateError names a file that changed.
     ResourceExhaustedError when there is no room; then nothing stays. It blocks.
     """
-    with place.store.composing():
-        made, size = put(prepared, place.store)
-        digest = str(made.digest)
-        place.store.tag(name_of(digest), made)
-    return Snapshot(digest, size)
-
-
-def put(prepared: Prepared, store: Store) -> tuple[Descriptor, int]:
-    """The same without a name in the store: the manifest, and the bytes of the files."""
     with store.composing():
         try:
             with prepared.now() as now:

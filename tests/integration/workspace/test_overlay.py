@@ -10,10 +10,9 @@ import pytest
 from ringfence.digest.store import Store
 from ringfence.errors import InvalidSpecError, PolicyDeniedError, StateError, UnsupportedError
 from ringfence.workspace import For, Snapshots, apply, attach, clean, discard, fork, mounts
-from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import verify
 from tests.integration.workspace.conftest import Mount
-from tests.unit.workspace.conftest import digest_of_tree, git, inside, only_kept
+from tests.unit.workspace.conftest import digest_of_tree, git, inside, keep, only_kept
 from tests.unit.workspace.test_apply import change_all
 from tests.unit.workspace.test_patch import apply_with_git, snapshot
 

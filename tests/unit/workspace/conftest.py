@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ringfence.spec import Repository
-from ringfence.workspace import Prepared, clean, prepare
+from ringfence.workspace import Prepared, Snapshot, Snapshots, clean, prepare
+from ringfence.workspace.snapshot import name_of, put
 
 GIT = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -37,6 +38,14 @@ def git(directory: Path, *args: str, env: dict[str, str] | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr.decode()
     return os.fsdecode(done.stdout)
+
+
+def keep(prepared: Prepared, place: Snapshots) -> Snapshot:
+    """A snapshot of the present state, with its name in the store."""
+    with place.store.composing():
+        made, size = put(prepared, place.store)
+        place.store.tag(name_of(made.digest), made)
+    return Snapshot(str(made.digest), size)
 
 
 def digest_of_tree(root: Path) -> str:

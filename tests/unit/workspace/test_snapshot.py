@@ -18,11 +18,10 @@ from ringfence.digest.store.manifest import put_image
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError, StateError
 from ringfence.spec import Repository
 from ringfence.workspace import For, Snapshots, clean, fork, prepare
-from ringfence.workspace import snapshot as keep
 from ringfence.workspace.snapshot import KIND, delete, find, sweep, verify
 from ringfence.workspace.snapshot_layer import unpack
 from tests.conftest import missing
-from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside, only_kept
+from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside, keep, only_kept
 from tests.unit.workspace.test_patch import snapshot
 
 
