@@ -97,7 +97,7 @@ class Sandbox:
     def cwd(self) -> str: ...
     @property
     def history(self) -> tuple[Event, ...]: ...
-    def chdir(self, path: str) -> None: ...
+    def chdir(self, path: str | PurePath) -> None: ...
     def state(self) -> State: ...
     def exec(
         self,
@@ -359,7 +359,7 @@ def open(
     backend: str | Backend | None = ...,
     profile: ProfileName | None = ...,
     env: Mapping[str, str] | None = ...,
-    cwd: str | None = ...,
+    cwd: str | PurePath | None = ...,
     user: str | int | None = ...,
     repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = ...,
     mounts: Sequence[Mount | Mapping[str, Any]] | None = ...,
@@ -397,7 +397,7 @@ def run(
     backend: str | Backend | None = ...,
     profile: ProfileName | None = ...,
     env: Mapping[str, str] | None = ...,
-    cwd: str | None = ...,
+    cwd: str | PurePath | None = ...,
     user: str | int | None = ...,
     repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = ...,
     mounts: Sequence[Mount | Mapping[str, Any]] | None = ...,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from ringfence.backends.base import Backend
@@ -64,7 +65,7 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
     backend: str | Backend | None = None,
     profile: ProfileName | None = None,
     env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
+    cwd: str | PurePath | None = None,
     user: str | int | None = None,
     repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None,
     mounts: Sequence[Mount | Mapping[str, Any]] | None = None,
@@ -175,7 +176,7 @@ async def run(
     backend: str | Backend | None = None,
     profile: ProfileName | None = None,
     env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
+    cwd: str | PurePath | None = None,
     user: str | int | None = None,
     repository: Repository | str | os.PathLike[str] | Mapping[str, Any] | None = None,
     mounts: Sequence[Mount | Mapping[str, Any]] | None = None,

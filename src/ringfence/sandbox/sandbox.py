@@ -130,7 +130,7 @@ class Sandbox:
         """The newest 1000 events of this sandbox, oldest first."""
         return tuple(self._history)
 
-    async def chdir(self, path: str) -> None:
+    async def chdir(self, path: str | PurePath) -> None:
         """Set the working directory of later commands. PathNotFoundError,
         PathNotADirectoryError, InvalidSpecError for a path that is not absolute and normalised."""
         await control.chdir(self._context, path)

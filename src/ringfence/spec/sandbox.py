@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -79,7 +80,7 @@ class SandboxSpec(Model):
             backend: str = "auto",
             profile: ProfileName = "strict",
             env: Mapping[str, str] = ...,
-            cwd: str | None = None,
+            cwd: str | PurePath | None = None,
             user: str | int | None = None,
             repository: Repository | str | os.PathLike[str] | Table | None = None,
             mounts: Sequence[Mount | Table] = (),
@@ -107,6 +108,14 @@ class SandboxSpec(Model):
     @classmethod
     def _env(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         return check_env(value)
+
+    @field_validator("cwd", mode="before")
+    @classmethod
+    def _cwd_text(cls, value: Any) -> Any:
+        text = str(value) if isinstance(value, PurePath) else value
+        if text is not None and not isinstance(text, str):
+            raise ValueError("a cwd is a text or a path object")
+        return text
 
     @field_validator("cwd")
     @classmethod
