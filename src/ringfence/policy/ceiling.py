@@ -186,7 +186,10 @@ def load_ceiling(path: str | Path) -> Ceiling:
 
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise InvalidSpecError(f"ceiling {path}: {said}", op="ceiling") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSpecError(f"ceiling {path}: {error}", op="ceiling") from None
     try:
         return Ceiling.parse(data)

@@ -137,7 +137,8 @@ def _late(args: Sequence[str | os.PathLike[str]], seconds: float) -> DeadlineExc
 
 def _check(args: Sequence[str | os.PathLike[str]], status: int, errors: bytes) -> None:
     if status != 0:
-        words = shown(errors[-_WORDS:].strip())
+        lines = [line.strip() for line in errors[-_WORDS:].splitlines()]
+        words = "; ".join(shown(line) for line in lines if line)
         raise StateError(
             f"git {os.fspath(args[0])} failed: {words}",
             op="workspace",

@@ -52,8 +52,9 @@ def read_lock(path: str) -> Lock:
     try:
         return Lock.parse(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
         raise InvalidSpecError(
-            f"lock: {path} cannot be read: {error}", op="open", context={"fields": ["lock"]}
+            f"lock: {path} cannot be read: {said}", op="open", context={"fields": ["lock"]}
         ) from None
 
 
