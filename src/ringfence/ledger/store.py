@@ -144,11 +144,11 @@ class Ledger:
 
     def unfinished(self, sandbox_id: str, reason: str) -> None:
         """It is to be gone, for `reason`, and something of it could not be removed: whoever reaps
-        next goes on with that. Nothing where it has ended."""
+        next goes on with that. The first word stays. Nothing where it has ended."""
         now = time.time()
         with self._transaction() as connection:
             connection.execute(
-                "UPDATE sandboxes SET reason = ?, ends = ?, due = ?, due_boot = ?"
+                "UPDATE sandboxes SET reason = COALESCE(reason, ?), ends = ?, due = ?, due_boot = ?"
                 " WHERE id = ? AND ended IS NULL",
                 (reason, now, *due_of(now), sandbox_id),
             )

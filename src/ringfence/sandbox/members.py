@@ -58,10 +58,14 @@ async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     except SandboxError as error:
         return _info(entry, State.RUNNING, f"unknown: {error.message}")
     if state is State.EXITED:
-        fate = entry.fate
-        await asyncio.to_thread(book.gone, entry)
-        return _info(entry, state, fate)
+        return _info(entry, state, await asyncio.to_thread(_fate, book, entry))
     return _info(entry, state, None)
+
+
+def _fate(book: Ledger, entry: Entry) -> str:
+    """Why it is gone: in the word of whoever ended it since `entry` was read, if anybody did."""
+    book.gone(entry)
+    return book.get(entry.record.id).fate
 
 
 def _info(entry: Entry, state: State, reason: str | None) -> SandboxInfo:

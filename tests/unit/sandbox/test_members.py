@@ -11,7 +11,7 @@ import pytest
 import ringfence
 from ringfence.backends import registry
 from ringfence.backends.mock.backend import MockInstance
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, NotFoundError
 from ringfence.ledger import Ledger
 from ringfence.spec import State, Usage
 
@@ -46,6 +46,28 @@ async def test_the_list_is_chosen_by_labels(durable: Durable, ledger: Ledger) ->
         assert [info.id for info in found] == expected
         assert all(info.state is State.RUNNING for info in found)
     assert found == []
+
+
+@pytest.mark.parametrize("workspace", [None, {"directory": "/nowhere"}])
+async def test_one_that_somebody_ends_meanwhile_is_listed_with_their_reason(
+    workspace: dict[str, Any] | None,
+    durable: Durable,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not as lost: it is gone once its record was read, which in a long list is a while ago."""
+    name = await detached(durable, ledger)
+    if workspace is not None:
+        ledger.changed(name, ledger.get(name).record.spec, workspace)
+
+    async def attach(_: object) -> None:
+        ledger.unfinished(name, "cpu_time")
+        raise NotFoundError("there is no such sandbox", op="attach")
+
+    monkeypatch.setattr(durable.mock, "attach", attach)
+    for _ in range(2):
+        [info] = await ringfence.list_sandboxes(ended=True, ledger=ledger)
+        assert (info.state, info.reason) == (State.EXITED, "cpu_time")
 
 
 async def test_the_state_is_the_backends_word(durable: Durable, ledger: Ledger) -> None:
