@@ -9,11 +9,9 @@ A sandbox's `facts` name the image that it uses. Between the start's look at the
 there is a moment in which the time alone speaks for it.
 """
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ringfence.backends.owner import mark
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import memory
 from ringfence.digest import Digest, DigestError
+from ringfence.digest.store import locks
 from ringfence.errors import StateError
 
 NEW = ".new-"
@@ -46,7 +45,7 @@ class Unpacked:
 
 def use(rootfs: Path) -> bool:
     """Whether an image is there; it stays for as long as a start takes. OSError."""
-    with _locked(rootfs, fcntl.LOCK_SH):
+    with locks.shared(_lock(rootfs)):
         try:
             os.utime(rootfs)
         except FileNotFoundError:
@@ -100,7 +99,7 @@ def _remove(rootfs: Path, before: float) -> bool:
     """Whether it was taken away: it is moved first, so that nobody waits who wants another one, or
     unpacks it anew."""
     doomed = rootfs.with_name(f"{NEW}{mark()}-{os.urandom(8).hex()}")
-    with _locked(rootfs, fcntl.LOCK_EX):
+    with locks.exclusive(_lock(rootfs)):
         if not _is_older(rootfs, before):  # a start came meanwhile
             return False
         rootfs.rename(doomed)
@@ -128,15 +127,8 @@ def _digest(rootfs: Path) -> str | None:
     return None
 
 
-@contextmanager
-def _locked(rootfs: Path, how: int) -> Iterator[None]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(rootfs.with_name("lock"), flags, 0o600)
-    try:
-        fcntl.flock(lock, how)
-        yield
-    finally:
-        os.close(lock)
+def _lock(rootfs: Path) -> Path:
+    return rootfs.with_name("lock")
 
 
 def _size(rootfs: Path) -> int:
