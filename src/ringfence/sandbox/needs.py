@@ -12,15 +12,18 @@ _OURS = frozenset({"timeout", "output"})
 
 
 def check(request: SandboxSpec, features: Features) -> None:
-    """UnsupportedError that names everything asked for explicitly and not possible here."""
-    lacking = list(dict.fromkeys([*_limits(request, features), *_others(request, features)]))
+    """UnsupportedError that names everything asked for explicitly and not possible here, but for
+    the limits of a cgroup that `allow_degraded` names: the receipt says that these are missing."""
+    without = {f"limits.{name}" for name in _CGROUPS.intersection(request.security.allow_degraded)}
+    found = dict.fromkeys([*_limits(request, features), *_others(request, features)])
+    lacking = [name for name in found if name not in without]
     if lacking == ["limits.cpu_time"]:
         raise cpu_time_refused(request)
     if lacking:
         raise UnsupportedError(
             f"the {request.backend} backend cannot do what was asked for: {', '.join(lacking)}"
             f"{_why(lacking, features)};"
-            " leave it out, or choose another backend (see `ringfence doctor`)",
+            f" leave it out, or choose another backend (see `ringfence doctor`){_without(lacking)}",
             op="open",
             context={"fields": lacking, "backend": request.backend},
         )
@@ -39,6 +42,13 @@ def _why(lacking: list[str], features: Features) -> str:
     """Why there is no cgroup, where one would do."""
     some = any(name.removeprefix("limits.") in _CGROUPS for name in lacking)
     return f" ({features.missing})" if some and features.missing else ""
+
+
+def _without(lacking: list[str]) -> str:
+    """How to do without what is done without by name."""
+    limits = [name.removeprefix("limits.") for name in lacking]
+    named = ",".join(name for name in limits if name in _CGROUPS)
+    return f"; to do without: --allow-degraded {named} (security.allow_degraded)" if named else ""
 
 
 def _limits(request: SandboxSpec, features: Features) -> list[str]:
