@@ -25,6 +25,7 @@ TABLES = (
     "files",
     "usage",
     "life",
+    "listing",
     "egress",
     "process",
     "pool",

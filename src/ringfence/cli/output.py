@@ -46,9 +46,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     cells = [list(columns), *([escape_name(str(cell)) for cell in row] for row in rows)]
     cells[0] = [head.upper() for head in cells[0]]
     widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        line("  ".join(padded).rstrip())
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells)
+    line("\n".join("  ".join(row).rstrip() for row in padded))
 
 
 def fields(data: Mapping[str, object]) -> None:

@@ -18,6 +18,13 @@ COLUMNS = (
     " owner_pid, owner_start, owner_boot, workspace, ended, reason, due, due_boot"
 )
 CLAIM_COLUMNS = "id, ends, due, due_boot, owner_pid, owner_start, owner_boot"
+LABELLED = (
+    "NOT EXISTS (SELECT 1 FROM json_each(?) AS wanted WHERE NOT EXISTS (SELECT 1 FROM"
+    " json_each(CASE WHEN typeof(spec) = 'text' AND json_valid(spec) THEN spec ELSE '{}' END,"
+    " '$.labels') AS label"
+    " WHERE label.key = wanted.key AND label.atom = wanted.atom))"
+)
+"""Whether a row's spec has all labels of a JSON object."""
 
 NEAR_SECONDS = 2.0
 """The guest's clock and its host's may differ by this much over a lifetime."""

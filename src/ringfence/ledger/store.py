@@ -23,6 +23,7 @@ from ringfence.ledger.connection import Kept
 from ringfence.ledger.entry import (
     CLAIM_COLUMNS,
     COLUMNS,
+    LABELLED,
     Claim,
     Entry,
     claim_of,
@@ -31,7 +32,7 @@ from ringfence.ledger.entry import (
     spec_text,
     to_row,
 )
-from ringfence.spec import SandboxSpec
+from ringfence.spec import SandboxInfo, SandboxSpec
 
 VERSION = 2
 KEPT_SECONDS = 7 * 86400.0
@@ -184,9 +185,16 @@ class Ledger:
             raise NotFoundError(f"{name!r} begins more than one id: write more of it", op="open")
         return from_row(rows[0])
 
-    def live(self) -> list[Entry]:
-        """Everything that has not ended, the oldest first."""
-        return self._select("ended IS NULL")
+    def live(self, labels: Mapping[str, str] | None = None) -> list[Entry]:
+        """Everything that has not ended, the oldest first. labels: it has all of these."""
+        return [from_row(row) for row in self._rows("ended IS NULL", labels)]
+
+    def past(self, labels: Mapping[str, str] | None = None) -> list[SandboxInfo]:
+        """What has ended, as a list shows it, the oldest first: a fraction of what `all` costs.
+        labels: it has all of these."""
+        from ringfence.ledger.listing import past
+
+        return [past(row) for row in self._rows("ended IS NOT NULL", labels)]
 
     def claims(self) -> list[Claim]:
         """Who holds what has not ended, and until when: a fraction of what `live` costs."""
@@ -199,24 +207,27 @@ class Ledger:
 
     def all(self) -> list[Entry]:
         """Everything that is on record, the oldest first; ended ones are kept for a week."""
-        return self._select("TRUE")
+        return [from_row(row) for row in self._rows("TRUE")]
 
     def expired(self, now: float) -> list[Entry]:
         """The live ones whose time has come."""
-        return self._select("ended IS NULL AND ends <= ?", now)
+        return [from_row(row) for row in self._rows("ended IS NULL AND ends <= ?", None, now)]
 
     def forget(self, before: float) -> int:
         """Drop ended entries older than `before` (seconds since the epoch); how many."""
         with self._transaction() as connection:
             return connection.execute("DELETE FROM sandboxes WHERE ended < ?", (before,)).rowcount
 
-    def _select(self, condition: str, *values: Any) -> list[Entry]:
+    def _rows(
+        self, condition: str, labels: Mapping[str, str] | None = None, *values: Any
+    ) -> list[sqlite3.Row]:
+        if labels:
+            condition, values = f"{condition} AND {LABELLED}", (*values, json.dumps(dict(labels)))
         with self._transaction() as connection:
-            rows = connection.execute(
+            return connection.execute(
                 f"SELECT {COLUMNS} FROM sandboxes WHERE {condition} ORDER BY created",  # noqa: S608
                 values,
             ).fetchall()
-        return [from_row(row) for row in rows]
 
     def _change(self, sandbox_id: str, assignments: str, *values: Any) -> None:
         with self._transaction() as connection:

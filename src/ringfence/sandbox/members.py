@@ -12,6 +12,7 @@ from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
 from ringfence.ledger import Backends, Entry, Ledger
 from ringfence.ledger.cleaning import clean
+from ringfence.ledger.listing import info_of
 from ringfence.ledger.reasons import CPU_TIME, DELETED
 from ringfence.ledger.spent import is_spent
 from ringfence.spec import SandboxInfo, State, Usage
@@ -31,59 +32,38 @@ async def list_sandboxes(
     what is on record. Cancellation changes nothing.
     """
     book = await _book(ledger)
-    wanted = (labels or {}).items()
-    infos = []
+    infos = {}
     async with Backends() as backends:
-        for entry in await asyncio.to_thread(book.all if ended else book.live):
-            if not wanted <= entry.record.spec.labels.items():
-                continue
+        for entry in await asyncio.to_thread(book.live, labels):
             info = await _look(backends, book, entry)
             if ended or info.state is not State.EXITED:
-                infos.append(info)
-    return infos
+                infos[info.id] = info
+    if ended:
+        infos |= {info.id: info for info in await asyncio.to_thread(book.past, labels)}
+    return sorted(infos.values(), key=lambda info: info.created)
 
 
 async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
-    if not entry.live:
-        return _info(entry, State.EXITED, entry.reason)
     if not entry.record.native:
-        return _info(entry, State.CREATING, None)
+        return info_of(entry, State.CREATING, None)
     try:
         async with backends.instance(entry.record) as instance:
             state = await instance.state()
             if state is State.RUNNING and await is_spent(instance):  # whoever reaps next removes it
-                return _info(entry, State.EXITED, CPU_TIME)
+                return info_of(entry, State.EXITED, CPU_TIME)
     except NotFoundError:
         state = State.EXITED
     except SandboxError as error:
-        return _info(entry, State.RUNNING, f"unknown: {error.message}")
+        return info_of(entry, State.RUNNING, f"unknown: {error.message}")
     if state is State.EXITED:
-        return _info(entry, state, await asyncio.to_thread(_fate, book, entry))
-    return _info(entry, state, None)
+        return info_of(entry, state, await asyncio.to_thread(_fate, book, entry))
+    return info_of(entry, state, None)
 
 
 def _fate(book: Ledger, entry: Entry) -> str:
     """Why it is gone: in the word of whoever ended it since `entry` was read, if anybody did."""
     book.gone(entry)
     return book.get(entry.record.id).fate
-
-
-def _info(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
-    record = entry.record
-    return SandboxInfo(
-        id=record.id,
-        backend=record.backend,
-        state=state,
-        image=record.spec.image,
-        image_digest=record.image_digest,
-        created=record.created,
-        ends=record.ends,
-        detached=record.spec.detached if entry.problem is None else entry.owner is None,
-        labels=record.spec.labels,
-        transport=record.transport or None,
-        reason=reason,
-        warning=entry.problem,
-    )
 
 
 async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxInfo:
@@ -95,7 +75,7 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
     entry = await asyncio.to_thread(book.get, name)
     if entry.live:
         await finish(_delete(book, entry))
-    return _info(entry, State.EXITED, entry.reason or DELETED)
+    return info_of(entry, State.EXITED, entry.reason or DELETED)
 
 
 async def _delete(book: Ledger, entry: Entry) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from ringfence.backends.base import Record
 from ringfence.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, StateError
 from ringfence.ledger import Ledger, Owner
-from ringfence.spec import SandboxSpec
+from ringfence.ledger.listing import info_of
+from ringfence.spec import SandboxSpec, State
 
 
 @pytest.fixture
@@ -277,6 +279,69 @@ def test_a_row_of_another_version_is_read_as_far_as_it_can_be(ledger: Ledger, wh
     assert ledger.get("other").problem == other.problem
     if what == "a limit of a newer version":
         assert other.record.spec.limits.pids == 9
+
+
+PAST = {
+    **{what: json.dumps(spec) for what, (spec, _) in OTHERS.items()},
+    **{repr(text): text for text in ("", "{", "[]", "7", "null", '{"a": 1}', '{"labels": []}')},
+    "all that is shown": '{"image":"debian","labels":{"task":"7"},"detached":true,"lifetime":60}',
+    "a label that is none": '{"labels": {"task": 7, "a": "b"}}',
+    "an image that is none": '{"image": ["debian"]}',
+    "a repository": '{"repository": {"path": "/project", "ref": "main"}}',
+    "a repository of another version": '{"repository": {"path": "/project", "color": "red"}}',
+}
+
+
+@pytest.mark.parametrize("what", PAST)
+def test_what_has_ended_is_listed_as_its_whole_record_would_be(ledger: Ledger, what: str) -> None:
+    """It is read more quickly, not differently, whatever version wrote it."""
+    ledger.add(a_record("first"), owner=None)
+    ledger.add(a_record("other"), owner=Owner.me())
+    write(ledger, "spec", PAST[what])
+    assert ledger.past() == []
+    for name in ("other", "first"):
+        ledger.end(name, "deleted")
+    listed = [info_of(entry, State.EXITED, "deleted") for entry in ledger.all()]
+    assert [info.id for info in listed] == ["first", "other"]
+    assert ledger.past() == listed
+    chosen = [info for info in listed if info.labels.get("task") == "7"]
+    assert ledger.past({"task": "7"}) == chosen
+
+
+def test_no_spec_is_validated_to_list_what_has_ended(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But once for all that differ in labels and variables alone."""
+    number = 30
+    for name in range(number):
+        spec = SandboxSpec(env={"A": str(name)}, labels={"task": str(name)}, image=f"debian:{name}")
+        ledger.add(replace(a_record(f"rf-{name:02}"), spec=spec), owner=None)
+        ledger.end(f"rf-{name:02}", "deleted")
+    validated = []
+    validate = SandboxSpec.model_validate_json
+
+    def counted(text: str) -> SandboxSpec:
+        validated.append(text)
+        return validate(text)
+
+    monkeypatch.setattr(SandboxSpec, "model_validate_json", counted)
+    monkeypatch.setattr(SandboxSpec, "model_validate", None)
+    assert [info.image for info in ledger.past()] == [f"debian:{name}" for name in range(number)]
+    assert len(validated) <= 1
+
+
+def test_labels_choose_whatever_they_are(ledger: Ledger) -> None:
+    """All of them, as they are; what is no text matches nothing."""
+    odd = {"a/b.c": "x'\"%\\", "task": "ä\U0001f600"}
+    ledger.add(replace(a_record(), spec=SandboxSpec(labels=odd)), owner=None)
+    for labels, found in (
+        (odd, True),
+        ({"task": odd["task"]}, True),
+        ({"task": "\udc80"}, False),
+        ({"$.task": odd["task"]}, False),
+        ({"task": odd["task"], "more": ""}, False),
+    ):
+        assert [entry.record.id for entry in ledger.live(labels)] == ["rf-one"] * found
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '"x"', "null", '{"a": 1}', "\udc80"])
