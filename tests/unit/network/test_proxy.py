@@ -323,6 +323,20 @@ async def test_a_host_without_an_address_is_a_bad_gateway(make: Make) -> None:
     assert answer.startswith(b"HTTP/1.1 502 ")
 
 
+@pytest.mark.parametrize("secret", [(), ({"host": "good.test", "value": "x" * 99, "tls": False},)])
+async def test_what_a_request_says_counts_as_sent(make: Make, secret: Any) -> None:
+    """Its line and its headers carry data out as its body does; a secret is not the sandbox's."""
+    place = await make(allow=["good.test"], secrets=secret)
+    lengths = []
+    for path, body in (("/", b""), (f"/{'x' * 100}", b""), ("/", b"y" * 10)):
+        before = place.proxy.sent
+        head = f"GET http://good.test{path} HTTP/1.1\r\nHost: good.test\r\nContent-Length: {len(body):03}"
+        await place.ask(head.encode() + b"\r\n\r\n" + body)
+        lengths.append(place.proxy.sent - before)
+    assert lengths[1:] == [lengths[0] + 100, lengths[0] + 10]
+    assert len("GET / HTTP/1.1") < lengths[0] < 99
+
+
 async def test_a_secret_is_added_on_the_way_out_for_its_host_alone(make: Make) -> None:
     secrets = [{"host": "good.test", "value": "Bearer hidden", "tls": False}]
     place = await make(allow=["good.test"], secrets=secrets)
