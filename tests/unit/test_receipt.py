@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ from ringfence.guest.request import Exit
 from ringfence.policy import Facts, resolve, seccomp
 from ringfence.sandbox.receipt import Findings, GuestView, PathView, check, read, receipt
 from ringfence.sandbox.receipt.view import parse_mounts, parse_view, status_fields
-from ringfence.spec import Reason, Receipt, SandboxSpec
+from ringfence.spec import Reason, Receipt, SandboxSpec, Security, Ulimits
+from ringfence.spec.names import CONTROLS
 
 STATUS = """Name:\tguest
 Uid:\t1000\t1000\t1000\t1000
@@ -378,3 +380,22 @@ def test_fields_of_a_status_are_found_by_their_whole_names() -> None:
     names = ("Uid", "Pid", "NoNewPrivs", "Prm", "Seccomp")
     assert status_fields(text, names) == {"Uid": "1\t2", "Pid": "8", "NoNewPrivs": "1"}
     assert status_fields("", names) == {}
+
+
+def test_every_row_can_be_done_without_by_its_name() -> None:
+    """By the name of the control, and of one row; nothing else is a name."""
+    rows = [row.name for row in receipt(findings()).controls]
+    names = {name.partition(" ")[0] for name in rows}
+    assert names <= set(CONTROLS)
+    allowed = Security.parse({"allow_degraded": [*CONTROLS, *rows]}).allow_degraded
+    assert allowed == (*CONTROLS, *rows)
+    ulimits = {name for name in CONTROLS if name.startswith("ulimits.")}
+    assert ulimits == {f"ulimits.{name}" for name in Ulimits.model_fields}
+
+
+def test_the_names_of_all_controls_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    said = page.partition("\nThe names: ")[2].partition("Any other name")[0]
+    for name in CONTROLS:
+        _, dot, one = name.partition(".")
+        assert f"`{name}`" in said or (dot and f"`.{one}`" in said)

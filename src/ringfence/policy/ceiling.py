@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import Limits, Rule
 from ringfence.spec.model import Model, Table, Texts
-from ringfence.spec.names import PROFILES, ProfileName
+from ringfence.spec.names import PROFILES, ProfileName, check_control
 from ringfence.spec.quantity import Duration
 from ringfence.spec.security import check_capability
 
@@ -60,6 +60,11 @@ class SecurityCeiling(Model):
     @classmethod
     def _capabilities(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if value is None else tuple(check_capability(name) for name in value)
+
+    @field_validator("allow_degraded")
+    @classmethod
+    def _allow_degraded(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(check_control(name) for name in value)
 
 
 class NetworkCeiling(Model):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ringfence.spec.model import Model, Texts, check_inside_path, check_text
-from ringfence.spec.names import CAPABILITIES, GRANTABLE, PROFILES, nearest
+from ringfence.spec.names import CAPABILITIES, GRANTABLE, PROFILES, check_control, nearest
 from ringfence.spec.quantity import Size
 
 _SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
@@ -162,6 +162,11 @@ class Security(Model):
             if ".." in name or "/" in name or not re.fullmatch(r"[\w. \t-]{1,200}", text):
                 raise ValueError(f"{name}={text!r} is not a sysctl setting")
         return value
+
+    @field_validator("allow_degraded")
+    @classmethod
+    def _allow_degraded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_control(name) for name in value)
 
 
 def check_capability(value: object) -> str:

@@ -30,13 +30,15 @@ def test_the_refusal_of_a_limit_says_how_to_do_without() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("cpu_time", 5), ("disk", "64m"), ("network_rate", 1000)]
+    ("name", "value", "without"),
+    [("cpu_time", 5, ()), ("disk", "64m", ("disk",)), ("network_rate", 1000, ())],
 )
 def test_what_no_receipt_shows_the_lack_of_is_refused_whatever_is_named(
-    name: str, value: object
+    name: str, value: object, without: tuple[str, ...]
 ) -> None:
-    """Processor time and rates are counted by the holder; a disk is watched where it can be."""
+    """Processor time and rates are counted by the holder, and cannot be named; a disk is watched
+    where it can be."""
     with pytest.raises(UnsupportedError) as caught:
-        needs.check(asking(name, **{name: value}), ORDINARY)
+        needs.check(asking(*without, **{name: value}), ORDINARY)
     assert caught.value.context["fields"] == [f"limits.{name}"]
     assert "allow-degraded" not in str(caught.value)
