@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -127,19 +128,29 @@ async def open_files(context: Context) -> int | None:
 def stats(context: Context, interval: float) -> AsyncIterator[Usage]:
     """See `Sandbox.stats`."""
     check_interval(interval)
-    return _stats(context, interval)
+    return _Samples(context, interval)
 
 
-async def _stats(context: Context, interval: float) -> AsyncIterator[Usage]:
-    while not context.life.ended:
-        try:
-            found = await usage(context)
-        except SandboxError:
-            if context.life.ended:
-                return
-            raise
-        yield found
-        await asyncio.sleep(interval)
+class _Samples(AsyncIterator[Usage]):
+    """The usage at an interval. No generator: that would end with the first wait for a sample that
+    is cancelled."""
+
+    def __init__(self, context: Context, interval: float) -> None:
+        self._context = context
+        self._interval = interval
+        self._due = time.monotonic()
+
+    async def __anext__(self) -> Usage:
+        await asyncio.sleep(self._due - time.monotonic())
+        if not self._context.life.ended:
+            try:
+                found = await usage(self._context)
+                self._due = time.monotonic() + self._interval
+                return found
+            except SandboxError:
+                if not self._context.life.ended:
+                    raise
+        raise StopAsyncIteration
 
 
 async def health(context: Context) -> Health:
@@ -198,9 +209,9 @@ async def pause(context: Context) -> None:
             f"pause: the {context.spec.backend} backend cannot freeze a sandbox{_why(context)}",
             op="pause",
         )
-    with context.operation("pause"):
-        await finish(_pause(context, instance))
-    context.bus.publish(Paused(sandbox_id=context.id))
+    async with context.freezing:
+        with context.operation("pause"):
+            await finish(_pause(context, instance))
 
 
 async def _pause(context: Context, instance: Pausable) -> None:
@@ -217,23 +228,32 @@ async def _pause(context: Context, instance: Pausable) -> None:
         raise
     finally:
         session.set_interval(lease)
+    if context.life.ended:  # meanwhile
+        raise context.life.over("pause")
     context.life.state = State.PAUSED
+    context.bus.publish(Paused(sandbox_id=context.id))
 
 
 async def resume(context: Context) -> None:
     """See `Sandbox.resume`."""
-    life, instance = context.life, context.instance
-    if life.state is not State.PAUSED or not isinstance(instance, Pausable):
-        raise StateError("resume: the sandbox is not paused", op="resume", sandbox_id=context.id)
-    await finish(_resume(context, instance))
-    context.bus.publish(Resumed(sandbox_id=context.id))
+    async with context.freezing:
+        instance = context.instance
+        if context.life.state is not State.PAUSED or not isinstance(instance, Pausable):
+            raise StateError(
+                "resume: the sandbox is not paused", op="resume", sandbox_id=context.id
+            )
+        await finish(_resume(context, instance))
 
 
 async def _resume(context: Context, instance: Pausable) -> None:
+    life = context.life
     await instance.resume()
     context.session.resume()
-    context.life.state = State.RUNNING
-    context.life.touch()
+    if life.ended:  # meanwhile
+        raise life.over("resume")
+    life.state = State.RUNNING
+    life.touch()
+    context.bus.publish(Resumed(sandbox_id=context.id))
     await context.session.lease(context.session.lease_seconds)
 
 

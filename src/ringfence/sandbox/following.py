@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable
 
+from ringfence.backends.finish import finish
 from ringfence.guest.execs import Exec
 from ringfence.guest.protocol import STDERR, STDOUT
 from ringfence.guest.request import Exit
@@ -35,7 +36,8 @@ class Tap:
 async def follow(exec_: Exec, prepared: Prepared, sinks: tuple[Sink | None, Sink | None]) -> Exit:
     """Read both streams of a spawned exec while feeding its stdin, and wait for its end.
 
-    A sink's or stdin's error is raised after a kill; cancellation kills too.
+    A sink's or stdin's error is raised after a kill; cancellation kills too, and is raised when
+    nothing of this goes on, in place of such an error.
     """
     taps = [
         Tap(exec_, stream, prepared.kept, sink)
@@ -50,7 +52,7 @@ async def follow(exec_: Exec, prepared: Prepared, sinks: tuple[Sink | None, Sink
         await _all(work, feeding)
         ending = await exec_.wait()
     except BaseException:
-        await exec_.abandon()
+        await finish(exec_.abandon())
         raise
     finally:
         await _stop([*work, *([feeding] if feeding else [])])
@@ -80,4 +82,4 @@ async def _pour(source: AsyncIterable[bytes], exec_: Exec) -> None:
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await finish(asyncio.gather(*tasks, return_exceptions=True))

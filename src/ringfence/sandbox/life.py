@@ -111,11 +111,15 @@ class Life:
             raise StateError(
                 f"{op}: the sandbox is paused: resume it first", op=op, sandbox_id=self.id
             )
+        raise self.over(op)
+
+    def over(self, op: str) -> SandboxError:
+        """The error for an operation after its end: StateError or SandboxLostError."""
         if self.reason in (DELETED, DETACHED):
-            raise StateError(
+            return StateError(
                 f"{op}: the sandbox was {self.reason}: open another one", op=op, sandbox_id=self.id
             )
-        raise self.lost(op)
+        return self.lost(op)
 
     @property
     def ended(self) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TypeVar
 
+from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, UnsupportedError
 from ringfence.guest.execs import LAST_COLUMN
 from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
@@ -192,6 +193,8 @@ class Running:
                 context.session.drop(before)
                 release()
             exec_ = await context.session.attach(process_id, stdout_offset, stderr_offset)
+            begun = monotonic()
+            exec_.ended.add_done_callback(lambda _: _lasted(exec_.ending, begun))
             request = ExecRequest(args=found[0].args)
             user = context.default_user.name
             kept = context.spec.limits.output or 2**20
@@ -200,11 +203,12 @@ class Running:
             )
 
     async def forget(self, process_id: int) -> None:
-        """Release a held command, killed first when it runs."""
+        """Release a held command, killed first when it runs. A cancellation meanwhile is raised
+        when it is gone; it is not released then."""
         with self._context.operation("forget"):
             before, _ = self._taking.held.pop(process_id, (None, None))
             if before is not None and not before.over:
-                await before.abandon()
+                await finish(before.abandon())
             await self._context.session.forget(process_id)
 
     async def signal(self, process_id: int, number: int | str, *, group: bool) -> None:
@@ -229,7 +233,8 @@ _Ending = TypeVar("_Ending", Exit | NotStarted, Exit | NotStarted | None)
 
 
 def _lasted(ending: _Ending, begun: float) -> _Ending:
-    """`ending`, with the time since `begun` where no guest could tell it: the sandbox was lost."""
+    """`ending`, with the time since `begun`, its start or when it was attached to, where no guest
+    could tell it: the sandbox was lost."""
     if isinstance(ending, Exit) and ending.reason is Reason.SANDBOX_LOST:
         ending.wall_us = round((monotonic() - begun) * 1e6)
     return ending
