@@ -117,7 +117,8 @@ def _over(path: str) -> list[str]:
 
 async def _led(engine: Engine, container: str, path: str) -> str | None:
     """Where a path of a container leads, all links followed; None when it is no link. ImageError
-    where an Engine cannot tell, which it has one status for."""
+    where an Engine cannot tell, which it has one status for; BackendUnavailableError for an answer
+    that says something else."""
     try:
         text = await engine.head("look", _STAT, "containers", container, "archive", path=path)
     except NotFoundError:
@@ -131,5 +132,14 @@ async def _led(engine: Engine, container: str, path: str) -> str | None:
             op="create",
             context={"path": path},
         ) from None
-    found: dict[str, Any] = json.loads(base64.b64decode(text))
-    return str(found["linkTarget"]) if found["mode"] & _IS_LINK else None
+    try:
+        found = json.loads(base64.b64decode(text, validate=True))
+        return str(found["linkTarget"]) if found["mode"] & _IS_LINK else None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise BackendUnavailableError(
+        f"create: {engine.endpoint.url} does not say what {path!r} is in the image: its {_STAT} is"
+        f" {text[:100]!r}; is it a Docker Engine, without a proxy that drops headers?",
+        op="create",
+        context={"path": path},
+    )
