@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from ringfence.errors import SandboxError
 from ringfence.policy.facts import Facts
 from ringfence.spec import SandboxSpec, State, Usage
 
@@ -135,7 +136,8 @@ class Instance(Protocol):
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """Open the stream to the guest and return its transport, connected to `factory()`.
 
-        The bytes are the guest protocol's in both directions, whatever carries them. Raises
+        The bytes are the guest protocol's in both directions, whatever carries them. The first
+        stream may wait for its guest to come up, with what is sent meanwhile. Raises
         SandboxLostError when the instance is gone, DeadlineExceededError when the guest does not
         come within 10 s. Cancellation closes what was opened.
         """
@@ -195,6 +197,21 @@ class Enterable(Protocol):
         ResourceExhaustedError, UnsupportedError, SandboxLostError. An error or a cancellation,
         which is raised once the work is done, leaves what was bound: delete the instance then.
         """
+        ...
+
+
+@runtime_checkable
+class Starting(Protocol):
+    """An instance that `create` may hand out before its guest is up; the first stream ends where
+    the guest does not come up."""
+
+    def started(self) -> None:
+        """Its guest has answered: the start is over. Idempotent."""
+        ...
+
+    async def not_started(self) -> SandboxError | None:
+        """The error of a start whose stream ended before the guest answered, as `create` would
+        have raised it; None where the start is over."""
         ...
 
 

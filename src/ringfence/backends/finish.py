@@ -1,7 +1,7 @@
 """Steps that must be carried to their end, because half of them cannot be undone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -32,6 +32,23 @@ async def finish(
             task.exception()
         raise cancelled
     return task.result()
+
+
+async def through(step: Callable[[], Awaitable[object]]) -> None:
+    """Take a step in a task that nobody cancels but an event loop that ends, which does so once and
+    with every task, those too that the step began; a step that can be taken again."""
+    try:
+        await step()
+    except asyncio.CancelledError:
+        go_on()
+        await step()
+
+
+def go_on() -> None:
+    """Forget that this task was cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():
+        pass
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ringfence.backends.base import Features, Instance, filter_of, user_of
+from ringfence.backends.base import Features, Instance, Starting, filter_of, user_of
+from ringfence.errors import SandboxLostError
 from ringfence.guest.control import User
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.session import Session
@@ -23,7 +24,23 @@ async def greet(
     first: Callable[[Session], object] = lambda _: None,
 ) -> Session:
     """A session with the guest. again: it is not the first, so that its lifetime runs already.
-    first: what is sent along with the greeting; see `Session.start`."""
+    first: what is sent along with the greeting; see `Session.start`.
+    As `Session.start` raises, and where its guest does not come up at all, as its backend does."""
+    try:
+        session = await _session(instance, granted, again=again, first=first)
+    except SandboxLostError:
+        error = await instance.not_started() if isinstance(instance, Starting) else None
+        if error is None:
+            raise
+        raise error from None
+    if isinstance(instance, Starting):
+        instance.started()
+    return session
+
+
+async def _session(
+    instance: Instance, granted: SandboxSpec, *, again: bool, first: Callable[[Session], object]
+) -> Session:
     record = instance.record
     return await Session.start(
         instance.connect,

@@ -14,6 +14,7 @@ from ringfence.backends.process import ProcessBackend, ProcessInstance
 from ringfence.guest.request import ExecRequest, Exit
 from ringfence.guest.session import Session
 from ringfence.policy.resolve import resolve
+from ringfence.sandbox.greeting import greet
 from ringfence.spec import Limits, SandboxSpec, Security
 from tests.conftest import missing, require_bwrap, require_root
 
@@ -106,9 +107,7 @@ async def opened(
     spec, facts = await grant(backend, **wanted)
     instance = await backend.create(spec, new_id(), facts, binds=binds)
     try:
-        session = await Session.start(
-            instance.connect, lifetime=spec.lifetime, detached=spec.detached
-        )
+        session = await greet(instance, spec)
         await session.filter(instance.filter)
         yield Sandbox(instance, session)
         await session.close()

@@ -1,5 +1,7 @@
 """What a command sees and cannot do in a sandbox of processes made by root."""
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,16 @@ from ringfence.errors import (
 )
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.session import Session
+from ringfence.sandbox.greeting import greet
 from tests.conftest import on_process
-from tests.integration.process.conftest import Opened, cgroups, grant, new_id, processes
+from tests.integration.process.conftest import (
+    Opened,
+    cgroups,
+    grant,
+    new_id,
+    opened,
+    processes,
+)
 
 
 def core_pattern() -> str:
@@ -174,11 +184,22 @@ async def test_a_failed_start_says_why_and_leaves_nothing(
     spec, facts = await grant(backend)
     sandbox_id = new_id()
     absent = Bind("/nowhere/at/all", "/workspace")
+    instance = await backend.create(spec, sandbox_id, facts, binds=(absent,))
     with pytest.raises(BackendUnavailableError, match="/nowhere/at/all"):
-        await backend.create(spec, sandbox_id, facts, binds=(absent,))
+        await greet(instance, spec)
+    await instance.delete()
     assert list(homes(state_directory / "process/sandboxes")) == []
     assert cgroups(sandbox_id) == []
     assert processes(sandbox_id) == []
+
+
+async def test_a_guest_that_ends_after_it_has_answered_is_lost_not_a_failed_start(
+    backend: ProcessBackend,
+) -> None:
+    async with opened(backend) as sandbox:
+        os.kill(sandbox.instance.pid, signal.SIGKILL)
+        await sandbox.session.lost
+        assert await sandbox.instance.not_started() is None
 
 
 async def test_an_id_is_taken_once(opens: Opened, backend: ProcessBackend) -> None:

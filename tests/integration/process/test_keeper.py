@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -38,9 +39,14 @@ class Kept:
         (self.home.run / "host.sock").touch()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    def start(
+        self, *args: str, stdin: int = subprocess.DEVNULL, passed: tuple[int, ...] = ()
+    ) -> subprocess.Popen[bytes]:
         self.process = subprocess.Popen(
-            [build.target(), "--keep", self.home.path, *args], stdin=stdin, stderr=subprocess.PIPE
+            [build.target(), "--keep", self.home.path, *args],
+            stdin=stdin,
+            stderr=subprocess.PIPE,
+            pass_fds=passed,
         )
         return self.process
 
@@ -95,6 +101,23 @@ def unified() -> Iterator[Path]:
     yield path
     with contextlib.suppress(FileNotFoundError):
         path.rmdir()
+
+
+def test_a_passed_descriptor_is_the_first_process_alone(kept: Kept) -> None:
+    """Neither the keeper nor bubblewrap's own process has it: it ends with whom it was made for."""
+    ours, theirs = socket.socketpair()
+    number = theirs.fileno()
+    with ours, theirs:
+        script = f"echo here >&{number}; read -r _ <&{number}; exec {number}>&-; exec sleep 1000"
+        args = (*BWRAP, "/bin/bash", "-c", script)
+        kept.start("--pass", str(number), "--", *args, passed=(number,))
+        theirs.close()
+        ours.settimeout(WAIT_SECONDS)
+        assert ours.recv(100) == b"here\n"
+        ours.sendall(b"go on\n")
+        assert ours.recv(100) == b""
+    assert kept.process is not None
+    assert kept.process.poll() is None
 
 
 def test_the_last_to_leave_removes_what_all_were_in(kept: Kept, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ async def test_a_keeper_that_ended_by_itself_is_reaped_though_nobody_asked(
     assert keeper is not None
     descriptors = open_files()
     instance._keeper.close()
-    await instance.connect(asyncio.Protocol)
+    await until(lambda: home.guest() is not None)
     os.kill(instance.pid, signal.SIGKILL)
     await until(lambda: not Path(f"/proc/{keeper}").exists())
     assert open_files() < descriptors

@@ -19,12 +19,14 @@ from ringfence.backends.mock.tree import Tree
 from ringfence.guest.protocol import (
     NO_CAP,
     STDOUT,
+    TOLD,
     U32,
     U64,
     Answer,
     Ask,
     ExecFlag,
     Payload,
+    Told,
     strings,
 )
 
@@ -88,12 +90,11 @@ def _exec(guest: MockGuest, exec_id: int, fields: Payload, send: Send) -> None:
 
 
 def _start(guest: MockGuest, exec_id: int, asked: Asked, command: Program, send: Send) -> None:
-    stdin = Receiver(lambda total: send(Answer.STDIN_ACK, U64.pack(total)))
+    stdin = Receiver(_acknowledge(send))
     process = Process(asked, next(guest.pids), guest.tree, stdin)
-    if asked.flags & ExecFlag.STDIN_OPEN:
-        stdin.put(asked.stdin)
-    else:
-        stdin.preset(asked.stdin)
+    stdin.preset(asked.stdin)
+    if not asked.flags & ExecFlag.STDIN_OPEN:
+        stdin.end()
     guest.processes[exec_id] = process
     send(Answer.STARTED, U32.pack(process.pid))
     process.out.attach(partial(send, Answer.OUT), 0)
@@ -102,18 +103,34 @@ def _start(guest: MockGuest, exec_id: int, asked: Asked, command: Program, send:
     process.start(command, partial(guest.ended, exec_id))
 
 
+def _acknowledge(send: Send) -> Callable[[int], None]:
+    return lambda total: send(Answer.STDIN_ACK, U64.pack(total))
+
+
 def _attach(guest: MockGuest, exec_id: int, fields: Payload, send: Send) -> None:
     process = guest.processes.get(exec_id)
     stdout, stderr = fields.u64(), fields.u64()
+    tells = any(fields.rest())
     if process is None or not process.held:
         raise failure(errno.ESRCH)
-    send(Answer.STARTED, U32.pack(process.pid))
+    send(Answer.STARTED, _told(process) if tells else U32.pack(process.pid))
     process.listener = send
-    process.stdin.attach()
+    process.stdin.attach(_acknowledge(send))
     process.out.attach(partial(send, Answer.OUT), stdout)
     process.err.attach(partial(send, Answer.ERR), stderr)
     if process.exit is not None:
         process.repeat_exit()
+
+
+def _told(process: Process) -> bytes:
+    """STARTED for who asked of its stdin."""
+    stdin = process.stdin
+    state = Told.STDIN_OPEN
+    if not process.asked.flags & ExecFlag.STDIN_OPEN:
+        state = Told.STDIN_GIVEN
+    elif stdin.ended or process.exit is not None:
+        state = 0
+    return TOLD.pack(process.pid, state, stdin.received, stdin.taken)
 
 
 def _forget(guest: MockGuest, exec_id: int, _: Payload, send: Send) -> None:
@@ -148,6 +165,8 @@ OPS: Final[dict[int, Callable[[MockGuest, int, Payload, Send], None]]] = {
 
 def _put_stdin(process: Process, fields: Payload) -> None:
     data = fields.rest()
+    if not process.asked.flags & ExecFlag.STDIN_OPEN:
+        return
     if data:
         process.stdin.put(data)
     else:

@@ -96,46 +96,59 @@ class Sender:
 class Receiver:
     """Bytes from the host, acknowledged as they are read.
 
-    acknowledge: called with the total read.
+    acknowledge: called with the total read, of what came in frames. received: bytes of these.
     """
 
     def __init__(self, acknowledge: Callable[[int], None]) -> None:
         self._acknowledge = acknowledge
         self._buffer = bytearray()
-        self._ended = False
         self._arrived = asyncio.Event()
         self._read = 0
+        self.ended = False
+        self.received = 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes of `received` that were read."""
+        return max(0, self._read)
 
     def preset(self, data: bytes) -> None:
-        """All there is, already here; it is not acknowledged."""
+        """What is already here; it is not acknowledged."""
         self._buffer += data
         self._read -= len(data)
-        self.end()
+        self._arrived.set()
 
-    def attach(self) -> None:
-        """A new session counts from zero: what waits here is not its own."""
-        self._read = -len(self._buffer)
+    def attach(self, acknowledge: Callable[[int], None]) -> None:
+        """A new session hears of what is read from now on."""
+        self._acknowledge = acknowledge
 
     def put(self, data: bytes) -> None:
-        """Take what came."""
+        """Take what came; after the end it goes nowhere."""
+        self.received += len(data)
+        if self.ended:
+            self._count(len(data))
+            return
         self._buffer += data
         self._arrived.set()
 
     def end(self) -> None:
         """Nothing more comes."""
-        self._ended = True
+        self.ended = True
         self._arrived.set()
+
+    def _count(self, size: int) -> None:
+        self._read += size
+        if self._read > 0:
+            self._acknowledge(self._read)
 
     async def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end."""
         while not self._buffer:
-            if self._ended:
+            if self.ended:
                 return b""
             self._arrived.clear()
             await self._arrived.wait()
         chunk = bytes(self._buffer[:size])
         del self._buffer[:size]
-        self._read += len(chunk)
-        if self._read > 0:
-            self._acknowledge(self._read)
+        self._count(len(chunk))
         return chunk

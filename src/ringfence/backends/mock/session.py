@@ -29,7 +29,7 @@ from ringfence.guest.protocol import (
 )
 
 RESERVED_UID = 65501
-_FEATURES = Feature.SETFSUID | Feature.WATCH
+_FEATURES = Feature.SETFSUID | Feature.WATCH | Feature.ATTACH_STDIN
 
 NAMES = {number: name.lower() for name, number in vars(Ask).items() if name.isupper()}
 """Names of operations, for faults and recorded calls."""

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
@@ -92,7 +92,7 @@ class ProcessBackend:
     async def create(
         self, spec: SandboxSpec, sandbox_id: str, facts: Facts, *, binds: Sequence[Bind] = ()
     ) -> ProcessInstance:
-        """Namespaces with the guest as their first process, and the connection it dialled.
+        """Namespaces with the guest as their first process, which comes up meanwhile.
 
         UnsupportedError for what cannot be enforced here, ResourceExhaustedError when the machine
         is full, AlreadyExistsError, ImageError.
@@ -114,11 +114,13 @@ class ProcessBackend:
             image_digest=None if facts.image is None else facts.image.digest or None,
         )
         creation = Creation(ground, record, binds, rootfs, lambda: program(spec))
+        starts = known().starts
+        await starts.acquire()
         try:
-            async with known().starts:
-                instance = await creation.run()
-        except OSError as error:
-            if error.errno not in _FULL or isinstance(error, SandboxError):
+            instance = await creation.run(starts.release)
+        except BaseException as error:
+            starts.release()
+            if not _is_full(error):
                 raise
             raise ResourceExhaustedError(
                 f"create: the machine is full: {error.strerror}; try again later",
@@ -191,6 +193,12 @@ class ProcessBackend:
         if self._seen is not None and self._seen.fresh:
             return self._seen
         return self._ground()
+
+
+def _is_full(error: BaseException) -> TypeGuard[OSError]:
+    return (
+        isinstance(error, OSError) and not isinstance(error, SandboxError) and error.errno in _FULL
+    )
 
 
 def _state(ground: Ground, home: Home) -> State:

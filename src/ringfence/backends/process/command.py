@@ -23,6 +23,8 @@ _ENTERING = ("SYS_ADMIN", "SETPCAP")
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 _COUNTER, _LIFELINE = 4, 5
 """The descriptors that the keeper opens the counter as, and the pipe that ends with it."""
+STREAM = 6
+"""The descriptor on which keeper and guest get the other end of the first session's stream."""
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 
 
@@ -58,6 +60,7 @@ def keeper(spec: SandboxSpec, place: Place) -> list[str]:
         args += ["--into", plan.into]
     if place.counter:
         args += ["--counter", place.counter]
+    args += ["--pass", str(STREAM)]
     if not spec.detached:
         args.append("--attached")
     if place.last is not None:
@@ -86,7 +89,7 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     if not place.linked:
         args += ["--ro-bind", place.machine.guest, GUEST]
     args += ["--chdir", "/", "--info-fd", "3", "--"]
-    guest = ["--socket", RUN]
+    guest = ["--socket", RUN, "--connected", str(STREAM)]
     if not place.machine.privileged:
         # Commands have the guest's own uid: a pid namespace of their own keeps them off it.
         guest.append("--pidns")

@@ -1,4 +1,4 @@
-"""One start of a sandbox: from its record to an instance whose guest has dialled."""
+"""One start of a sandbox: from its record to an instance whose guest comes up."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,15 @@ from pathlib import Path
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
-from ringfence.backends.door import Door, lock, peer_pid
-from ringfence.backends.process import command, machine, root
+from ringfence.backends.process import command, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
-from ringfence.backends.process.instance import ProcessInstance, end, guest_comes
+from ringfence.backends.process.instance import ProcessInstance, end
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.known import Ground
-from ringfence.errors import BackendUnavailableError, InvalidSpecError, SandboxLostError
+from ringfence.backends.process.starting import Start
+from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
 
 _ORDINARY = 1000
@@ -57,8 +57,9 @@ class Creation:
     rootfs: Path | None
     program: Callable[[], bytes]
 
-    async def run(self) -> ProcessInstance:
-        """Start it and wait for its guest. What raises leaves nothing behind."""
+    async def run(self, over: Callable[[], None]) -> ProcessInstance:
+        """Start it, with the stream on which its guest will answer. What raises leaves nothing
+        behind. over: called once, when the guest has answered or the sandbox is to end."""
         spec = self.record.spec
         home = Home(Path(f"{self.ground.directory}/sandboxes/{self.record.id}"))
         user = user_of(spec)
@@ -66,6 +67,7 @@ class Creation:
         plan, cgroup = self._plan()
         linked = self._made(home, selected)
         keeper: Keeper | None = None
+        stream: socket.socket | None = None
         try:
             place = command.Place(
                 home,
@@ -78,13 +80,11 @@ class Creation:
                 linked,
                 memories.target(home.path.parent),
             )
-            with Door(home.run, lock(home.path)) as door:
-                keeper = Keeper.spawn(command.keeper(spec, place), attached=not spec.detached)
-                program = self.program()
-                waiting = await self._guest(door, home, keeper)
-            keeper.started()
-            pid = peer_pid(waiting)
+            keeper, stream = _spawned(spec, place)
+            program = self.program()
         except BaseException:
+            if stream is not None:
+                stream.close()
             await _give_up(keeper, home, cgroup)
             raise
         return ProcessInstance(
@@ -92,9 +92,8 @@ class Creation:
             home,
             keeper,
             cgroup,
-            pid=pid,
             program=program,
-            waiting=waiting,
+            start=Start(stream, over),
             user=(user.uid, user.gid) if self.rootfs is None else None,
         )
 
@@ -128,17 +127,21 @@ class Creation:
             devices = block_devices(shown)
         return tree.plan(self.record.id, limits, devices), tree.cgroup(self.record.id, limits)
 
-    async def _guest(self, door: Door, home: Home, keeper: Keeper) -> socket.socket:
-        try:
-            return await guest_comes(door, home, keeper)
-        except SandboxLostError:
-            words = machine.explain(keeper.words() or "it ended without a word")
-            raise BackendUnavailableError(
-                f"process: the sandbox did not start: {words}",
-                op="create",
-                sandbox_id=home.id,
-                context={"words": keeper.words()},
-            ) from None
+
+def _spawned(spec: SandboxSpec, place: command.Place) -> tuple[Keeper, socket.socket]:
+    """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            keeper = Keeper.spawn(
+                command.keeper(spec, place),
+                attached=not spec.detached,
+                passed={command.STREAM: theirs.fileno()},
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return keeper, ours
 
 
 async def _give_up(keeper: Keeper | None, home: Home, cgroup: Cgroup | None) -> None:

@@ -15,7 +15,9 @@ from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.process import evidence, memory
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.starting import Start
 from ringfence.errors import (
+    BackendUnavailableError,
     DeadlineExceededError,
     NotFoundError,
     ResourceExhaustedError,
@@ -36,9 +38,10 @@ _SWEEP_SECONDS = 1.0
 class ProcessInstance:
     """A sandbox. Made by `ProcessBackend.create` and `attach`.
 
-    filter: the granted seccomp profile as a program for the guest's FILTER, b"" for none. waiting:
-    the connection that create has accepted already, for the first `connect`. user: see
-    `base.user_of`. ends: how many of its backend's instances may end at once.
+    pid: the guest's, None where bubblewrap has yet to tell it. filter: the granted seccomp profile
+    as a program for the guest's FILTER, b"" for none. start: what is left of the start that made
+    it, None where it was attached to. user: see `base.user_of`. ends: how many of its backend's
+    instances may end at once.
     """
 
     def __init__(
@@ -48,36 +51,54 @@ class ProcessInstance:
         keeper: Keeper,
         cgroup: Cgroup | None,
         *,
-        pid: int,
+        pid: int | None = None,
         program: bytes = b"",
-        waiting: socket.socket | None = None,
+        start: Start | None = None,
         user: tuple[int, int] | None = None,
     ) -> None:
         self.record = record
-        self.pid = pid
         self.filter = program
         self.user = user
         self._home = home
         self._keeper = keeper
         self._cgroup = cgroup
-        self._waiting = waiting
+        self._start = start
+        self._pid = pid
         self._reader: Reader | None = None
         self._execs: ExecCgroups | None = None
         self.ends = asyncio.Semaphore()
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """The stream to the guest, as `Instance.connect` describes it."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            home = self._alive()
-            with Door(home.run, lock(home.path)) as door:
-                waiting = await guest_comes(door, self._home, self._keeper)
-        return await join(waiting, factory)
+        stream = None if self._start is None else self._start.take()
+        if stream is None:
+            if not self._keeper.alive():
+                raise self._lost("connect")
+            with Door(self._home.run, lock(self._home.path)) as door:
+                stream = await guest_comes(door, self._home, self._keeper)
+        return await join(stream, factory)
 
-    def _alive(self) -> Home:
-        if not self._keeper.alive():
-            raise self._lost("connect")
-        return self._home
+    def started(self) -> None:
+        """Its guest has answered, as `Starting.started` says."""
+        if self._start is not None:
+            self._start.close()
+            self._start = None
+            self._keeper.started()
+
+    async def not_started(self) -> BackendUnavailableError | None:
+        """Why its guest never answered, as `Starting.not_started` says."""
+        if self._start is None:
+            return None
+        return await self._start.failure(self._keeper, self.record.id)
+
+    @property
+    def pid(self) -> int:
+        """The guest's, known once it has answered. SandboxLostError when it is gone."""
+        if self._pid is None:
+            self._pid = self._home.guest()
+        if self._pid is None:
+            raise self._lost("look")
+        return self._pid
 
     async def bind(self, binds: Sequence[Bind], lives: Callable[[], Awaitable[object]]) -> None:
         """Bind more of the host in it, as `Enterable.bind` describes it."""
@@ -232,9 +253,9 @@ class ProcessInstance:
         self._keeper.close()
 
     def _close(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.close()
+        if self._start is not None:
+            self._start.close()
+            self._start = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 from ringfence.backends.process.home import Home
@@ -36,8 +36,9 @@ class Keeper:
             self._watch()
 
     @classmethod
-    def spawn(cls, args: list[str], *, attached: bool) -> Self:
-        """Start one, in a session of its own. OSError."""
+    def spawn(cls, args: list[str], *, attached: bool, passed: Mapping[int, int]) -> Self:
+        """Start one, in a session of its own. passed: more of our descriptors, by the number that
+        it has each as. OSError."""
         errors = os.memfd_create("errors", os.MFD_CLOEXEC)
         ours = theirs = -1
         try:
@@ -53,6 +54,7 @@ class Keeper:
                     (os.POSIX_SPAWN_DUP2, theirs, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, errors, 2),
+                    *((os.POSIX_SPAWN_DUP2, here, there) for there, here in passed.items()),
                 ),
                 setsid=True,
                 setsigmask=(),

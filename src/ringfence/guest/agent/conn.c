@@ -210,6 +210,12 @@ static void in_ready(struct watch *watch, u32 events)
 		buffer_empty(received);
 }
 
+static void room_to_send(int fd)
+{
+	int bytes = SOCKET_BYTES;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
 static void connected(struct conn *conn, int in_fd, int out_fd)
 {
 	fcntl(in_fd, F_SETFL, fcntl(in_fd, F_GETFL) | O_NONBLOCK);
@@ -229,9 +235,8 @@ static void dial(struct timer *timer)
 	size_t size = strlen(conn->directory);
 	memcpy(address.sun_path, conn->directory, size);
 	memcpy(address.sun_path + size, "/host.sock", sizeof "/host.sock");
-	int bytes = SOCKET_BYTES;
 	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+		room_to_send(fd);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
 		connected(conn, fd, fcntl(fd, F_DUPFD_CLOEXEC, 3));
 		return;
@@ -256,6 +261,14 @@ static void take_stream(struct conn *conn)
 	connected(conn, in_fd, out_fd);
 }
 
+/* What a host that made the guest speaks on first: it may have said something already. */
+static void take_connected(struct conn *conn, int fd)
+{
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	room_to_send(fd);
+	connected(conn, fd, fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
 void conn_start(const struct options *options)
 {
 	struct conn *conn = the_conn;
@@ -263,7 +276,9 @@ void conn_start(const struct options *options)
 	memcpy(conn->marker, options->marker, MARKER_BYTES);
 	conn->directory = options->socket_directory;
 	conn->back_off = 1;
-	if (conn->directory)
+	if (conn->directory && options->connected)
+		take_connected(conn, (int)options->connected);
+	else if (conn->directory)
 		dial(&conn->dial);
 	else
 		take_stream(conn);

@@ -12,6 +12,7 @@ struct usage {
 
 struct options {
 	const char *socket_directory;  /* NULL: the stream on descriptors 0 and 1 */
+	u32 connected;                 /* a descriptor of a stream to speak on before the directory's socket is dialled, or 0 */
 	u8 marker[MARKER_BYTES];
 	bool has_marker;
 	u32 lease_ms;

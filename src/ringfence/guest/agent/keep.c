@@ -13,6 +13,7 @@
  *   --inside FILE VALUE  written by the child, before PROGRAM (its own place, oom_score_adj)
  *   --into PATH          PROGRAM is born in this version 2 cgroup
  *   --counter FILE       PROGRAM gets it as descriptor 4, open for reading
+ *   --pass DESCRIPTOR    PROGRAM has this open file, too; it is closed here then
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
  *   --last PATH          the directory that DIRECTORY is in: removed, with the files in it, by the last to leave it
@@ -57,6 +58,20 @@ static int note(struct steps *steps, const char *path, const char *value)
 	return 0;
 }
 
+/* Where the value of a step that is but a setting goes, NULL when it is none. */
+static const char **setting(const char *name)
+{
+	if (!strcmp(name, "--into"))
+		return &keeping.into;
+	if (!strcmp(name, "--counter"))
+		return &keeping.counter;
+	if (!strcmp(name, "--pass"))
+		return &keeping.passed;
+	if (!strcmp(name, "--last"))
+		return &keeping.last;
+	return NULL;
+}
+
 /* One step; how many arguments it took, 0 when it is none, -errno after a complaint. */
 static int take_step(int left, char **arg)
 {
@@ -70,17 +85,9 @@ static int take_step(int left, char **arg)
 	if (!strcmp(arg[0], "--make")) {
 		used = 2;
 		done = mkdir(path, 0755) < 0 ? -errno : note(&keeping.made, path, NULL);
-	} else if (!strcmp(arg[0], "--into")) {
+	} else if (setting(arg[0])) {
 		used = 2;
-		keeping.into = path;
-		done = 0;
-	} else if (!strcmp(arg[0], "--counter")) {
-		used = 2;
-		keeping.counter = path;
-		done = 0;
-	} else if (!strcmp(arg[0], "--last")) {
-		used = 2;
-		keeping.last = path;
+		*setting(arg[0]) = path;
 		done = 0;
 	} else if (!value) {
 		return 0;

@@ -15,7 +15,7 @@ struct steps {
 };
 struct keeping {
 	struct steps made, inside, thaws;
-	const char *into, *counter, *last;
+	const char *into, *counter, *passed, *last;
 	bool attached;
 	bool killing;
 	int home;  /* DIRECTORY */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -112,5 +113,7 @@ pid_t start_program(char **args)
 	struct start start = {args, lifeline};
 	pid_t pid = keeping.into ? start_inside(&start) : start_here(&start);
 	close(lifeline);
+	if (keeping.passed)
+		close((int)strtol(keeping.passed, NULL, 10));
 	return pid;
 }

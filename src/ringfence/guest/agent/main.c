@@ -14,10 +14,10 @@
 enum { EXIT_USAGE = 64, FIRST_LEASE_MS = 60000, RESERVED_UID = 65501, LONGEST_DIRECTORY = 80 };
 
 static const char usage[] =
-	"usage: ringfence-guest [--socket DIRECTORY | --stream] [--marker HEX] [--reserved-uid N] [--lease MS] [--root-capabilities HEX]"
+	"usage: ringfence-guest [--socket DIRECTORY [--connected DESCRIPTOR] | --stream] [--marker HEX] [--reserved-uid N] [--lease MS] [--root-capabilities HEX]"
 	" [--pidns] [--writable DIRECTORY]...\n";
 
-static u64 known_features;
+static u64 known_features = FEATURE_ATTACH_STDIN;
 
 u64 features(void) { return known_features; }
 
@@ -98,6 +98,8 @@ static int parse_option(const char *name, char *value, struct options *options, 
 		options->socket_directory = value;
 		return 2;
 	}
+	if (value && !strcmp(name, "--connected"))
+		return parse_number(value, &options->connected, INT32_MAX) ? 2 : 0;
 	if (value && !strcmp(name, "--marker"))
 		return parse_marker(value, options) ? 2 : 0;
 	if (value && !strcmp(name, "--reserved-uid"))

@@ -152,7 +152,7 @@ def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
     assert keeper[:3] == ["/g/guest", "--keep", "/state/box"]
     assert keeper[3:] == [
         "--make", "/c/box", "--write", "/c/box/pids.max", "9", "--inside", "/c/box/tasks", "0",
-        "--attached",
+        "--pass", "6", "--attached",
     ]  # fmt: skip
     assert "--attached" not in line(SPEC.model_copy(update={"detached": True}))
 

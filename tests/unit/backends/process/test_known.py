@@ -1,7 +1,9 @@
 """Backends of one event loop share what was learned of the machine, and how many start at once."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +40,7 @@ async def test_sandboxes_with_a_backend_each_start_no_more_at_once_than_those_of
 ) -> None:
     running = most = 0
 
-    async def run(_: Creation) -> Any:
+    async def run(_: Creation, over: Callable[[], None]) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -50,6 +52,32 @@ async def test_sandboxes_with_a_backend_each_start_no_more_at_once_than_those_of
     starts = [ProcessBackend().create(SPEC, f"box{n}", FACTS) for n in range(100)]
     await asyncio.gather(*starts, return_exceptions=True)
     assert 1 < most <= knowing._AT_ONCE
+
+
+@pytest.mark.usefixtures("looks")
+async def test_a_start_has_its_turn_until_it_is_over_not_until_it_is_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Callable[[], None]] = []
+
+    async def run(_: Creation, over: Callable[[], None]) -> Any:
+        begun.append(over)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(Creation, "run", run)
+    starts = [
+        asyncio.ensure_future(ProcessBackend().create(SPEC, f"box{n}", FACTS)) for n in range(100)
+    ]
+    for over in range(3):
+        while len(begun) < knowing._AT_ONCE + over:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(begun) == sum(start.done() for start in starts) == knowing._AT_ONCE + over
+        begun[over]()
+    for start in starts:
+        start.cancel()
+    await asyncio.wait(starts)
 
 
 async def test_the_machine_is_looked_at_once_a_second_whoever_asks(
