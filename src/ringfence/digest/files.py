@@ -87,9 +87,14 @@ def _mapped(stream: FileIO, feed: _Feed, start: int, length: int) -> None:
 
     for offset in range(start, start + length, _WINDOW):
         size = min(_WINDOW, start + length - offset)
-        with mmap.mmap(
-            stream.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=offset
-        ) as window:
+        try:
+            window = mmap.mmap(
+                stream.fileno(), size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=offset
+            )
+        except ValueError:  # it is shorter by now
+            _copied(stream, feed, offset, size)
+            continue
+        with window:
             try:
                 window.madvise(_POPULATE_READ)
             except OSError:  # a kernel before 5.14, or a page that reading may tell more of

@@ -340,6 +340,7 @@ class Connection(Incoming):
         operations, self._operations = self._operations, {}
         for operation in operations.values():
             operation.lose(error)
+        self._forget_room()
         if not self.greeted.done():
             self.greeted.cancel()
         for task in self._kept:

@@ -151,6 +151,12 @@ class Incoming(asyncio.BufferedProtocol):
             if filler is not None and self._ended is None:
                 filler()
 
+    def _forget_room(self) -> None:
+        """Nothing comes any more: what a long frame was to fill is no longer in use."""
+        if self._room is not None:
+            self._room.release()
+        self._room = self._filler = None
+
     def _keep_from(self, start: int) -> None:
         rest = self._filled - start
         if start and rest:

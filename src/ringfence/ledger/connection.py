@@ -5,6 +5,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Kept:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._closing: Callable[[], object] | None = None
 
     def after_fork(self) -> "Kept":
         """A new one for a forked process. The old one is never closed there: it is its parent's."""
@@ -64,6 +66,7 @@ class Kept:
                 connection.close()
                 raise
         self._connection, self._file = connection, self._identity()
+        self._closing = weakref.finalize(self, _close_own, connection, self.pid)
         return connection
 
     @contextlib.contextmanager
@@ -100,6 +103,12 @@ class Kept:
         return status.st_dev, status.st_ino
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._closing is not None:
+            self._closing()
+        self._connection = self._closing = None
+
+
+def _close_own(connection: sqlite3.Connection, pid: int) -> None:
+    """Nobody uses it any more, or the process ends. A fork's is its parent's."""
+    if pid == os.getpid():
+        connection.close()

@@ -106,7 +106,8 @@ def test_it_holds_while_nobody_is_there_and_for_who_comes_again(
     counter(2 * SECOND)
     until(lambda: not dialled.marked(), "it was killed")
     with listening(tmp_path) as door:
-        raw = Raw(door.accept()[0])
+        dialled.raw.stream.close()
+        dialled.raw = raw = Raw(door.accept()[0])
     assert raw.hello(detached=True) == 2
     raw.send(Ask.ATTACH, held, bytes(16))
     assert raw.ending(held).reason == REASON_CPU_TIME

@@ -1,5 +1,6 @@
 """The ledger keeps what must be found again, and lets one of two racing words win."""
 
+import gc
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -192,6 +193,24 @@ def test_a_ledger_goes_on_when_its_file_was_removed(ledger: Ledger) -> None:
     assert ledger.live() == []
     ledger.add(a_record("after"), owner=None)
     assert [entry.record.id for entry in Ledger(ledger.path).live()] == ["after"]
+
+
+def test_a_ledger_that_nobody_has_any_more_closes_its_connection(tmp_path: Path) -> None:
+    """Python 3.13 and newer warn of one that is left open; a forked process leaves its parent's."""
+    ledger = Ledger(tmp_path / "l")
+    ledger.add(a_record("rf-one"), owner=None)
+    connection = ledger._kept._connection
+    assert connection is not None
+    child = os.fork()
+    if child == 0:
+        del ledger
+        gc.collect()
+        os._exit(0 if connection.execute("SELECT 1").fetchone()[0] == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    del ledger
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger) -> None:

@@ -154,7 +154,7 @@ async def test_a_fault_where_the_record_is_written_late_leaves_nothing(
 ) -> None:
     """The record's own fault is told once the sandbox is made, which then ends."""
 
-    monkeypatch.setattr(*STEPS[step], partial(_fail, step))
+    monkeypatch.setattr(*STEPS[step], staticmethod(partial(_fail, step)))
     with pytest.raises(ResourceExhaustedError, match=f"no {step}"):
         await ringfence.open(backend=Tied(mock), ledger=ledger)
     monkeypatch.undo()
@@ -168,7 +168,7 @@ async def test_one_that_was_not_made_is_on_record_as_that(
     """Also where the record is written late, and whether it was when the fault came or not."""
     for step in ("create", "network"):
         with monkeypatch.context() as patch:
-            patch.setattr(*STEPS[step], partial(_fail, step))
+            patch.setattr(*STEPS[step], staticmethod(partial(_fail, step)))
             with pytest.raises(ResourceExhaustedError):
                 await ringfence.open(backend=Tied(mock), ledger=ledger)
     assert [entry.reason for entry in ledger.all()] == [CREATE_FAILED] * 2

@@ -188,8 +188,8 @@ async def test_an_archive_of_more_members_than_docker_s_have_is_refused(
     monkeypatch.setattr(importing, "_MOST_MEMBERS", 100)
     assert await loads(path, short, {}) == 1
     monkeypatch.setattr(importing, "_MOST_MEMBERS", 99)
-    with pytest.raises(ImageError, match="over 99 members"):
-        importing._names_in(path.open("rb"))
+    with path.open("rb") as file, pytest.raises(ImageError, match="over 99 members"):
+        importing._names_in(file)
     assert await loads(path, short, {}) == 0
 
 
