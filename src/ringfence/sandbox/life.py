@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Instance, release
-from ringfence.backends.finish import finish
+from ringfence.backends.finish import finish, go_on, through
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
@@ -251,31 +251,40 @@ class Life:
         """
         self.check_loop("delete")
         ending = self._begin_end(DELETED, grace)
-        return await finish(_result(ending))
+        return await finish(ending)
 
     async def _end(self, reason: str, grace: float) -> DeleteReport:
         begin = time.monotonic()
-        terminated = 0
         errors: list[Exception] = []
         session = self.session
-        if not session.lost.done():
-            session.resume()
-            terminated = await _terminate(session, grace)
+        terminated = await _terminate(session, grace)
         steps: list[Callable[[], Awaitable[object]]] = [
             session.shutdown,
             self.instance.delete,
-            self._rest.aclose,
+            self._close_rest,
             lambda: self._close_record(reason, whole=not errors),
         ]
         for step in steps:
             try:
-                await step()
+                await through(step)
             except (SandboxError, OSError) as error:
                 errors.append(error)
         self.stop_watching()
         self.bus.publish(Deleted(sandbox_id=self.id, reason=reason))
         text = "; ".join(str(error) for error in errors) or None
         return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
+
+    async def _close_rest(self) -> None:
+        """SandboxError where a part of it was left half done: the others are closed then."""
+        try:
+            await self._rest.aclose()
+        except asyncio.CancelledError:
+            go_on()
+            raise StateError(
+                "delete: the event loop ended meanwhile; `ringfence reap` finishes it",
+                op="delete",
+                sandbox_id=self.id,
+            ) from None
 
     async def _close_record(self, reason: str, *, whole: bool) -> None:
         """The last step: what is killed before it is found by its record, and finished."""
@@ -289,7 +298,7 @@ class Life:
         begun. Idempotent."""
         self.check_loop("detach")
         if self._ending is not None:
-            await finish(_result(self._ending))
+            await finish(self._ending)
         elif self.state is not State.EXITED:
             self.state, self.reason = State.EXITED, DETACHED
             await finish(self._detach())
@@ -337,19 +346,21 @@ def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-async def _result(ending: asyncio.Task[DeleteReport]) -> DeleteReport:
-    return await asyncio.shield(ending)
-
-
 async def _terminate(session: Session, grace: float) -> int:
     """SIGTERM to every command that runs, then at most `grace` seconds; how many ran."""
     from ringfence.guest.execs import Exec
 
+    if session.lost.done():
+        return 0
+    session.resume()
     running = [op for op in session.operations() if isinstance(op, Exec) and not op.over]
     for exec_ in running:
         exec_.discard()
         if grace and exec_.pid:
             exec_.signal(15)
     if running and grace:
-        await asyncio.wait([exec_.ended for exec_ in running], timeout=grace)
+        try:
+            await asyncio.wait([exec_.ended for exec_ in running], timeout=grace)
+        except asyncio.CancelledError:  # as for `through`
+            go_on()
     return len(running)

@@ -1,6 +1,8 @@
 """How a sandbox ends when nobody asked it to."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -194,3 +196,48 @@ async def test_attaching_again_counts_once(mock: MockBackend) -> None:
         while sandbox.info.state is State.RUNNING:
             await asyncio.sleep(0.02)
         assert sandbox.info.reason == "idle_timeout"
+
+
+@pytest.mark.parametrize("during", ["grace", "delete", "rest"])
+def test_the_end_of_the_event_loop_does_not_interrupt_it(
+    mock: MockBackend, durable: Durable, ledger: Ledger, during: str, monkeypatch: Any
+) -> None:
+    """asyncio.run cancels every task at its end, as it does after Ctrl-C in a gather, and those too
+    that end a sandbox: they take all their steps, and what one left half done is on record."""
+    ended: list[str] = []
+    ids: list[str] = []
+
+    async def one() -> None:
+        sandbox = await ringfence.open(backend=durable, ledger=ledger)
+        sandbox._context.bus.subscribe(lambda event: ended.append(event.name))
+        ids.append(sandbox.id)
+        if during == "grace":
+            await sandbox.spawn(shell="trap '' TERM; sleep 300")
+        elif during == "rest":
+            sandbox._context.life.own(lambda: asyncio.sleep(0.1))
+        else:
+            kind = type(sandbox._context.life.instance)
+            monkeypatch.setattr(kind, "delete", slowly(kind.delete))
+        await sandbox.delete(grace=0.2)
+
+    async def main() -> None:
+        work = asyncio.create_task(one())
+        while not ids:
+            await asyncio.sleep(0.01)
+        await asyncio.wait([work], timeout=0.05)
+
+    asyncio.run(main())
+    assert ended[-1] == "Deleted"
+    assert asyncio.run(mock.found({})) == []
+    live = [entry.record.id for entry in ledger.live()]
+    assert live == (ids if during == "rest" else [])
+    asyncio.run(reap(ledger))
+    assert ledger.get(ids[0]).reason == "deleted"
+
+
+def slowly(step: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    async def slow(instance: Any) -> None:
+        await asyncio.sleep(0.1)
+        await step(instance)
+
+    return slow
