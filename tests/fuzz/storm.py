@@ -188,7 +188,8 @@ class Storm:
             Ask.RESIZE: struct.pack("<HH", 5, 6),
             Ask.FILE_DATA: bytes(self.random.choice((1, 70_000))),
             Ask.FILE_END: bytes([self.random.randrange(2)]),
-            Ask.ATTACH: struct.pack("<QQ", self.random.randrange(1000), 0),
+            Ask.ATTACH: struct.pack("<QQ", self.random.randrange(1000), 0)
+            + self.random.choice((b"", b"\0", b"\1", b"\1\1")),
         }
         if op == Ask.ACK:
             stream = self.random.choice((1, 2, 3))

@@ -36,25 +36,23 @@ OVERTIME_SECONDS = 5.0
 
 
 class Exec(Operation):
-    """A command, from EXEC (or ATTACH) to EXIT.
+    """A command, from EXEC to EXIT.
 
     Its streams are bytes under flow control: a command whose output nobody reads waits. `pid` is
-    its process id inside, 0 before it started. `again` for one that was attached to, `left` once
-    nobody waits for that any more.
+    its process id inside, 0 before it started. `terminal`: whether it has one.
     """
 
     __slots__ = (
         "_connection",
         "_leave",
-        "again",
         "ended",
-        "left",
         "over",
         "pid",
         "started",
         "stderr",
         "stdin",
         "stdout",
+        "terminal",
     )
 
     def __init__(self, connection: "Connection", stdout: Output, stderr: Output) -> None:
@@ -62,8 +60,7 @@ class Exec(Operation):
         self._connection = connection
         self._leave: Callable[[], None] | None = None
         self.pid = 0
-        self.again = False
-        self.left = False
+        self.terminal = False
         self.over = False
         self.stdout = stdout
         self.stderr = stderr
@@ -86,23 +83,25 @@ class Exec(Operation):
             if self.stdin is not None:
                 self.stdin.acked(U64.unpack(payload)[0])
             return False
-        if op == Answer.FAIL and not self.pid:
+        if op == Answer.FAIL:
             failure = Payload(payload).failure()
+            if self.pid:  # what was sent to it was wrong: its own end follows
+                return False
             self._finish(NotStarted(failure.errno, failure.stage, failure.detail))
             return True
         raise malformed(f"frame 0x{op:02x} in an exec")
 
     def _receive_output(self, op: int, payload: memoryview) -> None:
         if not self.pid:
-            if self.again:
-                return
             raise malformed("output before the start")
         stream, output = (STDOUT, self.stdout) if op == Answer.OUT else (STDERR, self.stderr)
         if output.add(U64.unpack_from(payload)[0], payload[8:]):
             self._ack(stream, output)
 
     def _receive_started(self, payload: memoryview) -> bool:
-        (pid,) = U32.unpack(payload)
+        return self._start(U32.unpack(payload)[0])
+
+    def _start(self, pid: int) -> bool:
         if self.pid or not pid:
             raise malformed("an exec started twice or as process 0")
         self.pid = pid
@@ -112,8 +111,6 @@ class Exec(Operation):
 
     def _receive_exit(self, payload: memoryview) -> bool:
         if not self.pid:
-            if self.again:
-                return False
             raise malformed("an end before the start")
         out, err = self.stdout, self.stderr
         ending = unpack_exit(payload, bytes(out.data), bytes(err.data))
@@ -164,10 +161,7 @@ class Exec(Operation):
     def lose(self, error: SandboxError) -> None:
         """End as SANDBOX_LOST, with the output so far."""
         if self.started is not None and not self.started.done():
-            if self.left:
-                self.started.cancel()
-            else:
-                self.started.set_exception(lost(error, "exec"))
+            self.started.set_exception(lost(error, "exec"))
         self._finish(
             Exit(
                 Reason.SANDBOX_LOST,
@@ -191,11 +185,26 @@ class Exec(Operation):
     def _ack(self, stream: int, output: Output) -> None:
         self._connection.send(Ask.ACK, self.id, output.ack(stream))
 
-    def open_stdin(self) -> Input:
-        """The exec's input stream."""
+    def open_stdin(self, sent: int = 0, acked: int = 0) -> Input:
+        """The exec's input stream. sent, acked: bytes of it in earlier sessions."""
         connection, operation_id = self._connection, self.id
-        self.stdin = Input(lambda chunk: connection.send(Ask.STDIN, operation_id, chunk))
+        self.stdin = Input(
+            lambda chunk: connection.send(Ask.STDIN, operation_id, chunk), sent=sent, acked=acked
+        )
         return self.stdin
+
+    @property
+    def stdin_total(self) -> int | None:
+        """Bytes that were sent to its stdin, those of earlier sessions that arrived included; None
+        where the guest does not tell."""
+        return 0 if self.stdin is None else self.stdin.total
+
+    @property
+    def unwritable(self) -> str:
+        """Why nothing can be written to its stdin, in words that follow on its name."""
+        if self.stdin is None and not self.over:
+            return "got all of its stdin when it was started"
+        return "does not take input any more: it ended, or its stdin was closed"
 
     # What a user of a spawned exec does.
 
@@ -316,6 +325,7 @@ def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> E
     allowed = math.inf
     if request.timeout is not None:
         allowed = request.timeout + request.grace + OVERTIME_SECONDS
+    exec_.terminal = bool(flags & ExecFlag.PTY)
     operation_id = connection.register(exec_, allowed)
     try:
         if request.cgroups:

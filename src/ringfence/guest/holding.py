@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from ringfence.errors import SandboxError
 from ringfence.guest.asking import Asking, failure_of
-from ringfence.guest.execs import Exec
+from ringfence.guest.attached import Attached
 from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
-from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, whole_number
+from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, Feature, whole_number
 from ringfence.guest.streams import Output
 
 _LAST_OFFSET = 2**63 - 1
@@ -19,9 +19,11 @@ _OF_AN_EXEC = (Answer.STARTED, Answer.OUT, Answer.ERR, Answer.STDIN_ACK, Answer.
 class Holding(Asking):
     """A connection that takes up held execs, and releases them."""
 
-    async def attach(self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0) -> Exec:
+    async def attach(
+        self, exec_id: int, stdout_offset: int = 0, stderr_offset: int = 0
+    ) -> Attached:
         """Take up a held exec again, its output from these offsets or the oldest bytes still held;
-        from its end on where there is less.
+        from its end on where there is less. Its stdin goes on where the guest has it.
 
         NotFoundError when the guest holds none of that id; StateError when it is in use here.
         Cancellation lets the exec go on without a reader.
@@ -34,15 +36,17 @@ class Holding(Asking):
             # Its answer comes first, and would be taken for this one's.
             await asyncio.wait([left.started])
             self.drop(left)
-        exec_ = Exec(
+        tells = bool(self.hello.features & Feature.ATTACH_STDIN)
+        exec_ = Attached(
             self,
             Output(None, collect=False, start=stdout_offset, jumps=True),
             Output(None, collect=False, start=stderr_offset, jumps=True),
+            tells=tells,
         )
         exec_.started = self._loop.create_future()
-        exec_.again = True
         self.adopt(exec_, exec_id)
-        self.send(Ask.ATTACH, exec_id, struct.pack("<QQ", stdout_offset, stderr_offset))
+        offsets = struct.pack("<QQ", stdout_offset, stderr_offset)
+        self.send(Ask.ATTACH, exec_id, offsets + b"\1" if tells else offsets)
         try:
             refused = await asyncio.shield(exec_.started)
         except asyncio.CancelledError:
@@ -54,10 +58,10 @@ class Holding(Asking):
             raise _failure(exec_id, "attach")(failure)
         return exec_
 
-    def _left(self, exec_id: int) -> Exec | None:
+    def _left(self, exec_id: int) -> Attached | None:
         """The exec of that id whose ATTACH was cancelled."""
         found = self._operations.get(exec_id)
-        return found if isinstance(found, Exec) and found.left else None
+        return found if isinstance(found, Attached) and found.left else None
 
     async def forget(self, exec_id: int) -> None:
         """Release a held exec, killed first when it runs. NotFoundError when there is none;

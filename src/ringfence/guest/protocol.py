@@ -36,6 +36,8 @@ U64: Final = struct.Struct("<Q")
 EXIT: Final = struct.Struct("<iBBII13Q")
 STAT: Final = struct.Struct("<IIIQQqQI")
 HELLO_TAIL: Final = struct.Struct("<IQIQQ")
+TOLD: Final = struct.Struct("<IBQQ")
+"""STARTED, for who asked in ATTACH to be told of stdin."""
 
 
 class Ask:
@@ -116,6 +118,7 @@ class Feature:
     FORWARD: Final = 1 << 6
     FILTER: Final = 1 << 7
     DESCRIPTORS: Final = 1 << 8
+    ATTACH_STDIN: Final = 1 << 9
 
 
 class ExecFlag:
@@ -128,6 +131,14 @@ class ExecFlag:
     KILL_ON_CAP: Final = 16
     SEARCH_PATH: Final = 32
     CGROUPS_SHIFT: Final = 6
+
+
+class Told:
+    """Bits of what STARTED says of an exec that was attached to."""
+
+    STDIN_OPEN: Final = 1
+    STDIN_GIVEN: Final = 2
+    TERMINAL: Final = 4
 
 
 class WriteFlag:

@@ -213,6 +213,7 @@ class Input:
     """Bytes to the guest, at most a window beyond what it acknowledged.
 
     send: writes one frame's payload, of at most `chunk` bytes; an empty one is the end.
+    sent, acked: where it goes on, when an earlier session sent some.
     """
 
     __slots__ = (
@@ -232,12 +233,15 @@ class Input:
         send: Callable[[bytes | memoryview], None],
         window: int = INPUT_WINDOW,
         chunk: int = CHUNK_BYTES,
+        *,
+        sent: int = 0,
+        acked: int = 0,
     ) -> None:
         self._send = send
         self._window = window
         self._chunk = chunk
-        self._sent = 0
-        self._acked = 0
+        self._sent = sent
+        self._acked = acked
         self._rest: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
@@ -276,6 +280,11 @@ class Input:
     def _put(self, chunk: bytes | memoryview) -> None:
         self._sent += len(chunk)
         self._send(chunk)
+
+    @property
+    def total(self) -> int:
+        """Bytes that were sent."""
+        return self._sent
 
     @property
     def idle(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Self
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import STDERR, STDOUT, ExecFlag, content, whole_number
+from ringfence.guest.protocol import STDERR, STDOUT, content, whole_number
 from ringfence.guest.request import Exit
 from ringfence.sandbox.commands import Prepared
 from ringfence.sandbox.ending import result
@@ -151,19 +151,22 @@ class Process:
         """Send all of `data` (text: UTF-8) to its stdin; waits while the command does not read.
 
         StateError when it has ended, its stdin was closed or given at the start, or it was attached
-        to. Cancellation leaves a part of it sent.
+        to in a sandbox whose guest is older. Cancellation leaves a part of it sent: `stdin_total`.
         """
         sent = data.encode() if isinstance(data, str) else content(data, "data")
         if not await self._exec.write(sent) and sent:
-            again = "was attached to: nothing can be written to its stdin any more"
-            over = "does not take input any more: it ended, or its stdin was closed"
-            raise StateError(
-                f"stdin: exec {self.id} {again if self._exec.again else over}", op="exec.write"
-            )
+            raise StateError(f"stdin: exec {self.id} {self._exec.unwritable}", op="exec.write")
 
     def close_stdin(self) -> None:
-        """End its stdin. Idempotent; nothing for one that was attached to."""
+        """End its stdin. Idempotent."""
         self._exec.write_eof()
+
+    @property
+    def stdin_total(self) -> int | None:
+        """Bytes written to its stdin so far, here and by whoever had it before, as far as they
+        arrived: what is before that is the command's, once, and what is not did not arrive. None
+        for one that was attached to in a sandbox whose guest is older."""
+        return self._exec.stdin_total
 
     def signal(self, number: int | str, *, group: bool = False) -> None:
         """Send a signal ("TERM", "SIGTERM", 15) to the main process, or to its process group."""
@@ -176,7 +179,7 @@ class Process:
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of its terminal. InvalidSpecError for sizes out of 1 to 65535; StateError
         for a command that was spawned without a terminal."""
-        if not self._exec.again and not self._prepared.request.flags & ExecFlag.PTY:
+        if not self._exec.terminal:
             raise StateError(
                 f"resize: exec {self.id} has no terminal: spawn it with pty=True", op="exec.resize"
             )

@@ -251,8 +251,8 @@ class Sandbox:
         (1 MiB of each stream). NotFoundError.
 
         It is taken from whoever attached to it before, or spawned it here: there its streams end
-        and `wait` raises StateError, while the command goes on. Nothing can be written to the stdin
-        of one that was attached to.
+        and `wait` raises StateError, while the command goes on. Its stdin goes on where it was:
+        `process.stdin_total` says how much of what was written before has arrived.
         """
         return await self._running.attach(process_id, stdout_offset, stderr_offset)
 

@@ -125,6 +125,8 @@ class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
             assert await second.files.read("/tmp/kept") == b"kept"
             again = await second.attach(process.id)
             assert await again.stdout.readline() == b"line\n"
+            result = await again.communicate("next\n")
+            assert (result.exit_code, result.stdout_total) == (0, len("line\nnext\n"))
         finally:
             await second.delete()
         with pytest.raises(ringfence.SandboxError):

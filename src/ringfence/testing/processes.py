@@ -175,6 +175,9 @@ class ProcessChecks(Checks):
         assert listed.args == ("cat",)
         again = await sandbox.attach(number)
         assert await again.stdout.readline() == b"kept\n"
+        await again.write("more\n")
+        assert await again.stdout.readline() == b"more\n"
+        assert again.stdin_total == len("kept\nmore\n")
         await sandbox.forget(number)
         assert number not in [one.id for one in await sandbox.processes()]
 
@@ -215,8 +218,8 @@ class ProcessChecks(Checks):
         assert await first.stdout.readline() == b"456789\n"
         with pytest.raises(ringfence.StateError):
             await process.wait()
-        with pytest.raises(ringfence.StateError, match="attached to"):
-            await first.write(b"x")
+        with pytest.raises(ringfence.StateError):
+            await process.write(b"x")
         second = await sandbox.attach(process.id, stdout_offset=8)
         with pytest.raises(ringfence.StateError):
             await first.wait()
@@ -226,6 +229,45 @@ class ProcessChecks(Checks):
         second.signal("TERM")
         assert (await second.wait()).signal == 15
         await sandbox.forget(process.id)
+
+    async def test_a_stdin_that_is_not_open_cannot_be_written_to_by_who_attaches(
+        self, sandbox: ringfence.Sandbox
+    ) -> None:
+        """One that was given at the start, or closed, is StateError; the command is not harmed."""
+        line = "cat >/dev/null; sleep 300"
+        for stdin, why in ((b"given", "when it was started"), (None, "was closed")):
+            async with sandbox.spawn(shell=line, stdin=stdin, hold=True) as process:
+                process.close_stdin()
+            again = await sandbox.attach(process.id)
+            again.close_stdin()
+            with pytest.raises(ringfence.StateError, match=why):
+                await again.write(b"x")
+            assert again.running
+            again.signal("KILL")
+            assert (await again.wait()).signal == 9
+            await sandbox.forget(process.id)
+
+    async def test_a_terminal_is_typed_into_by_who_attaches(
+        self, sandbox: ringfence.Sandbox, features: Features
+    ) -> None:
+        """And resized; without terminals, UnsupportedError."""
+        if not features.pty:
+            with pytest.raises(ringfence.UnsupportedError):
+                await sandbox.spawn(["cat"], pty=True, hold=True)
+            return
+        async with sandbox.spawn(shell="read x; echo $x; stty size", pty=True, hold=True) as one:
+            number = one.id
+        again = await sandbox.attach(number)
+        again.resize(50, 132)
+        await again.write("typed\n")
+        assert (await again.wait()).stdout.split()[-3:] == [b"typed", b"50", b"132"]
+        await sandbox.forget(number)
+        async with sandbox.spawn(["sleep", "300"], hold=True) as piped:
+            number = piped.id
+        again = await sandbox.attach(number)
+        with pytest.raises(ringfence.StateError):
+            again.resize(50, 132)
+        await sandbox.forget(number)
 
     async def test_what_is_not_held_is_not_found(self, sandbox: ringfence.Sandbox) -> None:
         """attach and forget of an unknown number are NotFoundError."""

@@ -196,6 +196,19 @@ def test_a_kill_with_a_full_window_ends_within_its_rest(guest: Guest) -> None:
     assert ending.stdout_total > 1024 * 1024
 
 
+def test_input_for_what_takes_none_is_ignored(guest: Guest) -> None:
+    """Nothing is answered, and neither pipe nor terminal notices."""
+    for flags, seen in ((SEARCH, b"given\nlate\n"), (SEARCH | 2, b"given\r\nlate\r\n")):
+        line = "stty -echo 2>/dev/null; echo up; read x; echo $x; sleep 0.2; echo late"
+        operation_id = guest.raw.start("sh", "-c", line, flags=flags, stdin=b"given\n")
+        guest.raw.started(operation_id)
+        for data in (b"x" * 300_000, b"x\n", b""):
+            guest.raw.send(Ask.STDIN, operation_id, data)
+        ending = guest.raw.ending(operation_id)
+        assert ending.status == 0
+        assert ending.stdout.endswith(seen)
+
+
 def test_too_much_input_is_a_broken_protocol(guest: Guest) -> None:
     operation_id = guest.raw.start("sleep", "1000", flags=SEARCH | OPEN, env=(guest.name,))
     guest.raw.started(operation_id)

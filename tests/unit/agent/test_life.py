@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import HEADER, Answer, Ask, string
+from ringfence.guest.protocol import HEADER, TOLD, Answer, Ask, Feature, Told, string
 
 from .raw import WAIT_SECONDS, Guest, Raw, exec_payload, until
 
@@ -73,6 +73,88 @@ def test_a_guest_dials_again_and_keeps_what_is_held(
     second.output(held, b"late\n")
     second.send(Ask.SHUTDOWN)
     assert guest.wait() == 0
+
+
+def attach(raw: Raw, held: int) -> tuple[int, ...]:
+    """ATTACH behind all output, to be told of its input: pid, told, received, consumed."""
+    raw.send(Ask.ATTACH, held, struct.pack("<QQB", 2**62, 2**62, 1))
+    op, answered, payload = raw.frame()
+    assert (op, answered) == (Answer.STARTED, held)
+    return TOLD.unpack(payload)
+
+
+def test_input_goes_on_in_the_next_session_where_the_guest_has_it(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    """Whole frames are the command's, once; what came in part is not counted and never comes."""
+    listener = listen(directory)
+    guest = start_guest("--socket", str(directory))
+    raw = accept(listener)
+    raw.hello(detached=True, lifetime=600_000)
+    held = raw.start("sh", "-c", "echo up; kill -STOP $$; cat", flags=HELD | 1, stdin=b"given")
+    raw.started(held)
+    raw.output(held, b"up\n")
+    data = bytes(range(251)) * 1000
+    sent = 0
+    for size in (100_000, 70_000, 60_000):
+        raw.send(Ask.STDIN, held, data[sent : sent + size])
+        rest = HEADER.pack(50_000 + 5, Ask.STDIN, held) + b"lost" * 10_000
+        raw.send_bytes(rest)
+        raw.stream.close()
+        raw = accept(listen(directory))
+        raw.hello(detached=True)
+        sent += size
+        assert attach(raw, held)[1:3] == (Told.STDIN_OPEN, sent)
+    raw.send(Ask.STDIN, held, data[sent:])
+    raw.send(Ask.STDIN, held)
+    raw.stream.close()
+    raw = accept(listen(directory))
+    raw.hello(detached=True)
+    assert attach(raw, held)[1:3] == (0, len(data))
+    raw.send(Ask.SIGNAL, held, struct.pack("<IB", signal.SIGCONT, 0))
+    raw.ending(held)
+    raw.send(Ask.ATTACH, held, bytes(16))
+    ending = raw.ending(held)
+    assert ending.stdout == b"up\ngiven" + data
+    raw.send(Ask.SHUTDOWN)
+    assert guest.wait() == 0
+
+
+def test_a_terminal_is_typed_into_and_resized_in_the_next_session(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    """After an end of file was typed its input is open as before."""
+    listener = listen(directory)
+    start_guest("--socket", str(directory))
+    raw = accept(listener)
+    raw.hello(detached=True, lifetime=600_000)
+    script = "stty -echo; echo up; read x; read y; echo $y; stty size"
+    held = raw.start("sh", "-c", script, flags=HELD | 1 | 2)
+    raw.started(held)
+    raw.output(held, b"up\r\n")
+    raw.send(Ask.STDIN, held)
+    raw.stream.close()
+    raw = accept(listen(directory))
+    raw.hello(detached=True)
+    assert attach(raw, held)[1:] == (Told.STDIN_OPEN | Told.TERMINAL, 0, 0)
+    raw.send(Ask.RESIZE, held, struct.pack("<HH", 50, 132))
+    raw.send(Ask.STDIN, held, b"typed\n")
+    raw.output(held, b"50 132\r\n")
+
+
+def test_who_asks_for_no_more_than_the_pid_gets_that(guest: Guest) -> None:
+    """Hosts that are older than the question; and bytes behind it are none."""
+    held = guest.raw.start("sleep", "1000", flags=HELD | 1)
+    pid = guest.raw.started(held)
+    features = struct.unpack_from("<Q", guest.raw.hello_payload, 20)[0]
+    assert features & Feature.ATTACH_STDIN
+    for payload in (bytes(16), bytes(17)):
+        guest.raw.send(Ask.ATTACH, held, payload)
+        assert guest.raw.started(held) == pid
+    guest.raw.send(Ask.ATTACH, held, bytes(16) + b"\1\1")
+    with pytest.raises(OSError, match="stage 0"):
+        guest.raw.ending(held)
+    assert attach(guest.raw, held)[0] == pid
 
 
 def free_port() -> int:

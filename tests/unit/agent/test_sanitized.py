@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.guest import build
-from ringfence.guest.protocol import U32, Ask, Cred, cred, string
+from ringfence.guest.protocol import TOLD, U32, Ask, Cred, Told, cred, string
 from ringfence.workspace.listing import list_again
 from tests.conftest import require_root
 from tests.fuzz import sanitized
@@ -45,6 +45,14 @@ def test_execs_of_every_kind(guest: Guest) -> None:
     raw.send(Ask.ATTACH, held, struct.pack("<QQ", 1, 0))
     assert raw.ending(held).stdout == b"ept\n"
     assert raw.ask(Ask.FORGET, b"", held) == b""
+    fed = raw.start("sh", "-c", "sleep 0.1; cat", flags=32 | 8 | 1, stdin=b"first ")
+    raw.started(fed)
+    raw.send(Ask.STDIN, fed, b"x" * 100_000)
+    raw.send(Ask.ATTACH, fed, bytes(16) + b"\1")
+    assert TOLD.unpack(raw.frame()[2])[1:3] == (Told.STDIN_OPEN, 100_000)
+    raw.send(Ask.STDIN, fed)
+    assert raw.ending(fed).stdout == b"first " + b"x" * 100_000
+    assert raw.ask(Ask.FORGET, b"", fed) == b""
 
 
 def test_kills_and_losses(guest: Guest) -> None:

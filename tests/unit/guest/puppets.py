@@ -27,9 +27,11 @@ def exit_payload(status: int = 0, *, out: int = 0, err: int = 0, code: int = 0) 
     return EXIT.pack(status, code, 1, 0, 0, 0, out, err, 1, *(0,) * 9)
 
 
-def hello_payload(marker: bytes, version: int = VERSION, epoch: int = 1) -> bytes:
+def hello_payload(
+    marker: bytes, version: int = VERSION, epoch: int = 1, features: int = 0
+) -> bytes:
     """The payload of the guest's HELLO."""
-    return marker + HELLO_TAIL.pack(version, 0, 65501, epoch, 0) + string(b"puppet")
+    return marker + HELLO_TAIL.pack(version, features, 65501, epoch, 0) + string(b"puppet")
 
 
 class Puppet(asyncio.Protocol):
@@ -38,9 +40,17 @@ class Puppet(asyncio.Protocol):
     answers: frames to send, by op of the question; {id} is the question's.
     """
 
-    def __init__(self, prefix: bytes = b"", version: int = VERSION, *, mute: bool = False) -> None:
+    def __init__(
+        self,
+        prefix: bytes = b"",
+        version: int = VERSION,
+        *,
+        mute: bool = False,
+        features: int = 0,
+    ) -> None:
         self.prefix = prefix
         self.version = version
+        self.features = features
         self.mute = mute
         self.pings = True
         self.frames: list[tuple[int, int, bytes]] = []
@@ -72,7 +82,7 @@ class Puppet(asyncio.Protocol):
 
     def _receive(self, op: int, operation_id: int, payload: bytes) -> None:
         if op == Ask.HELLO and not self.mute:
-            hello = hello_payload(payload[4:20], self.version)
+            hello = hello_payload(payload[4:20], self.version, features=self.features)
             self.send_bytes(self.prefix + guest_frame(Answer.HELLO, 0, hello))
         elif op == Ask.PING:
             if self.pings:

@@ -14,12 +14,14 @@ from ringfence.guest.protocol import (
     EXIT,
     HELLO_TAIL,
     STAT,
+    TOLD,
     U64,
     VERSION,
     Answer,
     Ask,
     Cred,
     ExecFlag,
+    Told,
     string,
 )
 from ringfence.guest.request import ExecRequest
@@ -29,7 +31,7 @@ from ringfence.guest.tcp import Stream
 from .puppets import PID, Puppet, exit_payload
 
 WHO = Cred(1000, 1000)
-FEATURES = 0xFF
+FEATURES = 0x3FF
 WAIT_SECONDS = 20.0
 
 OPS = sorted(value for name, value in vars(Answer).items() if not name.startswith("_"))
@@ -45,10 +47,13 @@ PAYLOADS = [
     exit_payload(0x137F),
     EXIT.pack(-1, 77, 255, *[2**32 - 1] * 2, *[2**64 - 1] * 13),
     U64.pack(2**63) + STAT.pack(*[2**31] * 8),
+    TOLD.pack(7, Told.STDIN_OPEN, 2**64 - 1, 3),
+    TOLD.pack(7, 255, 3, 2**64 - 1),
 ]
 BEFORE: list[list[tuple[int, bytes]]] = [
     [],
     [(Answer.STARTED, PID)],
+    [(Answer.STARTED, TOLD.pack(7, Told.STDIN_OPEN, 9, 3))],
     [(Answer.STARTED, PID), (Answer.OUT, U64.pack(0) + b"hi")],
     [(Answer.SIZE, U64.pack(2**24)), (Answer.DATA, U64.pack(0) + b"hi")],
 ]

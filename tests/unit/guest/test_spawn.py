@@ -221,7 +221,6 @@ async def test_an_offset_that_nothing_has_reached_is_the_end_of_what_is_there(pl
     assert await running.read() == b"before"
     session.drop(running)
     again = await session.attach(running.id, 1000)
-    again.open_stdin()
     await again.write(b"more")
     assert await again.read() == b"more"
     again.kill()

@@ -79,6 +79,12 @@ def test_a_plain_script(tmp_path: Path) -> None:
             assert b"".join(reader) == b"content"
         with sandbox.spawn(shell="echo 1; echo 2") as process:
             assert list(process.stdout.lines()) == [b"1\n", b"2\n"]
+        with sandbox.spawn(["cat"], hold=True) as process:
+            process.write("one\n")
+        with sandbox.attach(process.id) as again:
+            again.write("two\n")
+            again.close_stdin()
+            assert (again.wait().stdout, again.stdin_total) == (b"one\ntwo\n", 8)
         with sandbox.files.watch("/workspace") as events:
             sandbox.files.write("/workspace/b", b"")
             assert next(events).path == "/workspace/b"

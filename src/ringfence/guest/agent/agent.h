@@ -47,6 +47,7 @@ enum {
 enum {
 	FEATURE_SUBREAPER = 1, FEATURE_PTY = 2, FEATURE_SETFSUID = 4, FEATURE_OOM_COUNTER = 8,
 	FEATURE_PIDFD = 16, FEATURE_WATCH = 32, FEATURE_FORWARD = 64, FEATURE_FILTER = 128, FEATURE_DESCRIPTORS = 256,
+	FEATURE_ATTACH_STDIN = 512,
 };
 
 /* ---- reader.c: a payload from the host, read in order and never beyond its end ------------------------------ */

@@ -222,11 +222,8 @@ static void started(struct exec *exec, u32 pid)
 {
 	exec->started = true;
 	exec->pid = pid;
-	if (exec->attached) {
-		frame_begin(the_conn, ANSWER_STARTED, exec->id);
-		put_u32(the_conn, pid);
-		frame_end(the_conn);
-	}
+	if (exec->attached)
+		exec_send_started(exec);
 }
 
 static void failed(struct exec *exec, const struct report *report)

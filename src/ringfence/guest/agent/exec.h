@@ -9,6 +9,7 @@
 
 enum { REASON_ITSELF, REASON_TIMEOUT, REASON_KILL, REASON_CAP, REASON_COLLATERAL, REASON_LOST, REASON_CPU_TIME };
 enum { OUT, ERR, HELD_BYTES = 1024 * 1024 };
+enum { TOLD_OPEN = 1, TOLD_GIVEN = 2, TOLD_TERMINAL = 4 };
 
 struct exec;
 
@@ -54,6 +55,7 @@ struct exec {
 	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;
 	bool counted, ran; /* KILL_ALL waits for it; its command ran when that came */
 	bool answering;  /* FORGET waits for its end */
+	bool tells;      /* its STARTED says what becomes of input */
 	u32 proof, killed_count, rounds;
 	u32 hunted;      /* rounds after its orphans */
 	int status;
@@ -78,6 +80,9 @@ void exec_supervisor_ended(struct exec *exec, bool well);
 void exec_hunt(void);  /* kill the agent's own children that nobody registered, until there are none */
 void exec_collateral(u32 uid, const struct exec *cause);
 
+/* exec_ops.c */
+void exec_send_started(const struct exec *exec);
+
 /* kill_all.c */
 void kill_all_reported(struct exec *exec, u32 killed);
 
@@ -97,7 +102,7 @@ bool input_put(struct input *input, const u8 *data, size_t size);
 void input_close(struct input *input);
 void input_begin(struct exec *exec, int fd, bool pty, struct bytes first);
 void input_end(struct exec *exec);
-void input_attach(struct input *input);
+u8 input_told(const struct exec *exec);  /* for STARTED */
 int exec_frame(struct op *op, u8 code, struct reader *r);
 
 /* descriptors.c: those that came with the frame at hand; -EBADF when they are not `count`. They are the caller's to close. */

@@ -20,13 +20,21 @@ static void input_shut(struct input *input)
 	input->start = input->end = input->room = 0;
 }
 
+/* What nobody is told now, the next who attaches is. */
+static void taken(struct exec *exec, u64 size)
+{
+	if (exec->attached)
+		op_input_done(&exec->op, size);
+	else
+		exec->op.taken += size;
+}
+
 static void consumed(struct exec *exec, size_t size)
 {
 	struct input *input = &exec->input;
 	size_t own = size < input->uncounted ? size : input->uncounted;
 	input->uncounted -= own;
-	if (exec->attached)
-		op_input_done(&exec->op, size - own);
+	taken(exec, size - own);
 }
 
 static void pump(struct exec *exec)
@@ -64,8 +72,16 @@ static void input_ready(struct watch *watch, u32 events)
 		pump(exec);
 }
 
-/* A new session counts from zero: what is queued is not its own. */
-void input_attach(struct input *input) { input->uncounted = input->end - input->start; }
+static bool takes_input(const struct exec *exec)
+{
+	return exec->flags & FLAG_STDIN_OPEN && exec->input.open && !exec->input.closing;
+}
+
+u8 input_told(const struct exec *exec)
+{
+	u8 stdin_ = !(exec->flags & FLAG_STDIN_OPEN) ? TOLD_GIVEN : takes_input(exec) ? TOLD_OPEN : 0;
+	return exec->flags & FLAG_PTY ? stdin_ | TOLD_TERMINAL : stdin_;
+}
 
 /* Nobody reads it any more: what is queued and what still comes counts as consumed. */
 void input_end(struct exec *exec)
@@ -130,15 +146,17 @@ void input_close(struct input *input)
 static int take_stdin(struct exec *exec, struct reader *r)
 {
 	struct bytes data = read_rest(r);
-	if (!(exec->flags & FLAG_STDIN_OPEN) || !op_take_input(&exec->op, data.size)) {
+	if (!(exec->flags & FLAG_STDIN_OPEN))
+		return 0;
+	if (!op_take_input(&exec->op, data.size)) {
 		exec_kill(exec, REASON_KILL);
 		r->bad = true;
 		return 0;
 	}
 	if (!data.size) {
 		input_close(&exec->input);
-	} else if (!exec->input.open || exec->input.closing || !input_put(&exec->input, data.data, data.size)) {
-		op_input_done(&exec->op, data.size);
+	} else if (!takes_input(exec) || !input_put(&exec->input, data.data, data.size)) {
+		taken(exec, data.size);
 	} else {
 		pump(exec);
 	}

@@ -83,22 +83,34 @@ static struct exec *held(u32 id)
 	return exec->flags & FLAG_HOLD && !exec->forgotten ? exec : NULL;
 }
 
+/* Who asked for more than the pid was told of the input: where it goes on is for the host to know. */
+void exec_send_started(const struct exec *exec)
+{
+	frame_begin(the_conn, ANSWER_STARTED, exec->id);
+	put_u32(the_conn, exec->pid);
+	if (exec->tells) {
+		put_u8(the_conn, input_told(exec));
+		put_u64(the_conn, exec->op.received);
+		put_u64(the_conn, exec->op.taken);
+	}
+	frame_end(the_conn);
+}
+
 int op_attach(struct conn *conn, u32 id, struct reader *r)
 {
 	u64 out = read_u64(r), err = read_u64(r);
+	bool tells = r->at < r->end && read_u8(r);
 	struct exec *exec = held(id);
+	(void)conn;
 	if (!read_end(r))
 		return 0;
 	if (!exec)
 		return -ESRCH;
 	exec->attached = true;
-	exec->op.received = exec->op.taken = exec->op.told = 0;
-	input_attach(&exec->input);
-	if (exec->started) {
-		frame_begin(conn, ANSWER_STARTED, id);
-		put_u32(conn, exec->pid);
-		frame_end(conn);
-	}
+	exec->tells = tells;
+	exec->op.told = exec->op.taken;
+	if (exec->started)
+		exec_send_started(exec);
 	stream_attach(&exec->streams[OUT], out);
 	stream_attach(&exec->streams[ERR], err);
 	exec_settle(exec);
