@@ -84,11 +84,12 @@ def compare(base: Layers, now: Layers, paths: Iterable[str], *, max_bytes: int) 
     files change meanwhile. It blocks.
     """
     work = _Comparison(base, now, max_bytes)
-    for path in sorted(set(paths)):
-        try:
+    path = "its layers"
+    try:
+        for path in sorted(set(paths)):
             work.look(path)
-        except OSError as error:
-            raise failed(error, path, "comparing the workspace") from None
+    except OSError as error:
+        raise failed(error, path, "comparing the workspace") from None
     return Changes(tuple(_renamed(work.items)), work.refused)
 
 

@@ -77,9 +77,7 @@ def _beside(destination: Path) -> Iterator[tuple[int, int]]:
 
 def _copied(prepared: Prepared, paths: Iterable[str], beside: int, max_bytes: int) -> list[str]:
     try:
-        with reading(prepared.mount_point):
-            layers = prepared.now()
-        with layers as now:
+        with prepared.now() as now:
             return _Download(now, beside, max_bytes).run(paths)
     except OSError as error:
         path = error.filename or prepared.mount_point

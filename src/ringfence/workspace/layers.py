@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_directory, open_regular, split
+from ringfence.workspace.failures import failed
 
 PATH_BYTES = 4000
 """Longer paths are not carried: no program could open them by name."""
@@ -30,18 +31,19 @@ class Layers:
     """A stack of directories, the top first; the last one holds no whiteouts.
 
     opaque: the extended attribute by which a directory hides those below it; None when the stack
-    was never an overlay. Use it as a context manager: it holds one descriptor per layer.
+    was never an overlay. Use it as a context manager: it holds one descriptor per layer. StateError
+    for a directory that is gone.
     """
 
     def __init__(self, paths: Sequence[Path], opaque: str | None = TRUSTED) -> None:
         self._opaque = opaque if len(paths) > 1 else None
         self._roots: list[int] = []
-        try:
-            for path in paths:
+        for path in paths:
+            try:
                 self._roots.append(os.open(path, DIRECTORY_FLAGS))
-        except BaseException:
-            self.close()
-            raise
+            except OSError as error:
+                self.close()
+                raise failed(error, path, "opening the workspace's layers") from None
 
     def __enter__(self) -> Self:
         return self

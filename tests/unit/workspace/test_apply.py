@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -803,3 +804,40 @@ def test_who_holds_the_original_for_ever_is_not_waited_for(
     finally:
         os.close(held)
     assert len(apply(prepared)) == 1
+
+
+@pytest.mark.parametrize("step", ["comparing", "writing"])
+def test_a_layer_that_is_gone_meanwhile_is_an_error_of_ours(
+    step: str, repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """StateError, whenever it went; nothing was applied."""
+    prepared = make(repository)
+    change_all(inside(prepared))
+    before = digest_of_tree(repository)
+    application_of = Application.of
+
+    def gone() -> None:
+        shutil.rmtree(inside(prepared))
+
+    def of(*given: Any) -> Application:
+        made = application_of(*given)
+        gone()
+        return made
+
+    if step == "comparing":
+        gone()
+    else:
+        monkeypatch.setattr(Application, "of", of)
+    with pytest.raises(StateError, match="No such file or directory"):
+        apply(prepared)
+    assert digest_of_tree(repository) == before
+
+
+@pytest.mark.parametrize("look", [Prepared.changes, Prepared.patch, discard])
+def test_a_base_that_is_gone_is_an_error_of_ours(
+    look: Callable[[Prepared], object], repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    shutil.rmtree(prepared.layers[0])
+    with pytest.raises(StateError, match="No such file or directory"):
+        look(prepared)
