@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guest.protocol import Ask
+from ringfence.guest.protocol import Answer, Ask
 from ringfence.policy.seccomp.bpf import bpf
 
 from .raw import Guest
@@ -29,6 +29,19 @@ def test_commands_one_after_the_other_have_the_same_supervisor(guest: Guest) -> 
     guest.raw.started(held)
     parents = {guest.raw.run("sh", "-c", "echo $PPID").stdout for _ in range(3 * KEPT)}
     assert len(parents) == 1
+
+
+def test_a_command_that_came_with_the_greeting_has_the_only_supervisor(
+    start_guest: Callable[..., Guest],
+) -> None:
+    guest = start_guest("--stream")
+    greeting = struct.pack("<I16s16sIQB", 1, os.urandom(16), bytes(16), 60_000, 0, 0)
+    guest.raw.send(Ask.HELLO, 0, greeting)
+    command = guest.raw.start("true")
+    assert guest.raw.frame()[0] == Answer.HELLO
+    assert guest.raw.ending(command).status == 0
+    agent = guest.host_pid(1)
+    assert len(Path(f"/proc/{agent}/task/{agent}/children").read_text().split()) == 1
 
 
 def test_a_supervisor_with_a_family_left_does_not(guest: Guest) -> None:

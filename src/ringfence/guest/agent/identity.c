@@ -52,7 +52,7 @@ u32 capabilities_of(u32 uid) { return uid == 0 ? root_capabilities : 0; }
 static void drop_bounding_set(void)
 {
 	for (int number = 0; number < 64; number++)
-		if (number >= 32 || !(root_capabilities & CAPABILITY(number)))
+		if ((number >= 32 || !(root_capabilities & CAPABILITY(number))) && prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1)
 			prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }

@@ -136,6 +136,13 @@ static void fork_later(struct timer *timer)
 	fork_ahead();
 }
 
+/* Not where a command was begun before there was time for it: its supervisor may soon be free again. */
+static void fork_idly(void)
+{
+	if (!later.set)
+		fork_ahead();
+}
+
 static void forget_idle(const struct supervisor *supervisor)
 {
 	for (struct supervisor **at = &idle; *at; at = &(*at)->next)
@@ -225,7 +232,7 @@ void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool f
 void pool_fill(void)
 {
 	if (!has_enough())
-		when_idle(fork_ahead);
+		when_idle(fork_idly);
 }
 
 void pool_refill(void)
