@@ -8,7 +8,13 @@ from dataclasses import replace
 from ringfence.backends import registry
 from ringfence.backends.base import Backend, Features, Instance, Record, release
 from ringfence.backends.finish import finish
-from ringfence.errors import DeadlineExceededError, NotFoundError, SandboxError, StateError
+from ringfence.errors import (
+    DeadlineExceededError,
+    NotFoundError,
+    PolicyDeniedError,
+    SandboxError,
+    StateError,
+)
 from ringfence.events import Attached, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.session import Session
@@ -16,6 +22,7 @@ from ringfence.ledger import Entry, Ledger
 from ringfence.ledger.cleaning import clean
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.ledger.spent import is_spent
+from ringfence.policy.users import are_reserved, is_root
 from ringfence.sandbox import networking
 from ringfence.sandbox import receipt as receipts
 from ringfence.sandbox.auditing import audit_of
@@ -27,12 +34,13 @@ from ringfence.sandbox.opening import joined
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
-from ringfence.spec import Receipt, State
+from ringfence.spec import Receipt, SandboxSpec, State
 
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
     """A session with a sandbox that exists. NotFoundError, StateError (it is no detached one),
-    DeadlineExceededError (somebody else holds it). Cancellation leaves it as it was."""
+    DeadlineExceededError (somebody else holds it), PolicyDeniedError (its user is another by now).
+    Cancellation leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
     audit = audit_of(where.audit, bus, sandbox_id)
@@ -58,6 +66,8 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     steps.undo.push_async_callback(session.close)
     features = await backend.features()
     user = await session.user(record.spec.user or "")
+    if features.users:
+        _check_user(user, record.spec, session.hello.reserved_uid)
     network = await networking.connect(session, record.spec, record.id, bus, undo=steps.rest)
     held = None
     if record.spec.repository is not None:
@@ -97,6 +107,26 @@ def _check_openable(entry: Entry) -> None:
             " ones can be opened again",
             op="open",
             sandbox_id=record.id,
+        )
+
+
+def _check_user(user: User, spec: SandboxSpec, reserved: int) -> None:
+    """PolicyDeniedError for a default user that the receipt of the start would have refused: what
+    says in a sandbox who a name is may have been written there since."""
+    asked, allowed = spec.user or "", spec.security.allow_degraded
+    why = None
+    if are_reserved((user.uid, user.gid, *user.groups), reserved):
+        why = "reserved for the guest, or has a group that is"
+    elif not is_root(asked) and user.uid == 0 and "user" not in allowed:
+        why = "root"
+    elif not is_root(asked) and 0 in user.groups and "groups" not in allowed:
+        why = "in the group of root"
+    if why is not None:
+        raise PolicyDeniedError(
+            f"open: the sandbox's user {asked!r} is {why} by now: what ran there changed its"
+            " /etc/passwd or /etc/group, and nobody can go on with it: `ringfence rm` it",
+            op="open",
+            context={"fields": ["user"]},
         )
 
 

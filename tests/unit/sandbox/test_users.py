@@ -36,3 +36,28 @@ async def test_the_group_of_root_goes_with_what_may_be_root(image: MockBackend) 
     async with ringfence.open(backend=image, profile="permissive", ceiling=ceiling) as sandbox:
         with pytest.raises(ringfence.PolicyDeniedError, match="ceiling"):
             await sandbox.exec(["true"], user="alice")
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "why"),
+    [
+        ("alice:x:0:0::/:/bin/sh\n", "", "root"),
+        ("alice:x:1000:1000::/:/bin/sh\n", "root:x:0:alice\n", "in the group of root"),
+        ("alice:x:65501:1000::/:/bin/sh\n", "", "reserved"),
+        ("alice:x:1000:65502::/:/bin/sh\n", "", "reserved"),
+    ],
+)
+async def test_a_default_user_that_became_another_is_refused_as_it_is_opened_again(
+    passwd: str, group: str, why: str
+) -> None:
+    """As at the start: it would be root's session, and no command's user would be checked."""
+    before = "alice:x:1000:1000::/:/bin/sh\n"
+    mock = MockBackend(files={"/etc/passwd": before, "/etc/group": ""})
+    spec = ringfence.SandboxSpec(user="alice", detached=True, lifetime=60)
+    async with ringfence.open(spec, backend=mock) as sandbox:
+        await sandbox.files.write("/etc/passwd", passwd)
+        await sandbox.files.write("/etc/group", group)
+    with pytest.raises(ringfence.PolicyDeniedError, match=why) as caught:
+        await ringfence.open(id=sandbox.id, backend=mock)
+    assert (caught.value.op, caught.value.context["fields"]) == ("open", ["user"])
+    await mock._instances[sandbox.id].delete()
