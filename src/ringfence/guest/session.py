@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError, UnsupportedError
-from ringfence.guest import execs
+from ringfence.guest import exec_start
 from ringfence.guest.asking import leased
 from ringfence.guest.connection import TICKS
 from ringfence.guest.execs import Exec
@@ -151,7 +151,7 @@ class Session(Holding):
             try:
                 begun()
                 if not isinstance(request.stdin, bytes):
-                    return await execs.feed(exec_, request.stdin)
+                    return await exec_start.feed(exec_, request.stdin)
                 ending = await exec_.ended
             except asyncio.CancelledError:
                 await exec_.abandon()
@@ -163,7 +163,7 @@ class Session(Holding):
     def begin(self, request: ExecRequest) -> asyncio.Future[Exit | NotStarted]:
         """`run` for what `start` sends along with the greeting: nothing else is under way then, so
         it waits for no turn. How it ends, which is never an error."""
-        return execs.begin(self, request, collect=True).ended
+        return exec_start.begin(self, request, collect=True).ended
 
     async def spawn(self, request: ExecRequest) -> Exec | NotStarted:
         """Start one command and return it running, its output under flow control.
@@ -193,7 +193,7 @@ class Session(Holding):
         try:
             if request.cgroups:
                 await self._clear_for_descriptors()
-            exec_ = execs.begin(self, request, collect=collect)
+            exec_ = exec_start.begin(self, request, collect=collect)
         except BaseException:
             self._places.leave()
             raise

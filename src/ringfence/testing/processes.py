@@ -218,7 +218,7 @@ class ProcessChecks(Checks):
         assert await first.stdout.readline() == b"456789\n"
         with pytest.raises(ringfence.StateError):
             await process.wait()
-        with pytest.raises(ringfence.StateError):
+        with pytest.raises(ringfence.StateError, match="attached to again"):
             await process.write(b"x")
         second = await sandbox.attach(process.id, stdout_offset=8)
         with pytest.raises(ringfence.StateError):

@@ -222,7 +222,7 @@ async def test_a_closed_session_refuses_with_state_error(puppet: tuple) -> None:
 
 
 async def test_a_guest_that_forgets_a_timeout_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringfence.guest.execs.OVERTIME_SECONDS", 0.05)
+    monkeypatch.setattr("ringfence.guest.exec_life.OVERTIME_SECONDS", 0.05)
     guest = Puppet()
     guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
     session = await Session.start(guest.connect, lease=0.06)
@@ -233,7 +233,7 @@ async def test_a_guest_that_forgets_a_timeout_is_lost(monkeypatch: pytest.Monkey
 
 
 async def test_an_unread_exec_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringfence.guest.execs.OVERTIME_SECONDS", 0.05)
+    monkeypatch.setattr("ringfence.guest.exec_life.OVERTIME_SECONDS", 0.05)
     guest = Puppet()
     guest.answers[Ask.EXEC] = [(Answer.STARTED, PID), (Answer.OUT, U64.pack(0) + b"x")]
     session = await Session.start(guest.connect, lease=0.06)
@@ -285,7 +285,7 @@ FAIL = U32.pack(errno.EPROTO) + b"\0" + string(b"x")
         (Answer.OUT, "exec", U64.pack(2**64 - 1) + b"x"),
         (Answer.STARTED, "exec", PID),
         (Answer.STARTED, "exec", b""),
-        (Answer.FAIL, "exec", FAIL),
+        (Answer.FAIL, "exec", FAIL + b"x"),
         (Answer.EXIT, "exec", b"short"),
         (Answer.EXIT, "exec", bytes(4) + b"\xee" + bytes(113)),
         (Answer.STDIN_ACK, "exec", U64.pack(1)),
