@@ -11,7 +11,7 @@ from ringfence.backends import owned
 from ringfence.backends.owner import mark
 from ringfence.backends.process import unpacked
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.unpacked import prune, use
+from ringfence.backends.process.unpacked import drop, prune, use
 from ringfence.cli.app import run
 from ringfence.errors import StateError
 
@@ -44,7 +44,7 @@ def image(directory: Path) -> Path:
 
 def made(directory: Path, **facts: str) -> Home:
     home = Home(directory / "sandboxes" / "one")
-    home.path.parent.mkdir()
+    home.path.parent.mkdir(exist_ok=True)
     home.make(facts, "/bin/true")
     return home
 
@@ -89,6 +89,38 @@ def test_a_sandbox_that_does_not_say_what_it_uses_keeps_it_all(
     with pytest.raises(StateError, match="the sandbox one was made by another version"):
         prune(directory, older_than=WEEK)
     assert image.is_dir()
+
+
+def test_what_goes_by_itself_is_what_would_go_when_asked_for(directory: Path, image: Path) -> None:
+    """What keeps it from that is no error of who unpacked another image."""
+    drop(directory.with_name("nothing"), WEEK)
+    home = made(directory, rootfs=NAME)
+    drop(directory, WEEK)
+    assert image.is_dir()
+    home.remove()
+    made(directory, image="an older version does not say which")
+    drop(directory, WEEK)
+    assert image.is_dir()
+    home.remove()
+    drop(directory, WEEK)
+    assert not image.exists()
+
+
+def test_an_image_that_another_one_removes_meanwhile_is_none(
+    directory: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several may do it at once, since it also happens by itself."""
+    other = image.with_name(f"sha256-{'b' * 64}")
+    other.mkdir()
+    age(other, WEEK * 2)
+    remove = unpacked._remove
+
+    def both(rootfs: Path, before: float) -> bool:
+        remove(other, before)
+        return remove(rootfs, before)
+
+    monkeypatch.setattr(unpacked, "_remove", both)
+    assert [told.digest for told in prune(directory, older_than=WEEK)] == [DIGEST]
 
 
 def test_a_start_between_the_look_and_the_removal_keeps_its_image(

@@ -109,10 +109,12 @@ class Images:
     async def _unpacked(
         self, digest: str, parts: Sequence[Path | Descriptor], layout: Path = Path()
     ) -> Path:
-        """Where an image of these parts is, unpacked when it is not there yet."""
+        """Where an image of these parts is, unpacked when it is not there yet: then those that
+        nobody wanted for long go, meanwhile."""
         rootfs = self.directory / digest.replace(":", "-")
         if await asyncio.to_thread(self._use, rootfs):
             return rootfs
+        older = unpacked.kept_seconds()
         new = await asyncio.to_thread(self._new)
         try:
             unpacking = Unpacking(self.machine, new / "rootfs")
@@ -126,6 +128,9 @@ class Images:
             await finish(asyncio.to_thread(_move, new / "rootfs", rootfs))
         finally:
             await asyncio.to_thread(owned.remove, new)
+        if older is not None:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, unpacked.drop, self.directory.parent, older)
         return rootfs
 
     def _use(self, rootfs: Path) -> bool:

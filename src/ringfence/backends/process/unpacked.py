@@ -11,6 +11,7 @@ there is a moment in which the time alone speaks for it.
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +23,12 @@ from ringfence.backends.process import home as homes
 from ringfence.backends.process import memory
 from ringfence.digest import Digest, DigestError
 from ringfence.digest.store import locks
-from ringfence.errors import StateError
+from ringfence.errors import InvalidSpecError, SandboxError, StateError
+from ringfence.spec.quantity import parse_duration
 
 NEW = ".new-"
+VARIABLE = "RINGFENCE_IMAGES_KEPT"
+DEFAULT, NEVER = "30d", "never"
 _STARTING_SECONDS = 3600.0
 """A start takes no longer from its look at an image to its facts."""
 
@@ -60,23 +64,56 @@ def prune(directory: Path, *, older_than: float, dry_run: bool = False) -> list[
     directory: the backend's own. dry_run: only say what would go. StateError when a sandbox does
     not say what it uses.
     """
-    images = directory / "images"
-    if not images.is_dir():
-        return []
     before = time.time() - max(older_than, _STARTING_SECONDS)
-    kept = _in_use(directory / "sandboxes")
+    images = directory / "images"
     gone = []
-    for rootfs in sorted(images.iterdir()):
-        digest = _digest(rootfs)
-        if digest is None or rootfs.name in kept or not _is_older(rootfs, before):
-            continue
-        found = Unpacked(digest, rootfs.stat().st_mtime, _size(rootfs))
+    for rootfs, used in _unused(directory, before):
+        found = Unpacked(str(_digest(rootfs)), used, _size(rootfs))
         if dry_run or _remove(rootfs, before):
             gone.append(found)
-    if not dry_run:
+    if not dry_run and images.is_dir():
         owned.sweep(images, NEW)
         _forget(images / "known", before)
     return gone
+
+
+def kept_seconds() -> float | None:
+    """How long the images that nobody uses are kept, by $RINGFENCE_IMAGES_KEPT; None for ever.
+    InvalidSpecError."""
+    text = os.environ.get(VARIABLE) or DEFAULT
+    try:
+        return None if text == NEVER else parse_duration(text)
+    except ValueError as error:
+        raise InvalidSpecError(
+            f"{VARIABLE}: {error}; a time such as {DEFAULT!r}, or {NEVER!r} to remove none",
+            op="create",
+        ) from None
+
+
+def drop(directory: Path, older_than: float) -> None:
+    """As `prune`, for who unpacked another one. Whatever keeps it from that is no error there: the
+    next one tries it again."""
+    before = time.time() - max(older_than, _STARTING_SECONDS)
+    with suppress(SandboxError, OSError):
+        for rootfs, _ in _unused(directory, before):
+            _remove(rootfs, before)
+        _forget(directory / "images" / "known", before)
+
+
+def _unused(directory: Path, before: float) -> Iterator[tuple[Path, float]]:
+    """The images that no sandbox uses, and that no start wanted since; when one wanted them last.
+    StateError."""
+    images = directory / "images"
+    if not images.is_dir():
+        return
+    kept = _in_use(directory / "sandboxes")
+    for rootfs in sorted(images.iterdir()):
+        if _digest(rootfs) is None or rootfs.name in kept:
+            continue
+        with suppress(FileNotFoundError):  # another one removes it, too
+            used = rootfs.stat().st_mtime
+            if used < before:
+                yield rootfs, used
 
 
 def _in_use(sandboxes: Path) -> set[str]:

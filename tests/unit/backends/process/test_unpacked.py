@@ -5,16 +5,17 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.backends import owned
-from ringfence.backends.process import images
+from ringfence.backends.process import images, unpacked
 from ringfence.backends.process.archives import Archive, verified
 from ringfence.digest import Digest
-from ringfence.errors import ImageError
+from ringfence.errors import ImageError, InvalidSpecError
 from tests.conftest import wait_for
 
 
@@ -104,6 +105,50 @@ async def test_an_image_says_when_it_was_wanted_last(
         rootfs = (await look_up(archive)).rootfs
         assert rootfs.stat().st_mtime > 1
         os.utime(rootfs, (1, 1))
+
+
+async def test_what_nobody_wanted_for_long_goes_when_another_image_is_unpacked(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as one is found that is there: a start waits for no removal."""
+    directory = archive.parent / "images"
+    old, newer = (directory / f"sha256-{letter * 64}" for letter in "ab")
+
+    def age() -> None:
+        for path, days in ((old, 31), (newer, 29)):
+            path.mkdir(parents=True, exist_ok=True)
+            os.utime(path, (time.time() - days * 86400,) * 2)
+
+    async def look() -> None:
+        machine: Any = None
+        await images.Images(directory, machine).look_up(str(archive))
+
+    age()
+    await look()
+    while old.exists():
+        await asyncio.sleep(0.01)
+    age()
+    called = []
+    monkeypatch.setattr(unpacked, "drop", lambda *given: called.append(given))
+    await look()
+    assert called == []
+    assert old.is_dir()
+    assert newer.is_dir()
+    monkeypatch.setenv("RINGFENCE_IMAGES_KEPT", "never")
+    archive.write_text("another")  # noqa: ASYNC240 - at once
+    await look()
+    assert called == []
+
+
+async def test_a_setting_that_is_no_time_is_said_before_anything_is_unpacked(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGFENCE_IMAGES_KEPT", "soon")
+    with pytest.raises(InvalidSpecError, match="RINGFENCE_IMAGES_KEPT"):
+        await look_up(archive)
+    assert not list((archive.parent / "kept").glob("sha256-*"))
+    monkeypatch.setenv("RINGFENCE_IMAGES_KEPT", "12h")
+    assert unpacked.kept_seconds() == 12 * 3600
 
 
 async def test_a_digest_that_a_crash_cut_short_is_made_again(archive: Path) -> None:
