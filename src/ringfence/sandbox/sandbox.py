@@ -318,11 +318,11 @@ class Sandbox:
 
     async def pause(self) -> None:
         """Freeze all processes; nothing but `resume` and `delete` works until then.
-        UnsupportedError."""
+        UnsupportedError; StateError when it is paused. Cancellation is raised once it is."""
         await control.pause(self._context)
 
     async def resume(self) -> None:
-        """Thaw. StateError unless it is paused."""
+        """Thaw. StateError unless it is paused. Cancellation is raised once it runs."""
         await control.resume(self._context)
 
     async def extend(self, lifetime: float | str) -> float:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from ringfence.backends.finish import finish
-from ringfence.errors import SandboxError
+from ringfence.errors import SandboxError, StateError
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.spec import State
@@ -45,4 +45,5 @@ class Stillness:
             self._wanted -= 1
             if not self._wanted and self._frozen:
                 self._frozen = False
-                await control.resume(self._context)
+                with suppress(StateError):  # its user resumed it meanwhile, or deleted it
+                    await control.resume(self._context)

@@ -12,6 +12,7 @@ from ringfence import Sandbox, State
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import StateError
 from ringfence.sandbox import control
+from ringfence.sandbox.stillness import Stillness
 from ringfence.spec import Usage
 
 
@@ -101,6 +102,19 @@ async def test_one_that_is_deleted_meanwhile_stays_ended(sandbox: Sandbox, what:
         await change
     assert sandbox.info.state is State.EXITED
     assert told(sandbox) == before
+
+
+@pytest.mark.parametrize("what", ["resume", "delete"])
+async def test_who_reads_files_of_a_still_sandbox_minds_no_end_of_that(
+    sandbox: Sandbox, what: str
+) -> None:
+    """Its user may resume or delete it meanwhile: what was read is not lost for that."""
+    Freezer(sandbox).go.set()
+    async with Stillness(sandbox._context).wanted():
+        assert sandbox.info.state is State.PAUSED
+        await getattr(sandbox, what)()
+    assert told(sandbox)[0] == "Paused"
+    assert sandbox.info.state is (State.RUNNING if what == "resume" else State.EXITED)
 
 
 async def test_a_wait_for_a_sample_that_is_cancelled_ends_no_samples(
