@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from ringfence.guest.connection import Connection
 
 
-def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> Exec:
+def begin(
+    connection: "Connection", request: ExecRequest, *, collect: bool, tell: bool = False
+) -> Exec:
     """Send EXEC and return its Exec. InvalidSpecError before anything is sent.
 
-    For a request with cgroups the connection is clear.
+    For a request with cgroups the connection is clear. tell: whether somebody waits for its
+    start; only for a guest with Feature.TELL_START.
     """
     held = bool(request.flags & ExecFlag.HOLD)
     exec_ = Exec(
@@ -34,6 +37,8 @@ def begin(connection: "Connection", request: ExecRequest, *, collect: bool) -> E
         flags &= ~ExecFlag.STDIN_OPEN
     elif not at_once:
         flags |= ExecFlag.STDIN_OPEN
+    if tell:
+        flags |= ExecFlag.TELL_START
     payload = request.pack(flags, stdin if at_once else b"")  # type: ignore[arg-type]
     allowed = math.inf
     if request.timeout is not None:

@@ -119,10 +119,12 @@ class Feature:
     FILTER: Final = 1 << 7
     DESCRIPTORS: Final = 1 << 8
     ATTACH_STDIN: Final = 1 << 9
+    TELL_START: Final = 1 << 10
 
 
 class ExecFlag:
-    """Flags of EXEC. From CGROUPS_SHIFT on stands how many cgroups the command begins in."""
+    """Flags of EXEC. From CGROUPS_SHIFT on stands how many cgroups the command begins in, in three
+    bits."""
 
     STDIN_OPEN: Final = 1
     PTY: Final = 2
@@ -131,6 +133,7 @@ class ExecFlag:
     KILL_ON_CAP: Final = 16
     SEARCH_PATH: Final = 32
     CGROUPS_SHIFT: Final = 6
+    TELL_START: Final = 512
 
 
 class Told:

@@ -193,7 +193,8 @@ class Session(Holding):
         try:
             if request.cgroups:
                 await self._clear_for_descriptors()
-            exec_ = exec_start.begin(self, request, collect=collect)
+            tell = not collect and bool(self.hello.features & Feature.TELL_START)
+            exec_ = exec_start.begin(self, request, collect=collect, tell=tell)
         except BaseException:
             self._places.leave()
             raise

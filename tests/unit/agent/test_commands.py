@@ -4,13 +4,14 @@ import errno
 import resource
 import shutil
 import signal
+import socket
 import struct
 from pathlib import Path
 
 import pytest
 
 from ringfence.guest import build
-from ringfence.guest.protocol import Answer, Ask
+from ringfence.guest.protocol import HEADER, Answer, Ask, ExecFlag
 from tests.conftest import missing
 
 from .raw import Guest, until
@@ -278,3 +279,25 @@ def test_the_guest_opens_more_files_than_it_was_given_and_its_commands_do_not(
         assert set(output.values()) == {b"40\n"}
     finally:
         few.close()
+
+
+def _first_read(guest: Guest, flags: int) -> bytes:
+    """What the host reads first of a command that goes on for a few milliseconds."""
+    command = guest.raw.start("sh", "-c", "sleep 0.005", flags=flags)
+    first = guest.raw.stream.recv(1 << 16, socket.MSG_PEEK)
+    guest.raw.ending(command)
+    return first
+
+
+def test_a_start_that_nobody_waits_for_comes_along_with_an_end_that_follows_soon(
+    guest: Guest,
+) -> None:
+    """Each write wakes the host. On a busy machine a command may take longer: one of many will do."""
+    alone = HEADER.size + 4
+    assert any(len(_first_read(guest, ExecFlag.SEARCH_PATH)) > alone for _ in range(40))
+    told = [_first_read(guest, ExecFlag.SEARCH_PATH | ExecFlag.TELL_START) for _ in range(10)]
+    assert any(len(first) == alone for first in told)
+
+
+def test_a_start_that_nobody_waits_for_is_told_all_the_same(guest: Guest) -> None:
+    guest.raw.started(guest.raw.start("sleep", "1000"))

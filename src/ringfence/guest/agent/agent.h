@@ -47,7 +47,7 @@ enum {
 enum {
 	FEATURE_SUBREAPER = 1, FEATURE_PTY = 2, FEATURE_SETFSUID = 4, FEATURE_OOM_COUNTER = 8,
 	FEATURE_PIDFD = 16, FEATURE_WATCH = 32, FEATURE_FORWARD = 64, FEATURE_FILTER = 128, FEATURE_DESCRIPTORS = 256,
-	FEATURE_ATTACH_STDIN = 512,
+	FEATURE_ATTACH_STDIN = 512, FEATURE_TELL_START = 1024,
 };
 
 /* ---- reader.c: a payload from the host, read in order and never beyond its end ------------------------------ */
@@ -147,6 +147,10 @@ void send_stdin_ack(struct conn *conn, u32 id, u64 total);
 /* Whether more bulk data may be queued now; when not, wait for your operation's `resume`. */
 bool conn_room(struct conn *conn);
 bool conn_in_session(struct conn *conn);
+/* Whether all of what is pending leaves at the end of this turn, as each frame_end has it. Set back to what it was before
+ * some frames, these wait a moment for what follows them: each write wakes the host. */
+bool conn_hurries(struct conn *conn);
+void conn_set_hurry(struct conn *conn, bool hurry);
 
 /* ---- life.c ------------------------------------------------------------------------------------------------------ */
 

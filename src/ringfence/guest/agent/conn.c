@@ -9,11 +9,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000, SOCKET_BYTES = 1024 * 1024 };
+enum { READ_BYTES = 256 * 1024, LONGEST_BACK_OFF_MS = 1000, SOCKET_BYTES = 1024 * 1024, PATIENCE_MS = 20 };
 enum { HELLO_NEXT_AT = HEADER_BYTES + 4 + MARKER_BYTES };  /* where a HELLO names the next marker */
 
 static struct conn connection;
 struct conn *const the_conn = &connection;
+
+static void sent_all(struct conn *conn)
+{
+	buffer_empty(&conn->pending);
+	conn->congested = conn->hurry = false;
+	timer_clear(&conn->patience);
+	watch_events(&conn->out, 0);
+}
 
 void conn_flush(struct conn *conn)
 {
@@ -32,11 +40,8 @@ void conn_flush(struct conn *conn)
 			break;
 		}
 	}
-	if (pending->start == pending->end) {
-		buffer_empty(pending);
-		conn->congested = false;
-		watch_events(&conn->out, 0);
-	}
+	if (pending->start == pending->end)
+		sent_all(conn);
 	if (was_full && conn_room(conn)) {
 		ops_resume();
 		if (!conn->congested)
@@ -85,9 +90,7 @@ void conn_end_session(struct conn *conn)
 	bool was = conn->in_session;
 	conn->in_session = false;
 	conn->seeking = conn->may_seek;
-	buffer_empty(&conn->pending);
-	conn->congested = false;
-	watch_events(&conn->out, 0);
+	sent_all(conn);
 	if (!conn->may_seek)
 		disconnect(conn);
 	if (was)
@@ -111,10 +114,16 @@ void conn_refuse(struct conn *conn)
 		conn->dropping = true;
 }
 
+static void patience_over(struct timer *timer) { container_of(timer, struct conn, patience)->hurry = true; }
+
 /* After each turn of the loop. */
 void conn_turn(struct conn *conn)
 {
-	conn_flush(conn);
+	bool pending = conn->pending.end > conn->pending.start;
+	if (!pending || conn->hurry || conn->congested)
+		conn_flush(conn);
+	else if (!conn->patience.set)
+		timer_set(&conn->patience, PATIENCE_MS, patience_over);
 	if (conn->dropping)
 		stream_ended(conn);
 }

@@ -16,12 +16,13 @@ struct conn {
 	struct watch in, out;
 	int out_fd;
 	bool connected, in_session, seeking, may_seek, congested, dropping;
+	bool hurry;  /* not all that is pending may wait */
 	struct buffer received, pending;
 	size_t frame;  /* where the open frame begins, from pending.start */
 	u8 marker[MARKER_BYTES];
 	const char *directory;
 	u64 back_off;
-	struct timer dial;
+	struct timer dial, patience;
 };
 
 void buffer_room(struct buffer *buffer, size_t size);  /* so that `size` bytes fit behind its end */

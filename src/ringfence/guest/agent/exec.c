@@ -222,8 +222,11 @@ static void started(struct exec *exec, u32 pid)
 {
 	exec->started = true;
 	exec->pid = pid;
+	bool hurry = conn_hurries(the_conn);
 	if (exec->attached)
 		exec_send_started(exec);
+	if (!(exec->flags & FLAG_TELL_START))
+		conn_set_hurry(the_conn, hurry);
 }
 
 static void failed(struct exec *exec, const struct report *report)

@@ -198,7 +198,10 @@ static void stream_ready(struct watch *watch, u32 events)
 	struct stream *stream = container_of(watch, struct stream, watch);
 	struct exec *exec = stream->exec;
 	(void)events;
+	bool hurry = conn_hurries(the_conn);
 	stream_read(stream);
+	if (!stream->open && !(exec->flags & FLAG_TELL_START))
+		conn_set_hurry(the_conn, hurry); /* its end follows soon, where the command's does */
 	exec_settle(exec);
 }
 

@@ -100,9 +100,13 @@ void frame_end(struct conn *conn)
 	u8 *head = conn->pending.data + conn->pending.start + conn->frame;
 	for (int i = 0; i < 4; i++)
 		head[i] = (u8)(length >> (8 * i));
+	conn->hurry = true;
 	if (conn->pending.end - conn->pending.start >= FLUSH_BYTES && !conn->congested)
 		conn_flush(conn);
 }
+
+bool conn_hurries(struct conn *conn) { return conn->hurry; }
+void conn_set_hurry(struct conn *conn, bool hurry) { conn->hurry = hurry; }
 
 void send_done(struct conn *conn, u32 id)
 {

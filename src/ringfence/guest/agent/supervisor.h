@@ -10,7 +10,8 @@
 #include <sys/resource.h>
 
 /* How many cgroups a command begins in stands in its flags from this bit on. */
-enum { CGROUPS_SHIFT = 6, CGROUPS_MOST = 7, FLAGS_END = (CGROUPS_MOST + 1) << CGROUPS_SHIFT };
+enum { CGROUPS_SHIFT = 6, CGROUPS_MOST = 7, FLAG_TELL_START = (CGROUPS_MOST + 1) << CGROUPS_SHIFT };
+enum { FLAGS_END = FLAG_TELL_START << 1 };
 static inline int cgroups_in(u32 flags) { return (int)(flags >> CGROUPS_SHIFT & CGROUPS_MOST); }
 enum { LIMITS_CAP = 16, INLINE_STRINGS = 32 * 1024, JOB_FDS = 3 + CGROUPS_MOST + 1 };
 
