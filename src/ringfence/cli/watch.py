@@ -156,18 +156,17 @@ def sparkline(values: Sequence[float]) -> str:
 def events(
     sandbox: Id,
 ) -> int:
-    """Follow what happens in a sandbox, one JSON line an event, until it ends or Ctrl-C.
+    """Follow what happens to a sandbox, one JSON line an event, until it ends or Ctrl-C.
 
-    It holds the sandbox meanwhile: another client cannot open it, so that this is for its end, its
-    limits and what goes on by itself. Of commands that you run, --audit FILE keeps the events.
+    It looks once a second and does not hold the sandbox: it tells that it is paused or resumed,
+    limits that were hit, and its end. Commands and connections are in the --audit FILE of who runs
+    them.
     """
-    return asyncio.run(_events(sandbox))
+    from ringfence.sandbox.outside import follow
 
-
-async def _events(name: str) -> int:
-    import ringfence
-
-    async with ringfence.open(id=name) as sandbox:
-        async for event in sandbox.events():
-            output.line(jsonlib.dumps(event.to_dict(), default=str))
+    asyncio.run(follow(sandbox, _tell))
     return 0
+
+
+def _tell(event: Any) -> None:
+    output.line(jsonlib.dumps(event.to_dict(), default=str))

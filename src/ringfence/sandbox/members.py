@@ -35,7 +35,7 @@ async def list_sandboxes(
     infos = {}
     async with Backends() as backends:
         for entry in await asyncio.to_thread(book.live, labels):
-            info = await _look(backends, book, entry)
+            info = await look(backends, book, entry)
             if ended or info.state is not State.EXITED:
                 infos[info.id] = info
     if ended:
@@ -43,7 +43,10 @@ async def list_sandboxes(
     return sorted(infos.values(), key=lambda info: info.created)
 
 
-async def _look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
+async def look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
+    """What is known of one sandbox now, by its runtime where it is on record as live."""
+    if not entry.live:
+        return info_of(entry, State.EXITED, entry.reason)
     if not entry.record.native:
         return info_of(entry, State.CREATING, None)
     try:
@@ -137,14 +140,15 @@ async def usages(
         entries = await asyncio.to_thread(book.live)
     async with Backends() as backends:
         for entry in entries:
-            try:
-                usage = await _usage(backends, entry)
-            except SandboxError:
-                continue
+            usage = await usage_of(backends, entry)
             if usage is not None:
                 yield entry.record.id, usage
 
 
-async def _usage(backends: Backends, entry: Entry) -> Usage | None:
-    async with backends.instance(entry.record) as instance:
-        return await instance.usage()
+async def usage_of(backends: Backends, entry: Entry) -> Usage | None:
+    """What one sandbox used up to now; None where that cannot be told."""
+    try:
+        async with backends.instance(entry.record) as instance:
+            return await instance.usage()
+    except SandboxError:
+        return None

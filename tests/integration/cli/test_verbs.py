@@ -239,6 +239,20 @@ def test_pause_freezes_and_resume_goes_on(place: list[str], created: str) -> Non
     assert ringfence("exec", created, "--", "true").returncode == 0
 
 
+def test_events_are_followed_while_others_use_the_sandbox(place: list[str], created: str) -> None:
+    """Who follows does not hold it: others pause, resume, execute and remove it meanwhile."""
+    needs_cgroups(place)
+    with subprocess.Popen([*RINGFENCE, "events", created], stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        for verb, event in (("pause", "Paused"), ("resume", "Resumed"), ("rm", "Deleted")):
+            assert ringfence(verb, created).returncode == 0
+            told = json.loads(following.stdout.readline())
+            assert (told["event"], told["sandbox_id"]) == (event, created)
+            if verb == "resume":
+                assert ringfence("exec", created, "--", "true").returncode == 0
+        assert following.wait(60) == 0
+
+
 def test_a_shell_is_a_real_terminal(created: str) -> None:
     master, slave = pty.openpty()
     process = subprocess.Popen(
