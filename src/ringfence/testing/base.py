@@ -88,6 +88,14 @@ class Checks:
         return lambda **changes: ringfence.open(**{**spec_kwargs, **changes})
 
 
+def undegraded(spec_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `security` of what these keywords open, where nothing is done without."""
+    given = spec_kwargs.get("security", {})
+    if isinstance(given, ringfence.Security):
+        given = {name: getattr(given, name) for name in given.model_fields_set}
+    return {**given, "allow_degraded": ()}
+
+
 def pool_of(spec_kwargs: Mapping[str, Any], size: int) -> ringfence.Pool:
     """A pool of what these keywords of `ringfence.open` open."""
     kwargs = dict(spec_kwargs)

@@ -1,6 +1,7 @@
 """Checks of limits, and of what cannot be limited."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,20 +9,23 @@ import ringfence
 from ringfence import Limits, Reason, State
 from ringfence.backends.base import Features
 from ringfence.ledger import Ledger
-from ringfence.testing.base import Checks, Open, reopened, until
+from ringfence.testing.base import Checks, Open, reopened, undegraded, until
 
 
 class LimitChecks(Checks):
     """Processor time, limits that change, and the refusal of what a backend cannot hold."""
 
-    async def test_what_cannot_be_limited_is_refused(self, fresh: Open, features: Features) -> None:
+    async def test_what_cannot_be_limited_is_refused(
+        self, fresh: Open, features: Features, spec_kwargs: dict[str, Any]
+    ) -> None:
         """A limit that the backend cannot hold is UnsupportedError before anything starts."""
+        security = undegraded(spec_kwargs)
         wanted = {"memory": 2**28, "cpus": 1.0, "pids": 64, "disk": 2**24}
         for name, value in wanted.items():
             if name in features.limits:
                 continue
             with pytest.raises(ringfence.UnsupportedError, match=name):
-                await fresh(limits={name: value})
+                await fresh(limits={name: value}, security=security)
 
     async def test_processor_time_is_limited(self, fresh: Open, features: Features) -> None:
         """A sandbox that used up its limits.cpu_time ends, and its command says why; where usage
