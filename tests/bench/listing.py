@@ -39,7 +39,7 @@ async def measure(rounds: int) -> list[Line]:
     name = f"list of {_ENDED} ended sandboxes"
     rows = "a plain read of the rows"
     return [
-        at_most(name, took["listed"], took["plain"], rows, 8),
+        at_most(name, took["listed"], took["plain"], rows, 4),
         at_most(f"{name}, those of a label", took["chosen"], took["plain"], rows, 1.5),
         at_least(name, took["listed"], took["whole"], "validating each record", 2),
     ]

@@ -8,21 +8,20 @@ from typing import Any
 
 import pydantic
 
-from ringfence.ledger.entry import Entry, from_row
+from ringfence.ledger.entry import COLUMNS, Entry, from_row
 from ringfence.ledger.salvage import read_workspace
 from ringfence.spec import SandboxInfo, SandboxSpec, State
 
-_STANDING_IN: dict[str, Any] = {
-    "image": "image",
-    "env": {},
-    "cwd": "/",
-    "user": "user",
-    "labels": {},
-    "lifetime": 1,
-    "idle_timeout": 1,
-}
-"""For what differs from sandbox to sandbox: in the rest most specs agree."""
 _KEPT = 1024
+_TEXT = "typeof(spec) = 'text' AND json_valid(spec)"
+PAST_COLUMNS = (
+    f"{COLUMNS},"
+    f" CASE WHEN {_TEXT} THEN json_extract(spec, '$.image', '$.labels', '$.detached') END AS shown,"
+    f" CASE WHEN {_TEXT} THEN json_replace(spec, '$.image', 'image', '$.labels', json('{{}}'),"
+    " '$.env', json('{}'), '$.repository.path', '/') END AS alike"
+)
+"""shown: of the spec what a list has. alike: the spec without what differs from sandbox to sandbox,
+in which most agree. SQLite takes both out in a fraction of the time that Python reads a spec in."""
 
 
 def info_of(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
@@ -45,56 +44,45 @@ def info_of(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
 
 
 def past(row: sqlite3.Row) -> SandboxInfo:
-    """One that has ended, from a row of COLUMNS."""
-    spec = _plain(row["spec"])
-    if spec is None or read_workspace(row["workspace"])[1] is not None:
+    """One that has ended, from a row of PAST_COLUMNS."""
+    shown = None if row["shown"] is None else json.loads(row["shown"])
+    if (
+        shown is None
+        or not _can_be_shown(*shown)
+        or not _is_valid(row["alike"])
+        or read_workspace(row["workspace"])[1] is not None
+    ):
         entry = from_row(row)
         return info_of(entry, State.EXITED, entry.reason)
+    image, labels, detached = shown
     return SandboxInfo(
         id=row["id"],
         backend=row["backend"],
         state=State.EXITED,
-        image=spec.get("image"),
+        image=image,
         image_digest=row["image_digest"],
         created=row["created"],
         ends=row["ends"],
-        detached=spec.get("detached", False),
-        labels=spec.get("labels", {}),
+        detached=bool(detached),
+        labels=labels or {},
         transport=row["transport"] or None,
         reason=row["reason"],
     )
 
 
-def _plain(text: str) -> dict[str, Any] | None:
-    """The spec in a row, None where another version wrote it. It is validated once for all that
-    agree but in texts and numbers of their own, of which only what is shown is looked at."""
-    try:
-        spec = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(spec, dict) or not _can_be_shown(spec):
-        return None
-    alike = {
-        name: value if value is None else _STANDING_IN.get(name, value)
-        for name, value in spec.items()
-    }
-    repository = spec.get("repository")
-    if isinstance(repository, dict) and isinstance(repository.get("path"), str):
-        alike["repository"] = {**repository, "path": "/"}
-    return spec if _is_valid(json.dumps(alike)) else None
-
-
-def _can_be_shown(spec: dict[str, Any]) -> bool:
-    labels = spec.get("labels", {})
+def _can_be_shown(image: Any, labels: Any, detached: Any) -> bool:
+    """Whether this version may have written them. None: left out."""
     return (
-        isinstance(spec.get("image"), str | None)
-        and isinstance(labels, dict)
-        and all(isinstance(value, str) for value in labels.values())
+        isinstance(image, str | None)
+        and isinstance(labels, dict | None)
+        and all(isinstance(value, str) for value in (labels or {}).values())
+        and isinstance(detached, bool | None)
     )
 
 
 @functools.lru_cache(maxsize=_KEPT)
 def _is_valid(text: str) -> bool:
+    """Whether this version reads a spec; else another one wrote it."""
     try:
         SandboxSpec.model_validate_json(text)
     except pydantic.ValidationError:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,10 @@ class Ledger:
     def past(self, labels: Mapping[str, str] | None = None) -> list[SandboxInfo]:
         """What has ended, as a list shows it, the oldest first: a fraction of what `all` costs.
         labels: it has all of these."""
-        from ringfence.ledger.listing import past
+        from ringfence.ledger.listing import PAST_COLUMNS, past
 
-        return [past(row) for row in self._rows("ended IS NOT NULL", labels)]
+        rows = self._rows("ended IS NOT NULL", labels, columns=PAST_COLUMNS)
+        return [past(row) for row in rows]
 
     def claims(self) -> list[Claim]:
         """Who holds what has not ended, and until when: a fraction of what `live` costs."""
@@ -219,15 +221,22 @@ class Ledger:
             return connection.execute("DELETE FROM sandboxes WHERE ended < ?", (before,)).rowcount
 
     def _rows(
-        self, condition: str, labels: Mapping[str, str] | None = None, *values: Any
+        self,
+        condition: str,
+        labels: Mapping[str, str] | None = None,
+        *values: Any,
+        columns: str = COLUMNS,
     ) -> list[sqlite3.Row]:
+        """The rows that are so, the oldest first."""
         if labels:
             condition, values = f"{condition} AND {LABELLED}", (*values, json.dumps(dict(labels)))
         with self._transaction() as connection:
-            return connection.execute(
-                f"SELECT {COLUMNS} FROM sandboxes WHERE {condition} ORDER BY created",  # noqa: S608
+            rows = connection.execute(
+                f"SELECT {columns} FROM sandboxes WHERE {condition}",  # noqa: S608 - constants
                 values,
             ).fetchall()
+        # Not by SQLite, whose sorter writes what is as long as a spec to a file.
+        return sorted(rows, key=itemgetter("created"))
 
     def _change(self, sandbox_id: str, assignments: str, *values: Any) -> None:
         with self._transaction() as connection:
