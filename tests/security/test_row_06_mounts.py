@@ -98,19 +98,24 @@ async def test_a_source_swapped_after_the_check_does_not_open(
     other.mkdir()
     (other / "secret").write_text("x")
     os.utime(other, (1, 1))
-    create = opening._create
+    create, greet = opening._create, opening.greet
 
     async def swapped(*args: Any) -> Any:
         data.rename(mountable / "aside")
         data.symlink_to(other)
+        return await create(*args)
+
+    async def greeted(*args: Any, **kwargs: Any) -> Any:
+        """On the process backend it is mounted only when the guest answers."""
         try:
-            return await create(*args)
+            return await greet(*args, **kwargs)
         finally:
             if back:
                 data.unlink()
                 (mountable / "aside").rename(data)
 
     monkeypatch.setattr(opening, "_create", swapped)
+    monkeypatch.setattr(opening, "greet", greeted)
     mount = ringfence.Mount(source=str(data), destination="/data")
     with pytest.raises(SandboxError):
         async with ringfence.open(**keywords(kind), mounts=[mount]):

@@ -331,8 +331,8 @@ async def test_a_keeper_that_ended_by_itself_is_reaped_though_nobody_asked(
     spec, facts = await grant(backend, detached=True, lifetime=60.0)
     instance = await backend.create(spec, new_id(), facts)
     home = Home(state_directory / "process/sandboxes" / instance.record.id)
+    await until(lambda: home.keeper() is not None)
     keeper = home.keeper()
-    assert keeper is not None
     descriptors = open_files()
     instance._keeper.close()
     await until(lambda: home.guest() is not None)
