@@ -1,4 +1,4 @@
-"""The worked examples of the pages about conformance, the mock, files and life do what they say."""
+"""The worked example of docs/conformance.md does what it says; test_every_example.py runs the others."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import ringfence
 from ringfence.guest import build
 
-from ..conftest import missing, require_bwrap, require_root
+from ..conftest import missing, require_root
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -44,31 +44,3 @@ async def test_the_backend_of_60_lines_runs_commands() -> None:
             await sandbox.pause()
     with pytest.raises(ringfence.UnsupportedError, match="memory"):
         await ringfence.open(backend=backend, limits={"memory": "1g"})
-
-
-async def test_examples_of_tests_pass() -> None:
-    """docs/mock.md: every test runs as it stands."""
-    found = [
-        value
-        for source in blocks("mock.md")
-        for name, value in defined(source).items()
-        if name.startswith("test_")
-    ]
-    assert len(found) >= 3
-    for test in found:
-        await test()
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("page", ["files.md", "life.md", "recipes.md"])
-async def test_examples_run_as_they_stand(
-    page: str, tmp_path: Path, state_directory: Path, monkeypatch: Any
-) -> None:
-    """Every example of the page that has an async main, on a real sandbox."""
-    require_root()
-    require_bwrap()
-    monkeypatch.chdir(tmp_path)
-    found = [defined(source)["main"] for source in blocks(page)]
-    assert found
-    for main in found:
-        await main()

@@ -154,3 +154,10 @@ def test_the_table_of_errors_is_the_tree() -> None:
         assert code == f"`{cls.code}`"
         assert category == str(cls.category)
         assert (retryable == "yes") is cls.retryable
+
+
+def test_the_table_of_reasons_is_the_enum() -> None:
+    """docs/errors.md has a row for each reason why a command ended."""
+    text = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", text.partition("## How a command ended")[2], re.MULTILINE)
+    assert sorted(rows) == sorted(ringfence.Reason)

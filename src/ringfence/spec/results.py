@@ -104,7 +104,8 @@ class ExecResult:
 
     exit_code: None when it did not exit by itself. signal: number, None when not signaled.
     stdout, stderr: what was kept. *_total: bytes written; above len() when truncated.
-    duration: seconds inside the sandbox. survivors: whether children it left may still run.
+    duration: seconds inside the sandbox. survivors: whether children it left may still run. error:
+    why it was not started, in words, else None.
     """
 
     args: tuple[str, ...]
