@@ -11,6 +11,7 @@ import errno
 import struct
 from collections.abc import AsyncIterable, Callable
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from ringfence.errors import InvalidSpecError
@@ -53,7 +54,7 @@ _WALK = struct.Struct("<IQ")
 _LAST_U32 = 2**32 - 1
 _LAST_OFFSET = 2**63 - 1
 
-Path = str | bytes
+Path = str | bytes | PurePath
 
 
 class Page(NamedTuple):

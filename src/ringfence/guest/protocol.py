@@ -3,8 +3,10 @@
 The protocol is described in docs/guest-protocol.md; the names here are its names.
 """
 
+import os
 import struct
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
 from ringfence.errors import GuestError, InvalidSpecError
@@ -223,15 +225,16 @@ def cred(who: Cred) -> bytes:
     return struct.pack(f"<III{len(groups)}I", uid, gid, len(groups), *groups)
 
 
-def text(value: str | bytes, field: str) -> bytes:
+def text(value: str | bytes | PurePath, field: str) -> bytes:
     """`value` as bytes (UTF-8 with surrogateescape); InvalidSpecError for no text, and a NUL."""
     try:
-        data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-    except (AttributeError, UnicodeEncodeError):
+        plain = os.fspath(value)
+        data = plain if isinstance(plain, bytes) else plain.encode("utf-8", "surrogateescape")
+    except (TypeError, UnicodeEncodeError):
         raise _wrong(field, value, "no text") from None
     if 0 in data:
         raise InvalidSpecError(
-            f"{field} holds a NUL byte (got {value[:60]!r}): remove it", context={"fields": [field]}
+            f"{field} holds a NUL byte (got {plain[:60]!r}): remove it", context={"fields": [field]}
         )
     return data
 

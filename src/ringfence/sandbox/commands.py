@@ -23,7 +23,7 @@ GRACE_SECONDS = 2.0
 """Between a timeout's SIGTERM and the kill of the whole family."""
 _INFINITY = 2**64 - 1
 
-Args = Sequence[str | bytes]
+Args = Sequence[str | bytes | PurePath]
 Sink = Callable[[bytes], object]
 """Called with each piece of output as it comes, such as a file's `write`; may be async, and then
 the command waits for it."""
@@ -132,11 +132,11 @@ def _args(command: Command) -> Sequence[str | bytes]:
     if not args:
         raise _wrong("args", "empty: give at least the program")
     for arg in args:
-        if not isinstance(arg, str | bytes):
-            raise _wrong("args", f"{arg!r:.80} is neither text nor bytes")
+        if not isinstance(arg, str | bytes | PurePath):
+            raise _wrong("args", f"{arg!r:.80} is neither text nor bytes nor a path object")
     if not args[0]:
         raise _wrong("args", "the program's name is empty: give its name or its path")
-    return tuple(args)
+    return tuple([str(arg) if isinstance(arg, PurePath) else arg for arg in args])
 
 
 def changed(env: Mapping[str, str | None] | None) -> Mapping[str, str | None] | None:

@@ -11,6 +11,7 @@ NotFoundError for the user). Cancellation ends what takes long; what is short ma
 import os
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import PurePath
 
 from ringfence.errors import FileError, InvalidSpecError
 from ringfence.guest.protocol import WriteFlag, whole_number
@@ -29,7 +30,7 @@ READ_CAP = 10 * 1024 * 1024
 LIST_CAP = 10_000
 GLOB_CAP = 100_000
 
-Path = str | bytes
+Path = str | bytes | PurePath
 User = str | int | None
 Data = bytes | bytearray | memoryview | str | AsyncIterable[bytes]
 

@@ -5,6 +5,7 @@ import os
 import posixpath
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import PurePath
 
 from ringfence.errors import FileError, FileTooLargeError, InvalidSpecError, UnsupportedError
 from ringfence.guest.failures import too_large
@@ -21,7 +22,7 @@ DEEPEST = 2**32 - 1
 MOST_ENTRIES = 2**32 - 2
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
-Path = str | bytes
+Path = str | bytes | PurePath
 
 
 def is_nothing(error: FileError) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -20,6 +21,18 @@ class ContentChecks(Checks):
         for data in (b"", b"\x00\xff", os.urandom(100_000)):
             assert await sandbox.files.write(f"{place}/f", data) == len(data)
             assert await sandbox.files.read(f"{place}/f") == data
+
+    async def test_a_path_object_is_a_path(self, sandbox: ringfence.Sandbox, place: str) -> None:
+        """In every file operation, and among the arguments of a command."""
+        path = PurePosixPath(place, "of", "text")
+        await sandbox.files.write(path, "here", parents=True)
+        assert await sandbox.files.read(path) == b"here"
+        assert (await sandbox.files.stat(path)).size == 4
+        assert [entry.name for entry in (await sandbox.files.list(path.parent)).entries] == ["text"]
+        assert (await sandbox.exec(["cat", path])).stdout == b"here"
+        await sandbox.files.rename(path, path.with_name("other"))
+        await sandbox.files.remove(path.parent, recursive=True)
+        assert not await sandbox.files.exists(path.parent)
 
     async def test_text_has_an_encoding(self, sandbox: ringfence.Sandbox, place: str) -> None:
         """Text is UTF-8 unless said otherwise; what does not decode is UnicodeDecodeError."""
