@@ -11,7 +11,7 @@ import platform
 import secrets
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from ringfence.spec import Receipt, SandboxSpec
 
 if TYPE_CHECKING:  # loaded with the first repository
     from ringfence.digest import Descriptor
+    from ringfence.network.authority import Authority
     from ringfence.sandbox.workspace import Workspace
     from ringfence.workspace import Prepared as WorkspacePrepared
 
@@ -113,9 +114,60 @@ def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateF
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is known of a sandbox before anything of it is made. reserved: its record until then.
+    ends_alone: whether nothing of it outlives this process, so that its record can wait."""
+
+    granted: SandboxSpec
+    backend: Backend
+    features: Features
+    facts: Facts
+    authority: "Authority | None"
+    records: Records
+    reserved: Record
+    ends_alone: bool
+
+
 async def _open_new(
     spec: SandboxSpec, where: Where, sandbox_id: str, bus: EventBus, steps: Steps
 ) -> Sandbox:
+    plan = await _plan(spec, where, sandbox_id, steps)
+    granted, features, facts, records = plan.granted, plan.features, plan.facts, plan.records
+    if not plan.ends_alone:
+        await records.add(plan.reserved, binds.undo_of(granted, sandbox_id))
+    prepared = await _prepare(plan, where, sandbox_id, steps)
+    instance = await _create(plan.backend, granted, sandbox_id, facts, prepared)
+    steps.undo.push_async_callback(instance.delete)
+    asked = FirstAsked(granted, instance, features)
+    session = await greet(instance, granted, first=asked.ask)
+    steps.undo.push_async_callback(session.close)
+    user = await asked.user()
+    note = records.add if plan.ends_alone else records.created
+    noted = steps.beside(note(instance.record))
+    if facts.local and features.mounts:
+        inodes = not is_gvisor(granted.security.runtime)
+        await binds.verify(prepared, session, user, inodes=inodes)
+    receipt = await read_receipt(
+        granted, facts, features, instance, session=session, user=user, ahead=await asked.view(user)
+    )
+    network = await networking.connect(
+        session, granted, sandbox_id, bus, undo=steps.rest, authority=plan.authority
+    )
+    await noted
+    await have_guest_watch(instance, session, granted, facts)
+    life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
+    steps.undo.callback(life.stop_watching)
+    watch_limits(life, granted, facts, features)
+    ceiling = granting.ceiling_of(where)
+    context = Context(life, granted, features, user, backend=plan.backend, ceiling=ceiling)
+    sandbox = joined(context, receipt, network, prepared.workspace, where)
+    steps.keep()
+    return sandbox
+
+
+async def _plan(spec: SandboxSpec, where: Where, sandbox_id: str, steps: Steps) -> _Plan:
+    """What is granted, and by whom; nothing is made but what `steps` undoes."""
     root: Descriptor | None = None
     if spec.snapshot is not None:
         from ringfence.sandbox import snapshots
@@ -133,47 +185,26 @@ async def _open_new(
     reserved = granting.reserved(granted, sandbox_id, backend)
     steps.last = partial(_close, records, reserved)
     ends_alone = features.lifeline and not granted.detached and granted.repository is None
-    if not ends_alone:
-        await records.add(reserved, binds.undo_of(granted, sandbox_id))
+    return _Plan(
+        granted, backend, features, facts, authority, records, reserved, ends_alone=ends_alone
+    )
+
+
+async def _prepare(plan: _Plan, where: Where, sandbox_id: str, steps: Steps) -> Prepared:
+    """All of the host that appears inside, checked, or made."""
     prepared = await binds.prepare(
-        granted,
+        plan.granted,
         sandbox_id,
-        facts,
+        plan.facts,
         given=where.workspace,
-        volumes=backend.name == "docker",
+        volumes=plan.backend.name == "docker",
         progress=where.progress,
     )
     steps.rest.push_async_callback(prepared.aclose)
-    if authority is not None:
-        trusted = await asyncio.to_thread(networking.trusted, authority, steps.rest)
-        prepared = replace(prepared, binds=(*prepared.binds, trusted))
-    instance = await _create(backend, granted, sandbox_id, facts, prepared)
-    steps.undo.push_async_callback(instance.delete)
-    asked = FirstAsked(granted, instance, features)
-    session = await greet(instance, granted, first=asked.ask)
-    steps.undo.push_async_callback(session.close)
-    user = await asked.user()
-    note = records.add if ends_alone else records.created
-    noted = steps.beside(note(instance.record))
-    if facts.local and features.mounts:
-        inodes = not is_gvisor(granted.security.runtime)
-        await binds.verify(prepared, session, user, inodes=inodes)
-    receipt = await read_receipt(
-        granted, facts, features, instance, session=session, user=user, ahead=await asked.view(user)
-    )
-    network = await networking.connect(
-        session, granted, sandbox_id, bus, undo=steps.rest, authority=authority
-    )
-    await noted
-    await have_guest_watch(instance, session, granted, facts)
-    life = Life(instance, session, records, bus, rest=steps.rest, idle_timeout=granted.idle_timeout)
-    steps.undo.callback(life.stop_watching)
-    watch_limits(life, granted, facts, features)
-    ceiling = granting.ceiling_of(where)
-    context = Context(life, granted, features, user, backend=backend, ceiling=ceiling)
-    sandbox = joined(context, receipt, network, prepared.workspace, where)
-    steps.keep()
-    return sandbox
+    if plan.authority is None:
+        return prepared
+    trusted = await asyncio.to_thread(networking.trusted, plan.authority, steps.rest)
+    return replace(prepared, binds=(*prepared.binds, trusted))
 
 
 async def _close(records: Records, reserved: Record) -> None:
