@@ -3,12 +3,11 @@
 from ringfence.spec.limits import Limits, Ulimit, Ulimits
 from ringfence.spec.mount import GitIdentity, Mount, Repository
 from ringfence.spec.network import Network, Port, Rule, Secret
+from ringfence.spec.receipt import Control, Receipt
 from ringfence.spec.results import (
-    Control,
     ExecResult,
     ExecUsage,
     Reason,
-    Receipt,
     RunResult,
     SandboxInfo,
     State,

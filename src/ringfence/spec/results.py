@@ -1,4 +1,4 @@
-"""What comes back: results, usage, state, receipt. Plain slotted values, no validation."""
+"""What comes back: results, usage, state. Plain slotted values, no validation."""
 
 import base64
 import enum
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ringfence.errors import ProcessError
+from ringfence.spec.receipt import Receipt
 
 
 class Reason(enum.StrEnum):
@@ -197,48 +198,6 @@ def _signal_name(number: int) -> str:
         return f", {signals.Signals(number).name}"
     except ValueError:  # a real-time one
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """One line of a receipt: what was asked for, what the kernel says, and where it says so."""
-
-    name: str
-    requested: str
-    enforced: str
-    ok: bool
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is really enforced, read back from the kernel and the runtime after the start."""
-
-    controls: tuple[Control, ...]
-
-    @property
-    def gaps(self) -> tuple[Control, ...]:
-        """Controls that were asked for and are not in force."""
-        return tuple(control for control in self.controls if not control.ok)
-
-    def __getitem__(self, name: str) -> Control:
-        for control in self.controls:
-            if control.name == name:
-                return control
-        raise KeyError(name)
-
-    def __str__(self) -> str:
-        rows = [("control", "requested", "enforced", "evidence")]
-        rows += [(c.name, c.requested, c.enforced, c.evidence) for c in self.controls]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}"
-            for row in rows
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The receipt as JSON-able data."""
-        return {"controls": [asdict(control) for control in self.controls]}
 
 
 @dataclass(frozen=True, slots=True)
