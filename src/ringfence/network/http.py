@@ -151,13 +151,19 @@ async def copy_body(source: Buffered, target: Duplex, size: int | None, count: C
     while True:
         chunk = _chunk_size(await source.until(b"\r\n", 1024))
         if chunk == 0:
-            target.write(b"0\r\n" + await _trailers(source))
+            _write(target, b"0\r\n" + await _trailers(source), count)
             return
-        target.write(b"%x\r\n" % chunk)
+        _write(target, b"%x\r\n" % chunk, count)
         await _copy(source, target, chunk, count)
         if await source.exactly(2) != b"\r\n":
             raise ValueError("not a chunk")
-        target.write(b"\r\n")
+        _write(target, b"\r\n", count)
+
+
+def _write(target: Duplex, data: bytes, count: Count) -> None:
+    """Sizes of chunks and trailers carry data out as what is between them does."""
+    target.write(data)
+    count(len(data))
 
 
 def _chunk_size(line: bytes) -> int:

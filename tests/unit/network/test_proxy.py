@@ -532,6 +532,7 @@ async def test_a_body_that_can_be_read_in_two_ways_does_not_end(make: Make, body
 
 
 async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Make) -> None:
+    """All that goes on counts as sent: their sizes and what comes after the last one, too."""
     place = await make(allow=["good.test"])
     head = (
         b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -540,6 +541,7 @@ async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Ma
     assert b" 200 " in await place.ask(head + body)
     [seen] = place.outside.seen
     assert seen.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+    assert place.proxy.sent == len(seen)
 
 
 async def test_this_hosts_authorities_are_read_once(
