@@ -41,10 +41,11 @@ async def follow(
         while True:
             entry = await asyncio.to_thread(book.get, seen.id)
             info = await members.look(backends, book, entry)
-            usage = None
-            if info.state is State.RUNNING:
-                usage = await members.usage_of(backends, entry)
-            seen.take(info, usage)
+            if info.state is State.EXITED or info.reason is None:  # else nobody knows its state
+                usage = None
+                if info.state is State.RUNNING:
+                    usage = await members.usage_of(backends, entry)
+                seen.take(info, usage)
             if info.state is State.EXITED:
                 return
             await asyncio.sleep(interval)
