@@ -66,12 +66,14 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     try:
         sandbox = await _open_new(spec, where, sandbox_id, bus, steps)
     except BaseException as raised:
-        await finish(steps.aclose())
         error = named(raised)
-        if isinstance(error, SandboxError):
-            error.sandbox_id = error.sandbox_id or sandbox_id
-            bus.publish(_failure(error, sandbox_id, spec))
-        audit.end()
+        try:
+            await finish(steps.aclose())
+            if isinstance(error, SandboxError):
+                error.sandbox_id = error.sandbox_id or sandbox_id
+                bus.publish(_failure(error, sandbox_id, spec))
+        finally:
+            audit.end()
         if error is raised:
             raise
         raise error from raised
@@ -248,14 +250,14 @@ async def _create(
         return await creating
     except asyncio.CancelledError:
         creating.cancel()
-        await finish(_settled(creating))
-        if not creating.cancelled() and creating.exception() is None:
-            await finish(creating.result().delete())
+        await finish(_unmade(creating))
         raise
 
 
-async def _settled(task: "asyncio.Future[Instance]") -> None:
-    await asyncio.wait([task])
+async def _unmade(creating: "asyncio.Future[Instance]") -> None:
+    await asyncio.wait([creating])
+    if not creating.cancelled() and creating.exception() is None:
+        await creating.result().delete()
 
 
 async def read_receipt(

@@ -104,7 +104,15 @@ async def test_cancellation_anywhere_leaves_nothing(durable: Durable, ledger: Le
     await _cancelled_anywhere(durable, ledger)
 
 
-async def _cancelled_anywhere(durable: Durable, ledger: Ledger) -> None:
+@pytest.mark.parametrize("later", [1, 2, 3])
+async def test_a_second_cancellation_leaves_nothing_either(
+    later: int, mock: MockBackend, ledger: Ledger
+) -> None:
+    """Whatever the first one has begun goes on. later: so many turns of the event loop."""
+    await _cancelled_anywhere(Tied(mock), ledger, later)
+
+
+async def _cancelled_anywhere(durable: Durable, ledger: Ledger, later: int = 0) -> None:
     finished = 0
     for turns in range(200):
         task = asyncio.ensure_future(_opened(durable, ledger))
@@ -114,6 +122,10 @@ async def _cancelled_anywhere(durable: Durable, ledger: Ledger) -> None:
             finished += 1
             await (await task).delete()
         elif task.cancel():
+            for _ in range(later):
+                await asyncio.sleep(0)
+            if later:
+                task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
         await nothing_is_left(durable.mock, ledger)
