@@ -1,14 +1,17 @@
 """A client of its own process, for tests that kill it: prints what it made, then waits.
 
-python -m tests.integration.process.client COUNT [detached]
+python -m tests.integration.process.client COUNT [detached], or "closed DESCRIPTOR...": it closes
+these of its own, and makes one.
 """
 
 import asyncio
+import os
 import sys
 
 from ringfence.backends.process import ProcessBackend
 from ringfence.guest.request import ExecRequest
 from ringfence.guest.session import Session
+from ringfence.sandbox.greeting import greet
 from tests.integration.process.conftest import grant, new_id
 
 
@@ -29,6 +32,19 @@ async def main(count: int, detached: bool) -> None:
     await asyncio.sleep(1000)
 
 
+async def closed(numbers: list[int]) -> None:
+    """Make a sandbox where these numbers are free: what is opened next gets them."""
+    backend = ProcessBackend()
+    spec, facts = await grant(backend)
+    for number in numbers:
+        os.close(number)
+    instance = await backend.create(spec, new_id(), facts)
+    session = await greet(instance, spec)
+    print("ready", flush=True)
+    await session.close()
+    await instance.delete()
+
+
 async def loop() -> None:
     backend = ProcessBackend()
     spec, facts = await grant(backend)
@@ -44,4 +60,7 @@ async def loop() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "loop":
         asyncio.run(loop())
-    asyncio.run(main(int(sys.argv[1]), "detached" in sys.argv[2:]))
+    elif sys.argv[1] == "closed":
+        asyncio.run(closed([int(number) for number in sys.argv[2:]]))
+    else:
+        asyncio.run(main(int(sys.argv[1]), "detached" in sys.argv[2:]))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from ringfence.backends.base import Record
 from ringfence.backends.process import ProcessBackend, memory
 from ringfence.backends.process.home import Home, homes
 from ringfence.errors import (
+    BackendUnavailableError,
     NotFoundError,
     ResourceExhaustedError,
     SandboxLostError,
@@ -25,6 +27,7 @@ from ringfence.errors import (
 )
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger, Owner, reap
+from ringfence.sandbox.greeting import greet
 from tests.integration.process.conftest import (
     Opened,
     cgroups,
@@ -231,6 +234,48 @@ async def test_what_a_client_left_that_died_before_there_was_a_keeper_is_reaped(
     [reaped] = await reap(ledger)
     assert (reaped.id, reaped.reason, reaped.error) == (record.id, "client_lost", None)
     assert not home.path.exists()
+
+
+SLOW = """#!/bin/sh
+while [ "$1" != --version ] && [ ! -e {go} ]; do sleep 0.01; done
+exec {bwrap} "$@"
+"""
+
+
+async def test_what_a_client_left_that_died_before_its_guest_was_up_is_reaped(
+    backend: ProcessBackend,
+    state_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The greeting waits for the guest, which would live on by it, and no record would tell."""
+    slow, go = tmp_path / "bwrap", tmp_path / "go"
+    slow.write_text(SLOW.format(go=go, bwrap=shutil.which("bwrap")))
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    spec, facts = await grant(backend, detached=True, lifetime=60.0)
+    instance = await backend.create(spec, new_id(), facts)
+    greeting = asyncio.ensure_future(greet(instance, spec))
+    home = Home(state_directory / "process/sandboxes" / instance.record.id)
+    await until(lambda: home.keeper() is not None)
+    ledger = Ledger(state_directory / "ledger.sqlite")
+    ledger.add(replace(instance.record, native=""), owner=Owner(2**22 + 1, 1, Owner.me().boot))
+    [reaped] = await reap(ledger)
+    assert (reaped.id, reaped.reason, reaped.error) == (instance.record.id, "client_lost", None)
+    assert gone(state_directory, instance.record.id)
+    go.touch()
+    with pytest.raises(BackendUnavailableError):
+        await greeting
+    await instance.delete()
+
+
+@pytest.mark.parametrize("numbers", [("0",), ("0", "2"), ("2",)], ids=" ".join)
+async def test_a_client_may_have_closed_its_standard_descriptors(
+    backend: ProcessBackend, numbers: tuple[str, ...]
+) -> None:
+    """What is opened next gets their numbers, which are the keeper's own after its start."""
+    async with client("closed", *numbers) as (process, _):
+        assert await process.wait() == 0
 
 
 async def test_only_the_guest_is_let_in(backend: ProcessBackend, state_directory: Path) -> None:

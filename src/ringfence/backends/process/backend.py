@@ -16,7 +16,7 @@ from ringfence.backends.process import machine as machines
 from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.instance import ProcessInstance, sweep
+from ringfence.backends.process.instance import ProcessInstance, end, sweep
 from ringfence.backends.process.keeper import Keeper
 from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.refusals import ALWAYS, refuse
@@ -173,11 +173,20 @@ class ProcessBackend:
         return found
 
     async def discard(self, sandbox_id: str) -> None:
-        """Remove what a client left that died while it made this sandbox. Idempotent."""
+        """Remove what a client left that died while it made this sandbox. Idempotent.
+
+        ResourceExhaustedError as from `ProcessInstance.delete`.
+        """
         ground = self._ground()
         home = Home(ground.sandboxes() / sandbox_id)
-        if home.keeper() is None:
+        keeper = Keeper.find(home)
+        if keeper is None:
             await asyncio.to_thread(sweep, home, ground.cgroup(sandbox_id))
+        else:  # its guest is not up, and the greeting waits for it
+            try:
+                await end(keeper, home, ground.cgroup(sandbox_id))
+            finally:
+                keeper.close()
 
     async def aclose(self) -> None:
         """Nothing is open between calls; the last one to leave takes the place along."""

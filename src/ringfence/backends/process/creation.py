@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance, end
-from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.keeper import Keeper, apart
 from ringfence.backends.process.known import Ground
 from ringfence.backends.process.starting import Start
 from ringfence.errors import InvalidSpecError
@@ -130,14 +131,14 @@ class Creation:
 
 def _spawned(spec: SandboxSpec, place: command.Place) -> tuple[Keeper, socket.socket]:
     """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
-    ours, theirs = socket.socketpair()
+    ours, far = socket.socketpair()
     try:
-        with theirs:
-            keeper = Keeper.spawn(
-                command.keeper(spec, place),
-                attached=not spec.detached,
-                passed={command.STREAM: theirs.fileno()},
-            )
+        theirs = apart(far.detach())
+        try:
+            args, attached = command.keeper(spec, place), not spec.detached
+            keeper = Keeper.spawn(args, attached=attached, passed={command.STREAM: theirs})
+        finally:
+            os.close(theirs)
     except BaseException:
         ours.close()
         raise

@@ -5,6 +5,7 @@ What it does is written in guest/agent/keep.c.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,18 @@ from typing import Self
 from ringfence.backends.process.home import Home
 
 _ERRORS_BYTES = 4096
+_STANDARD = 2
+
+
+def apart(descriptor: int) -> int:
+    """A descriptor that is to be passed, under a number that is no standard one's: a keeper gets
+    its own as those, one after the other. Closed under the old one. OSError."""
+    if descriptor > _STANDARD:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1)
+    finally:
+        os.close(descriptor)
 
 
 class Keeper:
@@ -38,8 +51,8 @@ class Keeper:
     @classmethod
     def spawn(cls, args: list[str], *, attached: bool, passed: Mapping[int, int]) -> Self:
         """Start one, in a session of its own. passed: more of our descriptors, by the number that
-        it has each as. OSError."""
-        errors = os.memfd_create("errors", os.MFD_CLOEXEC)
+        it has each as, each `apart`. OSError."""
+        errors = apart(os.memfd_create("errors", os.MFD_CLOEXEC))
         ours = theirs = -1
         try:
             if attached:
