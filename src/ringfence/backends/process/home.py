@@ -50,12 +50,19 @@ class Home:
         return self.path.name
 
     def make(self, facts: Mapping[str, Any], guest: str) -> bool:
-        """Make it, with `facts` for `found`. AlreadyExistsError.
+        """Make it, with `facts` for `found`. AlreadyExistsError, OSError; neither leaves it there.
 
         False when it has no link to the program `guest`, only a place to bind it to.
         """
+        self._make_directory(str(self.path))
+        try:
+            return self._fill(facts, guest)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _fill(self, facts: Mapping[str, Any], guest: str) -> bool:
         path = str(self.path)
-        self._make_directory(path)
         os.mkdir(f"{path}/run")  # noqa: PTH102 - a start does it
         os.chmod(f"{path}/run", 0o711)  # noqa: PTH101, S103 - whatever the caller's umask is
         descriptor = os.open(f"{path}/sandbox", _NEW, 0o644)
