@@ -14,6 +14,14 @@ from ringfence.spec import Limits
 PIDS_HEADROOM = 32
 """Processes of the guest's own, on top of the user's limit."""
 
+SOCKETS = "memory.kmem.tcp.limit_in_bytes"
+"""Version 1 counts what sockets buffer, UDP's too, apart from memory, and only where this is set
+before they are made."""
+
+_SOCKETS_SHARE = 4
+_SOCKETS_LEAST = 16 * 2**20
+"""Buffers may be a quarter of the memory beside it, and as much as this, which slows nothing."""
+
 _PERIOD = 100_000
 """What the kernel gives a new cgroup as well."""
 
@@ -45,8 +53,16 @@ def saying(controller: str, limits: Limits) -> list[str]:
     ]
 
 
-def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: bool) -> list[Write]:
-    """The files of version 1 cgroups `at`, by controller. swap: whether it is counted here."""
+def v1(
+    at: Mapping[str, str],
+    limits: Limits,
+    devices: Iterable[str],
+    *,
+    swap: bool,
+    sockets: bool,
+) -> list[Write]:
+    """The files of version 1 cgroups `at`, by controller. swap, sockets: whether they are counted
+    here."""
     found: list[Write] = []
     if limits.memory is not None:
         memory = at["memory"]
@@ -55,6 +71,8 @@ def v1(at: Mapping[str, str], limits: Limits, devices: Iterable[str], *, swap: b
         if swap:
             both = limits.memory + (limits.swap or 0)
             found.append((f"{memory}/memory.memsw.limit_in_bytes", str(both)))
+        if sockets:
+            found.append((f"{memory}/{SOCKETS}", _buffered(limits.memory)))
     if limits.pids is not None:
         found.append((f"{at['pids']}/pids.max", str(limits.pids + PIDS_HEADROOM)))
     if limits.cpus is not None:
@@ -92,6 +110,19 @@ def v2(at: str, limits: Limits, devices: Iterable[str]) -> list[Write]:
         if rate is not None:
             found += [(f"{at}/io.max", f"{device} {name}={rate}") for device in devices]
     return found
+
+
+def _buffered(memory: int) -> str:
+    return str(max(memory // _SOCKETS_SHARE, _SOCKETS_LEAST))
+
+
+def hold_sockets(places: Mapping[str, Place], memory: int) -> None:
+    """Limit what sockets buffer in a cgroup that another program made, where version 1 counts it
+    and this user may: new sockets are held."""
+    place = places.get("memory")
+    if place is not None and place.version == 1:
+        with contextlib.suppress(OSError):
+            Path(place.directory, SOCKETS).write_text(_buffered(memory))
 
 
 def _quota(cpus: float) -> int:

@@ -1,11 +1,13 @@
 """Where this process may make cgroups for sandboxes."""
 
+import contextlib
 import errno
 import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ringfence.backends.cgroup_files import SOCKETS
 from ringfence.backends.cgroups import Tree
 from ringfence.metrics.places import Place, places, places_of, read_text, unified_controllers
 
@@ -83,6 +85,10 @@ def _make_v1(controller: str, directory: Path) -> None:
                 (directory / name).write_text((directory.parent / name).read_text())
     if not os.access(directory, os.W_OK):
         raise PermissionError(errno.EACCES, "it belongs to somebody else")
+    if controller == "memory":
+        # The kernel rewrites its own code as the first cgroup counts sockets, and as the last goes.
+        with contextlib.suppress(OSError):
+            (directory / SOCKETS).write_text("-1")
 
 
 def _find_v2(unified: Place) -> Tree:

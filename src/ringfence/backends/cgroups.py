@@ -84,6 +84,10 @@ class Tree:
             return True
         return _is_there(f"{self.directories['memory']}/memory.memsw.limit_in_bytes")
 
+    def counts_sockets(self) -> bool:
+        """Whether what sockets buffer has a limit of its own here, where memory has one."""
+        return _is_there(f"{self.directories['memory']}/{cgroup_files.SOCKETS}")
+
     def cgroup(self, name: str, limits: Limits | None = None) -> "Cgroup":
         """The cgroup called `name`, made or not; without a cpuset where `limits` has none."""
         wanted = set(self.directories)
@@ -145,7 +149,8 @@ class Cgroup:
         if self.tree.version == 2:
             return cgroup_files.v2(self.directories["unified"], limits, devices)
         swap = limits.memory is not None and self.tree.counts_swap()
-        return cgroup_files.v1(self.directories, limits, devices, swap=swap)
+        sockets = limits.memory is not None and self.tree.counts_sockets()
+        return cgroup_files.v1(self.directories, limits, devices, swap=swap, sockets=sockets)
 
     @property
     def changeable(self) -> frozenset[str]:

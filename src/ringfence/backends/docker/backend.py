@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.docker import door, images, mounting, place, rootfs
+from ringfence.backends.docker import door, images, mounting, place, rootfs, stored
 from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
@@ -210,7 +210,9 @@ class DockerBackend:
     async def unload(self, image: str) -> None:
         """Remove an image by id, unless a container needs it. Idempotent."""
         with contextlib.suppress(ImageNotFoundError, StateError):
-            await Supply(self._connected()).remove(image)
+            found = await stored.inspect(self._connected(), image)
+            name = image if found.id == image else ":".join(stored.kept_as(image))
+            await Supply(self._connected()).remove(name)
 
     async def aclose(self) -> None:
         """Close connections; sandboxes go on."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.base import Bind, Record
+from ringfence.backends.cgroup_files import hold_sockets
 from ringfence.backends.docker import door, holding, leading, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body, is_gvisor
 from ringfence.backends.docker.connecting import dialled
@@ -23,6 +24,7 @@ from ringfence.backends.docker.machine import Machine
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
+from ringfence.metrics import places_apart
 from ringfence.spec import SandboxSpec
 
 LABEL_PREFIX = "ringfence.label."
@@ -190,6 +192,9 @@ class Creation:
                 op="create",
                 sandbox_id=self._id,
             )
+        if seen.pid_here and self._spec.limits.memory is not None:
+            with contextlib.suppress(ProcessLookupError):
+                hold_sockets(places_apart(seen.pid_here), self._spec.limits.memory)
         here = interfaces(seen.pid_here) if seen.pid_here else None
         if self._spec.network.mode != "bridge" and here is not None and here - {"lo"}:
             raise PolicyDeniedError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import posixpath
 import tarfile
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import IO, Any
@@ -21,6 +23,18 @@ from ringfence.errors import ImageError, ResourceExhaustedError
 
 _PIECE = 8 * 1024 * 1024
 _LINKS = 8
+_GZIP = b"\x1f\x8b"
+_UNUSABLE = (
+    DigestError,
+    tarfile.TarError,
+    KeyError,
+    TypeError,
+    ValueError,
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+)
+"""What an archive raises that is none, or whose layers are not what its configuration says."""
 
 Rewrite = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From an image's configuration to the one that is to be kept."""
@@ -105,15 +119,15 @@ class _Into:
         self.made = made
         self.ended = threading.Event()
 
-    def put(self, source: IO[bytes], digest: Digest, size: int) -> None:
-        """One layer, unless it is there."""
+    def put(self, source: IO[bytes] | gzip.GzipFile, digest: Digest, size: int | None) -> None:
+        """One layer, unless it is there. size: None where that is not known."""
         if digest not in self.store:
             self.made.append(digest)
             self.store.put(_Source(source, self.ended), expected=digest, size=size)
 
 
 class _Source:
-    def __init__(self, source: IO[bytes], ended: threading.Event) -> None:
+    def __init__(self, source: IO[bytes] | gzip.GzipFile, ended: threading.Event) -> None:
         self._source = source
         self._ended = ended
 
@@ -144,7 +158,7 @@ def _kept(
         return put_image(into.store, kept, layers, annotations, into.made)
     except QuotaExceeded as error:
         raise ResourceExhaustedError(f"export: {error}", op="export") from None
-    except (DigestError, tarfile.TarError, KeyError, TypeError, ValueError) as error:
+    except _UNUSABLE as error:
         raise ImageError(
             f"export: what the daemon sent cannot be used: {error}", op="export"
         ) from None
@@ -155,7 +169,12 @@ def _layer(archive: tarfile.TarFile, name: str, digest: Digest, into: _Into) -> 
     source = archive.extractfile(member)
     if source is None:
         raise ValueError(f"{name} is no file")
-    into.put(source, digest, member.size)
+    packed = source.read(len(_GZIP)) == _GZIP  # as containerd's image store keeps them
+    source.seek(0)
+    if packed:
+        into.put(gzip.GzipFile(fileobj=source), digest, None)
+    else:
+        into.put(source, digest, member.size)
     return Descriptor(LAYER, digest, into.store.info(digest).size)
 
 

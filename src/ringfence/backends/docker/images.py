@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.stored import inspect
+from ringfence.backends.docker.stored import details, inspect
 from ringfence.errors import ImageError, ImageNotFoundError, InvalidSpecError
 from ringfence.images import Lock, Reference
 from ringfence.images.reference import check_name
@@ -39,7 +39,7 @@ async def look_up(engine: Engine, reference: str | None, lock: Lock | None = Non
         )
     check_name(reference, "open")
     if lock is None or _ID.fullmatch(reference):
-        data = await engine.get("image", "images", reference, "json")
+        data = await details(engine, reference)
     else:
         data = await _locked(engine, Reference.parse_familiar(reference), lock)
     if data.get("Os", "linux") != "linux":

@@ -78,11 +78,14 @@ async def load_layout(
     """Send one image of a layout to the daemon, by way of the empty file `body`. ImageError."""
     await asyncio.to_thread(layouts.archive, path, manifest, body, tag)
     await _send(engine, body, seconds)
-    stored = await _found(engine, str(manifest.config.digest))
-    if stored.id != manifest.config.digest:
+    expected = (manifest.config.digest, manifest.descriptor.digest)
+    try:
+        stored = await images.inspect(engine, str(expected[0]))
+    except ImageNotFoundError:  # in containerd's store the manifest's digest is the id
+        stored = await _found(engine, str(expected[1]))
+    if stored.id not in expected:
         raise ImageError(
-            f"{path}: expected the id {manifest.config.digest}, the daemon has {stored.id}",
-            op="import",
+            f"{path}: expected the id {expected[0]}, the daemon has {stored.id}", op="import"
         )
     return stored
 
@@ -129,7 +132,7 @@ async def _of_archive(engine: Engine, body: IO[bytes], tag: str | None, seconds:
     there = await _is_there(engine, image, image)
     await _send(engine, body, seconds)
     try:
-        stored = await _found(engine, image)
+        stored = await _loaded(engine, image, names)
         if tag is not None:
             repository, _, label = tag.rpartition(":")
             await images.tag(engine, stored.id, repository, label)
@@ -138,6 +141,20 @@ async def _of_archive(engine: Engine, body: IO[bytes], tag: str | None, seconds:
         if not there:
             await finish(_take_out(engine, image, names | ({tag} if tag else set())))
         raise
+
+
+async def _loaded(engine: Engine, image: str, names: Collection[str]) -> Stored:
+    """What an archive's image has become: in containerd's store its id is another, and only its
+    name tells."""
+    with contextlib.suppress(ImageNotFoundError):
+        return await images.inspect(engine, image)
+    if not names:
+        raise ImageError(
+            "the archive has no name for its image, without which it cannot be found in"
+            " containerd's image store: give it one (docker save NAME), or import an OCI layout",
+            op="import",
+        )
+    return await _found(engine, min(names))
 
 
 async def _is_there(engine: Engine, name: str, image: str) -> bool:

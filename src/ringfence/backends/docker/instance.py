@@ -1,13 +1,14 @@
 """One container with a guest in it."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
-from ringfence.backends.cgroup_files import make_room
+from ringfence.backends.cgroup_files import hold_sockets, make_room
 from ringfence.backends.docker import door, failures, removal, rootfs, statistics, streams
 from ringfence.backends.docker.config import is_gvisor, limits_body
 from ringfence.backends.docker.connecting import Connecting
@@ -206,6 +207,9 @@ class DockerInstance:
         finally:
             if freezer is not None and frozen:
                 await freezer.freeze()
+        if limits.memory is not None and self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                hold_sockets(places_apart(self.pid), limits.memory)
 
     async def _check_room(self, memory: int | None) -> None:
         """Tell what a daemon cannot: version 1 refuses a limit below what is used."""

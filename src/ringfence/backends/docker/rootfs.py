@@ -14,17 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ringfence.backends.docker import stored
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.export import export
 from ringfence.backends.docker.importing import load_layout
 from ringfence.backends.docker.messages import SECONDS
-from ringfence.backends.docker.stored import inspect
 from ringfence.backends.finish import finish
 from ringfence.backends.owner import is_gone, mark
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store
 from ringfence.errors import (
-    ImageError,
     ImageNotFoundError,
     ResourceExhaustedError,
     SandboxError,
@@ -185,12 +184,12 @@ async def load(engine: Engine, layout: Path, descriptor: Descriptor) -> str:
     manifest = await asyncio.to_thread(layouts.read, layout, descriptor)
     image = str(manifest.config.digest)
     with contextlib.suppress(ImageNotFoundError):
-        return str((await inspect(engine, image)).id)
+        return str((await stored.inspect(engine, image)).id)
     with tempfile.TemporaryFile() as body:
-        stored = await load_layout(engine, layout, manifest, body, seconds=SECONDS)
-    if stored.id != image:
-        raise ImageError(f"{descriptor.digest}: the daemon has {stored.id} instead", op="open")
-    return image
+        made = await load_layout(engine, layout, manifest, body, seconds=SECONDS)
+    if made.id != image:
+        await stored.tag(engine, made.id, *stored.kept_as(image))
+    return str(made.id)
 
 
 async def _commit(

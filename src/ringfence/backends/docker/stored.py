@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.docker.engine import Engine
 from ringfence.digest import Digest
+from ringfence.errors import ImageNotFoundError
 from ringfence.images import Pin, Reference
 from ringfence.images.reference import check_name
+
+_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,25 @@ class Stored:
 async def inspect(engine: Engine, name: str) -> Stored:
     """One image by reference or id. ImageNotFoundError, InvalidSpecError."""
     check_name(name, "image")
-    return parse(await engine.get("image", "images", name, "json"))
+    return parse(await details(engine, name))
+
+
+def kept_as(image: str) -> tuple[str, str]:
+    """Repository and tag for an image of ours that the Engine does not know by `image`, its
+    configuration's digest: in containerd's store the id is the manifest's."""
+    return "ringfence-snapshot", image.rpartition(":")[2]
+
+
+async def details(engine: Engine, image: str) -> Any:
+    """All that the Engine says of an image by reference or id. ImageNotFoundError."""
+    try:
+        return await engine.get("image", "images", image, "json")
+    except ImageNotFoundError:
+        if not _ID.fullmatch(image):
+            raise
+        with contextlib.suppress(ImageNotFoundError):
+            return await engine.get("image", "images", ":".join(kept_as(image)), "json")
+        raise
 
 
 async def tag(engine: Engine, image: str, repository: str, label: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.backends import cgroup_tree
-from ringfence.backends.cgroup_files import PIDS_HEADROOM
+from ringfence.backends.cgroup_files import PIDS_HEADROOM, SOCKETS
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
 from ringfence.metrics.places import Place
@@ -30,6 +30,7 @@ def v1(root: Path) -> Tree:
         (root / name).mkdir(parents=True)
         directories[name] = str(root / name)
     (root / "memory/memory.memsw.limit_in_bytes").touch()
+    (root / f"memory/{SOCKETS}").touch()
     (root / "cpuset/cpuset.mems").write_text("0-1\n")
     return Tree(1, directories, frozenset(names))
 
@@ -45,6 +46,7 @@ def test_version_1_has_a_file_per_limit_in_an_order_the_kernel_takes(tmp_path: P
         ("memory/box/memory.limit_in_bytes", str(64 * 2**20)),
         ("memory/box/memory.swappiness", "60"),
         ("memory/box/memory.memsw.limit_in_bytes", str(65 * 2**20)),
+        ("memory/box/memory.kmem.tcp.limit_in_bytes", str(16 * 2**20)),
         ("pids/box/pids.max", str(10 + PIDS_HEADROOM)),
         ("cpu/box/cpu.cfs_quota_us", "50000"),
         ("cpu/box/cpu.shares", "2"),
@@ -54,6 +56,17 @@ def test_version_1_has_a_file_per_limit_in_an_order_the_kernel_takes(tmp_path: P
     assert plan.into is None
     assert {path for path, _ in plan.inside} == {f"{made}/tasks" for made in plan.make}
     assert plan.thaw == ((f"{tmp_path}/freezer/box/freezer.state", "THAWED"),)
+
+
+def test_sockets_may_buffer_a_quarter_of_the_memory_where_the_kernel_counts_that(
+    tmp_path: Path,
+) -> None:
+    asked = Limits(memory="1GiB")
+    plan = v1(tmp_path / "counts").plan("box", asked)
+    assert (f"{tmp_path}/counts/memory/box/{SOCKETS}", str(2**28)) in plan.write
+    without = v1(tmp_path / "none")
+    (tmp_path / "none/memory" / SOCKETS).unlink()
+    assert not [path for path, _ in without.plan("box", asked).write if path.endswith(SOCKETS)]
 
 
 def test_a_cpuset_takes_its_memory_nodes_along_and_is_made_only_when_asked(tmp_path: Path) -> None:
