@@ -63,7 +63,7 @@ def begin(
 async def feed(exec_: Exec, source: AsyncIterable[bytes]) -> Exit | NotStarted:
     """Write all of `source` to the exec's stdin while waiting for its end.
 
-    What `source` raises is raised, after a kill; cancellation kills too.
+    What `source` raises is raised, after a kill; cancellation kills too, and goes before that.
     """
     feeding = asyncio.create_task(_pump(source, exec_))
     either: list[asyncio.Future[Any]] = [exec_.ended, feeding]

@@ -116,9 +116,10 @@ class Exec(ExecLife):
         return await asyncio.shield(self.ended)
 
     async def abandon(self) -> None:
-        """Kill it and wait until it is gone, at most 5 s, whatever is cancelled meanwhile.
+        """Kill it and wait until it is gone, at most 5 s.
 
-        A guest that does not manage is given up: the session is lost.
+        A cancellation meanwhile does not interrupt that, and is raised after it. A guest that does
+        not manage is given up: the session is lost.
         """
         if self.over:
             return
@@ -129,12 +130,15 @@ class Exec(ExecLife):
         self.kill()
         clock = asyncio.get_running_loop().time
         until = clock() + ABANDON_SECONDS
+        cancelled: asyncio.CancelledError | None = None
         while not self.over and (left := until - clock()) > 0:
             try:
                 await asyncio.wait([self.ended], timeout=left)
-            except asyncio.CancelledError:
-                continue
+            except asyncio.CancelledError as error:
+                cancelled = error
         if not self.over:
             self._connection.lose(
                 SandboxLostError(f"its guest did not kill exec {self.id} within 5 s", op="exec")
             )
+        if cancelled is not None:
+            raise cancelled

@@ -65,7 +65,8 @@ class Holding(Asking):
 
     async def forget(self, exec_id: int) -> None:
         """Release a held exec, killed first when it runs. NotFoundError when there is none;
-        StateError when it is in use here."""
+        StateError when it is in use here. A cancellation while it is killed is raised once it is
+        gone; it is not released then."""
         _check(exec_id, "forget")
         left = self._left(exec_id)
         if left is not None:

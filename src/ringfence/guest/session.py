@@ -179,9 +179,11 @@ class Session(Holding):
             try:
                 refused = await exec_.started
             except asyncio.CancelledError:
-                await exec_.abandon()
-                if request.flags & ExecFlag.HOLD:
-                    self.send(Ask.FORGET, exec_.id)
+                try:
+                    await exec_.abandon()
+                finally:
+                    if request.flags & ExecFlag.HOLD:
+                        self.send(Ask.FORGET, exec_.id)
                 raise
             if refused is None:
                 return exec_

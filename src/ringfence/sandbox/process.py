@@ -258,12 +258,14 @@ class Process:
             await asyncio.wait(tasks)
 
     async def _leave(self) -> None:
-        if self._held:
-            self._exec.discard()
-        else:
-            await self._exec.abandon()
-        if self._measured is not None:
-            await self._measured.end(self._exec.ending)
+        try:
+            if self._held:
+                self._exec.discard()
+            else:
+                await self._exec.abandon()
+        finally:
+            if self._measured is not None:
+                await self._measured.end(self._exec.ending)
 
     async def __aenter__(self) -> Self:
         return self

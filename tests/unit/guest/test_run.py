@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ringfence.errors import InvalidSpecError
-from ringfence.guest.protocol import ExecFlag
+from ringfence.guest.protocol import Answer, Ask, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.spec import Reason
 
 from .conftest import Place
-from .puppets import Puppet
+from .puppets import PID, Puppet, exit_payload
 
 MIB = 1024 * 1024
 PATH = {"PATH": "/usr/bin:/bin"}
@@ -86,6 +86,26 @@ async def test_an_error_of_the_stdin_iterator_is_raised_after_a_kill(place: Plac
     with pytest.raises(LookupError, match="source"):
         await place.session.run(command("cat", stdin=broken()))
     assert [row for row in await place.session.list() if row.running] == []
+
+
+async def test_a_cancellation_goes_before_the_error_of_the_stdin_iterator(puppet: tuple) -> None:
+    """One that comes while the command is killed for that error is not lost to it."""
+    session, guest = puppet
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise LookupError("source")
+
+    task = asyncio.create_task(session.run(command("cat", stdin=broken())))
+    operation_id, _ = await guest.question(Ask.KILL)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    guest.send(Answer.STARTED, operation_id, PID)
+    guest.send(Answer.EXIT, operation_id, exit_payload(9, code=2))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not session.lost.done()
 
 
 async def test_a_mebibyte_of_arguments_arrives(place: Place) -> None:

@@ -306,6 +306,43 @@ async def test_the_answer_to_a_cancelled_attach_is_not_taken_for_the_next_ones(
     assert not session.lost.done()
 
 
+async def test_a_cancelled_forget_of_a_cancelled_attach_releases_nothing(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    """The cancellation is raised once the command is gone."""
+    session, guest = puppet
+    attach = asyncio.create_task(session.attach(9))
+    await guest.question(Ask.ATTACH)
+    attach.cancel()
+    await asyncio.wait([attach])
+    forget = asyncio.create_task(session.forget(9))
+    await guest.question(Ask.KILL)
+    forget.cancel()
+    await asyncio.sleep(0)
+    assert not forget.done()
+    guest.send(Answer.STARTED, 9, PID)
+    guest.send(Answer.EXIT, 9, exit_payload(9, code=2))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(forget, 10)
+    assert guest.sent(Ask.FORGET) == []
+
+
+async def test_a_spawn_that_is_cancelled_twice_leaves_nothing_held(
+    puppet: tuple[Session, Puppet],
+) -> None:
+    session, guest = puppet
+    task = asyncio.create_task(session.spawn(ExecRequest(["sleep"], flags=HELD)))
+    operation_id, _ = await guest.question(Ask.EXEC)
+    for _ in range(2):
+        task.cancel()
+        await guest.question(Ask.KILL)
+    guest.send(Answer.STARTED, operation_id, PID)
+    guest.send(Answer.EXIT, operation_id, exit_payload(9, code=2))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await guest.question(Ask.FORGET))[0] == operation_id
+
+
 async def test_an_attached_stdin_is_closed_once(puppet: tuple) -> None:
     session, guest = puppet
     guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
