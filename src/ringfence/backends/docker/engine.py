@@ -18,6 +18,8 @@ from ringfence.backends.docker.endpoint import Endpoint
 SECONDS = 30.0
 """How long the Engine may take for an answer that needs no long work."""
 _PIECE = 256 * 1024
+_JSON = (b"{", b"[", b'"', b"n")
+"""How an answer begins that says something; others are empty, or words."""
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -58,13 +60,18 @@ class Engine:
         """One request. op: names it in errors, as in `failures`. path: parts, quoted here.
 
         body: bytes go as a tar archive, anything else as JSON. headers: further ones. Raises what
-        `failures` says.
+        `failures` says, of an answer that is no JSON, too.
         Cancellation drops the connection; the Engine may carry the request out all the same.
         """
         _, data = await self._answer(
             op, method, path, query, body, seconds=seconds, headers=headers
         )
-        return json.loads(data) if data and data[:1] in b'{["n' else None
+        if method != "GET" and data[:1] not in _JSON:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise failures.of_answer(op, self.endpoint, data) from None
 
     async def _answer(
         self,

@@ -94,6 +94,16 @@ def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnava
     )
 
 
+def of_answer(op: str, endpoint: Endpoint, data: bytes) -> BackendUnavailableError:
+    """The error when what came as an answer to `op` is none of an Engine's."""
+    return BackendUnavailableError(
+        f"{op}: what {endpoint.url} (named by {endpoint.source}) answered is no JSON:"
+        f" {data[:100]!r}; is it a Docker Engine, and its answer whole?",
+        op=op,
+        context={"endpoint": endpoint.url},
+    )
+
+
 def _is_tls(error: Exception) -> bool:
     """A TLS failure has an errno that is none."""
     return isinstance(error, ssl.SSLError | aiohttp.ClientSSLError | ssl.CertificateError)

@@ -114,6 +114,22 @@ async def test_an_engine_that_hangs_up_is_unavailable(short: Path) -> None:
             await engine.get("info", "info")
 
 
+@pytest.mark.parametrize("text", ['{"Id": "abc', "[1, ", "<html>a proxy's</html>", ""])
+async def test_an_answer_that_is_no_json_is_the_engine_s_fault(short: Path, text: str) -> None:
+    """A proxy's page, say, or one that was cut short: what it means can not be told."""
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text)
+
+    async with engine_that(answer, short) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"inspect: .* no JSON") as caught:
+            await engine.get("inspect", "containers", "a", "json")
+        assert caught.value.op == "inspect"
+        if text.startswith(("{", "[")):
+            with pytest.raises(BackendUnavailableError, match=r"create: .* no JSON"):
+                await engine.post("create", "containers", "create", body={})
+
+
 async def test_an_answer_that_does_not_come_is_a_deadline(short: Path) -> None:
     async with engine_that(echo, short) as engine:
         await engine.get("info", "info")
