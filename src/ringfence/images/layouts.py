@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from ringfence.digest import Descriptor, Digest, DigestError, VerifyingReader
 from ringfence.errors import ImageError
+from ringfence.images.reference import Reference
 
 try:
     from lzma import LZMAError
@@ -22,6 +23,7 @@ except ImportError:  # an interpreter that was built without it
     LZMAError = zlib.error  # type: ignore[misc,assignment]
 
 _NAME = "org.opencontainers.image.ref.name"
+_FULL_NAME = "io.containerd.image.name"
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
 _TELLING = ("oci-layout", "manifest.json")
 """What tells, at the top of an archive, which kind it is."""
@@ -124,21 +126,38 @@ def _manifest(entry: Descriptor, document: Mapping[str, Any]) -> Manifest:
 
 
 def archive(layout: Path, manifest: Manifest, into: IO[bytes], tag: str | None) -> None:
-    """Write an image as Docker's archive (what `docker load` takes), every byte verified.
+    """Write an image as what `docker load` takes, every byte verified: Docker's archive, and the
+    same blobs as an OCI layout, by which an Engine goes that keeps images in containerd's store.
 
     ImageError when a blob is missing or is not what its descriptor says.
     """
-    config = f"{manifest.config.digest.encoded}.json"
-    layers = [f"{layer.digest.encoded}.tar" for layer in manifest.layers]
-    listing = [{"Config": config, "RepoTags": [tag] if tag else None, "Layers": layers}]
+    whole = manifest.descriptor
+    blobs = {_blob(each): each for each in (manifest.config, *manifest.layers, whole)}
+    listing = {
+        "Config": _blob(manifest.config),
+        "RepoTags": [tag] if tag else None,
+        "Layers": [_blob(layer) for layer in manifest.layers],
+    }
+    entry = Descriptor(whole.media_type, whole.digest, whole.size).to_dict()
+    if tag:
+        entry["annotations"] = {_FULL_NAME: str(Reference.parse_familiar(tag))}
+    documents = {
+        "manifest.json": [listing],
+        "index.json": {"schemaVersion": 2, "manifests": [entry]},
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+    }
     with tarfile.open(fileobj=into, mode="w") as out:
-        _member(out, layout, manifest.config, config)
-        for name, layer in dict(zip(layers, manifest.layers, strict=True)).items():
-            _member(out, layout, layer, name)
-        data = json.dumps(listing).encode()
-        info = tarfile.TarInfo("manifest.json")
-        info.size = len(data)
-        out.addfile(info, io.BytesIO(data))
+        for name, blob in blobs.items():
+            _member(out, layout, blob, name)
+        for name, document in documents.items():
+            data = json.dumps(document).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+
+
+def _blob(descriptor: Descriptor) -> str:
+    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.encoded}"
 
 
 def unpack(archive_path: Path, into: Path) -> None:

@@ -36,6 +36,12 @@ async def built(supply: Supply, name: str, directory: Path) -> Digest:
     return stored.id
 
 
+async def by_manifest(supply: Supply) -> bool:
+    """Whether the Engine knows images by their manifests: it keeps them in containerd's store."""
+    about = await supply._engine.get("info", "info")
+    return "io.containerd.snapshotter.v1" in str(about["DriverStatus"])
+
+
 async def test_an_image_goes_into_a_store_and_into_sandboxes_of_both_backends(
     supply: Supply, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +52,9 @@ async def test_an_image_goes_into_a_store_and_into_sandboxes_of_both_backends(
     image = await built(supply, name, context)
     store = Store(tmp_path / "store")
     digest = await supply.export(f"{name}:built", store)
-    assert read_document(store, digest)["config"]["digest"] == image
+    config = read_document(store, digest)["config"]["digest"]
+    if not await by_manifest(supply):
+        assert config == image
     assert store.tags()[f"{name}:built"].digest == digest
     assert store.gc(grace=0).removed == ()
     assert list(store.scrub()) == []
@@ -59,7 +67,7 @@ async def test_an_image_goes_into_a_store_and_into_sandboxes_of_both_backends(
         again = await supply.import_(
             store.root, Reference.parse_familiar(f"{name}:back"), name=which
         )
-        assert again.id == image
+        assert again.id == (digest if await by_manifest(supply) else image)
     expected = (context / "who").read_bytes()
     for where in (
         {"backend": "docker", "image": f"{name}:back"},

@@ -89,6 +89,8 @@ def kept(state_directory: Path) -> Iterator[list[str]]:
 
 
 async def config_of(image: str) -> dict[str, Any]:
+    async with Supply() as supply:
+        image = str((await supply.inspect(image)).id)
     asked = await asyncio.create_subprocess_exec(
         "docker", "image", "inspect", image, stdout=subprocess.PIPE
     )
@@ -141,7 +143,7 @@ async def test_root_and_workspace_come_back_as_they_were(
                 f"A project.\nmore\n{image.partition(':')[0]}\nls: /etc/later: No such file or directory\n"
             )
             assert len(await again.workspace.changes()) == 0
-        await supply.remove(start.image)
+        await supply.remove(str((await supply.inspect(start.image)).id))
 
     async with ringfence.open(**WRITABLE, snapshot=other.digest) as again:
         assert await shell(again, "cat /etc/later") == "later\n"
@@ -169,16 +171,17 @@ async def test_the_image_of_a_root_is_ours_clean_and_goes_with_its_snapshot(
     assert about["Cmd"] == ["sh"]
     assert not about["Entrypoint"]
     assert about["WorkingDir"] == "/srv"
-    assert about["Hostname"] == ""
+    assert about.get("Hostname", "") == ""
+    made = (await supply.inspect(start.image)).id
     mine = await supply.images({"ringfence.snapshot": "root"})
-    assert start.image in [stored.id for stored in mine]
+    assert made in [stored.id for stored in mine]
     for arguments in ({"image": image}, {"backend": "process"}):
         with pytest.raises((InvalidSpecError, UnsupportedError), match=r"image|process"):
             await ringfence.open(**{"backend": "docker", "snapshot": first.digest, **arguments})
     assert await delete_snapshot(first.digest) > 0
     assert list(Store(state_directory / "store").walk()) == []
     mine = await supply.images({"ringfence.snapshot": "root"})
-    assert start.image not in [stored.id for stored in mine]
+    assert made not in [stored.id for stored in mine]
     with pytest.raises(NotFoundError):
         await ringfence.open(backend="docker", snapshot=first.digest)
 
@@ -384,8 +387,15 @@ async def test_a_snapshot_that_fails_at_its_end_leaves_no_layer(
 
 
 async def test_files_with_holes_do_not_fill_the_disk(
-    repository: Path, state_directory: Path, image: str, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    state_directory: Path,
+    supply: Supply,
+    image: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    about = await supply._engine.get("info", "info")
+    if "io.containerd.snapshotter.v1" in str(about["DriverStatus"]):
+        pytest.skip("an Engine with containerd's image store does not count holes")
     full = os.statvfs_result((4096, 4096, 1000, 1000, 1000, 9, 9, 9, 0, 255))
     async with ringfence.open(**WRITABLE, image=image, repository=str(repository)) as sandbox:
         await shell(sandbox, "dd if=/dev/null of=/hole bs=1 seek=3000000")

@@ -282,10 +282,11 @@ def test_an_index_is_followed_to_this_machines_image(tmp_path: Path) -> None:
     layouts.archive(store.root, found, out, "name:tag")
     out.seek(0)
     with tarfile.open(fileobj=out) as archive:
-        assert archive.getnames() == [
-            f"{Digest.from_bytes(b'arm64').encoded}.json",
-            "manifest.json",
-        ]
+        blobs = [f"blobs/sha256/{one.digest.encoded}" for one in (found.config, found.descriptor)]
+        assert archive.getnames() == [*blobs, "manifest.json", "index.json", "oci-layout"]
+        (entry,) = json.load(archive.extractfile("index.json"))["manifests"]
+        assert entry["digest"] == found.descriptor.digest
+        assert entry["annotations"] == {"io.containerd.image.name": "docker.io/library/name:tag"}
     store.delete(found.config.digest)
     with pytest.raises(ImageError, match="lacks"):
         layouts.archive(store.root, found, io.BytesIO(), None)
