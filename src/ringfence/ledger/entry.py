@@ -57,10 +57,10 @@ class Entry:
     """A sandbox as the ledger knows it.
 
     record.native is "" while the backend is still making it. owner: the process whose end ends
-    it, None for a detached one. workspace: what must be undone on this host when it ends.
-    ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is to.
-    due: its end on the clock of the boot `due_boot`, which nobody sets. problem: what of it cannot
-    be read, since another version of Ringfence wrote it: its record's spec is not all of it.
+    it, None for a detached one that was made. workspace: what must be undone on this host when it
+    ends. ended: seconds since the epoch, None while it lives; reason: how and why it ended, or is
+    to. due: its end on the clock of the boot `due_boot`, which nobody sets. problem: what of it
+    cannot be read, since another version of Ringfence wrote it: its record's spec is not all of it.
     """
 
     record: Record

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ringfence.backends import owned
-from ringfence.backends.base import Record
+from ringfence.backends.base import Instance, Record
 from ringfence.backends.owner import Owner
 from ringfence.errors import BackendUnavailableError, SandboxError
 from ringfence.ledger.backends import Backends, Load
@@ -104,7 +104,7 @@ async def _settle(
 ) -> Reaped | None:
     why = entry.reason or reason or entry.fate
     try:
-        record = await _named(backends, entry.record)
+        record = await named(backends, entry.record)
         async with backends.if_there(record) as instance:
             if instance is None and reason is None and not entry.record.native:
                 return None
@@ -117,10 +117,7 @@ async def _settle(
                     return None
                 why = reason = CPU_TIME
                 ledger.unfinished(entry.record.id, why)  # what is gone tells nobody why
-            if instance is not None:
-                await instance.delete()
-            elif isinstance(backend := backends.of(entry.record), Discarding):
-                await backend.discard(entry.record.id)
+            await delete(backends, record, instance)
         await clean(entry, backends.of(entry.record))
         ledger.end(entry.record.id, why)
     except BackendUnavailableError as error:
@@ -130,7 +127,16 @@ async def _settle(
     return Reaped(entry.record.id, why)
 
 
-async def _named(backends: Backends, record: Record) -> Record:
+async def delete(backends: Backends, record: Record, instance: Instance | None) -> None:
+    """Delete what there is of a sandbox: its instance, or where there is none what is being made of
+    it. Idempotent."""
+    if instance is not None:
+        await instance.delete()
+    elif isinstance(backend := backends.of(record), Discarding):
+        await backend.discard(record.id)
+
+
+async def named(backends: Backends, record: Record) -> Record:
     """With its native name, which is looked for when its creator died before it wrote it down."""
     if record.native:
         return record

@@ -114,11 +114,13 @@ class Ledger:
             ) from None
 
     def created(self, record: Record) -> None:
-        """The backend made it: keep what is needed to find it again."""
+        """The backend made it: keep what is needed to find it again. Nobody owns a detached one any
+        more."""
+        let_go = ", owner_pid = NULL" if record.spec.detached else ""
         self._change(
             record.id,
             "endpoint = ?, native = ?, transport = ?, marker = ?, image_digest = ?, created = ?,"
-            " ends = ?, due = ?, due_boot = ?",
+            f" ends = ?, due = ?, due_boot = ?{let_go}",
             record.endpoint,
             record.native,
             record.transport,

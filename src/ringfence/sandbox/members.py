@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from ringfence.backends.base import Pausable
 from ringfence.backends.finish import finish
 from ringfence.errors import NotFoundError, SandboxError, StateError, UnsupportedError
-from ringfence.ledger import Backends, Entry, Ledger
+from ringfence.ledger import Backends, Entry, Ledger, reaper
 from ringfence.ledger.cleaning import clean
 from ringfence.ledger.listing import info_of
 from ringfence.ledger.reasons import CPU_TIME, DELETED
@@ -82,10 +82,11 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
 
 
 async def _delete(book: Ledger, entry: Entry) -> None:
-    async with Backends() as backends, backends.if_there(entry.record) as instance:
-        if instance is not None:
-            await instance.delete()
-        await clean(entry, backends.of(entry.record))
+    async with Backends() as backends:
+        record = await reaper.named(backends, entry.record)
+        async with backends.if_there(record) as instance:
+            await reaper.delete(backends, record, instance)
+        await clean(entry, backends.of(record))
     await asyncio.to_thread(book.end, entry.record.id, DELETED)
 
 

@@ -47,9 +47,9 @@ class Records:
         return cls(ledger or Ledger.default)
 
     async def add(self, record: Record, workspace: Mapping[str, Any] | None = None) -> None:
-        """Write down a sandbox that is about to be made, and see that somebody reaps it."""
-        owner = None if record.spec.detached else Owner.me()
-        await self._step(lambda ledger: _add(ledger, record, owner, workspace))
+        """Write down a sandbox that is about to be made, and see that somebody reaps it. It is
+        ours, a detached one until it is `created`."""
+        await self._step(lambda ledger: _add(ledger, record, Owner.me(), workspace))
 
     async def created(self, record: Record) -> None:
         """The backend made it."""
@@ -94,9 +94,7 @@ class Records:
         return self._opened
 
 
-def _add(
-    ledger: Ledger, record: Record, owner: Owner | None, workspace: Mapping[str, Any] | None
-) -> None:
+def _add(ledger: Ledger, record: Record, owner: Owner, workspace: Mapping[str, Any] | None) -> None:
     from ringfence.ledger import guard
 
     ledger.add(record, owner=owner, workspace=workspace)

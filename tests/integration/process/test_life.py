@@ -7,7 +7,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import ringfence
 from ringfence.backends.base import Record
 from ringfence.backends.process import ProcessBackend, memory
 from ringfence.backends.process.home import Home, homes
@@ -229,10 +230,7 @@ async def test_what_a_client_left_that_died_before_there_was_a_keeper_is_reaped(
     memory.ready(state_directory / "process/sandboxes")
     home = Home(state_directory / "process/sandboxes" / record.id)
     home.make({"labels": {}, "image": None, "created": 1.0}, "/nowhere/guest")
-    ledger = Ledger(state_directory / "ledger.sqlite")
-    ledger.add(replace(record, native=""), owner=Owner(2**22 + 1, 1, Owner.me().boot))
-    [reaped] = await reap(ledger)
-    assert (reaped.id, reaped.reason, reaped.error) == (record.id, "client_lost", None)
+    await reaped(left(state_directory, record))
     assert not home.path.exists()
 
 
@@ -242,11 +240,23 @@ exec {bwrap} "$@"
 """
 
 
-async def test_what_a_client_left_that_died_before_its_guest_was_up_is_reaped(
+async def reaped(ledger: Ledger) -> None:
+    [one] = await reap(ledger)
+    assert (one.reason, one.error) == ("client_lost", None)
+
+
+async def deleted(ledger: Ledger) -> None:
+    [entry] = ledger.live()
+    await ringfence.delete_sandbox(entry.record.id, ledger=ledger)
+
+
+@pytest.mark.parametrize("end", [reaped, deleted])
+async def test_what_a_client_left_that_died_before_its_guest_was_up_ends_with_its_record(
     backend: ProcessBackend,
     state_directory: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Ledger], Awaitable[None]],
 ) -> None:
     """The greeting waits for the guest, which would live on by it, and no record would tell."""
     slow, go = tmp_path / "bwrap", tmp_path / "go"
@@ -258,15 +268,28 @@ async def test_what_a_client_left_that_died_before_its_guest_was_up_is_reaped(
     greeting = asyncio.ensure_future(greet(instance, spec))
     home = Home(state_directory / "process/sandboxes" / instance.record.id)
     await until(lambda: home.keeper() is not None)
-    ledger = Ledger(state_directory / "ledger.sqlite")
-    ledger.add(replace(instance.record, native=""), owner=Owner(2**22 + 1, 1, Owner.me().boot))
-    [reaped] = await reap(ledger)
-    assert (reaped.id, reaped.reason, reaped.error) == (instance.record.id, "client_lost", None)
+    await end(left(state_directory, instance.record))
     assert gone(state_directory, instance.record.id)
     go.touch()
     with pytest.raises(BackendUnavailableError):
         await greeting
     await instance.delete()
+
+
+@pytest.mark.parametrize("end", [reaped, deleted])
+async def test_what_a_client_left_that_died_before_it_was_on_record_as_made_ends_with_its_record(
+    backend: ProcessBackend, state_directory: Path, end: Callable[[Ledger], Awaitable[None]]
+) -> None:
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        await end(left(state_directory, sandbox.record))
+        assert gone(state_directory, sandbox.record.id)
+
+
+def left(state_directory: Path, record: Record) -> Ledger:
+    """A ledger that has what was about to be made by a client that ended."""
+    ledger = Ledger(state_directory / "ledger.sqlite")
+    ledger.add(replace(record, native=""), owner=Owner(2**22 + 1, 1, Owner.me().boot))
+    return ledger
 
 
 @pytest.mark.parametrize("numbers", [("0",), ("0", "2"), ("2",)], ids=" ".join)

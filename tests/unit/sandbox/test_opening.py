@@ -24,7 +24,7 @@ from ringfence.errors import (
 )
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
-from ringfence.ledger import Ledger
+from ringfence.ledger import Ledger, Owner
 from ringfence.ledger.reaper import reap
 from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.sandbox import binds, granting, greeting, needs, opening
@@ -237,17 +237,19 @@ def test_a_secret_is_refused_to_a_detached_one(tls: bool) -> None:
 async def test_a_detached_one_is_on_record_before_it_is_made(
     mock: MockBackend, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else would end it: its client is free to go."""
+    """Nothing else would end it: its client is free to go, but while it makes it."""
     create = MockBackend.create
 
     async def creating(
         backend: MockBackend, spec: Any, sandbox_id: str, *args: Any, **kw: Any
     ) -> Any:
         assert ledger.get(sandbox_id).live
+        assert ledger.get(sandbox_id).owner == Owner.me()
         return await create(backend, spec, sandbox_id, *args, **kw)
 
     monkeypatch.setattr(MockBackend, "create", creating)
     sandbox = await ringfence.open(backend=Tied(mock), ledger=ledger, detached=True, lifetime=60)
+    assert ledger.get(sandbox.id).owner is None
     await sandbox.delete()
 
 
