@@ -9,7 +9,7 @@ from typing import Any
 
 from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner, boot_id
-from ringfence.ledger.reasons import LIFETIME, LOST
+from ringfence.ledger.reasons import CLIENT_LOST, LIFETIME, LOST
 from ringfence.ledger.salvage import read_spec, read_workspace
 from ringfence.spec import SandboxSpec
 
@@ -83,10 +83,13 @@ class Entry:
 
     @property
     def fate(self) -> str:
-        """Why it is gone when nobody has said so: it ended itself at its time, or was lost."""
+        """Why it is gone when nobody has said so: it ended itself at its time, or with the process
+        that held it, or was lost."""
         if self.reason is not None:
             return self.reason
-        return LIFETIME if self.claim.expired(early=NEAR_SECONDS) else LOST
+        if self.claim.expired(early=NEAR_SECONDS):
+            return LIFETIME
+        return CLIENT_LOST if self.owner is not None and not self.owner.alive() else LOST
 
     @property
     def live(self) -> bool:

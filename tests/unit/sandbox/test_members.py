@@ -12,10 +12,12 @@ import ringfence
 from ringfence.backends import registry
 from ringfence.backends.mock.backend import MockInstance
 from ringfence.errors import BackendUnavailableError, NotFoundError
-from ringfence.ledger import Ledger
+from ringfence.ledger import Ledger, Owner
 from ringfence.spec import State, Usage
 
 from .conftest import Durable
+
+DEAD = Owner(2**22 + 1, 1, Owner.me().boot)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,21 @@ async def test_the_state_is_the_backends_word(durable: Durable, ledger: Ledger) 
     [info] = await ringfence.list_sandboxes(ended=True, ledger=ledger)
     assert info.state is State.EXITED
     assert info.reason == "lost"
+
+
+async def test_what_is_gone_with_its_holder_is_its_holders_loss(
+    durable: Durable, ledger: Ledger
+) -> None:
+    """Whoever looks before the next who reaps says the same as that one."""
+    name = await detached(durable, ledger)
+    record = replace(ledger.get(name).record, id="one")
+    ledger.end(name, "deleted")
+    for owner, reason in ((DEAD, "client_lost"), (Owner.me(), "lost")):
+        ledger.add(replace(record, id=reason), owner=owner)
+    found = await ringfence.list_sandboxes(ended=True, ledger=ledger)
+    assert {info.id: info.reason for info in found if info.id != name} == {
+        "client_lost": "client_lost", "lost": "lost"
+    }  # fmt: skip
 
 
 async def test_one_of_another_version_is_listed_with_a_warning_deleted_and_never_opened(
