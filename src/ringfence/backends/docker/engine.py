@@ -188,6 +188,7 @@ class Engine:
         """What a ping tells, "" where that is not enough. For /version an Engine runs programs."""
         async with self._client().get(self.endpoint.base + "/_ping") as response:
             text = response.headers.get("Api-Version", "")
+            versions.refuse_podman(response.headers.get("Libpod-Api-Version"), self.endpoint)
         return versions.of_ping(text) if response.status < 300 else ""
 
     async def _asked(self) -> str:

@@ -19,6 +19,19 @@ def of_ping(text: str) -> str:
     return f"/v{text}" if _OLDEST <= newest <= _NEWEST else ""
 
 
+def refuse_podman(version: str | None, endpoint: Endpoint) -> None:
+    """BackendUnavailableError for a Podman, which says its `version` beside Docker's: to speak
+    Docker's API is not to keep what is asked for in it."""
+    if version is not None:
+        raise BackendUnavailableError(
+            f"what answers at {endpoint.url} is Podman {version}, whose Docker API takes neither a"
+            " seccomp profile in the request nor a tmpfs with a limit of files: name a Docker"
+            f" Engine ({endpoint.source}), or use the process backend",
+            op="version",
+            context={"engine": f"podman {version}"},
+        )
+
+
 def of_answer(data: bytes, endpoint: Endpoint) -> str:
     """The start of every path, by what /version answered. BackendUnavailableError for an Engine
     that is too old, or what is none."""

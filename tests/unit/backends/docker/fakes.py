@@ -46,12 +46,15 @@ Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamRespon
 async def engine_that(
     answer: Answer, directory: Path, version: object = VERSION
 ) -> AsyncIterator[Engine]:
-    """An Engine on a socket of its own; `answer` gets all but /version and /_ping."""
+    """An Engine on a socket of its own; `answer` gets all but /version and /_ping. A version with
+    "Libpod" in it is a Podman's."""
     newest = version.get("ApiVersion") if isinstance(version, dict) else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
         if request.path == "/_ping":
             headers = {"Api-Version": newest} if isinstance(newest, str) else {}
+            if isinstance(version, dict) and "Libpod" in version:
+                headers["Libpod-Api-Version"] = version["Libpod"]
             return web.Response(text="OK", headers=headers)
         if request.path == "/version":
             return web.json_response(version)

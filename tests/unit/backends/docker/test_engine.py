@@ -54,6 +54,14 @@ async def test_an_engine_that_is_too_old_is_named_with_the_remedy(short: Path) -
             await engine.get("info", "info")
 
 
+async def test_a_podman_is_refused_with_what_it_lacks(short: Path) -> None:
+    """Before anything is asked of it that it would refuse in words of its own."""
+    podman = {**VERSION, "ApiVersion": "1.44", "Libpod": "5.8.6"}
+    async with engine_that(echo, short, podman) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"Podman 5\.8\.6.*seccomp.*process"):
+            await engine.get("info", "info")
+
+
 @pytest.mark.parametrize("answer", [[], {}, {"ApiVersion": "x"}, {"ApiVersion": None}])
 async def test_what_is_no_engine_is_said_to_be_none(short: Path, answer: object) -> None:
     async with engine_that(echo, short, answer) as engine:
