@@ -42,8 +42,9 @@ _LIMITS = {
 class Context:
     """Shared by Sandbox, its commands and its files. spec: the granted one. backend: where it was
     made. ceiling: the most that may be granted. changing: held while its limits are changed;
-    freezing: while it is paused or resumed. room: how full its own disk is, None when it has none
-    of a size. hide: keeps what is secret in a spec out of the audit log."""
+    freezing: while it is paused or resumed. freezes: how often it was paused. room: how full its
+    own disk is, None when it has none of a size. hide: keeps what is secret in a spec out of the
+    audit log."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Context:
         self.ceiling = ceiling
         self.changing = asyncio.Lock()
         self.freezing = asyncio.Lock()
+        self.freezes = 0
         self.backend = backend
         self.features = features
         self.default_user = default

@@ -231,6 +231,7 @@ async def _pause(context: Context, instance: Pausable) -> None:
     if context.life.ended:  # meanwhile
         raise context.life.over("pause")
     context.life.state = State.PAUSED
+    context.freezes += 1
     context.bus.publish(Paused(sandbox_id=context.id))
 
 

@@ -19,7 +19,7 @@ class Stillness:
         self._context = context
         self._turn = asyncio.Lock()
         self._wanted = 0
-        self._frozen = False
+        self._frozen: int | None = None
 
     @asynccontextmanager
     async def wanted(self) -> AsyncIterator[None]:
@@ -38,12 +38,14 @@ class Stillness:
             if self._wanted == 1 and running and context.features.pause:
                 with suppress(SandboxError):
                     await control.pause(context)
-                    self._frozen = True
+                    self._frozen = context.freezes
 
     async def _leave(self) -> None:
         async with self._turn:
             self._wanted -= 1
-            if not self._wanted and self._frozen:
-                self._frozen = False
-                with suppress(StateError):  # its user resumed it meanwhile, or deleted it
+            if self._wanted:
+                return
+            ours, self._frozen = self._frozen, None
+            if ours == self._context.freezes:  # else its user resumed and paused it meanwhile
+                with suppress(StateError):  # its user resumed it, or deleted it
                     await control.resume(self._context)

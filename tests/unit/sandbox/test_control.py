@@ -117,6 +117,16 @@ async def test_who_reads_files_of_a_still_sandbox_minds_no_end_of_that(
     assert sandbox.info.state is (State.RUNNING if what == "resume" else State.EXITED)
 
 
+async def test_what_its_user_paused_meanwhile_stays_paused(sandbox: Sandbox) -> None:
+    """Who froze it to read its files lets go of that one freeze only."""
+    Freezer(sandbox).go.set()
+    async with Stillness(sandbox._context).wanted():
+        await sandbox.resume()
+        await sandbox.pause()
+    assert sandbox.info.state is State.PAUSED
+    await sandbox.resume()
+
+
 async def test_a_wait_for_a_sample_that_is_cancelled_ends_no_samples(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
