@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from ringfence.errors import InvalidSpecError
 
@@ -51,17 +51,40 @@ def as_input(stdin: Stdin | None) -> bytes | AsyncIterable[bytes]:
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
-    try:
-        file = await asyncio.to_thread(open, path, "rb", opener=_at_once)
-    except OSError as error:
-        raise InvalidSpecError(
-            f"stdin: {path} cannot be read: {error.strerror}",
-            op="exec",
-            context={"fields": ["stdin"]},
-        ) from None
-    with file:
+    with _Opened() as opened:
+        try:
+            file = await asyncio.to_thread(opened.open, path)
+        except OSError as error:
+            raise InvalidSpecError(
+                f"stdin: {path} cannot be read: {error.strerror}",
+                op="exec",
+                context={"fields": ["stdin"]},
+            ) from None
         async for chunk in _chunks(file):
             yield chunk
+
+
+class _Opened:
+    """The file that a thread opens, which is closed also when nobody waits for the thread."""
+
+    def __init__(self) -> None:
+        self._files: list[BinaryIO] = []
+        self._over = False
+
+    def open(self, path: Path) -> BinaryIO:
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115 - closed at the end
+        self._files.append(file)
+        if self._over:
+            file.close()
+        return file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        for file in self._files:
+            file.close()
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -28,6 +28,7 @@ def ends(stdin: Any) -> bool:
     return not thread.is_alive()
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning")
 @pytest.mark.parametrize("kind", ["pipe", "raw pipe", "terminal", "path of a FIFO"])
 def test_what_nobody_writes_to_does_not_keep_the_loop_from_ending(
     kind: str, tmp_path: Path
