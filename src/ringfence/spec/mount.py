@@ -161,7 +161,7 @@ class Repository(Model):
             return None
         if not value or value.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", value):
             raise ValueError(f"{value!r} is not a branch, tag or commit")
-        return value
+        return check_text(value, "ref")
 
     @field_validator("subpath")
     @classmethod

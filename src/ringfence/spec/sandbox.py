@@ -143,6 +143,11 @@ class SandboxSpec(Model):
             raise ValueError("a snapshot is named by its digest, such as sha256:1234...")
         return value
 
+    @field_validator("lock")
+    @classmethod
+    def _lock(cls, value: str | None) -> str | None:
+        return None if value is None else check_text(value, "lock")
+
     @field_validator("labels")
     @classmethod
     def _labels(cls, value: Mapping[str, str]) -> Mapping[str, str]:

@@ -166,7 +166,7 @@ class Security(Model):
     @field_validator("allow_degraded")
     @classmethod
     def _allow_degraded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_control(name) for name in value)
+        return tuple(check_text(check_control(name), "a control") for name in value)
 
 
 def check_capability(value: object) -> str:

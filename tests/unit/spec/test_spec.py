@@ -66,6 +66,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"security": {"allow_degraded": ["cpus /tmp"]}}, "security.allow_degraded", "'cpus /tmp'"),
     ({"security": {"allow_degraded": ["network_rate"]}}, "security.allow_degraded", "no control"),
     ({"security": {"allow_degraded": ["tmpfs "]}}, "security.allow_degraded", "'tmpfs'"),
+    ({"security": {"allow_degraded": ["tmpfs /\udcff"]}}, "security.allow_degraded", "UTF-8"),
     ({"security": {"seccomp": "unconfined"}}, "security.seccomp", "unconfined"),
     ({"security": {"seccomp": "strct"}}, "security.seccomp", "'strict'"),
     ({"security": {"apparmor": "unconfined"}}, "security.apparmor", "off"),
@@ -106,6 +107,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
      "spec", "two mounts"),
     ({"repository": {"path": ".", "mode": "cow"}}, "repository.mode", "cow"),
     ({"repository": {"path": ".", "ref": "--upload-pack=x"}}, "repository.ref", "branch"),
+    ({"repository": {"path": ".", "ref": "a\udcff"}}, "repository.ref", "UTF-8"),
     ({"repository": {"path": ".", "subpath": "../x"}}, "repository.subpath", "relative"),
     ({"repository": {"path": ".", "mount_point": "/usr"}}, "repository.mount_point", "/workspace"),
     ({"repository": {"path": ".", "mount_point": "/workspace/"}}, "repository.mount_point",
@@ -118,6 +120,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"user": 70000}, "user", "65536"),
     ({"detached": True}, "spec", "lifetime"),
     ({"snapshot": "latest"}, "snapshot", "digest"),
+    ({"lock": "/d\udcff"}, "lock", "UTF-8"),
 ]  # fmt: skip
 
 
