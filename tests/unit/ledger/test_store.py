@@ -327,6 +327,24 @@ def test_what_has_ended_is_listed_as_its_whole_record_would_be(ledger: Ledger, w
     assert ledger.past({"task": "7"}) == chosen
 
 
+def test_one_that_has_ended_says_when_its_workspace_cannot_be_read(ledger: Ledger) -> None:
+    ledger.add(a_record("other"), owner=None)
+    write(ledger, "workspace", '["/x"]')
+    ledger.end("other", "deleted")
+    [info] = ledger.past()
+    assert "workspace" in str(info.warning)
+
+
+def test_the_oldest_is_the_first_whenever_it_was_written_down(ledger: Ledger) -> None:
+    for name, created in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
+        ledger.add(replace(a_record(name), created=created), owner=None)
+    assert [entry.record.id for entry in ledger.live()] == ["a", "b", "c"]
+    for name in "cab":
+        ledger.end(name, "deleted")
+    assert [entry.record.id for entry in ledger.all()] == ["a", "b", "c"]
+    assert [info.id for info in ledger.past()] == ["a", "b", "c"]
+
+
 def test_no_spec_is_validated_to_list_what_has_ended(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

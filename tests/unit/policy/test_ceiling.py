@@ -149,6 +149,14 @@ def _within_the_request(asked: SandboxSpec, granted: SandboxSpec) -> None:
     assert asked.user is None or granted.user == asked.user
 
 
+def test_a_ceiling_allows_what_there_is_only() -> None:
+    """A slip of the pen would refuse everybody the control that was meant."""
+    with pytest.raises(InvalidSpecError, match=r"security\.allow_degraded: 'memroy' is no control"):
+        Ceiling.parse({"security": {"allow_degraded": ["memroy"]}})
+    most = Ceiling.parse({"security": {"allow_degraded": ["memory", "tmpfs /x"]}}).security
+    assert most.allow_degraded == ("memory", "tmpfs /x")
+
+
 def _within_the_ceiling(granted: SandboxSpec, ceiling: Ceiling) -> None:
     _numbers_within(granted, ceiling)
     security, most = granted.security, ceiling.security

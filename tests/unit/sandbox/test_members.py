@@ -72,6 +72,16 @@ async def test_one_that_somebody_ends_meanwhile_is_listed_with_their_reason(
         assert (info.state, info.reason) == (State.EXITED, "cpu_time")
 
 
+async def test_what_runs_and_what_has_ended_are_in_one_order(
+    durable: Durable, ledger: Ledger
+) -> None:
+    names = [await detached(durable, ledger) for _ in range(3)]
+    ledger.end(names[0], "deleted")
+    ledger.end(names[2], "deleted")
+    found = await ringfence.list_sandboxes(ended=True, ledger=ledger)
+    assert [info.id for info in found] == names
+
+
 async def test_the_state_is_the_backends_word(durable: Durable, ledger: Ledger) -> None:
     """One that was removed by hand is written off, and its reason stays on record."""
     name = await detached(durable, ledger)
