@@ -7,7 +7,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 import ringfence
-from ringfence.backends.base import Record
+from ringfence.backends.base import Bind, Record
 from ringfence.backends.process import ProcessBackend, memory
 from ringfence.backends.process.home import Home, homes
+from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.known import known
 from ringfence.errors import (
     BackendUnavailableError,
     NotFoundError,
@@ -292,6 +294,62 @@ def left(state_directory: Path, record: Record) -> Ledger:
     return ledger
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The guests' ends of all streams, as who is forked by another thread at the wrong moment has
+    them."""
+    spawn, ends = Keeper.spawn.__func__, list[int]()  # type: ignore[attr-defined]
+
+    def spawned(
+        kind: type[Keeper], /, *args: Any, passed: Mapping[int, int], **more: Any
+    ) -> Keeper:
+        ends.extend(map(os.dup, passed.values()))
+        keeper: Keeper = spawn(kind, *args, passed=passed, **more)
+        return keeper
+
+    monkeypatch.setattr(Keeper, "spawn", classmethod(spawned))
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+async def test_a_failed_start_is_told_whoever_else_has_the_guests_end_of_the_stream(
+    backend: ProcessBackend, held: list[int]
+) -> None:
+    spec, facts = await grant(backend)
+    absent = Bind("/nowhere/at/all", "/workspace")
+    instance = await backend.create(spec, new_id(), facts, binds=(absent,))
+    assert held
+    with pytest.raises(BackendUnavailableError, match="/nowhere/at/all"):
+        await greet(instance, spec)
+    await instance.delete()
+
+
+async def test_an_end_is_told_whoever_else_has_the_guests_end_of_the_stream(
+    backend: ProcessBackend, held: list[int]
+) -> None:
+    async with opened(backend) as sandbox:
+        assert held
+        os.kill(sandbox.instance.pid, signal.SIGKILL)
+        assert "its stream ended" in (await sandbox.session.lost).message
+
+
+async def test_a_start_that_nobody_goes_on_with_gives_its_turn_back_when_it_ends(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    spec, facts = await grant(backend)
+    turns = known().starts
+    before = turns._value
+    instance = await backend.create(spec, new_id(), facts)
+    assert turns._value == before - 1
+    home = Home(state_directory / "process/sandboxes" / instance.record.id)
+    await until(lambda: home.keeper() is not None)
+    os.kill(home.keeper() or 0, signal.SIGTERM)
+    await until(lambda: turns._value == before)
+    await instance.delete()
+    assert turns._value == before
+
+
 @pytest.mark.parametrize("numbers", [("0",), ("0", "2"), ("2",)], ids=" ".join)
 async def test_a_client_may_have_closed_its_standard_descriptors(
     backend: ProcessBackend, numbers: tuple[str, ...]
@@ -419,12 +477,15 @@ def limit_with_room(room: int) -> int:
     return limit
 
 
+@pytest.mark.parametrize("look", [-1.0, 60.0], ids=["looks", "knows"])
 async def test_a_start_without_descriptors_is_refused_and_leaves_nothing(
-    backend: ProcessBackend, state_directory: Path
+    backend: ProcessBackend, state_directory: Path, monkeypatch: pytest.MonkeyPatch, look: float
 ) -> None:
+    """Whether it looks at the machine anew, or knows it."""
     spec, facts = await grant(backend)
     first = await backend.create(spec, new_id(), facts)
     await first.delete()
+    monkeypatch.setattr("ringfence.backends.process.known._SECONDS", look)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before, refused = open_files(), 0
     for room in range(8):

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
@@ -97,6 +97,21 @@ class ProcessBackend:
         UnsupportedError for what cannot be enforced here, ResourceExhaustedError when the machine
         is full, AlreadyExistsError, ImageError.
         """
+        try:
+            return await self._create(spec, sandbox_id, facts, binds)
+        except OSError as error:
+            if error.errno not in _FULL or isinstance(error, SandboxError):
+                raise
+            raise ResourceExhaustedError(
+                f"create: the machine is full: {error.strerror}; try again later",
+                op="create",
+                sandbox_id=sandbox_id,
+                context={"errno": error.errno},
+            ) from error
+
+    async def _create(
+        self, spec: SandboxSpec, sandbox_id: str, facts: Facts, binds: Sequence[Bind]
+    ) -> ProcessInstance:
         ground = self._same_ground()
         refuse(spec, ground.machine)
         rootfs = None
@@ -118,16 +133,9 @@ class ProcessBackend:
         await starts.acquire()
         try:
             instance = await creation.run(starts.release)
-        except BaseException as error:
+        except BaseException:
             starts.release()
-            if not _is_full(error):
-                raise
-            raise ResourceExhaustedError(
-                f"create: the machine is full: {error.strerror}; try again later",
-                op="create",
-                sandbox_id=sandbox_id,
-                context={"errno": error.errno},
-            ) from error
+            raise
         instance.ends = known().ends
         return instance
 
@@ -202,12 +210,6 @@ class ProcessBackend:
         if self._seen is not None and self._seen.fresh:
             return self._seen
         return self._ground()
-
-
-def _is_full(error: BaseException) -> TypeGuard[OSError]:
-    return (
-        isinstance(error, OSError) and not isinstance(error, SandboxError) and error.errno in _FULL
-    )
 
 
 def _state(ground: Ground, home: Home) -> State:

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
@@ -33,6 +34,8 @@ _END_SECONDS = 30.0
 _FREEZE_SECONDS = 5.0
 _LOOK_SECONDS = 0.0005
 _SWEEP_SECONDS = 1.0
+_HANG_UP_SECONDS = 0.5
+"""How long what such a guest wrote last may take to be read."""
 
 
 class ProcessInstance:
@@ -63,6 +66,8 @@ class ProcessInstance:
         self._keeper = keeper
         self._cgroup = cgroup
         self._start = start
+        if start is not None:
+            keeper.at_end(start.close)
         self._pid = pid
         self._reader: Reader | None = None
         self._execs: ExecCgroups | None = None
@@ -71,11 +76,14 @@ class ProcessInstance:
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
         """The stream to the guest, as `Instance.connect` describes it."""
         stream = None if self._start is None else self._start.take()
-        if stream is None:
-            if not self._keeper.alive():
-                raise self._lost("connect")
-            with Door(self._home.run, lock(self._home.path)) as door:
-                stream = await guest_comes(door, self._home, self._keeper)
+        if stream is not None:
+            transport = await join(stream, factory)
+            self._keeper.at_end(partial(_hang_up, transport))
+            return transport
+        if not self._keeper.alive():
+            raise self._lost("connect")
+        with Door(self._home.run, lock(self._home.path)) as door:
+            stream = await guest_comes(door, self._home, self._keeper)
         return await join(stream, factory)
 
     def started(self) -> None:
@@ -284,6 +292,17 @@ async def end(keeper: Keeper, home: Home, cgroup: Cgroup | None) -> None:
     keeper.close()
     if home.path.exists() and home.keeper() is None:
         sweep(home, cgroup)
+
+
+def _hang_up(transport: asyncio.Transport) -> None:
+    """End the stream of a guest that is gone. It does so by itself, unless another process has the
+    guest's end, too: one that was forked by another thread while we had it."""
+    asyncio.get_running_loop().call_later(_HANG_UP_SECONDS, _abort, transport)
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        transport.abort()
 
 
 def sweep(home: Home, cgroup: Cgroup | None) -> None:

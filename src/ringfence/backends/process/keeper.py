@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 from ringfence.backends.process.home import Home
@@ -44,6 +44,7 @@ class Keeper:
         self._errors = errors
         self._ended = self._closed = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         if child:
             self._watch()
@@ -149,6 +150,10 @@ class Keeper:
         finally:
             self._waiters.remove(waiter)
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call this when it ends, which is our child, unless it is closed before."""
+        self._at_end.append(call)
+
     def _watch(self) -> None:
         """Have the running loop tell of its end."""
         loop = asyncio.get_running_loop()
@@ -168,6 +173,8 @@ class Keeper:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for call in self._at_end:
+            call()
         if self._closed:
             self._release()
 
@@ -190,6 +197,7 @@ class Keeper:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+        self._at_end.clear()
         self._closed = True
         if self._loop is None or not self._child or not self.alive():
             self._release()
