@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Instance, release
-from ringfence.backends.finish import finish, go_on, through
+from ringfence.backends.finish import begun, finish, go_on, through
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
@@ -241,7 +241,7 @@ class Life:
         if self._ending is None:
             self.reason = reason
             self.state = State.EXITED
-            self._ending = asyncio.create_task(self._end(reason, grace))
+            self._ending = asyncio.create_task(begun(self._end(reason, grace)))
         return self._ending
 
     async def delete(self, grace: float) -> DeleteReport:

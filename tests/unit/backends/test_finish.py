@@ -1,4 +1,4 @@
-"""A lock that is waited for in another thread is given back, whenever its holder is cancelled."""
+"""What must be carried to its end is, whenever it is cancelled."""
 
 import asyncio
 import threading
@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from ringfence.backends.finish import holding
+from ringfence.backends.finish import finish, holding
 
 
 @pytest.mark.parametrize("when", ["waiting", "held"])
 async def test_a_cancelled_holder_holds_nothing(when: str) -> None:
+    """A lock that is waited for in another thread is given back."""
     free, asked, begun = threading.Event(), threading.Event(), asyncio.Event()
     held: list[str] = []
 
@@ -42,3 +43,25 @@ async def test_a_cancelled_holder_holds_nothing(when: str) -> None:
         await task
     assert held == ["taken", "left"]
     assert begun.is_set() == (when == "held")
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_a_step_is_taken_though_every_task_is_cancelled_before_it_begins(turns: int) -> None:
+    """As an event loop does that ends."""
+    done: list[str] = []
+
+    async def step() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            done.append("step")
+
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(finish(step()))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for other in asyncio.all_tasks() - before:
+        other.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert done == ["step"]

@@ -235,6 +235,27 @@ def test_the_end_of_the_event_loop_does_not_interrupt_it(
     assert ledger.get(ids[0]).reason == "deleted"
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_an_event_loop_that_ends_as_it_begins_does_not_interrupt_it_either(
+    durable: Durable, ledger: Ledger, turns: int
+) -> None:
+    """A task that is cancelled before its first step takes none."""
+
+    async def one(opened: asyncio.Event) -> None:
+        async with ringfence.open(backend=durable, ledger=ledger):
+            opened.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        opened = asyncio.Event()
+        main.work = asyncio.create_task(one(opened))  # type: ignore[attr-defined]
+        await opened.wait()
+
+    asyncio.run(main())
+    assert ledger.live() == []
+
+
 def slowly(step: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
     async def slow(instance: Any) -> None:
         await asyncio.sleep(0.1)
