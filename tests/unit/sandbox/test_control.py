@@ -85,6 +85,27 @@ async def test_a_change_whose_caller_is_cancelled_is_told_all_the_same(sandbox: 
     assert sandbox.info.state is State.RUNNING
 
 
+async def test_who_changes_it_while_the_opposite_is_done_waits_for_that(sandbox: Sandbox) -> None:
+    freezer = Freezer(sandbox)
+    freezer.go.set()
+    for first, second, state in (
+        (sandbox.pause, sandbox.resume, State.RUNNING),
+        (sandbox.resume, sandbox.pause, State.PAUSED),
+    ):
+        if first == sandbox.resume:
+            await sandbox.pause()
+        freezer.go.clear()
+        freezer.begun.clear()
+        changes = [asyncio.create_task(first())]
+        await freezer.begun.wait()
+        changes.append(asyncio.create_task(second()))
+        await asyncio.sleep(0)
+        freezer.go.set()
+        await asyncio.gather(*changes)
+        assert sandbox.info.state is state
+    await sandbox.resume()
+
+
 @pytest.mark.parametrize("what", ["pause", "resume"])
 async def test_one_that_is_deleted_meanwhile_stays_ended(sandbox: Sandbox, what: str) -> None:
     freezer = Freezer(sandbox)

@@ -198,6 +198,21 @@ async def test_attaching_again_counts_once(mock: MockBackend) -> None:
         assert sandbox.info.reason == "idle_timeout"
 
 
+async def test_a_cancelled_delete_is_carried_to_its_end_first(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await ringfence.open(backend=mock)
+    kind = type(sandbox._context.life.instance)
+    monkeypatch.setattr(kind, "delete", slowly(kind.delete))
+    deleting = asyncio.create_task(sandbox.delete())
+    await asyncio.sleep(0.01)
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    assert await mock.found({}) == []
+    assert [event.name for event in sandbox.history][-1] == "Deleted"
+
+
 @pytest.mark.parametrize("during", ["grace", "delete", "rest"])
 def test_the_end_of_the_event_loop_does_not_interrupt_it(
     mock: MockBackend, durable: Durable, ledger: Ledger, during: str, monkeypatch: Any

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ async def test_what_happens_is_told_while_another_holds_it(
             (BackendUnavailableError("busy"), used()),
             ("paused", used()),
             ("running", used(None, None)),
-            ("running", used(oom_kills=4, forks_refused=5)),
+            ("running", used(oom_kills=5, forks_refused=5)),
         )
         following = asyncio.ensure_future(
             follow(sandbox.id[:8], events.append, interval=INTERVAL, ledger=ledger)
@@ -85,7 +86,7 @@ async def test_what_happens_is_told_while_another_holds_it(
         await following
     assert short(events) == [
         ("LimitHit", "memory"), ("LimitHit", "pids"), ("Paused", None), ("Resumed", None),
-        ("LimitHit", "pids"), ("Deleted", "deleted"),
+        ("LimitHit", "memory"), ("LimitHit", "pids"), ("Deleted", "deleted"),
     ]  # fmt: skip
     assert {event.sandbox_id for event in events} == {sandbox.id}
 
@@ -101,6 +102,24 @@ async def test_an_end_by_a_limit_is_told_as_one(
         monkeypatch.undo()
         await sandbox.delete()
     assert short(events) == [("LimitHit", "cpu_time"), ("Deleted", "cpu_time")]
+
+
+async def test_one_that_is_still_being_made_is_followed(
+    lives: Callable[[], Any], ledger: Ledger
+) -> None:
+    """Its record is read anew at each look."""
+    events: list[Event] = []
+    async with lives() as sandbox:
+        record = replace(ledger.get(sandbox.id).record, id="young", native="")
+        ledger.add(record, owner=None)
+        following = asyncio.ensure_future(
+            follow("young", events.append, interval=INTERVAL, ledger=ledger)
+        )
+        await asyncio.sleep(20 * INTERVAL)
+        ledger.end("young", "create_failed")
+        await asyncio.wait_for(following, 30)
+        await sandbox.delete()
+    assert short(events) == [("Deleted", "create_failed")]
 
 
 async def test_what_has_ended_is_not_followed(lives: Callable[[], Any], ledger: Ledger) -> None:
