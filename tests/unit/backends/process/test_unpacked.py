@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ringfence.backends import owned
 from ringfence.backends.process import images, unpacked
 from ringfence.backends.process.archives import Archive, verified
 from ringfence.digest import Digest
+from ringfence.digest.store import locks
 from ringfence.errors import ImageError, InvalidSpecError
 from tests.conftest import wait_for
 
@@ -138,6 +141,54 @@ async def test_what_nobody_wanted_for_long_goes_when_another_image_is_unpacked(
     archive.write_text("another")  # noqa: ASYNC240 - at once
     await look()
     assert called == []
+
+
+def aged(directory: Path, *days: float) -> list[Path]:
+    """Unpacked images that nobody wanted for so long."""
+    found = []
+    for number, age in enumerate(days):
+        path = directory / "images" / f"sha256-{number:064}"
+        path.mkdir(parents=True)
+        os.utime(path, (time.time() - age * 86400,) * 2)
+        found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("step", [unpacked.prune, unpacked.drop])
+def test_an_image_that_a_start_wants_as_it_is_to_go_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[..., object]
+) -> None:
+    """It comes after the look at its age, and before the lock."""
+    wanted, unwanted = aged(tmp_path, 31, 31)
+    exclusive = locks.exclusive
+
+    def late(path: Path) -> AbstractContextManager[None]:
+        assert unpacked.use(wanted)
+        return exclusive(path)
+
+    monkeypatch.setattr(locks, "exclusive", late)
+    step(tmp_path, older_than=30 * 86400.0)
+    assert wanted.is_dir()
+    assert not unwanted.exists()
+
+
+@pytest.mark.parametrize("step", [unpacked.prune, unpacked.drop])
+def test_a_start_has_an_hour_whatever_time_is_set(
+    tmp_path: Path, step: Callable[..., object]
+) -> None:
+    """Nothing but that time speaks for the image until the sandbox says what it uses."""
+    started, older = aged(tmp_path, 0.5 / 24, 1.5 / 24)
+    step(tmp_path, older_than=1.0)
+    assert started.is_dir()
+    assert not older.exists()
+
+
+def test_what_would_go_is_what_nobody_wanted_for_long(tmp_path: Path) -> None:
+    old, new = aged(tmp_path, 31, 29)
+    [found] = unpacked.prune(tmp_path, older_than=30 * 86400.0, dry_run=True)
+    assert found.digest == str(Digest.parse(old.name.replace("-", ":")))
+    assert old.is_dir()
+    assert new.is_dir()
 
 
 async def test_a_setting_that_is_no_time_is_said_before_anything_is_unpacked(
