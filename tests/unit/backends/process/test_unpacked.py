@@ -18,7 +18,7 @@ from ringfence.backends.process import images, unpacked
 from ringfence.backends.process.archives import Archive, verified
 from ringfence.digest import Digest
 from ringfence.digest.store import locks
-from ringfence.errors import ImageError, InvalidSpecError
+from ringfence.errors import ImageError, InvalidSpecError, StateError
 from tests.conftest import wait_for
 
 
@@ -181,6 +181,26 @@ def test_a_start_has_an_hour_whatever_time_is_set(
     step(tmp_path, older_than=1.0)
     assert started.is_dir()
     assert not older.exists()
+
+
+def test_what_keeps_images_from_going_is_no_error_of_who_unpacked_another(tmp_path: Path) -> None:
+    """A sandbox of another version, say, that does not say what it uses; notes go with images."""
+    [old] = aged(tmp_path, 31)
+    note = tmp_path / "images" / "known" / "note"
+    note.parent.mkdir()
+    note.write_text("")
+    os.utime(note, (1, 1))
+    facts = tmp_path / "sandboxes" / "other" / "sandbox"
+    facts.parent.mkdir(parents=True)
+    facts.write_text('{"image": "x"}')
+    with pytest.raises(StateError):
+        unpacked.prune(tmp_path, older_than=86400.0)
+    unpacked.drop(tmp_path, 86400.0)
+    assert old.is_dir()
+    facts.unlink()
+    unpacked.drop(tmp_path, 86400.0)
+    assert not old.exists()
+    assert not note.exists()
 
 
 def test_what_would_go_is_what_nobody_wanted_for_long(tmp_path: Path) -> None:
