@@ -32,6 +32,8 @@ class Place:
     session: Session
     directory: str
     real: bool
+    process: asyncio.subprocess.Process | None = None
+    """What started the guest, whose parent it is."""
 
 
 async def mock_connect() -> Callable[..., Awaitable[asyncio.Transport]]:
@@ -69,7 +71,7 @@ async def real_place(*before: str) -> AsyncIterator[Place]:
     directory.chmod(0o755)  # noqa: ASYNC240 - quick, and before anything runs
     os.chown(directory, *USER[:2])
     async with session_with(process, connect, directory) as session:
-        yield Place(session, str(directory), real=True)
+        yield Place(session, str(directory), real=True, process=process)
 
 
 @contextlib.asynccontextmanager
