@@ -405,6 +405,17 @@ async def test_a_layout_that_others_may_write_to_is_unpacked_as_it_was_verified(
     assert told.stdout == b"/data/kept /full/y\n"
 
 
+async def test_what_cannot_be_looked_at_is_no_directory_of_a_system(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    """As for a user who may not."""
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "oci-layout").symlink_to("oci-layout")
+    with pytest.raises(ImageError, match="cannot be read"):
+        await grant(backend, image=str(image))
+
+
 async def test_a_damaged_layout_is_refused(backend: ProcessBackend, layout: Layout) -> None:
     blob = layout.path / "blobs" / layout.layers[0]["digest"].replace(":", "/")
     data = bytearray(blob.read_bytes())

@@ -117,19 +117,32 @@ def _tls(directory: Path, *, verify: bool) -> ssl.SSLContext:
     """A TLS context from ca.pem, cert.pem and key.pem; those that are missing are not used."""
     ca, cert, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
     try:
-        context = ssl.create_default_context(cafile=str(ca) if ca.exists() else None)
+        context = ssl.create_default_context(cafile=str(ca) if _is_there(ca) else None)
         if not verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if cert.exists():
+        if _is_there(cert):
             context.load_cert_chain(str(cert), str(key))
     except (OSError, ssl.SSLError) as error:
-        raise BackendUnavailableError(
-            f"the certificates in {directory} cannot be used ({error}): put ca.pem, cert.pem and "
-            "key.pem there, or set DOCKER_CERT_PATH",
-            op="open",
-        ) from None
+        raise _unusable(directory, error) from None
     return context
+
+
+def _unusable(directory: Path, error: Exception) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"the certificates in {directory} cannot be used ({error}): put ca.pem, cert.pem and "
+        "key.pem there, or set DOCKER_CERT_PATH",
+        op="open",
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """OSError where that cannot be told: `Path.exists` says no then, since Python 3.14 always."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _configured(directory: Path) -> Mapping[str, Any]:
@@ -161,7 +174,12 @@ def _of_context(directory: Path, name: str, env: Mapping[str, str]) -> Endpoint:
 
 
 def _of_files(directory: Path, digest: str, docker: Mapping[str, Any]) -> ssl.SSLContext | None:
-    """A context's certificates, None when it has none."""
+    """A context's certificates, None when it has none. BackendUnavailableError where that cannot
+    be told: without TLS anybody could be the daemon."""
     certificates = directory / "contexts" / "tls" / digest / "docker"
     verify = not docker.get("SkipTLSVerify", False)
-    return _tls(certificates, verify=verify) if certificates.is_dir() else None
+    try:
+        there = _is_there(certificates)
+    except OSError as error:
+        raise _unusable(certificates, error) from None
+    return _tls(certificates, verify=verify) if there else None

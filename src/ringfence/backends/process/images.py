@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import platform
+import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -70,7 +71,7 @@ class Images:
 
     async def _look_up(self, reference: str) -> Image:
         path, name = _path(reference)
-        if (path / "oci-layout").is_file():
+        if _is_layout(path):
             return await self._layout(path, name)
         if path.is_dir():
             return Image(_facts(""), path)
@@ -195,6 +196,14 @@ def _verified(part: Path | Descriptor, digest: Digest, layout: Path, scratch: Pa
         return verified(part, digest, None, scratch)
     blob = layout / "blobs" / part.digest.algorithm / part.digest.encoded
     return verified(blob, part.digest, part.size, scratch)
+
+
+def _is_layout(path: Path) -> bool:
+    """OSError where that cannot be told: `Path.is_file` says no then, since Python 3.14 always."""
+    try:
+        return stat.S_ISREG((path / "oci-layout").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _path(reference: str) -> tuple[Path, str | None]:

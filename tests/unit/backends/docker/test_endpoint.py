@@ -91,6 +91,16 @@ def test_an_unreadable_certificate_is_an_error(tmp_path: Path) -> None:
         resolve("tcp://10.1.2.3", env)
 
 
+def test_where_certificates_cannot_be_looked_at_nothing_goes_without_them(tmp_path: Path) -> None:
+    """As for a user who may not; Python 3.14 takes such a directory for one that is not there."""
+    env = configure(tmp_path, current="remote", remote="tcp://far.example:2376")
+    place = tmp_path / ".docker/contexts/tls" / hashlib.sha256(b"remote").hexdigest()
+    place.parent.mkdir(parents=True)
+    place.symlink_to(place)
+    with pytest.raises(BackendUnavailableError, match="certificates"):
+        resolve(None, env)
+
+
 @pytest.mark.parametrize("url", ["ssh://me@host", "npipe:////./pipe", "unix://", "tcp://"])
 def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     with pytest.raises(InvalidSpecError, match="cannot be used"):
