@@ -100,6 +100,17 @@ def test_the_package_says_that_it_is_typed_and_what_it_needs() -> None:
     assert set(project["entry-points"]["ringfence.backends"]) == {"docker", "process", "mock"}
 
 
+def test_the_versions_of_python_that_are_named_are_those_that_were_run() -> None:
+    """docs/backends.md says what was run with each; a preview is no promise."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    text = (ROOT / "docs" / "backends.md").read_text().partition("## What it was run with")[2]
+    run = re.findall(r"^\| [^|]+ \| (3\.\d+) \|", text, re.MULTILINE)
+    assert named
+    assert set(named) <= set(run)
+    assert named[0] == project["requires-python"].removeprefix(">=")
+
+
 @pytest.mark.parametrize(
     "name",
     ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "Makefile"],
