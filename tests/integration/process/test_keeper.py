@@ -120,6 +120,21 @@ def test_a_passed_descriptor_is_the_first_process_alone(kept: Kept) -> None:
     assert kept.process.poll() is None
 
 
+def test_what_its_caller_had_open_besides_is_held_by_nobody(kept: Kept) -> None:
+    """Such as the lock of a shell, `9>lock`: it would be held for as long as the sandbox lives."""
+    with tempfile.TemporaryFile() as lock, tempfile.TemporaryFile() as passed:
+        numbers = (lock.fileno(), passed.fileno())
+        inode = os.fstat(lock.fileno()).st_ino
+        kept.start("--pass", str(numbers[1]), "--", *BWRAP, "/bin/sleep", "1000", passed=numbers)
+        until(kept.home.guest)
+        assert kept.process is not None
+        inside = kept.home.guest()
+        until(lambda: Path(f"/proc/{inside}/comm").read_text() == "sleep\n")
+        for pid in (kept.process.pid, inside):
+            held = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            assert inode not in held
+
+
 def test_the_last_to_leave_removes_what_all_were_in(kept: Kept, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

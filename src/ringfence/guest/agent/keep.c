@@ -25,6 +25,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -170,8 +171,20 @@ static int listen_to_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What whoever started us had open besides, such as a lock of a shell, is not to be held as long as the sandbox lives. */
+static void close_others(int count, char **args)
+{
+	int passed = 2;
+
+	for (int i = 0; i + 1 < count && strcmp(args[i], "--"); i++)
+		if (!strcmp(args[i], "--pass"))
+			passed = (int)strtol(args[i + 1], NULL, 10);
+	close_all_but(passed);
+}
+
 int keep_main(int count, char **args)
 {
+	close_others(count, args);
 	int signals = listen_to_signals();
 	int at = 1, used = 0;
 
