@@ -121,6 +121,12 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         "lock": lock,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    if not isinstance(spec, SandboxSpec | None):
+        raise InvalidSpecError(
+            f"spec: {spec!r} is no SandboxSpec: say id= for one that exists, image= for an image",
+            op="open",
+            context={"fields": ["spec"]},
+        )
     if not isinstance(backend, str | None) and not hasattr(backend, "create"):
         raise InvalidSpecError(
             f"backend: {backend!r} is neither a name, such as 'docker', nor a backend",

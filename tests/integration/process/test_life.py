@@ -270,12 +270,14 @@ async def test_what_a_client_left_that_died_before_its_guest_was_up_ends_with_it
     greeting = asyncio.ensure_future(greet(instance, spec))
     home = Home(state_directory / "process/sandboxes" / instance.record.id)
     await until(lambda: home.keeper() is not None)
-    await end(left(state_directory, instance.record))
-    assert gone(state_directory, instance.record.id)
-    go.touch()
-    with pytest.raises(BackendUnavailableError):
-        await greeting
-    await instance.delete()
+    try:
+        await end(left(state_directory, instance.record))
+        assert gone(state_directory, instance.record.id)
+    finally:
+        go.touch()
+        with pytest.raises(BackendUnavailableError):
+            await greeting
+        await instance.delete()
 
 
 @pytest.mark.parametrize("end", [reaped, deleted])
@@ -322,6 +324,18 @@ async def test_a_failed_start_is_told_whoever_else_has_the_guests_end_of_the_str
     assert held
     with pytest.raises(BackendUnavailableError, match="/nowhere/at/all"):
         await greet(instance, spec)
+    await instance.delete()
+
+
+async def test_an_end_that_was_told_already_is_told_at_once(backend: ProcessBackend) -> None:
+    """As a keeper's that failed while its stream was being joined."""
+    spec, facts = await grant(backend)
+    absent = Bind("/nowhere/at/all", "/workspace")
+    instance = await backend.create(spec, new_id(), facts, binds=(absent,))
+    await instance._keeper.ended()
+    told: list[bool] = []
+    instance._keeper.at_end(lambda: told.append(True))
+    assert told == [True]
     await instance.delete()
 
 

@@ -382,6 +382,12 @@ def test_what_is_no_backend_is_refused_at_once(backend: Any) -> None:
         ringfence.open(backend=backend)
 
 
+@pytest.mark.parametrize("spec", ["1f2e3d", {"image": "python:3.12-slim"}, 7])
+def test_what_is_no_spec_is_refused_at_once(spec: Any) -> None:
+    with pytest.raises(ringfence.InvalidSpecError, match="say id= for one that exists"):
+        ringfence.open(spec)
+
+
 async def test_without_asyncio_the_other_interface_is_named() -> None:
     """As under trio, whose tasks no asyncio loop runs."""
     pool = ringfence.pool(ringfence.SandboxSpec(), size=1)

@@ -61,3 +61,27 @@ async def test_a_default_user_that_became_another_is_refused_as_it_is_opened_aga
         await ringfence.open(id=sandbox.id, backend=mock)
     assert (caught.value.op, caught.value.context["fields"]) == ("open", ["user"])
     await mock._instances[sandbox.id].delete()
+
+
+@pytest.mark.parametrize(
+    ("user", "security"),
+    [
+        ("root", {}),
+        ("alice", {"allow_degraded": ("user", "groups")}),
+    ],
+)
+async def test_a_default_user_that_was_granted_is_had_again(
+    user: str, security: dict[str, tuple[str, ...]]
+) -> None:
+    """Root by its name, and whom the image makes root where that is done without."""
+    passwd = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n"
+    mock = MockBackend(files={"/etc/passwd": passwd, "/etc/group": "root:x:0:root,alice\n"})
+    spec = ringfence.SandboxSpec(
+        user=user, profile="permissive", security=security, detached=True, lifetime=60
+    )
+    async with ringfence.open(spec, backend=mock) as sandbox:
+        if user != "root":
+            await sandbox.files.write("/etc/passwd", passwd.replace("1000:1000", "0:1000"))
+    async with ringfence.open(id=sandbox.id, backend=mock) as again:
+        assert (await again.exec(["true"])).ok
+    await mock._instances[sandbox.id].delete()

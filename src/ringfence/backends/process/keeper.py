@@ -151,8 +151,12 @@ class Keeper:
             self._waiters.remove(waiter)
 
     def at_end(self, call: Callable[[], None]) -> None:
-        """Call this when it ends, which is our child, unless it is closed before."""
-        self._at_end.append(call)
+        """Call this when it ends, which is our child, unless it is closed before; at once where its
+        end was told already."""
+        if self._ended and self._loop is None:
+            call()
+        else:
+            self._at_end.append(call)
 
     def _watch(self) -> None:
         """Have the running loop tell of its end."""
