@@ -1,7 +1,9 @@
 """Real guests for the tests of the agent."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +38,14 @@ def guest(start_guest: Callable[..., Guest]) -> Guest:
     started = start_guest("--stream")
     started.raw.hello()
     return started
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path, as a socket's must be, that the reserved uid reaches."""
+    path = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
+    path.mkdir(mode=0o711)
+    yield path
+    for entry in path.iterdir():
+        entry.unlink()
+    path.rmdir()

@@ -1,7 +1,6 @@
 """A guest that is handed one end of a stream speaks its first session on it, and dials afterwards."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,6 @@ from ringfence.guest.protocol import Ask
 
 from .raw import Guest
 from .test_life import HELD, accept, listen
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A short path, as a socket's must be, that the reserved uid reaches."""
-    path = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
-    path.mkdir(mode=0o711)
-    yield path
-    for entry in path.iterdir():
-        entry.unlink()
-    path.rmdir()
 
 
 def handed(start_guest: Callable[..., Guest], directory: Path) -> Guest:

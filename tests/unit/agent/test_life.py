@@ -35,17 +35,6 @@ def accept(listener: socket.socket) -> Raw:
     return Raw(stream)
 
 
-@pytest.fixture
-def directory() -> Path:
-    """A short path, as a socket's must be, that the reserved uid reaches."""
-    path = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
-    path.mkdir(mode=0o711)
-    yield path
-    for entry in path.iterdir():
-        entry.unlink()
-    path.rmdir()
-
-
 def test_a_guest_dials_again_and_keeps_what_is_held(
     start_guest: Callable[..., Guest], directory: Path
 ) -> None:
