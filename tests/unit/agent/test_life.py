@@ -109,6 +109,36 @@ def test_input_goes_on_in_the_next_session_where_the_guest_has_it(
     assert guest.wait() == 0
 
 
+def test_input_that_is_consumed_while_nobody_is_there_is_counted(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    listener = listen(directory)
+    start_guest("--socket", str(directory))
+    raw = accept(listener)
+    raw.hello(detached=True, lifetime=600_000)
+    held = raw.start("sh", "-c", "kill -STOP $$; exec cat", flags=HELD | 1)
+    raw.started(held)
+    data = bytes(200_000)
+    raw.send(Ask.STDIN, held, data)
+    raw.stream.close()
+    raw = accept(listen(directory))
+    raw.hello(detached=True)
+    told = attach(raw, held)
+    assert told[1:3] == (Told.STDIN_OPEN, len(data))
+    assert told[3] < len(data), "the command stands still"
+    raw.send(Ask.SIGNAL, held, struct.pack("<IB", signal.SIGCONT, 0))
+    raw.stream.close()
+
+    def consumed() -> bool:
+        raw = accept(listen(directory))
+        raw.hello(detached=True)
+        told = attach(raw, held)
+        raw.stream.close()
+        return told[2:] == (len(data), len(data))
+
+    until(consumed, "all is consumed")
+
+
 def test_a_terminal_is_typed_into_and_resized_in_the_next_session(
     start_guest: Callable[..., Guest], directory: Path
 ) -> None:
