@@ -332,7 +332,9 @@ async def test_an_end_that_was_told_already_is_told_at_once(backend: ProcessBack
     spec, facts = await grant(backend)
     absent = Bind("/nowhere/at/all", "/workspace")
     instance = await backend.create(spec, new_id(), facts, binds=(absent,))
-    await instance._keeper.ended()
+    first: list[bool] = []
+    instance._keeper.at_end(lambda: first.append(True))
+    await until(lambda: first)
     told: list[bool] = []
     instance._keeper.at_end(lambda: told.append(True))
     assert told == [True]
