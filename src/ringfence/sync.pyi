@@ -21,6 +21,7 @@ from ringfence.events import (
     EventBus,
 )
 from ringfence.guest.execs import Exec
+from ringfence.guest.files import Path
 from ringfence.guest.protocol import (
     Stat,
 )
@@ -37,7 +38,7 @@ from ringfence.sandbox.entries import FileEvent, FileInfo, Listing
 from ringfence.sandbox.entry import ProfileName
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.extract import Caps
-from ringfence.sandbox.files import Data, Path, User
+from ringfence.sandbox.files import Data, User
 from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor
 from ringfence.sandbox.moved import Moved

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ringfence.backends.layers import whole_disks
 from ringfence.errors import InvalidSpecError, NotFoundError, ResourceExhaustedError
-from ringfence.metrics.places import Place
+from ringfence.metrics.places import Place, places_apart
 from ringfence.spec import Limits
 
 PIDS_HEADROOM = 32
@@ -116,12 +116,12 @@ def _buffered(memory: int) -> str:
     return str(max(memory // _SOCKETS_SHARE, _SOCKETS_LEAST))
 
 
-def hold_sockets(places: Mapping[str, Place], memory: int) -> None:
-    """Limit what sockets buffer in a cgroup that another program made, where version 1 counts it
-    and this user may: new sockets are held."""
-    place = places.get("memory")
-    if place is not None and place.version == 1:
-        with contextlib.suppress(OSError):
+def hold_sockets(pid: int, memory: int) -> None:
+    """Limit what sockets buffer in the cgroup of process `pid`, which another program made, where
+    version 1 counts it and this user may: new sockets are held."""
+    with contextlib.suppress(OSError):
+        place = places_apart(pid).get("memory")
+        if place is not None and place.version == 1:
             Path(place.directory, SOCKETS).write_text(_buffered(memory))
 
 

@@ -11,9 +11,9 @@ NotFoundError for the user). Cancellation ends what takes long; what is short ma
 import os
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import PurePath
 
 from ringfence.errors import FileError, InvalidSpecError
+from ringfence.guest.files import Path
 from ringfence.guest.protocol import WriteFlag, whole_number
 from ringfence.guest.reading import Reader
 from ringfence.sandbox import downloading, later, looking, uploading
@@ -30,7 +30,6 @@ READ_CAP = 10 * 1024 * 1024
 LIST_CAP = 10_000
 GLOB_CAP = 100_000
 
-Path = str | bytes | PurePath
 User = str | int | None
 Data = bytes | bytearray | memoryview | str | AsyncIterable[bytes]
 

@@ -5,11 +5,11 @@ import os
 import posixpath
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import PurePath
 
 from ringfence.errors import FileError, FileTooLargeError, InvalidSpecError, UnsupportedError
 from ringfence.guest.failures import too_large
 from ringfence.guest.files import Files as GuestFiles
+from ringfence.guest.files import Path
 from ringfence.guest.protocol import Cred, Feature, whole_number
 from ringfence.guest.walks import Watch
 from ringfence.sandbox.context import Context
@@ -21,8 +21,6 @@ DEEPEST = 2**32 - 1
 """The depth of a walk that none bounds."""
 MOST_ENTRIES = 2**32 - 2
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-
-Path = str | bytes | PurePath
 
 
 def is_nothing(error: FileError) -> bool:

@@ -18,7 +18,8 @@ from ringfence.ledger.spent import is_spent
 from ringfence.spec import SandboxInfo, State, Usage
 
 
-async def _book(ledger: Ledger | None) -> Ledger:
+async def book_of(ledger: Ledger | None) -> Ledger:
+    """The one that is given, else this user's."""
     return await asyncio.to_thread(Ledger.default) if ledger is None else ledger
 
 
@@ -31,7 +32,7 @@ async def list_sandboxes(
     of the last week, too, with the reason. A backend that is away leaves the state `creating` or
     what is on record. Cancellation changes nothing.
     """
-    book = await _book(ledger)
+    book = await book_of(ledger)
     infos = {}
     async with Backends() as backends:
         for entry in await asyncio.to_thread(book.live, labels):
@@ -74,7 +75,7 @@ async def delete_sandbox(name: str, *, ledger: Ledger | None = None) -> SandboxI
 
     Idempotent. NotFoundError for an id that is not on record. Cancellation does not interrupt it.
     """
-    book = await _book(ledger)
+    book = await book_of(ledger)
     entry = await asyncio.to_thread(book.get, name)
     if entry.live:
         await finish(_delete(book, entry))
@@ -111,7 +112,7 @@ async def resume_sandbox(name: str, *, ledger: Ledger | None = None) -> None:
 async def _freezable(
     backends: Backends, name: str, ledger: Ledger | None, op: str
 ) -> AsyncIterator[Pausable]:
-    entry = await asyncio.to_thread((await _book(ledger)).get, name)
+    entry = await asyncio.to_thread((await book_of(ledger)).get, name)
     if not entry.record.spec.detached:
         raise StateError(
             f"{op}: sandbox {entry.record.id} is held by another process: only that one can",
@@ -134,7 +135,7 @@ async def usages(
     NotFoundError for a name that is not on record; one that ended or cannot be measured is left
     out. Cancellation changes nothing.
     """
-    book = await _book(ledger)
+    book = await book_of(ledger)
     if names:
         entries = [await asyncio.to_thread(book.get, name) for name in names]
     else:

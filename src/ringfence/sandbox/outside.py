@@ -28,7 +28,7 @@ async def follow(
     knows: commands, and connections. NotFoundError for an id that is not on record, and for one
     that has ended. Cancellation changes nothing.
     """
-    book = await asyncio.to_thread(Ledger.default) if ledger is None else ledger
+    book = await members.book_of(ledger)
     entry = await asyncio.to_thread(book.get, name)
     if not entry.live:
         raise NotFoundError(

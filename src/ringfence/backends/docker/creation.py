@@ -24,7 +24,6 @@ from ringfence.backends.docker.machine import Machine
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
-from ringfence.metrics import places_apart
 from ringfence.spec import SandboxSpec
 
 LABEL_PREFIX = "ringfence.label."
@@ -193,8 +192,7 @@ class Creation:
                 sandbox_id=self._id,
             )
         if seen.pid_here and self._spec.limits.memory is not None:
-            with contextlib.suppress(ProcessLookupError):
-                hold_sockets(places_apart(seen.pid_here), self._spec.limits.memory)
+            hold_sockets(seen.pid_here, self._spec.limits.memory)
         here = interfaces(seen.pid_here) if seen.pid_here else None
         if self._spec.network.mode != "bridge" and here is not None and here - {"lo"}:
             raise PolicyDeniedError(

@@ -1,7 +1,6 @@
 """One container with a guest in it."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -208,8 +207,7 @@ class DockerInstance:
             if freezer is not None and frozen:
                 await freezer.freeze()
         if limits.memory is not None and self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                hold_sockets(places_apart(self.pid), limits.memory)
+            hold_sockets(self.pid, limits.memory)
 
     async def _check_room(self, memory: int | None) -> None:
         """Tell what a daemon cannot: version 1 refuses a limit below what is used."""
