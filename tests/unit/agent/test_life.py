@@ -64,6 +64,14 @@ def test_a_guest_dials_again_and_keeps_what_is_held(
     assert guest.wait() == 0
 
 
+def again(raw: Raw, directory: Path) -> Raw:
+    """The next session of a detached guest."""
+    raw.stream.close()
+    raw = accept(listen(directory))
+    raw.hello(detached=True)
+    return raw
+
+
 def attach(raw: Raw, held: int) -> tuple[int, ...]:
     """ATTACH behind all output, to be told of its input: pid, told, received, consumed."""
     raw.send(Ask.ATTACH, held, struct.pack("<QQB", 2**62, 2**62, 1))
@@ -89,16 +97,12 @@ def test_input_goes_on_in_the_next_session_where_the_guest_has_it(
         raw.send(Ask.STDIN, held, data[sent : sent + size])
         rest = HEADER.pack(50_000 + 5, Ask.STDIN, held) + b"lost" * 10_000
         raw.send_bytes(rest)
-        raw.stream.close()
-        raw = accept(listen(directory))
-        raw.hello(detached=True)
+        raw = again(raw, directory)
         sent += size
         assert attach(raw, held)[1:3] == (Told.STDIN_OPEN, sent)
     raw.send(Ask.STDIN, held, data[sent:])
     raw.send(Ask.STDIN, held)
-    raw.stream.close()
-    raw = accept(listen(directory))
-    raw.hello(detached=True)
+    raw = again(raw, directory)
     assert attach(raw, held)[1:3] == (0, len(data))
     raw.send(Ask.SIGNAL, held, struct.pack("<IB", signal.SIGCONT, 0))
     raw.ending(held)
@@ -120,9 +124,7 @@ def test_input_that_is_consumed_while_nobody_is_there_is_counted(
     raw.started(held)
     data = bytes(200_000)
     raw.send(Ask.STDIN, held, data)
-    raw.stream.close()
-    raw = accept(listen(directory))
-    raw.hello(detached=True)
+    raw = again(raw, directory)
     told = attach(raw, held)
     assert told[1:3] == (Told.STDIN_OPEN, len(data))
     assert told[3] < len(data), "the command stands still"
@@ -152,9 +154,7 @@ def test_a_terminal_is_typed_into_and_resized_in_the_next_session(
     raw.started(held)
     raw.output(held, b"up\r\n")
     raw.send(Ask.STDIN, held)
-    raw.stream.close()
-    raw = accept(listen(directory))
-    raw.hello(detached=True)
+    raw = again(raw, directory)
     assert attach(raw, held)[1:] == (Told.STDIN_OPEN | Told.TERMINAL, 0, 0)
     raw.send(Ask.RESIZE, held, struct.pack("<HH", 50, 132))
     raw.send(Ask.STDIN, held, b"typed\n")
