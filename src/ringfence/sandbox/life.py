@@ -356,7 +356,7 @@ async def _terminate(session: Session, grace: float) -> int:
     running = [op for op in session.operations() if isinstance(op, Exec) and not op.over]
     for exec_ in running:
         exec_.discard()
-        if grace and exec_.pid:
+        if grace:  # the guest keeps it for a command that it did not tell the start of yet
             exec_.signal(15)
     if running and grace:
         try:

@@ -18,6 +18,7 @@ from ringfence.errors import (
 from ringfence.guest.protocol import U32, U64, Answer, Ask, Cred, string
 from ringfence.guest.request import ExecRequest, Exit
 from ringfence.guest.session import Session
+from ringfence.sandbox import life
 from ringfence.spec import Reason
 
 from .conftest import Place
@@ -58,6 +59,19 @@ async def test_shutdown_ends_the_sandbox(place: Place) -> None:
     ending = await process.wait()
     assert isinstance(ending, Exit)
     assert ending.reason is Reason.SANDBOX_LOST
+
+
+async def test_a_command_whose_start_was_not_told_yet_gets_its_sigterm(place: Place) -> None:
+    """The guest tells of a start up to 20 ms late; that must cost no command its grace."""
+    running = asyncio.create_task(
+        place.session.run(ExecRequest(["sleep", "300"], env={"PATH": "/usr/bin:/bin"}))
+    )
+    while not place.session.operations():
+        await asyncio.sleep(0)
+    assert await life._terminate(place.session, 10.0) == 1
+    ending = await asyncio.wait_for(running, 5)
+    assert isinstance(ending, Exit)
+    assert (ending.reason, ending.signal) == (Reason.SIGNALED, 15)
 
 
 @pytest.mark.parametrize("size", [1, 20, 70_000, 3_000_000])

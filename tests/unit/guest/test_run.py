@@ -165,6 +165,12 @@ async def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(place: P
     assert (ending.reason, ending.signal, ending.stdout) == (Reason.TIMEOUT, 9, b"armed\n")
 
 
+async def test_a_timeout_before_the_start_was_told_leaves_the_grace(place: Place) -> None:
+    ending = await place.session.run(command("sleep", "300", timeout=0.001, grace=60))
+    assert isinstance(ending, Exit)
+    assert (ending.reason, ending.signal) == (Reason.TIMEOUT, 15)
+
+
 async def test_cancellation_leaves_nothing_running(place: Place) -> None:
     task = asyncio.create_task(place.session.run(command("sleep", "60")))
     while not any(row.running for row in await place.session.list()):
