@@ -11,8 +11,10 @@ from ringfence.errors import SandboxError, UnsupportedError
 from ringfence.guest import control
 from ringfence.guest.connection import TICKS, Connection, Hello
 from ringfence.guest.control import ListedExec, User
+from ringfence.guest.given import text
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
-from ringfence.guest.protocol import Answer, Ask, Failure, Feature, Payload, malformed, string, text
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import Answer, Ask, Failure, Feature, string
 
 
 class Asking(Connection):

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from ringfence.errors import SandboxError
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import INPUT_WINDOW, TOLD, Answer, Told, malformed
+from ringfence.guest.payload import malformed
+from ringfence.guest.protocol import INPUT_WINDOW, TOLD, Answer, Told
 from ringfence.guest.streams import Output
 
 if TYPE_CHECKING:

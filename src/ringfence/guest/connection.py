@@ -18,6 +18,7 @@ from ringfence.errors import (
 from ringfence.guest import rights
 from ringfence.guest.incoming import Incoming
 from ringfence.guest.operation import Operation, lost
+from ringfence.guest.payload import Payload, malformed
 from ringfence.guest.protocol import (
     GUEST_IDS,
     HELLO_TAIL,
@@ -25,10 +26,8 @@ from ringfence.guest.protocol import (
     VERSION,
     Answer,
     Ask,
-    Payload,
     check_size,
     head,
-    malformed,
 )
 
 TICKS = 3

@@ -10,7 +10,8 @@ from ringfence.errors import (
     SandboxError,
     UnsupportedError,
 )
-from ringfence.guest.protocol import Failure, Payload, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import Failure
 
 _EXEC_ROW_BYTES = 29
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.guest.operation import Operation, lost
-from ringfence.guest.protocol import STDERR, STDOUT, U32, U64, Answer, Ask, Payload, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import STDERR, STDOUT, U32, U64, Answer, Ask
 from ringfence.guest.request import Exit, NotStarted, unpack_exit
 from ringfence.guest.streams import Input, Output
 from ringfence.spec import Reason

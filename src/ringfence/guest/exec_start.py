@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ringfence.errors import SandboxError
 from ringfence.guest import exec_life
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import Ask, ExecFlag, content
+from ringfence.guest.given import content
+from ringfence.guest.protocol import Ask, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.streams import CHUNK_BYTES, Output
 

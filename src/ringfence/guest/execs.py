@@ -4,7 +4,8 @@ import asyncio
 
 from ringfence.errors import SandboxLostError
 from ringfence.guest.exec_life import ExecLife
-from ringfence.guest.protocol import STDERR, STDOUT, U32, Ask, whole_number
+from ringfence.guest.given import whole_number
+from ringfence.guest.protocol import STDERR, STDOUT, U32, Ask
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.streams import CHUNK_BYTES, Input
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ringfence.errors import InvalidSpecError
 from ringfence.guest.failures import file_error
+from ringfence.guest.given import content, text, whole_number
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
+from ringfence.guest.payload import Payload
 from ringfence.guest.protocol import (
     NO_CAP,
     U8,
@@ -25,14 +27,10 @@ from ringfence.guest.protocol import (
     Ask,
     Cred,
     Failure,
-    Payload,
     Stat,
     WriteFlag,
-    content,
     cred,
     string,
-    text,
-    whole_number,
 )
 from ringfence.guest.reading import Reader, Whole
 from ringfence.guest.walks import Entry, Walk, Watch, unpack_entries

@@ -20,19 +20,10 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.guest import control
+from ringfence.guest.given import text
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, Question, lost, nothing, overdue
-from ringfence.guest.protocol import (
-    U16,
-    U32,
-    Answer,
-    Ask,
-    Failure,
-    Feature,
-    Payload,
-    malformed,
-    string,
-    text,
-)
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import U16, U32, Answer, Ask, Failure, Feature, string
 from ringfence.guest.tcp import Stream
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from ringfence.errors import SandboxError
 from ringfence.guest.asking import Asking, failure_of
 from ringfence.guest.attached import Attached
+from ringfence.guest.given import whole_number
 from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
-from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, Feature, whole_number
+from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, Feature
 from ringfence.guest.streams import Output
 
 _LAST_OFFSET = 2**63 - 1

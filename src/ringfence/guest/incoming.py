@@ -8,7 +8,8 @@ from functools import partial
 
 from ringfence.errors import GuestError, SandboxError
 from ringfence.guest.operation import Operation
-from ringfence.guest.protocol import GUEST_FRAME_CAP, HEADER, malformed
+from ringfence.guest.payload import malformed
+from ringfence.guest.protocol import GUEST_FRAME_CAP, HEADER
 
 _HEADER_BYTES = HEADER.size
 _BUFFER_BYTES = GUEST_FRAME_CAP + 4 + 64 * 1024

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ringfence.errors import DeadlineExceededError, SandboxError, SandboxLostError
-from ringfence.guest.protocol import Answer, Failure, Payload, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import Answer, Failure
 
 ANSWER_SECONDS = 60.0
 """How long the guest may take for an answer that needs no long work."""

@@ -1,16 +1,13 @@
-"""Frames of the guest protocol: numbers, packing and careful unpacking.
+"""The guest protocol: its numbers, its values, and the packing of frames.
 
-The protocol is described in docs/guest-protocol.md; the names here are its names.
+It is described in docs/guest-protocol.md; the names here are its names.
 """
 
-import os
 import struct
-from collections.abc import Iterable, Sequence
-from pathlib import PurePath
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ringfence.errors import GuestError, InvalidSpecError
-from ringfence.spec.quantity import short
+from ringfence.errors import InvalidSpecError
 
 VERSION: Final = 1
 MARKER_BYTES: Final = 16
@@ -223,134 +220,3 @@ def cred(who: Cred) -> bytes:
     """A `cred` of the protocol."""
     uid, gid, groups = who
     return struct.pack(f"<III{len(groups)}I", uid, gid, len(groups), *groups)
-
-
-def text(value: str | bytes | PurePath, field: str) -> bytes:
-    """`value` as bytes (UTF-8 with surrogateescape); InvalidSpecError for no text, and a NUL."""
-    try:
-        plain = os.fspath(value)
-        data = plain if isinstance(plain, bytes) else plain.encode("utf-8", "surrogateescape")
-    except (TypeError, UnicodeEncodeError):
-        raise _wrong(field, value, "no text") from None
-    if 0 in data:
-        raise InvalidSpecError(
-            f"{field} holds a NUL byte (got {plain[:60]!r}): remove it", context={"fields": [field]}
-        )
-    return data
-
-
-def whole_number(value: int, field: str, most: int, least: int = 0) -> int:
-    """`value`, when it is a whole number from `least` to `most`; else InvalidSpecError."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _wrong(field, value, f"not a whole number from {least} to {most}")
-    return value
-
-
-def content(value: bytes | bytearray | memoryview, field: str) -> bytes | memoryview:
-    """The bytes of `value`, when it is of some kind of them; else InvalidSpecError."""
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, bytearray | memoryview):
-        raise _wrong(field, type(value).__name__, "given: give bytes")
-    view = memoryview(value)
-    if not view.c_contiguous:
-        raise _wrong(field, "a view", "not of bytes in a row: give a copy")
-    return view.cast("B")
-
-
-def _wrong(field: str, value: object, what: str) -> InvalidSpecError:
-    return InvalidSpecError(f"{field}: {short(value)} is {what}", context={"fields": [field]})
-
-
-def texts(values: Iterable[str | bytes], field: str) -> list[bytes]:
-    """Many values as bytes, checked as in `text`."""
-    return [text(value, field) for value in values]
-
-
-def malformed(what: str) -> GuestError:
-    """The error for bytes that no honest guest sends."""
-    return GuestError(
-        f"the guest broke the protocol: {what}. The sandbox cannot be trusted any more: delete it",
-        op="guest",
-    )
-
-
-class Payload:
-    """Reads the fields of one payload in order; GuestError as soon as something does not fit."""
-
-    __slots__ = ("_at", "_view")
-
-    def __init__(self, view: memoryview | bytes) -> None:
-        self._view = memoryview(view)
-        self._at = 0
-
-    def take(self, layout: struct.Struct) -> tuple[int, ...]:
-        """The next fields, as `layout` has them."""
-        at = self._at
-        if at + layout.size > len(self._view):
-            raise malformed("a payload ends too early")
-        self._at = at + layout.size
-        return layout.unpack_from(self._view, at)
-
-    def u8(self) -> int:
-        """The next u8."""
-        return self.take(U8)[0]
-
-    def u32(self) -> int:
-        """The next u32."""
-        return self.take(U32)[0]
-
-    def u64(self) -> int:
-        """The next u64."""
-        return self.take(U64)[0]
-
-    def raw(self, size: int) -> bytes:
-        """The next `size` bytes."""
-        start = self._at
-        stop = start + size
-        if stop > len(self._view):
-            raise malformed("a payload ends too early")
-        self._at = stop
-        return bytes(self._view[start:stop])
-
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.raw(len(self._view) - self._at)
-
-    def string(self) -> bytes:
-        """The next `str`."""
-        return self.raw(self.u32())
-
-    def text(self) -> str:
-        """The next `str` as text, bytes that are not UTF-8 replaced."""
-        return self.string().decode("utf-8", "replace")
-
-    def strings(self) -> list[bytes]:
-        """The next `list`."""
-        return [self.string() for _ in range(self.count(4))]
-
-    def numbers(self) -> tuple[int, ...]:
-        """A u32 count and that many u32."""
-        return self.take(struct.Struct(f"<{self.count(4)}I"))
-
-    def count(self, least: int) -> int:
-        """A u32 count of items that take `least` bytes or more each."""
-        count = self.u32()
-        if count * least > len(self._view) - self._at:
-            raise malformed("a count is larger than its payload")
-        return count
-
-    def stat(self) -> Stat:
-        """The next `stat`."""
-        return Stat._make(self.take(STAT))
-
-    def failure(self) -> Failure:
-        """The whole payload of FAIL."""
-        failure = Failure(self.u32(), self.u8(), self.text()[:1000])
-        self.end()
-        return failure
-
-    def end(self) -> None:
-        """GuestError unless everything was read."""
-        if self._at != len(self._view):
-            raise malformed("a payload is longer than its fields")

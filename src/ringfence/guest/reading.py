@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Self
 
 from ringfence.errors import SandboxError
 from ringfence.guest.failures import too_large
+from ringfence.guest.given import whole_number
 from ringfence.guest.operation import ANSWER_SECONDS
-from ringfence.guest.protocol import (
-    NO_CAP,
-    OUTPUT_WINDOW,
-    STDOUT,
-    U64,
-    Answer,
-    Ask,
-    Payload,
-    Stat,
-    malformed,
-    whole_number,
-)
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import NO_CAP, OUTPUT_WINDOW, STDOUT, U64, Answer, Ask, Stat
 from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, Inflow
 from ringfence.guest.transfers import Transfer
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ringfence.errors import InvalidSpecError
+from ringfence.guest.given import text
+from ringfence.guest.payload import malformed
 from ringfence.guest.protocol import (
     EXIT,
     NO_CAP,
@@ -15,10 +17,8 @@ from ringfence.guest.protocol import (
     Cred,
     ExecFlag,
     cred,
-    malformed,
     string,
     strings,
-    text,
 )
 from ringfence.spec import ExecUsage, Reason, Usage
 

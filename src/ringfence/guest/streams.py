@@ -8,7 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64, malformed
+from ringfence.guest.payload import malformed
+from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64
 
 ACK_BYTES = OUTPUT_WINDOW // 4
 CHUNK_BYTES = 64 * 1024

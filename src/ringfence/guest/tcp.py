@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from ringfence.errors import SandboxError
 from ringfence.guest.operation import Operation, lost, overdue
-from ringfence.guest.protocol import (
-    FORWARD_WINDOW,
-    U32,
-    Answer,
-    Ask,
-    Payload,
-    malformed,
-)
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import FORWARD_WINDOW, U32, Answer, Ask
 from ringfence.guest.streams import Inflow
 
 if TYPE_CHECKING:

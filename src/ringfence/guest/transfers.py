@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from ringfence.errors import SandboxError
 from ringfence.guest.failures import file_error
 from ringfence.guest.operation import ANSWER_SECONDS, Operation, lost, overdue
-from ringfence.guest.protocol import Answer, Ask, Payload, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import Answer, Ask
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringfence.errors import GuestError, SandboxError
-from ringfence.guest.protocol import STDOUT, Answer, Ask, Payload, Stat, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import STDOUT, Answer, Ask, Stat
 from ringfence.guest.streams import Output
 from ringfence.guest.transfers import Transfer
 

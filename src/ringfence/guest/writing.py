@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from ringfence.errors import SandboxError
 from ringfence.guest.operation import ANSWER_SECONDS
-from ringfence.guest.protocol import FILE_WINDOW, U64, Answer, Ask, Payload, malformed
+from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.protocol import FILE_WINDOW, U64, Answer, Ask
 from ringfence.guest.streams import FILE_CHUNK_BYTES, Input
 from ringfence.guest.transfers import Transfer
 

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 
 from ringfence.errors import FileError, InvalidSpecError
 from ringfence.guest.files import Path
-from ringfence.guest.protocol import WriteFlag, whole_number
+from ringfence.guest.given import whole_number
+from ringfence.guest.protocol import WriteFlag
 from ringfence.guest.reading import Reader
 from ringfence.sandbox import downloading, later, looking, uploading
 from ringfence.sandbox.context import Context

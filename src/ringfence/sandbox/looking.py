@@ -10,7 +10,8 @@ from ringfence.errors import FileError, FileTooLargeError, InvalidSpecError, Uns
 from ringfence.guest.failures import too_large
 from ringfence.guest.files import Files as GuestFiles
 from ringfence.guest.files import Path
-from ringfence.guest.protocol import Cred, Feature, whole_number
+from ringfence.guest.given import whole_number
+from ringfence.guest.protocol import Cred, Feature
 from ringfence.guest.walks import Watch
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event

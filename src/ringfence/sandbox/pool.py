@@ -20,7 +20,7 @@ from ringfence.backends.base import Backend
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, StateError
 from ringfence.events import EventBus
-from ringfence.guest.protocol import whole_number
+from ringfence.guest.given import whole_number
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.acquiring import Maker, give

@@ -14,7 +14,8 @@ from typing import Self
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, StateError
 from ringfence.guest.execs import Exec
-from ringfence.guest.protocol import STDERR, STDOUT, content, whole_number
+from ringfence.guest.given import content, whole_number
+from ringfence.guest.protocol import STDERR, STDOUT
 from ringfence.guest.request import Exit
 from ringfence.sandbox.commands import Prepared
 from ringfence.sandbox.ending import result

@@ -7,7 +7,8 @@ from typing import TypeVar
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, UnsupportedError
 from ringfence.guest.execs import LAST_COLUMN
-from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature, whole_number
+from ringfence.guest.given import whole_number
+from ringfence.guest.protocol import U32, Ask, ExecFlag, Feature
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.ledger.reasons import CPU_TIME
 from ringfence.sandbox.announcing import Announcing

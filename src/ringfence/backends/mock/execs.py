@@ -16,6 +16,7 @@ from ringfence.backends.mock.process import KILLED, Asked, Process, Program, dir
 from ringfence.backends.mock.script import Recorded
 from ringfence.backends.mock.transfers import Send
 from ringfence.backends.mock.tree import Tree
+from ringfence.guest.payload import Payload
 from ringfence.guest.protocol import (
     NO_CAP,
     STDOUT,
@@ -25,7 +26,6 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     ExecFlag,
-    Payload,
     Told,
     strings,
 )

@@ -7,17 +7,8 @@ from typing import Final
 from ringfence.backends.mock.node import Node, failure
 from ringfence.backends.mock.script import Recorded
 from ringfence.backends.mock.tree import Tree
-from ringfence.guest.protocol import (
-    STAT,
-    U32,
-    U64,
-    Ask,
-    Cred,
-    Payload,
-    Stat,
-    WriteFlag,
-    string,
-)
+from ringfence.guest.payload import Payload
+from ringfence.guest.protocol import STAT, U32, U64, Ask, Cred, Stat, WriteFlag, string
 
 PAGE_BYTES: Final = 512 * 1024
 _NO_STAT = Stat(0, 0, 0, 0, 0, 0, 0, 0)

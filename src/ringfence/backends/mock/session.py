@@ -13,6 +13,7 @@ from ringfence.backends.mock.node import failure
 from ringfence.backends.mock.script import Fault
 from ringfence.backends.mock.users import look_up
 from ringfence.errors import GuestError
+from ringfence.guest.payload import Payload
 from ringfence.guest.protocol import (
     HEADER,
     HELLO_TAIL,
@@ -23,7 +24,6 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     Feature,
-    Payload,
     WriteFlag,
     string,
 )

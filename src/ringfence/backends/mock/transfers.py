@@ -7,17 +7,8 @@ from typing import Protocol
 from ringfence.backends.mock import serve
 from ringfence.backends.mock.pipes import Sender
 from ringfence.backends.mock.tree import Tree
-from ringfence.guest.protocol import (
-    NO_CAP,
-    OUTPUT_WINDOW,
-    STAT,
-    U32,
-    U64,
-    Answer,
-    Ask,
-    Payload,
-    string,
-)
+from ringfence.guest.payload import Payload
+from ringfence.guest.protocol import NO_CAP, OUTPUT_WINDOW, STAT, U32, U64, Answer, Ask, string
 
 Send = Callable[[int, bytes], None]
 """Sends one frame of the operation: op and payload."""
