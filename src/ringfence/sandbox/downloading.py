@@ -24,7 +24,6 @@ from ringfence.sandbox.extract import Caps, Extractor, beside, relative
 from ringfence.sandbox.moved import Moved, each, tell
 from ringfence.sandbox.progress import Progress
 
-DOWNLOAD_CAPS = Caps()
 _TOP = "content"
 _WENT_AWAY = "it went away meanwhile"
 

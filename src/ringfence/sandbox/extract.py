@@ -34,6 +34,9 @@ class Caps:
     ratio: float = 200.0
 
 
+DOWNLOAD_CAPS = Caps()
+
+
 class Extractor:
     """One tree in the making; use it in a `with`. root: the fresh, empty directory."""
 

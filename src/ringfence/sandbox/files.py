@@ -17,11 +17,10 @@ from ringfence.guest.files import Path
 from ringfence.guest.given import whole_number
 from ringfence.guest.protocol import WriteFlag
 from ringfence.guest.reading import Reader
-from ringfence.sandbox import downloading, later, looking, uploading
+from ringfence.sandbox import later, looking
 from ringfence.sandbox.context import Context
-from ringfence.sandbox.downloading import DOWNLOAD_CAPS
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_info
-from ringfence.sandbox.extract import Caps
+from ringfence.sandbox.extract import DOWNLOAD_CAPS, Caps
 from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
@@ -355,6 +354,8 @@ class Files:
         of `read`, for all files. InvalidSpecError when something of the source is missing or cannot
         be read. An error or a cancellation leaves what was copied.
         """
+        from ringfence.sandbox import uploading
+
         with self._context.operation("files.upload"):
             who = await self._context.cred(user)
             return await uploading.upload(
@@ -398,6 +399,8 @@ class Files:
                     self._context, path, store, who, most=caps.bytes, progress=progress
                 )
             assert destination is not None  # noqa: S101 - one of the two is there
+            from ringfence.sandbox import downloading
+
             return await downloading.download(
                 self._context,
                 looking.text(source),
