@@ -117,7 +117,9 @@ def check_text(value: str, what: str, *, any_bytes: bool = False) -> str:
     """
     if "\0" in value:
         raise ValueError(f"{what} holds a NUL character")
-    if not any_bytes and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if any_bytes or value.isascii():
+        return value
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{what} is not UTF-8")
     return value
 

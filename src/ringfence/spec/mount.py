@@ -136,9 +136,7 @@ class Repository(Model):
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        if not value:
-            raise ValueError("a path is needed, such as '.'")
-        return check_text(value, "path")
+        return check_path(value)
 
     @field_validator("mount_point")
     @classmethod
@@ -182,6 +180,13 @@ class Repository(Model):
         if not _OWNER.fullmatch(text) or any(int(part) > 65535 for part in text.split(":")):
             raise ValueError("an owner is a uid or uid:gid below 65536")
         return text
+
+
+def check_path(value: str) -> str:
+    """What may be a repository's path or URL."""
+    if not value:
+        raise ValueError("a path is needed, such as '.'")
+    return check_text(value, "path")
 
 
 def _not_a_system_directory(value: str) -> str:

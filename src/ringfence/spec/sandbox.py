@@ -35,6 +35,24 @@ def check_env(value: Mapping[str, str], *, any_bytes: bool = False) -> Mapping[s
     return value
 
 
+def check_image(value: str) -> str:
+    """What may be an image's reference, of at most 512 characters."""
+    if not value or value != value.strip() or len(value) > 512:
+        raise ValueError("an image is a reference such as python:3.12-slim")
+    return check_text(value, "image")
+
+
+def check_labels(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Labels with names of their own, not Ringfence's, and texts of at most 256 characters."""
+    for name, text in value.items():
+        if not _LABEL_NAME.fullmatch(name) or name.startswith("ringfence."):
+            raise ValueError(f"{name!r} is not a label's name: letters, digits and ._/-")
+        check_text(text, f"label {name}")
+        if len(text) > 256:
+            raise ValueError(f"label {name} is over 256 characters")
+    return value
+
+
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
@@ -98,11 +116,7 @@ class SandboxSpec(Model):
     @field_validator("image")
     @classmethod
     def _image(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not value or value != value.strip() or len(value) > 512:
-            raise ValueError("an image is a reference such as python:3.12-slim")
-        return check_text(value, "image")
+        return None if value is None else check_image(value)
 
     @field_validator("env")
     @classmethod
@@ -151,13 +165,7 @@ class SandboxSpec(Model):
     @field_validator("labels")
     @classmethod
     def _labels(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        for name, text in value.items():
-            if not _LABEL_NAME.fullmatch(name) or name.startswith("ringfence."):
-                raise ValueError(f"{name!r} is not a label's name: letters, digits and ._/-")
-            check_text(text, f"label {name}")
-            if len(text) > 256:
-                raise ValueError(f"label {name} is over 256 characters")
-        return value
+        return check_labels(value)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "SandboxSpec":

@@ -307,7 +307,32 @@ PAST = {
     "a label that is none": '{"labels": {"task": 7, "a": "b"}}',
     "an image that is none": '{"image": ["debian"]}',
     "a repository": '{"repository": {"path": "/project", "ref": "main"}}',
+    "variables with all that may be in one": json.dumps({"env": {"A": '"\\\n\u20ac', "B": ""}}),
     "a repository of another version": '{"repository": {"path": "/project", "color": "red"}}',
+    **{
+        f"what this version refuses: {json.dumps(refused)[:60]}": json.dumps(refused)
+        for refused in (
+            {"image": ""},
+            {"image": " debian"},
+            {"image": "d" * 513},
+            {"image": "a\0b"},
+            {"env": None},
+            {"env": ["A"]},
+            {"env": {"A": 7}},
+            {"env": {"A B": "x"}},
+            {"env": {"A": "\0"}},
+            {"env": {"A": "x" * 131072}},
+            {"labels": None},
+            {"labels": {"a b": "x"}},
+            {"labels": {"ringfence.x": "x"}},
+            {"labels": {"task": "7" * 257}},
+            {"labels": {"task": "\0"}},
+            {"repository": {"path": None}},
+            {"repository": {"path": ""}},
+            {"repository": {"path": 7}},
+            {"repository": {"path": "a\0b"}},
+        )
+    },
 }
 
 
