@@ -19,22 +19,24 @@ def own_directory(state: Path) -> "TemporaryDirectory[str]":
     return TemporaryDirectory(prefix=f"{_PREFIX}{mark()}-", dir=state)
 
 
-def sweep(state: Path, prefix: str = _PREFIX) -> None:
-    """Remove those whose process has ended."""
+def sweep(state: Path, prefix: str = _PREFIX) -> dict[Path, OSError]:
+    """Remove those whose process has ended; which could not be removed, and why."""
+    left = {}
     for path in state.glob(f"{prefix}*"):
         whose = path.name.removeprefix(prefix).rpartition("-")[0]
-        if is_gone(whose, here=True):
-            remove(path)
+        if is_gone(whose, here=True) and (error := remove(path)):
+            left[path] = error
+    return left
 
 
-def remove(path: Path) -> None:
+def remove(path: Path) -> OSError | None:
     """Remove a tree of ours, however deep, with directories in it that their owner may not write.
 
-    What cannot be removed stays, for the next who comes by.
+    What cannot be removed stays, for the next who comes by; why it could not be.
     """
     from ringfence.workspace.beneath import DIRECTORY_FLAGS, remove_tree
 
-    with suppress(OSError):
+    try:
         above = os.open(path.parent, DIRECTORY_FLAGS)
         try:
             while os.path.lexists(path):
@@ -42,3 +44,6 @@ def remove(path: Path) -> None:
                     remove_tree(above, path.name)
         finally:
             os.close(above)
+    except OSError as error:
+        return error
+    return None

@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from ringfence.backends.process.home import Home
 from ringfence.backends.process.unpacked import drop, prune, use
 from ringfence.cli.app import run
 from ringfence.errors import StateError
+from tests.conftest import require_root
 
 DIGEST = f"sha256:{'a' * 64}"
 NAME = DIGEST.replace(":", "-")
@@ -147,6 +150,78 @@ def test_a_start_during_the_removal_finds_no_half_of_an_image(
     assert len(prune(directory, older_than=WEEK)) == 1
     assert found == [False]
     assert sorted(path.name for path in image.parent.iterdir()) == ["lock", NAME]
+
+
+@pytest.fixture
+def others(directory: Path, image: Path) -> Iterator[tuple[Path, Path, Path]]:
+    """Three more: one that cannot be moved, one that cannot be emptied, and one after them."""
+    found = []
+    for letter in "bcd":
+        path = image.with_name(f"sha256-{letter * 64}")
+        (path / "etc").mkdir(parents=True)
+        found.append(path)
+    fixed, full, last = found
+    require_root()
+    mounts = (fixed, full / "etc")
+    for place in mounts:
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    for path in found:
+        age(path, WEEK * 2)
+    yield fixed, full, last
+    for place in mounts:
+        for at in (place, *directory.glob("images/.new-*/etc")):
+            subprocess.run(["umount", at], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_and_is_told(
+    directory: Path, image: Path, others: tuple[Path, Path, Path]
+) -> None:
+    """Again by the next one, of what is left of one whose process has ended."""
+    fixed, full, last = others
+    told = {unpacked.digest: unpacked.error for unpacked in prune(directory, older_than=WEEK)}
+    assert (told[DIGEST], told[digest(last)]) == (None, None)
+    assert not image.exists()
+    assert not last.exists()
+    assert str(told[digest(fixed)]).startswith(f"{fixed} cannot be removed: ")
+    assert fixed.is_dir()
+    [left] = directory.glob("images/.new-*")
+    assert str(told[digest(full)]).startswith(f"{left} cannot be removed: ")
+    pid, start, rest = mark().split("-", 2)
+    dead = left.rename(left.with_name(f".new-{pid}-{int(start) + 1}-{rest}-x"))
+    again = {unpacked.digest: unpacked.error for unpacked in prune(directory, older_than=WEEK)}
+    assert set(again) == {digest(fixed), None}
+    assert str(again[None]).startswith(f"{dead} cannot be removed: ")
+
+
+def test_who_unpacked_another_one_is_not_kept_from_the_rest(
+    directory: Path, image: Path, others: tuple[Path, Path, Path]
+) -> None:
+    fixed, full, last = others
+    drop(directory, WEEK)
+    assert [path.exists() for path in (image, fixed, full, last)] == [False, True, False, False]
+
+
+def test_the_verb_tells_what_could_not_be_removed(
+    tmp_path: Path,
+    others: tuple[Path, Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path))
+    fixed, _, last = others
+    assert run(["image", "prune", "--unpacked"]) == 1
+    told = capsys.readouterr()
+    assert digest(last) in told.out
+    assert digest(fixed) not in told.out
+    assert f"{fixed} cannot be removed: " in told.err
+    assert "2 images, " in told.err
+    assert run(["image", "prune", "--unpacked", "--json"]) == 1
+    [left] = json.loads(capsys.readouterr().out)
+    assert left["error"].startswith(f"{fixed} cannot be removed: ")
+
+
+def digest(image: Path) -> str:
+    return image.name.replace("-", ":", 1)
 
 
 def test_nothing_else_goes_but_what_killed_processes_left_and_old_notes(

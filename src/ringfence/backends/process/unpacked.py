@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ _STARTING_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """An image that was unpacked. used: when a start wanted it last, in seconds of the clock. size:
-    bytes on the disk, as far as they can be counted."""
+    """An image that was unpacked. digest: None for what is left of one. used: when a start wanted
+    it last, in seconds of the clock. size: bytes on the disk, as far as they can be counted. error:
+    why it could not be removed."""
 
-    digest: str
+    digest: str | None
     used: float
     size: int
+    error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -59,7 +61,8 @@ def use(rootfs: Path) -> bool:
 
 def prune(directory: Path, *, older_than: float, dry_run: bool = False) -> list[Unpacked]:
     """Remove the images that no sandbox uses and no start wanted for `older_than` seconds, and what
-    killed processes left of others; what went. What was wanted within the last hour stays.
+    killed processes left of others; what went, and with its error what could not be removed. What
+    was wanted within the last hour stays.
 
     directory: the backend's own. dry_run: only say what would go. StateError when a sandbox does
     not say what it uses.
@@ -69,10 +72,15 @@ def prune(directory: Path, *, older_than: float, dry_run: bool = False) -> list[
     gone = []
     for rootfs, used in _unused(directory, before):
         found = Unpacked(str(_digest(rootfs)), used, _size(rootfs))
-        if dry_run or _remove(rootfs, before):
-            gone.append(found)
+        try:
+            if dry_run or _remove(rootfs, before):
+                gone.append(found)
+        except StateError as error:
+            gone.append(replace(found, error=error.message))
     if not dry_run and images.is_dir():
-        owned.sweep(images, NEW)
+        for path, problem in owned.sweep(images, NEW).items():
+            with suppress(FileNotFoundError):  # another one removes it, too
+                gone.append(_left(path, problem))
         _forget(images / "known", before)
     return gone
 
@@ -92,11 +100,12 @@ def kept_seconds() -> float | None:
 
 def drop(directory: Path, older_than: float) -> None:
     """As `prune`, for who unpacked another one. Whatever keeps it from that is no error there: the
-    next one tries it again."""
+    next one tries it again, and `prune` tells of it."""
     before = time.time() - max(older_than, _STARTING_SECONDS)
     with suppress(SandboxError, OSError):
         for rootfs, _ in _unused(directory, before):
-            _remove(rootfs, before)
+            with suppress(StateError):
+                _remove(rootfs, before)
         _forget(directory / "images" / "known", before)
 
 
@@ -134,14 +143,28 @@ def _in_use(sandboxes: Path) -> set[str]:
 
 def _remove(rootfs: Path, before: float) -> bool:
     """Whether it was taken away: it is moved first, so that nobody waits who wants another one, or
-    unpacks it anew."""
+    unpacks it anew. StateError when it cannot be, or a part of it is left."""
     doomed = rootfs.with_name(f"{NEW}{mark()}-{os.urandom(8).hex()}")
     with locks.exclusive(_lock(rootfs)):
         if not _is_older(rootfs, before):  # a start came meanwhile
             return False
-        rootfs.rename(doomed)
-    owned.remove(doomed)
+        try:
+            rootfs.rename(doomed)
+        except OSError as error:
+            raise _stays(rootfs, error) from None
+    if problem := owned.remove(doomed):
+        raise _stays(doomed, problem)
     return True
+
+
+def _stays(path: Path, error: OSError) -> StateError:
+    where = f" (at {error.filename})" if error.filename not in (None, path.name, str(path)) else ""
+    return StateError(f"{path} cannot be removed: {error.strerror}{where}", op="prune")
+
+
+def _left(path: Path, error: OSError) -> Unpacked:
+    """What a killed process left."""
+    return Unpacked(None, path.lstat().st_mtime, _size(path), _stays(path, error).message)
 
 
 def _is_older(path: Path, before: float) -> bool:
