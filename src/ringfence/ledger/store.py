@@ -14,12 +14,7 @@ from typing import Any
 from ringfence.backends.base import Record
 from ringfence.backends.owner import Owner
 from ringfence.backends.state import state_directory, wanted
-from ringfence.errors import (
-    AlreadyExistsError,
-    NotFoundError,
-    ResourceExhaustedError,
-    StateError,
-)
+from ringfence.errors import AlreadyExistsError, NotFoundError, StateError
 from ringfence.ledger.connection import Kept
 from ringfence.ledger.entry import (
     CLAIM_COLUMNS,
@@ -33,6 +28,7 @@ from ringfence.ledger.entry import (
     spec_text,
     to_row,
 )
+from ringfence.ledger.failures import failure
 from ringfence.spec import SandboxInfo, SandboxSpec
 
 VERSION = 2
@@ -82,7 +78,8 @@ class Ledger:
     Every method is one short transaction (well under a millisecond) and may be called from any
     thread or process, a forked one too. The file stays open as long as the object is there.
     ResourceExhaustedError when the disk is full or the file cannot be written, StateError when it
-    is damaged, or of a newer version.
+    is damaged, or of a newer version. UnsupportedError from what takes labels and from `past` where
+    SQLite has no JSON.
     """
 
     def __init__(self, path: Path) -> None:
@@ -256,26 +253,10 @@ class Ledger:
         try:
             with self._kept.transaction() as connection:
                 yield connection
-        except sqlite3.OperationalError as error:
-            raise self._full(error) from None
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from None
-
-    def _full(self, error: sqlite3.Error) -> ResourceExhaustedError:
-        return ResourceExhaustedError(
-            f"the ledger {self.path} cannot be used: {error}; free space there or set"
-            " RINGFENCE_STATE_DIR",
-            op="ledger",
-        )
-
-    def _damaged(self, error: sqlite3.Error) -> StateError:
-        return StateError(
-            f"the ledger {self.path} is damaged: {error}; move it away, and look yourself for what"
-            " sandboxes have left",
-            op="ledger",
-        )
+            raise failure(self.path, error) from None
 
 
 @functools.lru_cache(maxsize=1)

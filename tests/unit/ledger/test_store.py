@@ -10,13 +10,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ringfence.backends.base import Record
-from ringfence.errors import AlreadyExistsError, NotFoundError, ResourceExhaustedError, StateError
+from ringfence.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StateError,
+    UnsupportedError,
+)
 from ringfence.ledger import Ledger, Owner
+from ringfence.ledger.connection import Kept
 from ringfence.ledger.listing import info_of
 from ringfence.spec import SandboxSpec, State
 
@@ -137,8 +146,28 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
     with sqlite3.connect(ledger.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StateError, match="newer"):
+    before = open_files(ledger.path)
+    with pytest.raises(StateError, match="newer") as told:
         Ledger(ledger.path)
+    assert told.traceback  # what raised is still referred to
+    assert open_files(ledger.path) == before
+
+
+def open_files(path: Path) -> int:
+    """How many descriptors of this process there are of a file."""
+    return sum(
+        os.path.realpath(descriptor) == str(path) for descriptor in Path("/proc/self/fd").iterdir()
+    )
+
+
+def test_a_connection_that_failed_is_not_used_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "file", lambda connection, path: None)
+    with pytest.raises(sqlite3.OperationalError), kept.transaction() as first:
+        first.execute("nonsense")
+    with kept.transaction() as second:
+        assert second is not first
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        first.execute("SELECT 1")
 
 
 def test_a_ledger_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
@@ -162,6 +191,37 @@ def test_a_damaged_ledger_says_so(ledger: Ledger, tmp_path: Path) -> None:
         file.write(b"\xff" * 4096)
     with pytest.raises(StateError, match="is damaged"):
         Ledger(ledger.path).all()
+
+
+class WithoutJson(sqlite3.Connection):
+    """As of a SQLite that was built without JSON."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        return super().execute(sql.replace("json_", "nojson_"), *values)
+
+
+def test_a_sqlite_without_json_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said where it is needed; all else goes on without."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=WithoutJson))
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.add(a_record(), owner=None)
+    for look in (ledger.past, lambda: ledger.live({"task": "7"})):
+        with pytest.raises(
+            UnsupportedError, match=r"SQLite [\d.]+ .* without JSON.*: use a Python"
+        ):
+            look()
+    assert [entry.record.id for entry in ledger.live()] == ["rf-one"]
+    assert ledger.end("rf-one", "deleted")
+
+
+def test_a_ledger_without_its_table_is_damaged(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(StateError, match="is damaged: no such table"):
+        Ledger(tmp_path / "ledger.sqlite").live()
 
 
 def test_an_owner_is_a_process_not_a_number() -> None:

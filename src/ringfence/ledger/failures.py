@@ -1,0 +1,50 @@
+"""What SQLite's errors mean to who uses a ledger."""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from ringfence.errors import ResourceExhaustedError, SandboxError, StateError, UnsupportedError
+
+
+def failure(path: Path, error: sqlite3.DatabaseError) -> SandboxError:
+    """The error of ours for one of SQLite's, from whatever was done with the ledger at `path`."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return _damaged(path, error)
+    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+        return _full(path, error)
+    return _damaged(path, error) if _knows_json() else _without_json()
+
+
+def _full(path: Path, error: sqlite3.Error) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        f"the ledger {path} cannot be used: {error}; free space there or set RINGFENCE_STATE_DIR",
+        op="ledger",
+    )
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> StateError:
+    return StateError(
+        f"the ledger {path} is damaged: {error}; move it away, and look yourself for what"
+        " sandboxes have left",
+        op="ledger",
+    )
+
+
+def _knows_json() -> bool:
+    """Whether this Python's SQLite has functions for JSON, which can be left out of it."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        try:
+            connection.execute("SELECT json_valid(key) FROM json_each('{}')")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+def _without_json() -> UnsupportedError:
+    return UnsupportedError(
+        f"ledger: the SQLite {sqlite3.sqlite_version} of this Python was built without JSON"
+        " functions, by which sandboxes are chosen by their labels, and ended ones are listed: use"
+        " a Python whose SQLite has them, as those of python.org and the distributions do",
+        op="ledger",
+    )
