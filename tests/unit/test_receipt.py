@@ -291,6 +291,22 @@ def test_gaps_are_refused_all_at_once_unless_they_are_allowed() -> None:
     assert check(made, SPEC.model_copy(update={"security": allowed})) is made
 
 
+def test_who_does_without_a_limit_of_memory_does_without_one_of_swap() -> None:
+    """Where the kernel shows the whole machine's, as to a sandbox of a rootless Engine."""
+    found = findings()
+    inside = {f"/sys/fs/cgroup/{name}": "9223372036854771712" for name in (
+        "memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes",
+    )}  # fmt: skip
+    seen = dataclasses.replace(found.view, files={**found.view.files, **inside})
+    outside = Evidence(found.outside.runtime)
+    made = receipt(dataclasses.replace(found, outside=outside, view=seen))
+    lacking = [row.name for row in made.gaps]
+    assert {"memory", "swap"} <= set(lacking)
+    named = tuple(name for name in lacking if name != "swap")
+    allowed = SPEC.security.model_copy(update={"allow_degraded": named})
+    assert check(made, SPEC.model_copy(update={"security": allowed})) is made
+
+
 async def read_from(**ended: Any) -> Receipt:
     """The receipt where what shows the view ended so, after all of its output."""
     whole = {"reason": Reason.EXITED, "status": 0, "stdout": shown(), "stderr": b""}

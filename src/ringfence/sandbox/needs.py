@@ -7,6 +7,7 @@ from ringfence.spec import Limits, SandboxSpec, Ulimits
 
 _CGROUPS = frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "read_rate",
                       "write_rate"})  # fmt: skip
+_FILES = frozenset({"mounts", "repository"})
 _OURS = frozenset({"timeout", "output"})
 """Limits that the guest and its session enforce on every backend."""
 
@@ -39,9 +40,13 @@ def like(granted: SandboxSpec, features: Features) -> SandboxSpec:
 
 
 def _why(lacking: list[str], features: Features) -> str:
-    """Why there is no cgroup, where one would do."""
-    some = any(name.removeprefix("limits.") in _CGROUPS for name in lacking)
-    return f" ({features.missing})" if some and features.missing else ""
+    """Why there is no cgroup, where one would do, and nothing of this machine's."""
+    whys = []
+    if any(name.removeprefix("limits.") in _CGROUPS for name in lacking):
+        whys.append(features.missing)
+    if not _FILES.isdisjoint(lacking):
+        whys.append("it does not see this machine's files: upload them instead")
+    return "".join(f" ({why})" for why in whys if why)
 
 
 def _without(lacking: list[str]) -> str:

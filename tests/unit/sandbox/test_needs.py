@@ -1,5 +1,7 @@
 """What is asked for explicitly and cannot be had is refused, unless it is done without by name."""
 
+from pathlib import Path
+
 import pytest
 
 from ringfence.backends.base import Features
@@ -27,6 +29,14 @@ def test_the_refusal_of_a_limit_says_how_to_do_without() -> None:
         needs.check(asking(memory="64m", pids=8), ORDINARY)
     assert "(no cgroup is delegated)" in str(caught.value)
     assert "--allow-degraded memory,pids (security.allow_degraded)" in str(caught.value)
+
+
+def test_a_repository_is_refused_with_the_reason_where_files_are_not_shared(tmp_path: Path) -> None:
+    elsewhere = Features(mounts=False, missing="no cgroup is delegated")
+    spec = SandboxSpec(repository={"path": str(tmp_path)})
+    with pytest.raises(UnsupportedError, match=r"repository \(it does not see .* upload") as caught:
+        needs.check(spec, elsewhere)
+    assert "cgroup" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -70,16 +70,17 @@ class DockerBackend:
             detached=True,
             users=True,
             mounts=self._known.local is not False,
-            pause=True,
+            pause=machine.cgroups,
             locks=True,
             runtimes=machine.runtimes,
             networks=frozenset({"none", "proxy", "bridge"}),
             receipt=True,
-            usage=True,
-            cpu_counter=transports[0] == "socket",
+            usage=machine.cgroups,
+            cpu_counter=transports[0] == "socket" and machine.cgroups,
             watched=frozenset() if gvisor else frozenset({"disk"}),
             exec_cgroups=(
                 transports[0] == "socket"
+                and machine.cgroups
                 and exec_cgroups.possible(machine.cgroup_version)
                 and not gvisor
                 and os.geteuid() == 0
@@ -90,6 +91,7 @@ class DockerBackend:
                 and not gvisor
                 and not machine.security & {"userns", "rootless"}
             ),
+            missing=machine.missing,
         )
 
     async def info(self) -> Mapping[str, Any]:

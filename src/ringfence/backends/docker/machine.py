@@ -29,6 +29,10 @@ _LIMITS_BY_FLAG = {
     "PidsLimit": "pids",
 }
 _CAP_SYS_RESOURCE = 1 << 24
+_NO_CGROUPS = (
+    "the daemon runs without cgroups: a rootless one needs those of version 2"
+    " (systemd.unified_cgroup_hierarchy=1 for the kernel) and systemd; or use a daemon of root's"
+)
 _OTHER_LIMITS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
 
 
@@ -41,7 +45,7 @@ class Machine:
     as "seccomp", "apparmor", "selinux", "userns", "rootless". limits: names of `Limits` that hold.
     root: where the daemon keeps its data. sized_root: whether a container's own layer can be given
     a size. same_kernel: whether it says to run this machine's kernel. daemon: its pid here, 0 when
-    it is not seen.
+    it is not seen. cgroups: whether its containers have cgroups of their own.
     """
 
     engine: str
@@ -57,7 +61,13 @@ class Machine:
     sized_root: bool
     same_kernel: bool
     daemon: int = 0
+    cgroups: bool = True
     ulimits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str:
+        """Why it limits, measures and pauses nothing, and what can be done; "" where it does."""
+        return "" if self.cgroups else _NO_CGROUPS
 
     @property
     def surely_local(self) -> bool:
@@ -95,6 +105,7 @@ async def describe(engine: Engine) -> Machine:
         sized_root=driver in _SIZED_DRIVERS,
         same_kernel=same_kernel,
         daemon=daemon,
+        cgroups=info.get("CgroupDriver") != "none",
     )
 
 

@@ -62,27 +62,29 @@ class Pausing:
 
         So an answer that refuses counts only when the wanted state is seen a few times in a row.
         """
-        seen_so = 0
+        seen_so, refused = 0, None
         for _ in range(_TRIES):
-            agreed = await self._agreed(action)
+            refused = await self._refusal(action)
             seen = await inspect(self._engine, self._record.native)
             if seen is None or seen.state is State.EXITED:
                 raise failures.of_ended(action, self._record.id)
             seen_so = seen_so + 1 if seen.state is wanted else 0
-            if seen_so and (agreed or seen_so == _SETTLED):
+            if seen_so and (refused is None or seen_so == _SETTLED):
                 return
             await asyncio.sleep(_WAIT_SECONDS)
         raise DeadlineExceededError(
-            f"{action}: the sandbox is still not {wanted}", op=action, sandbox_id=self._record.id
+            f"{action}: the sandbox is still not {wanted}" + (f": {refused}" if refused else ""),
+            op=action,
+            sandbox_id=self._record.id,
         )
 
-    async def _agreed(self, action: str) -> bool:
-        """Whether the Engine did it. It refuses with 409, of what is not paused with 500."""
+    async def _refusal(self, action: str) -> str | None:
+        """Why the Engine did not do it: with 409, of what is not paused with 500."""
         try:
             await self._engine.post(action, "containers", self._record.native, action)
-        except (StateError, BackendUnavailableError):
-            return False
-        return True
+        except (StateError, BackendUnavailableError) as error:
+            return error.message
+        return None
 
 
 def is_frozen(seen: Inspection) -> bool:

@@ -4,6 +4,7 @@ Daemons ignore AppArmor and SELinux requests in silence where the kernel has nei
 limits where they run without cgroups: what the daemon does not say it has is refused here.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
 from ringfence.backends.refusing import refuse_disks, refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
+from ringfence.policy.users import is_root
 from ringfence.spec import SandboxSpec
 
 _CGROUP_LIMITS = ("memory", "cpus", "cpuset", "cpu_shares", "pids", "read_rate", "write_rate")
@@ -33,11 +35,22 @@ def _problems(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def _owners(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
-    """Where the daemon maps users, all that is this machine's is nobody's inside: a repository can
-    be read where everyone may read it, and not be written."""
-    if spec.repository is None or "userns" not in machine.security:
+    """Where the daemon maps users, all that is this machine's is nobody's inside, or root's where
+    the daemon is rootless: a repository can be read where everyone may read it, and not be written
+    but by that root."""
+    if spec.repository is None or not machine.security & {"userns", "rootless"}:
         return
     why = "the daemon maps users (userns-remap), so that no command can be its owner"
+    if "rootless" in machine.security:
+        if os.geteuid() == 0:
+            yield (
+                "repository",
+                "the daemon is an ordinary user's (rootless): be that user here, too",
+            )
+            return
+        if is_root(spec.user or ""):
+            return
+        why = "the daemon is rootless, so that only user 0 inside (profile permissive) is its owner"
     if spec.repository.mode != "ro":
         yield "repository", f"{why}: use mode 'ro', upload files instead, or use another daemon"
     elif not _open_to_all(Path(spec.repository.path)):
@@ -74,7 +87,7 @@ def _limits(spec: SandboxSpec, machine: Machine) -> Iterator[tuple[str, str]]:
                 yield f"ulimits.{name}", "gVisor's kernel does not take it"
     for name in _CGROUP_LIMITS:
         if getattr(spec.limits, name) is not None and name not in machine.limits:
-            yield name, "the daemon does not limit it (no cgroup driver, or no such controller)"
+            yield name, machine.missing or "the daemon does not limit it (no such controller)"
     if spec.limits.swap and "swap" not in machine.limits:
         yield "swap", "the daemon's kernel does not account swap"
     if spec.limits.disk is not None and not machine.sized_root and not in_workspace(spec):

@@ -243,6 +243,31 @@ def test_a_repository_has_no_owner_where_the_daemon_maps_users(tmp_path: Path) -
     refuse(readable, machine(security=frozenset({"seccomp"})))
 
 
+def test_a_rootless_daemon_gives_a_repository_to_root_inside_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user is root there: whoever else a command is could read it, and write nothing. What
+    this machine's root makes of a repository, that user does not see."""
+    rootless = machine(security=frozenset({"seccomp", "rootless"}))
+    tmp_path.chmod(0o755)
+    repository = {"path": str(tmp_path), "mode": "copy"}
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(UnsupportedError, match=r"repository: .*rootless.*be that user"):
+        refuse(SandboxSpec(repository={**repository, "mode": "ro"}), rootless)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for user in (None, "1000", "1001:1001"):
+        with pytest.raises(UnsupportedError, match=r"repository: .*rootless.*user 0.*'ro'"):
+            refuse(SandboxSpec(repository=repository, user=user), rootless)
+    refuse(SandboxSpec(repository=repository, user="0"), rootless)
+    refuse(SandboxSpec(repository={**repository, "mode": "ro"}), rootless)
+
+
+def test_a_daemon_without_cgroups_says_what_a_rootless_one_needs() -> None:
+    without = machine(limits=frozenset(), cgroups=False)
+    with pytest.raises(UnsupportedError, match=r"memory: .*rootless.*version 2.*--allow-degraded"):
+        refuse(SandboxSpec.parse({"limits": {"memory": 2**28}}), without)
+
+
 def test_what_is_there_is_not_refused() -> None:
     spec = {"security": {"apparmor": "mine", "runtime": "runsc"}, "limits": {"memory": 2**28}}
     refuse(SandboxSpec.parse(spec), machine(security=frozenset({"seccomp", "apparmor"})))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from ringfence.backends.docker.backend import DockerBackend
 from ringfence.backends.docker.machine import Machine, describe
 from ringfence.backends.finish import finish
 
@@ -51,6 +52,24 @@ async def test_without_a_cgroup_driver_no_cgroup_limit_holds(short: Path) -> Non
     machine = await described(short, CgroupDriver="none")
     assert not machine.limits & {"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"}
     assert {"tmp", "shm", "ulimits"} <= machine.limits
+
+
+async def test_without_a_cgroup_driver_nothing_is_measured_or_frozen_either(short: Path) -> None:
+    """A rootless Engine on version 1 tells the whole machine's use as each container's."""
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({**INFO, "CgroupDriver": driver})
+
+    for driver in ("none", "systemd"):
+        directory = short / driver
+        directory.mkdir()
+        async with engine_that(answer, directory) as engine:
+            backend = DockerBackend(engine.endpoint.url)
+            features = await backend.features()
+            await backend.aclose()
+        held = driver != "none"
+        assert (features.usage, features.pause, features.missing == "") == (held, held, held)
+    assert "version 2" in (await described(short, CgroupDriver="none")).missing
 
 
 @pytest.mark.parametrize(("flag", "name"), [("MemoryLimit", "memory"), ("PidsLimit", "pids")])

@@ -9,7 +9,13 @@ from ringfence.backends.base import Record
 from ringfence.backends.docker import pausing
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.pausing import Pausing
-from ringfence.errors import BackendUnavailableError, SandboxError, SandboxLostError, StateError
+from ringfence.errors import (
+    BackendUnavailableError,
+    DeadlineExceededError,
+    SandboxError,
+    SandboxLostError,
+    StateError,
+)
 
 
 class Lagging(Engine):
@@ -61,3 +67,8 @@ async def test_what_is_done_is_believed_at_once() -> None:
 async def test_a_container_that_has_ended_is_not_waited_for() -> None:
     with pytest.raises(SandboxLostError):
         await pausing_on(Lagging((BackendUnavailableError, "exited"))).resume()
+
+
+async def test_what_stays_unpaused_is_told_with_the_engine_s_words() -> None:
+    with pytest.raises(DeadlineExceededError, match="not paused: the Engine says no"):
+        await pausing_on(Lagging((BackendUnavailableError, "running"))).pause()
