@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ringfence.ledger import Ledger as Ledger
     from ringfence.policy import Ceiling as Ceiling
     from ringfence.sandbox.control import Health as Health
+    from ringfence.sandbox.deleting import DeleteReport as DeleteReport
     from ringfence.sandbox.entries import FileEvent as FileEvent
     from ringfence.sandbox.entries import FileInfo as FileInfo
     from ringfence.sandbox.entries import Kind as Kind
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from ringfence.sandbox.entry import run as run
     from ringfence.sandbox.extract import Caps as Caps
     from ringfence.sandbox.files import Files as Files
-    from ringfence.sandbox.life import DeleteReport as DeleteReport
     from ringfence.sandbox.members import delete_sandbox as delete_sandbox
     from ringfence.sandbox.members import list_sandboxes as list_sandboxes
     from ringfence.sandbox.members import pause_sandbox as pause_sandbox
@@ -213,6 +213,7 @@ _HOMES = {
     "ringfence.ledger": ("Ledger",),
     "ringfence.policy": ("Ceiling",),
     "ringfence.sandbox.control": ("Health",),
+    "ringfence.sandbox.deleting": ("DeleteReport",),
     "ringfence.sandbox.entries": (
         "FileEvent",
         "FileInfo",
@@ -225,7 +226,6 @@ _HOMES = {
     ),
     "ringfence.sandbox.extract": ("Caps",),
     "ringfence.sandbox.files": ("Files",),
-    "ringfence.sandbox.life": ("DeleteReport",),
     "ringfence.sandbox.members": (
         "delete_sandbox",
         "list_sandboxes",

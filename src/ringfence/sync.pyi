@@ -34,12 +34,12 @@ from ringfence.sandbox.commands import (
 )
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
+from ringfence.sandbox.deleting import DeleteReport
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing
 from ringfence.sandbox.entry import ProfileName
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.files import Data, User
-from ringfence.sandbox.life import DeleteReport
 from ringfence.sandbox.monitor import Monitor
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.networking import Networking

@@ -16,7 +16,7 @@ from ringfence.errors import (
     SandboxError,
     UnsupportedError,
 )
-from ringfence.events import EventBus, LimitHit
+from ringfence.events import EventBus
 from ringfence.guest.control import User
 from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
@@ -108,7 +108,7 @@ class Context:
         """An operation that a full disk or the limit of processes kept from being done."""
         limit = _LIMITS.get((op.partition(".")[0], error.context.get("errno") or 0))
         if limit is not None:
-            self.bus.publish(LimitHit(sandbox_id=self.id, limit=limit, detail=op))
+            self.life.hit(limit, op)
 
     async def user(self, name: str | int | None) -> User:
         """A user of the sandbox by name, uid, "uid:gid" or "name:group"; None is the default.

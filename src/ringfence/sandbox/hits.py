@@ -1,11 +1,9 @@
 """Limits that a command met, told as events with the kernel's counters."""
 
 import os
-from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from ringfence.errors import SandboxError
-from ringfence.events import LimitHit
 from ringfence.sandbox.context import Context
 from ringfence.spec import ExecResult, Reason
 
@@ -38,20 +36,20 @@ class Hits:
 
         collected: whether the result holds the output, so that what it lacks was dropped.
         """
-        usage, name = outcome.usage, outcome.args[0]
+        life, usage, name = self._context.life, outcome.usage, outcome.args[0]
         if (limit := _LIMIT_OF.get(outcome.reason)) is not None:
             spent = usage.user_seconds + usage.system_seconds
-            self._hit(limit, name, {"duration": outcome.duration, "cpu_seconds": spent})
+            life.hit(limit, name, duration=outcome.duration, cpu_seconds=spent)
         if outcome.reason is Reason.OOM_KILLED or usage.oom_kills:
-            self._hit("memory", name, {"oom_kills": usage.oom_kills or 0, "max_rss": usage.max_rss})
+            life.hit("memory", name, oom_kills=usage.oom_kills or 0, max_rss=usage.max_rss)
         cut = collected and (outcome.stdout_truncated or outcome.stderr_truncated)
         if cut or outcome.reason is Reason.OUTPUT_LIMIT:
             totals = {"stdout_total": outcome.stdout_total, "stderr_total": outcome.stderr_total}
-            self._hit("output", name, totals)
+            life.hit("output", name, **totals)
         room = None if outcome.ok else self._context.room()
         if room is not None and full(room):
             size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
-            self._hit("disk", name, {"size": size, "free": free})
+            life.hit("disk", name, size=size, free=free)
 
     async def look(self, outcome: ExecResult) -> None:
         """Whether forks were refused: asked of the kernel when a command failed."""
@@ -64,15 +62,9 @@ class Hits:
             return
         refused = 0 if usage is None else usage.forks_refused or 0
         if refused > self._refused:
-            counters = {"forks_refused": refused - self._refused}
-            self._hit("pids", outcome.args[0], counters)
+            more = refused - self._refused
+            self._context.life.hit("pids", outcome.args[0], forks_refused=more)
         self._refused = max(self._refused, refused)
-
-    def _hit(self, limit: str, detail: str, counters: Mapping[str, float]) -> None:
-        context = self._context
-        context.bus.publish(
-            LimitHit(sandbox_id=context.id, limit=limit, detail=detail, counters=counters)
-        )
 
 
 def full(room: os.statvfs_result) -> bool:

@@ -1,43 +1,29 @@
-"""The state of one sandbox as its holder knows it, its clocks, and its end.
+"""The state of one sandbox as its holder knows it, its clocks, and what ends it.
 
-Life: running -> (paused -> running)* -> exited, for one of the reasons of `Ending`. Whatever ends
+Life: running -> (paused -> running)* -> exited, for one of the reasons in the ledger. Whatever ends
 it (a call of `delete`, its lifetime, idleness, the loss of its guest), the same steps follow: the
 guest is told, the instance is deleted, the record is closed, the event is published.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from ringfence.backends.base import Instance, release
-from ringfence.backends.finish import begun, finish, go_on, through
+from ringfence.backends.finish import begun, finish
 from ringfence.errors import SandboxError, SandboxLostError, StateError
 from ringfence.events import Deleted, Detached, EventBus, LimitHit, Lost
 from ringfence.guest.session import Session
 from ringfence.ledger.entry import NEAR_SECONDS
-from ringfence.ledger.reasons import CPU_TIME, DELETED, IDLE, LIFETIME, LOST
+from ringfence.ledger.reasons import DELETED, IDLE, LIFETIME, LOST
+from ringfence.sandbox.deleting import DeleteReport, Whole
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec, State
 
 DETACHED = "detached"
 """The reason for a holder that left it; the sandbox goes on."""
-_SHORTEST_LOOK, _LONGEST_LOOK = 0.02, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteReport:
-    """What deleting found and did. reason: why the sandbox ended. terminated: commands that were
-    still running. seconds: how long it took. error: what could not be cleaned up, else None."""
-
-    id: str
-    reason: str
-    terminated: int
-    seconds: float
-    error: str | None = None
 
 
 class Life:
@@ -183,11 +169,11 @@ class Life:
         if self.state is State.EXITED:
             return
         if self._expired():
-            self._hit(LIFETIME, "")
-            self._begin_end(LIFETIME, 0.0)
+            self.hit(LIFETIME)
+            self.end(LIFETIME)
             return
         self.bus.publish(Lost(sandbox_id=self.id, message=self.session.lost.result().message))
-        self._begin_end(LOST, 0.0)
+        self.end(LOST)
 
     async def _goes_on(self) -> bool:
         try:
@@ -204,40 +190,25 @@ class Life:
             self.touch()
             left = timeout
         elif left <= 0 and self.state is State.RUNNING:
-            self._hit(IDLE, f"{timeout:g} s without a command or a file operation")
-            self._begin_end(IDLE, 0.0)
+            self.hit(IDLE, f"{timeout:g} s without a command or a file operation")
+            self.end(IDLE)
             return
         self._idle_look = self._loop.call_later(max(left, 0.05), self._look_idle, timeout)
 
     # Its end.
 
-    async def watch_cpu_time(self, limit: float, cores: float) -> None:
-        """End it when it has used `limit` seconds of processor time, of which it can use `cores`
-        a second."""
-        while True:
-            try:
-                usage = await self.instance.usage()
-            except SandboxError:
-                return
-            left = limit - (usage.cpu_seconds or 0.0 if usage is not None else 0.0)
-            if left <= 0:
-                break
-            await asyncio.sleep(min(max(left / cores, _SHORTEST_LOOK), _LONGEST_LOOK))
-        self.reason = CPU_TIME
-        self._hit(CPU_TIME, f"{limit:g} s of processor time", cpu_seconds=limit - left)
-        with contextlib.suppress(SandboxError):
-            await self.session.kill_all()
-        self._begin_end(CPU_TIME, 0.0)
-
-    def _hit(self, limit: str, detail: str, **counters: float) -> None:
-        hit = LimitHit(sandbox_id=self.id, limit=limit, detail=detail, counters=counters)
-        self.bus.publish(hit)
+    def hit(self, limit: str, detail: str = "", **counters: float) -> None:
+        """Say that it met a limit. counters: the kernel's."""
+        self.bus.publish(
+            LimitHit(sandbox_id=self.id, limit=limit, detail=detail, counters=counters)
+        )
 
     def watch(self, step: Coroutine[Any, Any, None]) -> None:
         """Run `step` beside the sandbox, until it ends."""
         self._watching.append(asyncio.create_task(step))
 
-    def _begin_end(self, reason: str, grace: float) -> asyncio.Task[DeleteReport]:
+    def end(self, reason: str, grace: float = 0.0) -> asyncio.Task[DeleteReport]:
+        """Begin its end, once, for the first reason that there is."""
         if self._ending is None:
             self.reason = reason
             self.state = State.EXITED
@@ -250,48 +221,14 @@ class Life:
         Cancellation does not interrupt it and is raised after its end.
         """
         self.check_loop("delete")
-        ending = self._begin_end(DELETED, grace)
-        return await finish(ending)
+        return await finish(self.end(DELETED, grace))
 
     async def _end(self, reason: str, grace: float) -> DeleteReport:
-        begin = time.monotonic()
-        errors: list[Exception] = []
-        session = self.session
-        terminated = await _terminate(session, grace)
-        steps: list[Callable[[], Awaitable[object]]] = [
-            session.shutdown,
-            self.instance.delete,
-            self._close_rest,
-            lambda: self._close_record(reason, whole=not errors),
-        ]
-        for step in steps:
-            try:
-                await through(step)
-            except (SandboxError, OSError) as error:
-                errors.append(error)
+        whole = Whole(self.id, self.session, self.instance, self._rest, self._records)
+        report = await whole.delete(reason, grace)
         self.stop_watching()
         self.bus.publish(Deleted(sandbox_id=self.id, reason=reason))
-        text = "; ".join(str(error) for error in errors) or None
-        return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
-
-    async def _close_rest(self) -> None:
-        """SandboxError where a part of it was left half done: the others are closed then."""
-        try:
-            await self._rest.aclose()
-        except asyncio.CancelledError:
-            go_on()
-            raise StateError(
-                "delete: the event loop ended meanwhile; `ringfence reap` finishes it",
-                op="delete",
-                sandbox_id=self.id,
-            ) from None
-
-    async def _close_record(self, reason: str, *, whole: bool) -> None:
-        """The last step: what is killed before it is found by its record, and finished."""
-        if whole:
-            await self._records.end(self.id, reason)
-        else:
-            await self._records.unfinished(self.id, reason)
+        return report
 
     async def detach(self) -> None:
         """End the session and leave the sandbox to its lifetime; wait for its end where that has
@@ -344,23 +281,3 @@ class Life:
 
 def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-async def _terminate(session: Session, grace: float) -> int:
-    """SIGTERM to every command that runs, then at most `grace` seconds; how many ran."""
-    from ringfence.guest.execs import Exec
-
-    if session.lost.done():
-        return 0
-    session.resume()
-    running = [op for op in session.operations() if isinstance(op, Exec) and not op.over]
-    for exec_ in running:
-        exec_.discard()
-        if grace:  # the guest keeps it for a command that it did not tell the start of yet
-            exec_.signal(15)
-    if running and grace:
-        try:
-            await asyncio.wait([exec_.ended for exec_ in running], timeout=grace)
-        except asyncio.CancelledError:  # as for `through`
-            go_on()
-    return len(running)

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ringfence.errors import SandboxError
-from ringfence.events import HealthChanged, LimitHit
+from ringfence.events import HealthChanged
 from ringfence.sandbox import control
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
@@ -50,23 +50,14 @@ class Monitor:
     def _say_limits(self, before: Usage | None, now: Usage) -> None:
         kills = (now.oom_kills or 0) - ((before.oom_kills or 0) if before is not None else 0)
         if kills > 0:
-            self._hit(
-                "memory",
-                f"{kills} processes were killed for want of memory",
-                {"oom_kills": kills},
-            )
+            detail = f"{kills} processes were killed for want of memory"
+            self._context.life.hit("memory", detail, oom_kills=kills)
         most = self._context.spec.limits.pids
         full = most is not None and now.pids is not None and now.pids >= most
         if full and not self._full:
             counters = {"pids": now.pids or 0, "forks_refused": now.forks_refused or 0}
-            self._hit("pids", f"{now.pids} of {most} processes", counters)
+            self._context.life.hit("pids", f"{now.pids} of {most} processes", **counters)
         self._full = full
-
-    def _hit(self, limit: str, detail: str, counters: Mapping[str, float]) -> None:
-        context = self._context
-        context.bus.publish(
-            LimitHit(sandbox_id=context.id, limit=limit, detail=detail, counters=counters)
-        )
 
 
 @asynccontextmanager

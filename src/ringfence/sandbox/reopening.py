@@ -34,6 +34,7 @@ from ringfence.sandbox.opening import joined
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.steps import Steps, Where
+from ringfence.sandbox.watching import watch_cpu_time
 from ringfence.spec import Receipt, SandboxSpec, State
 
 
@@ -82,7 +83,7 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
     steps.undo.callback(life.stop_watching)
     life.ends = record.ends
     if record.spec.limits.cpu_time is not None:
-        life.watch(life.watch_cpu_time(record.spec.limits.cpu_time, os.cpu_count() or 1))
+        life.watch(watch_cpu_time(life, record.spec.limits.cpu_time, os.cpu_count() or 1))
     receipt = await _receipt(record, features, life, user)
     ceiling = ceiling_of(where)
     context = Context(life, record.spec, features, user, backend=backend, ceiling=ceiling)

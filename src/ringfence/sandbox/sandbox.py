@@ -27,10 +27,9 @@ from ringfence.sandbox.commands import (
 )
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
+from ringfence.sandbox.deleting import DeleteReport
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
-from ringfence.sandbox.life import DeleteReport
-from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Terminal
@@ -304,7 +303,7 @@ class Sandbox:
         to be seen. UnsupportedError where it runs on another machine."""
         return await control.open_files(self._context)
 
-    def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager[Monitor]:
+    def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager["later.Monitor"]:
         """Look at its health and usage every `interval` seconds, as long as the block:
         `async with sandbox.monitor(1) as monitor`.
 
@@ -312,6 +311,8 @@ class Sandbox:
         the most processes. `monitor.health` and `monitor.usage` are what was seen last. It does not
         count as use, so an idle sandbox still ends.
         """
+        from ringfence.sandbox.monitor import monitored
+
         return monitored(self._context, interval)
 
     # Its life.

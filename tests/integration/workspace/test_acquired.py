@@ -363,7 +363,7 @@ async def test_a_member_that_ends_while_files_are_prepared_is_on_record_until_th
         life, prepare = member._context.life, binds.prepare
 
         async def late(*args: Any, **more: Any) -> binds.Prepared:
-            ending = life._begin_end("lifetime", 0.0)
+            ending = life.end("lifetime")
             made = await prepare(*args, **more)
             await asyncio.wait([ending], timeout=1.0)
             assert left_in(state_directory) != []

@@ -1,6 +1,7 @@
 """A watched disk: writers are killed above the limit, and whoever removes files is not."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ringfence.backends.sized import is_watched
 from ringfence.errors import BackendUnavailableError, SandboxLostError, UnsupportedError
 from ringfence.events import EventBus
 from ringfence.sandbox import needs, watching
+from ringfence.sandbox.life import Life
 from ringfence.spec import Limits, SandboxSpec, Security, State
 
 WATCHES = Features(watched=frozenset({"disk"}), mounts=True, detached=True)
@@ -46,6 +48,7 @@ async def watched(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> list[dict[
     life: Any = SimpleNamespace(
         id="it", ended=False, state=State.RUNNING, bus=bus, session=looked, instance=looked
     )
+    life.hit = partial(Life.hit, life)
     await asyncio.wait_for(watching.watch_disk(life, looked, LIMIT), 20)
     return told
 
