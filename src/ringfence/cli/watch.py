@@ -25,15 +25,19 @@ def inspect(
 
 async def _inspect(name: str, json: bool) -> int:
     import ringfence
+    from ringfence.sandbox.members import from_elsewhere
 
-    async with ringfence.open(id=name) as sandbox:
-        info, receipt = sandbox.info, sandbox.receipt
+    info, receipt = await from_elsewhere(name), None
+    if info is None:
+        async with ringfence.open(id=name) as sandbox:
+            info, receipt = sandbox.info, sandbox.receipt
     if json:
         output.document({"sandbox": info.to_dict(), "receipt": receipt and receipt.to_dict()})
     else:
         created, ends = shape.times(info)
         output.fields({**info.to_dict(), "created": created, "ends": ends})
-        output.line(f"\n{receipt}")
+        if receipt is not None:
+            output.line(f"\n{receipt}")
     return 0
 
 

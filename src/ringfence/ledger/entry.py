@@ -92,6 +92,11 @@ class Entry:
         return CLIENT_LOST if self.owner is not None and not self.owner.alive() else LOST
 
     @property
+    def detached(self) -> bool:
+        """Whether no process holds it; what cannot be read of its spec need not say so."""
+        return self.record.spec.detached if self.problem is None else self.owner is None
+
+    @property
     def live(self) -> bool:
         """Whether nobody has said that it ended."""
         return self.ended is None

@@ -48,7 +48,7 @@ def info_of(entry: Entry, state: State, reason: str | None) -> SandboxInfo:
         image_digest=record.image_digest,
         created=record.created,
         ends=record.ends,
-        detached=record.spec.detached if entry.problem is None else entry.owner is None,
+        detached=entry.detached,
         labels=record.spec.labels,
         transport=record.transport or None,
         reason=reason,

@@ -64,6 +64,17 @@ async def look(backends: Backends, book: Ledger, entry: Entry) -> SandboxInfo:
     return info_of(entry, state, None)
 
 
+async def from_elsewhere(name: str, *, ledger: Ledger | None = None) -> SandboxInfo | None:
+    """What is known of a sandbox that another version of Ringfence made, which has to open it; None
+    for one of this version. NotFoundError. Cancellation changes nothing."""
+    book = await book_of(ledger)
+    entry = await asyncio.to_thread(book.get, name)
+    if entry.problem is None:
+        return None
+    async with Backends() as backends:
+        return await look(backends, book, entry)
+
+
 def _fate(book: Ledger, entry: Entry) -> str:
     """Why it is gone: in the word of whoever ended it since `entry` was read, if anybody did."""
     book.gone(entry)
@@ -113,7 +124,7 @@ async def _freezable(
     backends: Backends, name: str, ledger: Ledger | None, op: str
 ) -> AsyncIterator[Pausable]:
     entry = await asyncio.to_thread((await book_of(ledger)).get, name)
-    if not entry.record.spec.detached:
+    if not entry.detached:
         raise StateError(
             f"{op}: sandbox {entry.record.id} is held by another process: only that one can",
             op=op,

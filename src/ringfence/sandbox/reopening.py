@@ -32,7 +32,7 @@ from ringfence.sandbox.greeting import greet
 from ringfence.sandbox.life import Life
 from ringfence.sandbox.opening import joined
 from ringfence.sandbox.records import Records, Remembering
-from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.sandbox import Sandbox, context_of
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.sandbox.watching import watch_cpu_time
 from ringfence.spec import Receipt, SandboxSpec, State
@@ -53,7 +53,7 @@ async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
             error.sandbox_id = error.sandbox_id or sandbox_id
         audit.end()
         raise
-    audit.hide(sandbox._context.spec)
+    audit.hide(context_of(sandbox).spec)
     bus.publish(Attached(sandbox_id=sandbox.id))
     return sandbox
 
@@ -96,9 +96,12 @@ async def _open_existing(sandbox_id: str, where: Where, bus: EventBus, steps: St
 def _check_openable(entry: Entry) -> None:
     record = entry.record
     if entry.problem is not None:
+        from importlib.metadata import version
+
         raise StateError(
-            f"open: sandbox {record.id} was made by another version of Ringfence, which has to open"
-            f" it: {entry.problem}",
+            f"open: sandbox {record.id} was made by another version of Ringfence than this one"
+            f" ({version('ringfence')}): {entry.problem}; open it with that version, or"
+            f" `ringfence rm {record.id}` it",
             op="open",
             sandbox_id=record.id,
         )

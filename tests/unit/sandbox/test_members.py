@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ringfence.backends import registry
 from ringfence.backends.mock.backend import MockInstance
 from ringfence.errors import BackendUnavailableError, NotFoundError
 from ringfence.ledger import Ledger, Owner
+from ringfence.sandbox import members
 from ringfence.spec import State, Usage
 
 from .conftest import Durable
@@ -114,10 +116,7 @@ async def test_one_of_another_version_is_listed_with_a_warning_deleted_and_never
     other = await detached(durable, ledger, labels={"team": "a"})
     plain = await detached(durable, ledger)
     spec = {"detached": True, "lifetime": 600, "labels": {"team": "a"}, "hologram": True}
-    with sqlite3.connect(ledger.path) as connection:
-        row = (json.dumps(spec), other)
-        connection.execute("UPDATE sandboxes SET spec = ? WHERE id = ?", row)
-    connection.close()
+    respecified(ledger, other, spec)
     first, second = await ringfence.list_sandboxes(ledger=ledger)
     assert (first.id, first.state, first.detached) == (other, State.RUNNING, True)
     assert "hologram" in str(first.warning)
@@ -127,6 +126,38 @@ async def test_one_of_another_version_is_listed_with_a_warning_deleted_and_never
         await ringfence.open(id=other, backend=None, ledger=ledger)
     await ringfence.delete_sandbox(other, ledger=ledger)
     assert durable.mock._instances[other].guest.dead
+
+
+@pytest.mark.parametrize("lifetime", [600, -1])
+async def test_one_with_a_control_that_is_none_here_is_shown_and_deleted(
+    durable: Durable, ledger: Ledger, lifetime: float
+) -> None:
+    """To open it takes the version that made it; the error says so, and what else can be done.
+    -1: a field that would not go with `detached`."""
+    plain, other = [await detached(durable, ledger) for _ in range(2)]
+    security = {"allow_degraded": ["memory", "quantum_lock"]}
+    respecified(ledger, other, {"detached": True, "lifetime": lifetime, "security": security})
+    with pytest.raises(ringfence.StateError) as caught:
+        await ringfence.open(id=other, backend=None, ledger=ledger)
+    assert "'quantum_lock' is no control" in str(caught.value)
+    assert f"than this one ({version('ringfence')})" in str(caught.value)
+    assert f"`ringfence rm {other}`" in str(caught.value)
+    info = await members.from_elsewhere(other, ledger=ledger)
+    assert info is not None
+    assert (info.id, info.state, info.detached) == (other, State.RUNNING, True)
+    assert "quantum_lock" in str(info.warning)
+    assert await members.from_elsewhere(plain, ledger=ledger) is None
+    with pytest.raises(ringfence.UnsupportedError, match="mock"):  # nobody is said to hold it
+        await ringfence.pause_sandbox(other, ledger=ledger)
+    assert (await ringfence.delete_sandbox(other, ledger=ledger)).state is State.EXITED
+    assert durable.mock._instances[other].guest.dead
+
+
+def respecified(ledger: Ledger, name: str, spec: dict[str, Any]) -> None:
+    """Have a row say that it was granted something else."""
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute("UPDATE sandboxes SET spec = ? WHERE id = ?", (json.dumps(spec), name))
+    connection.close()
 
 
 async def test_what_is_found_gone_keeps_its_record_until_its_workspace_is_undone(
