@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 CHUNK_BYTES = 256 * 1024
+_NOT_AT_ALL = struct.pack("ii", 1, 0)
+"""How long a closed socket lingers: what waits is dropped, and the other end gets a reset."""
 
 
 class Duplex(Protocol):
@@ -66,7 +70,10 @@ class SocketDuplex:
         self._writer.close()
 
     def reset(self) -> None:
-        """Break it off."""
+        """Break it off: the other end hears that, too, and does not take it for an end."""
+        connection = self._writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
         self._writer.transport.abort()
 
 
@@ -139,7 +146,7 @@ async def join(
     received: Count,
     first: Coroutine[Any, Any, None] | None = None,
 ) -> None:
-    """Copy both directions until both ended. When one breaks, so does the other: its error.
+    """Copy both directions until both ended. When one breaks, both sides are broken off: its error.
 
     first: what is done before anything goes out; when it raises, nothing does.
     """
@@ -153,5 +160,9 @@ async def join(
         async with asyncio.TaskGroup() as group:
             group.create_task(send())
             group.create_task(pump(outside, inside.inner, received))
-    except ExceptionGroup as broken:
-        raise broken.exceptions[0] from None
+    except BaseException as broken:
+        inside.inner.reset()
+        outside.reset()
+        if isinstance(broken, ExceptionGroup):
+            raise broken.exceptions[0] from None
+        raise

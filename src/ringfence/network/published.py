@@ -77,9 +77,8 @@ class PublishedPort:
             client.reset()
             return
         try:
-            await join(Buffered(client), inside, _ignore, _ignore)
-        except (OSError, EOFError, SandboxError):
-            inside.reset()
+            with contextlib.suppress(OSError, EOFError, SandboxError):
+                await join(Buffered(client), inside, _ignore, _ignore)
         finally:
             inside.close()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,3 +143,62 @@ async def test_a_server_inside_has_more_clients_than_a_guest_carries(
     ):
         assert await server.stdout.readline() == b"listens\n"
         await answers_once_there_is_room(sandbox.network.ports[8000], 128, 72)
+
+
+async def test_clients_that_cannot_be_taken_yet_wait_and_hold_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no descriptor left for more of them than are taken at a time."""
+    loop = asyncio.get_running_loop()
+    accept, tries, turns = loop.sock_accept, list[int](), list[int]()
+
+    async def full_at_first(listening: socket.socket) -> tuple[socket.socket, object]:
+        tries.append(len(turns))
+        loop.call_soon(turns.append, 1)
+        if len(tries) <= CLIENTS_MOST + 1:
+            raise OSError(errno.EMFILE, "no descriptor left")
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", full_at_first)
+    monkeypatch.setattr("ringfence.network.published._AGAIN_SECONDS", 0.0)
+    async with published(Inside(1)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.host)
+        writer.write(b"hello")
+        assert await asyncio.wait_for(reader.readexactly(5), 20) == b"hello"
+        writer.close()
+    assert tries[CLIENTS_MOST + 1] == CLIENTS_MOST + 1
+
+
+async def test_a_client_is_broken_off_where_nothing_listens() -> None:
+    """An end would look like the answer of a program that had nothing to say."""
+
+    async def refuse(port: int) -> SocketDuplex:
+        raise ConnectionRefusedError
+
+    port = await publish(Port.parse(8000), refuse)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.host)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await port.aclose()
+
+
+async def test_nothing_of_a_port_goes_on_when_it_is_closed() -> None:
+    before = asyncio.all_tasks()
+    connected = asyncio.Event()
+
+    async def connect(port: int) -> SocketDuplex:
+        connected.set()
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    port = await publish(Port.parse(8000), connect)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.host)
+    await asyncio.wait_for(connected.wait(), 20)
+    await port.aclose()
+    assert asyncio.all_tasks() == before
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port.host)
+    writer.close()
