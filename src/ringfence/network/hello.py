@@ -44,28 +44,30 @@ async def server_name(stream: Buffered) -> str | None:
 
 
 def _name(hello: memoryview) -> str | None:
+    hello = hello[: 4 + int.from_bytes(hello[1:4], "big")]
     at = 4 + 2 + 32
     at += 1 + hello[at]
     at += 2 + _u16(hello, at)
     at += 1 + hello[at]
     if at == len(hello):
         return None
-    end = at + 2 + _u16(hello, at)
+    if at + 2 + _u16(hello, at) != len(hello):
+        raise ValueError("it ends elsewhere")
     at += 2
     names = []
-    while at + 4 <= end:
+    while at < len(hello):
         kind, size = _u16(hello, at), _u16(hello, at + 2)
         if kind == _SERVER_NAME:
             names.append(_only_name(hello[at + 4 : at + 4 + size]))
         at += 4 + size
-    if len(names) > 1:
-        raise ValueError("two names")
+    if at != len(hello) or len(names) > 1:
+        raise ValueError("not one name")
     return names[0] if names else None
 
 
 def _only_name(extension: memoryview) -> str:
     length = _u16(extension, 3)
-    if _u16(extension, 0) != 3 + length or extension[2] != _HOST_NAME:
+    if not _u16(extension, 0) == 3 + length == len(extension) - 2 or extension[2] != _HOST_NAME:
         raise ValueError("not one name")
     return bytes(extension[5 : 5 + length]).decode("ascii").lower()
 

@@ -93,11 +93,10 @@ class EgressProxy:
     async def _http(self, stream: Buffered) -> None:
         try:
             request = await http.read_request(stream)
-            if request.connect and self._inside_tls(request.host):
-                await self._terminate(stream, request)
-                return
+            ended_here = request.connect and self._inside_tls(request.host)
             added = self._added(request, tls=False)
-            outside = await self._reach(request.host, request.port)
+            trust = self._trusted() if ended_here else None
+            outside = await self._reach(request.host, request.port, trust)
         except Refused as error:
             self._refuse(error)
             stream.inner.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
@@ -108,6 +107,9 @@ class EgressProxy:
         try:
             if request.connect:
                 stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            if ended_here:
+                await self._terminate(stream, outside, request)
+            elif request.connect:
                 await self._tunnel(stream, outside, request.host, request.port)
             else:
                 await self._forward(stream, outside, request, added)
@@ -119,25 +121,26 @@ class EgressProxy:
             secret.tls and _belongs(secret, host) for secret in self._secrets
         )
 
-    async def _terminate(self, stream: Buffered, request: http.Request) -> None:
-        """End the client's TLS here, so that its one request gets the secret; verify the host."""
-        assert self._authority is not None  # noqa: S101 - asked before
+    def _trusted(self) -> ssl.SSLContext:
+        """How hosts are verified; this host's authorities are read once."""
         self._trust = self._trust or ssl.create_default_context()
-        outside = await self._reach(request.host, request.port, self._trust)
+        return self._trust
+
+    async def _terminate(
+        self, stream: Buffered, outside: SocketDuplex, request: http.Request
+    ) -> None:
+        """End the client's TLS here, so that its one request gets the secret."""
+        assert self._authority is not None  # noqa: S101 - asked before
+        inside = TlsDuplex(stream, self._authority.context(request.host))
+        await inside.handshake()
         try:
-            stream.inner.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            inside = TlsDuplex(stream, self._authority.context(request.host))
-            await inside.handshake()
-            try:
-                await self._forward_inside(Buffered(inside), outside, request)
-            except Refused as error:
-                self._refuse(error)
-                inside.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
-            except ValueError as error:
-                inside.write(http.answer(400, "Bad Request", str(error)))
-            inside.write_eof()
-        finally:
-            outside.close()
+            await self._forward_inside(Buffered(inside), outside, request)
+        except Refused as error:
+            self._refuse(error)
+            inside.write(http.answer(403, "Forbidden", f"ringfence: refused: {error}"))
+        except ValueError as error:
+            inside.write(http.answer(400, "Bad Request", str(error)))
+        inside.write_eof()
 
     async def _forward_inside(
         self, plain: Buffered, outside: SocketDuplex, tunnel: http.Request

@@ -69,10 +69,7 @@ class TlsDuplex:
 
     async def _more(self) -> bool:
         data = await self._inner.read()
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+        self._incoming.write(data)
         return bool(data)
 
     def _flush(self) -> None:

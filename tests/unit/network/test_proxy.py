@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ from ringfence.network import Decision, EgressProxy, publish
 from ringfence.network.authority import Authority
 from ringfence.network.duplex import SocketDuplex
 from ringfence.network.proxy import LOOKUPS_MOST
+from ringfence.network.reach import resolve
 from ringfence.spec.network import Network, Port
 
 PUBLIC = "203.0.113.80"
@@ -225,6 +227,38 @@ async def test_an_allowed_host_that_does_not_answer_is_a_decision_too(make: Make
     answer = await place.ask(b"GET http://told.good.test/ HTTP/1.1\r\n\r\n")
     assert b"502 Bad Gateway" in answer
     assert place.decisions == [Decision("told.good.test", 80, True, ".good.test:80")]
+
+
+def socks5(asked: bytes, *, command: int = 1, version: int = 5) -> bytes:
+    """A greeting and a request of that protocol."""
+    return b"\x05\x01\x00" + bytes((version, command, 0)) + asked
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (socks5(b"\x03\x08bad.test\x00\x50"), b"\x05\x02\x00\x01" + bytes(6)),
+        (socks5(b"\x03\x09good.test\x00\x16"), b"\x05\x02\x00\x01" + bytes(6)),
+        (socks5(b"\x01\x0a\x00\x00\x01\x00\x50"), b"\x05\x02\x00\x01" + bytes(6)),
+        (socks5(b"\x03\x09lost.test\x00\x50"), b"\x05\x04\x00\x01" + bytes(6)),
+        (socks5(b"\x03\x09good.test\x00\x50", command=2), b"\x05\x07\x00\x01" + bytes(6)),
+        (socks5(b"\x03\x09good.test\x00\x50", command=3), b"\x05\x07\x00\x01" + bytes(6)),
+        (socks5(b"\x03\x09good.test\x00\x50", version=4), b""),
+        (socks5(b"\x02\x09good.test\x00\x50"), b""),
+    ],
+)
+async def test_socks5_says_why_it_does_not_connect(
+    make: Make, request_: bytes, answer: bytes
+) -> None:
+    """Refused, unreachable, a command that is not here; what is no request gets no answer."""
+    place = await make(allow=["good.test", "lost.test"])
+    assert await place.ask(request_ + b"GET / HTTP/1.1\r\n\r\n") == b"\x05\x00" + answer
+    assert place.outside.connections == []
+
+
+async def test_socks5_takes_only_clients_that_need_no_password(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    assert await place.ask(b"\x05\x01\x02") == b"\x05\xff"
 
 
 async def test_socks5_carries_names(make: Make) -> None:
@@ -448,6 +482,21 @@ async def test_a_secret_goes_inside_tls_and_both_ends_are_verified(make: Make) -
     assert b"Authorization: Bearer hidden" in head
 
 
+async def test_what_is_no_tls_after_the_handshake_ends_the_connection(make: Make) -> None:
+    place = await make(allow=["good.test"], secrets=[SECRET])
+    reader, writer = await _local(place.port)
+    writer.write(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    connection = writer.get_extra_info("socket")
+    trust = ssl.create_default_context(cadata=place.authority.pem.decode())
+    await writer.start_tls(trust, server_hostname="good.test")
+    os.write(connection.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+    writer.close()
+    assert place.outside.seen == []
+
+
 @pytest.mark.parametrize("odd", [b"\n", b"\x0b", b"\t", b"\x00", b"\x7f", b"\r"])
 async def test_a_target_is_printable_or_nothing_is_sent(make: Make, odd: bytes) -> None:
     """A lenient origin would take what follows for headers, or for a request of its own."""
@@ -599,6 +648,28 @@ async def test_a_resolver_that_hangs_holds_up_nothing_else(
     assert len(asked) == 60
 
 
+async def test_who_waits_no_longer_for_a_name_goes_on_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, asked, finished = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        asked.set()
+        answers.wait(20)
+        finished.set()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    asking = asyncio.ensure_future(resolve("good.test", 443))
+    await asyncio.to_thread(asked.wait, 20)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not finished.is_set()
+    answers.set()
+    assert await asyncio.to_thread(finished.wait, 20)
+
+
 async def test_an_answer_comes_back_before_the_body_went_out(make: Make) -> None:
     """A client that waits for 100 Continue gets it; one whose body is not wanted hears so."""
     place = await make(allow=["good.test"])
@@ -642,12 +713,51 @@ async def test_a_hello_in_pieces_is_read_like_another(make: Make, pieces: int) -
     assert place.decisions[-1].allowed
 
 
+def sized(data: bytes, width: int = 2) -> bytes:
+    """`data` with its length before it."""
+    return len(data).to_bytes(width, "big") + data
+
+
+def hello_of(*extensions: bytes) -> bytes:
+    """A ClientHello with these extensions, in one record."""
+    body = b"\x03\x03" + bytes(32) + sized(b"", 1) + sized(b"\x13\x01") + sized(b"\0", 1)
+    return b"\x16\x03\x01" + sized(b"\x01" + sized(body + sized(b"".join(extensions)), 3))
+
+
+def names_of(*names: bytes, kind: int = 0) -> bytes:
+    """The extension that names a server, or several."""
+    listed = b"".join(bytes((kind,)) + sized(name) for name in names)
+    return b"\0\0" + sized(sized(listed))
+
+
+async def test_a_hello_made_here_is_one(make: Make) -> None:
+    place = await make(allow=["good.test"])
+    tunnel = b"CONNECT good.test:443 HTTP/1.1\r\n\r\n"
+    for hello in (hello_of(names_of(b"GOOD.test")), hello_of(b"\0\x10" + sized(b"x"))):
+        await place.ask(tunnel + hello + b"\r\n\r\n", eof=True)
+        assert place.decisions[-1].allowed
+        assert place.outside.seen[-1].startswith(hello)
+
+
+GOOD = names_of(b"good.test")
+
+
 @pytest.mark.parametrize(
     "hello",
     [
         b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
         b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
         b"\x16\x03\x01\x00\x00" * 2000,
+        hello_of(GOOD, names_of(b"bad.test")),
+        hello_of(GOOD, GOOD),
+        hello_of(names_of(b"good.test", b"bad.test")),
+        hello_of(names_of(b"good.test", kind=1)),
+        hello_of(names_of()),
+        hello_of(GOOD[:-1] + b"\xff"),
+        hello_of(b"\0\0" + sized(GOOD[4:] + b"x")),
+        hello_of(b"\0\0\xff\xff" + GOOD[4:]),
+        hello_of(GOOD)[: -len(GOOD) - 2] + sized(b"") + GOOD,
+        hello_of(GOOD)[:-3],
     ],
 )
 async def test_a_hello_that_says_nothing_clear_is_cut_off(make: Make, hello: bytes) -> None:
