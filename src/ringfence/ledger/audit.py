@@ -90,10 +90,11 @@ class AuditLog:
                 value = value.replace(secret, REDACTED)
             return value
         if isinstance(value, Mapping):
-            return {str(key): self._clean(item) for key, item in value.items()}
+            return {self._clean(str(key)): self._clean(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._clean(item) for item in value]
-        return value if value is None or isinstance(value, bool | int | float) else str(value)
+        plain = value is None or isinstance(value, bool | int | float)
+        return value if plain else self._clean(str(value))
 
 
 def verify(path: str | os.PathLike[str]) -> Verdict:

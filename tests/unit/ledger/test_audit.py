@@ -1,5 +1,6 @@
 """A line of the audit log cannot be changed, dropped or put in unseen."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -34,6 +35,35 @@ def test_an_empty_log_verifies(tmp_path: Path) -> None:
 def test_secrets_are_never_written(path: Path) -> None:
     assert "hunter2" not in path.read_text()
     assert "[redacted]" in path.read_text()
+
+
+def test_a_secret_is_not_written_whatever_it_stands_in(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log", secrets=["hunter2", "hunter2-and-more"])
+    log.append("Odd", None, place=Path("/hunter2"), table={"hunter2": ["hunter2-and-more"]})
+    [entry] = map(json.loads, log.path.read_text().splitlines())
+    assert entry["place"] == "/[redacted]"
+    assert entry["table"] == {"[redacted]": ["[redacted]"]}
+
+
+def test_an_entry_says_what_it_was_given_under_a_digest_that_others_can_make(
+    tmp_path: Path,
+) -> None:
+    log = AuditLog(tmp_path / "log")
+    given = {"z": None, "code": 7, "ok": True, "seconds": 0.5, "args": ["ä", None]}
+    head = log.append("Odd", "rf-1", **given)
+    [entry] = map(json.loads, log.path.read_text().splitlines())
+    assert {name: entry[name] for name in given} == given
+    del entry["digest"]
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert head == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_log_behind_a_link_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("")
+    (tmp_path / "log").symlink_to("other")
+    with pytest.raises(ResourceExhaustedError, match="cannot be written"):
+        AuditLog(tmp_path / "log").append("exec")
+    assert (tmp_path / "other").read_text() == ""
 
 
 @pytest.mark.parametrize("line", range(4))
