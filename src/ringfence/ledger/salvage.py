@@ -55,7 +55,7 @@ def _drop(data: Any, error: pydantic.ValidationError) -> bool:
             if not isinstance(place, dict) or part not in place:
                 break
             owner, key, place = place, part, place[part]
-        if owner is not None and key in owner:
+        if owner is not None:
             del owner[key]
             dropped = True
     return dropped

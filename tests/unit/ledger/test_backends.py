@@ -6,9 +6,36 @@ import pytest
 
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, NotFoundError
 from ringfence.ledger import Backends
 from ringfence.spec import SandboxSpec
+
+
+def test_each_is_opened_where_its_record_says() -> None:
+    """A sandbox on another daemon than the first is not looked for on that: it would be "lost"."""
+    asked = []
+
+    def load(name: str, endpoint: str | None) -> Backend:
+        asked.append((name, endpoint))
+        return MockBackend()
+
+    backends = Backends(load)
+    for endpoint in ("unix:///one", "unix:///two", "unix:///one", ""):
+        backends.of(Record("rf-x", "docker", endpoint, "n", "", SandboxSpec(), time.time()))
+    assert asked == [("docker", "unix:///one"), ("docker", "unix:///two"), ("docker", None)]
+
+
+async def test_one_that_is_not_made_yet_is_not_asked_for() -> None:
+    def load(name: str, endpoint: str | None) -> Backend:
+        pytest.fail("it has no name there")
+
+    record = Record("rf-x", "docker", "", "", "", SandboxSpec(), time.time())
+    async with Backends(load) as backends:
+        with pytest.raises(NotFoundError, match="being created"):
+            async with backends.instance(record):
+                pass
+        async with backends.if_there(record) as instance:
+            assert instance is None
 
 
 async def test_all_are_closed_whatever_one_of_them_raises() -> None:

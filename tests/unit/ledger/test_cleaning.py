@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from ringfence import workspace
+from ringfence.backends.base import Record
 from ringfence.errors import BackendUnavailableError
-from ringfence.ledger.cleaning import emptied
+from ringfence.ledger.cleaning import clean, emptied
+from ringfence.ledger.entry import Entry
+from ringfence.spec import SandboxSpec
 
 VOLUME = {"type": "overlay", "device": "overlay", "o": "x"}
 
@@ -38,6 +41,17 @@ async def test_the_daemon_mounts_it_once(full: list[str], tmp_path: Path) -> Non
     for _ in range(2):
         await emptied(tmp_path, daemon)
     assert daemon.asked == [(tmp_path.name, VOLUME)]
+
+
+async def test_a_workspace_is_emptied_before_it_is_removed(
+    full: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+    monkeypatch.setattr(workspace, "clean", lambda found: removed.append((found, list(full))))
+    record = Record("rf-x", "docker", "", "n", "", SandboxSpec(), 0.0)
+    await clean(Entry(record, workspace={"directory": str(tmp_path)}), Daemon(full.clear))
+    await clean(Entry(record), Daemon(full.clear))
+    assert removed == [({"directory": str(tmp_path)}, [])]
 
 
 async def test_a_backend_that_mounts_nothing_is_not_asked(full: list[str], tmp_path: Path) -> None:

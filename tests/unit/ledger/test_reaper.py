@@ -1,6 +1,7 @@
 """What a client leaves behind is found and finished, and nothing else is touched."""
 
 import errno
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from ringfence.ledger import Claim, Ledger, Owner, guard, reap
 from ringfence.ledger.guard import LOCK, _held, ensure
 from ringfence.spec import SandboxSpec, State, Usage
+from tests.conftest import wait_for
 
 DEAD = Owner(2**22 + 1, 1, Owner.me().boot)
 
@@ -103,18 +106,21 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its guest killed the commands and waits to be seen; one that has time left is let alone, and
-    so is one whose holder sees it. Why is known before it is gone: nobody could tell afterwards."""
+    so is one whose holder sees it, and one that cannot be measured. Why is known before it is gone: nobody could tell afterwards."""
     said: list[tuple[str, str | None]] = []
     for name, limit, owner in (
-        ("spent", 5.0, None), ("thrifty", 7.0, None), ("held", 5.0, Owner.me())
+        ("spent", 5.0, None), ("thrifty", 7.0, None), ("held", 5.0, Owner.me()),
+        ("unseen", 5.0, None), ("untold", 5.0, None)
     ):  # fmt: skip
         instance = await place.sandbox(name, owner, ends=time.time() + 600)
         spec = SandboxSpec(limits={"cpu_time": limit}, detached=owner is None, lifetime=600)
         instance.record = replace(instance.record, spec=spec)
         place.ledger.changed(name, spec)
 
-        async def usage() -> Usage:
-            return Usage(cpu_seconds=6.5)
+        async def usage(name: str = name) -> Usage | None:
+            if name == "unseen":
+                raise BackendUnavailableError("its counters cannot be read")
+            return None if name == "untold" else Usage(cpu_seconds=6.5)
 
         async def delete(name: str = name, delete: Any = instance.delete) -> None:
             said.append((name, place.ledger.get(name).reason))
@@ -127,7 +133,9 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     assert (reaped.id, reaped.reason, reaped.error) == ("spent", "cpu_time", None)
     assert place.ledger.get("spent").reason == "cpu_time"
     assert said == [("spent", "cpu_time")]
-    assert {entry.record.id for entry in place.ledger.live()} == {"thrifty", "held"}
+    assert {entry.record.id for entry in place.ledger.live()} == {
+        "thrifty", "held", "unseen", "untold"
+    }  # fmt: skip
 
 
 async def test_a_row_of_another_version_is_reaped_by_what_can_be_read(place: Place) -> None:
@@ -144,18 +152,17 @@ async def test_a_row_of_another_version_is_reaped_by_what_can_be_read(place: Pla
     assert [entry.record.id for entry in place.ledger.live()] == ["kept"]
 
 
+@pytest.mark.parametrize(("text", "problem"), [('{"volume": 7}', True), ("{}", False)])
 async def test_what_a_sandbox_left_and_cannot_be_found_keeps_no_other_from_being_reaped(
-    place: Place,
+    place: Place, text: str, problem: bool
 ) -> None:
     """A workspace that another version wrote down in other words."""
     for name in ("first", "other", "last"):
         await place.sandbox(name, DEAD)
     with sqlite3.connect(place.ledger.path) as connection:
-        connection.execute(
-            """UPDATE sandboxes SET workspace = '{"volume": 7}' WHERE id = 'other'"""
-        )
+        connection.execute("UPDATE sandboxes SET workspace = ? WHERE id = 'other'", (text,))
     connection.close()
-    assert "workspace" in str(place.ledger.get("other").problem)
+    assert ("workspace" in str(place.ledger.get("other").problem)) is problem
     reaped = {one.id: one.error for one in await reap(place.ledger, load=place.load)}
     assert reaped == {"first": None, "other": None, "last": None}
 
@@ -197,6 +204,26 @@ async def test_a_full_disk_ends_no_guard(place: Place, monkeypatch: pytest.Monke
     assert place.ledger.get("orphan").reason == "client_lost"
 
 
+async def test_a_guard_asks_the_backends_now_and_then(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each sweep: asking costs the daemon something."""
+    monkeypatch.setattr(guard, "_TICK_SECONDS", 0.0)
+    monkeypatch.setattr(guard, "_PROBE_SECONDS", 3.0)
+    clock = SimpleNamespace(monotonic=itertools.count(step=0.5).__next__)
+    monkeypatch.setattr(guard, "time", clock)
+    probes = []
+
+    async def reap(ledger: Ledger, *, probe: bool) -> None:
+        probes.append(probe)
+
+    monkeypatch.setattr("ringfence.ledger.reaper.reap", reap)
+    await guard.watch(place.ledger.path.parent)
+    first = probes.index(True)
+    assert probes.count(True) > 1
+    assert not any(probes[first + 1 : first + 3])
+
+
 async def test_one_that_is_being_made_is_left_alone_while_its_client_lives(place: Place) -> None:
     instance = await place.sandbox("made", Owner.me())
     await instance.delete()
@@ -228,6 +255,22 @@ async def test_a_backend_that_is_away_keeps_the_entry_for_later(
     [reaped] = await reap(place.ledger, load=place.load)
     assert reaped.error == "no daemon"
     assert len(place.ledger.live()) == 1
+
+
+async def test_a_backend_that_keeps_something_for_clients_removes_that_of_ended_ones(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is away then keeps nobody from the rest."""
+    swept = []
+
+    async def sweep() -> None:
+        swept.append(1)
+        raise BackendUnavailableError("no daemon")
+
+    monkeypatch.setattr(place.backend, "sweep", sweep, raising=False)
+    await place.sandbox("orphan", DEAD)
+    assert [one.error for one in await reap(place.ledger, load=place.load)] == [None]
+    assert swept == [1]
 
 
 def test_the_guard_reaps_for_a_client_that_was_killed_and_then_ends(tmp_path: Path) -> None:
@@ -267,12 +310,30 @@ def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not _guards(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)  # its arguments appear a moment after its program was taken
-    assert len(_guards(tmp_path)) == 1
+    [pid] = _guards(tmp_path)
     (tmp_path / "ledger.sqlite").unlink()
-    while _guards(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert _guards(tmp_path) == []
+    assert wait_for(lambda: not Path(f"/proc/{pid}").exists())  # nor is it a zombie of ours
     assert (tmp_path / LOCK).exists()
+
+
+def test_a_client_ends_though_its_guard_goes_on(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from ringfence.ledger import Ledger
+from ringfence.ledger.guard import ensure
+Ledger(Path({str(tmp_path)!r}) / "ledger.sqlite")
+ensure(Path({str(tmp_path)!r}))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert _held(tmp_path / LOCK)
+    (tmp_path / "ledger.sqlite").unlink()
+    assert wait_for(lambda: not _held(tmp_path / LOCK))
+
+
+def test_a_guard_without_a_directory_is_an_error(tmp_path: Path) -> None:
+    """Nobody would reap, and nobody would know."""
+    with pytest.raises(FileNotFoundError):
+        ensure(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("call", ["open", "posix_spawn"])
