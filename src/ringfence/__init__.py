@@ -63,12 +63,12 @@ if TYPE_CHECKING:
     from ringfence.sandbox.monitor import Monitor as Monitor
     from ringfence.sandbox.moved import Moved as Moved
     from ringfence.sandbox.pool import Pool as Pool
-    from ringfence.sandbox.pool import PoolStatistics as PoolStatistics
     from ringfence.sandbox.pool import pool as pool
     from ringfence.sandbox.process import Process as Process
     from ringfence.sandbox.running import ProcessInfo as ProcessInfo
     from ringfence.sandbox.running import Terminal as Terminal
     from ringfence.sandbox.sandbox import Sandbox as Sandbox
+    from ringfence.sandbox.stock import PoolStatistics as PoolStatistics
     from ringfence.sandbox.workspace import Workspace as Workspace
     from ringfence.spec import Control as Control
     from ringfence.spec import ExecResult as ExecResult
@@ -237,7 +237,6 @@ _HOMES = {
     "ringfence.sandbox.moved": ("Moved",),
     "ringfence.sandbox.pool": (
         "Pool",
-        "PoolStatistics",
         "pool",
     ),
     "ringfence.sandbox.process": ("Process",),
@@ -246,6 +245,7 @@ _HOMES = {
         "Terminal",
     ),
     "ringfence.sandbox.sandbox": ("Sandbox",),
+    "ringfence.sandbox.stock": ("PoolStatistics",),
     "ringfence.sandbox.workspace": ("Workspace",),
     "ringfence.spec": (
         "Control",

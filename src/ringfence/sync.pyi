@@ -43,10 +43,10 @@ from ringfence.sandbox.files import Data, User
 from ringfence.sandbox.monitor import Monitor
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.networking import Networking
-from ringfence.sandbox.pool import PoolStatistics
 from ringfence.sandbox.progress import Progress
 from ringfence.sandbox.running import ProcessInfo, Terminal
 from ringfence.sandbox.stdin import Stdin
+from ringfence.sandbox.stock import PoolStatistics
 from ringfence.sandbox.workspace import Again
 from ringfence.spec import (
     ExecResult,

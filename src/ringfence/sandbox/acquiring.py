@@ -20,7 +20,7 @@ from ringfence.sandbox.auditing import without_login
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entry import Opening, changed
 from ringfence.sandbox.opening import named, read_receipt
-from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.sandbox import Sandbox, context_of, take
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.spec import Repository, SandboxSpec
 
@@ -124,7 +124,7 @@ async def give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     What opening one raises. An error or a cancellation leaves a sandbox that is to be deleted,
     which removes all that was made.
     """
-    context = sandbox._context
+    context = context_of(sandbox)
     context.hide(asked)
     try:
         with context.operation(_OP):
@@ -150,7 +150,7 @@ def _refused(error: SandboxError, sandbox_id: str, repository: Repository) -> Re
 
 async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     begin = time.monotonic()
-    context = sandbox._context
+    context = context_of(sandbox)
     life, instance, session = context.life, context.instance, context.session
     granted, facts = await _granted(context, asked, where)
     await life.note(granted, binds.undo_of(granted, life.id))
@@ -172,7 +172,7 @@ async def _give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     )
     instance.record = replace(instance.record, spec=granted)
     context.take(granted)
-    sandbox._take(receipt, workspace)
+    take(sandbox, receipt, workspace)
     repository = _repository(granted)
     context.bus.publish(
         RepositoryBound(

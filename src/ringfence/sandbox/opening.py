@@ -33,7 +33,7 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.greeting import FirstAsked, greet
 from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
-from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.sandbox import Sandbox, context_of
 from ringfence.sandbox.steps import Steps, Where
 from ringfence.sandbox.watching import have_guest_watch, watch_limits
 from ringfence.spec import Receipt, SandboxSpec
@@ -77,7 +77,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         if error is raised:
             raise
         raise error from raised
-    sandbox._context.hide = audit.hide
+    context_of(sandbox).hide = audit.hide
     info = sandbox.info
     bus.publish(
         Created(

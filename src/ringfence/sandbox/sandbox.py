@@ -76,12 +76,6 @@ class Sandbox:
         if event.sandbox_id == self._context.id:
             self._history.append(event)
 
-    def _take(self, receipt: Receipt, workspace: "later.Workspace") -> None:
-        """Hold the repository that was bound in it, before its first command."""
-        assert self._again is not None  # noqa: S101 - a new one was opened for it
-        workspace.join(self._context, self._again)
-        self._receipt, self._workspace = receipt, workspace
-
     def __repr__(self) -> str:
         return f"<Sandbox {self.id} {self._context.spec.backend} {self._context.life.state}>"
 
@@ -403,3 +397,15 @@ class Sandbox:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose(grace=0.0 if error is not None else GRACEFUL_SECONDS)
+
+
+def context_of(sandbox: Sandbox) -> Context:
+    """What the parts of a sandbox share, for those who make it and keep it."""
+    return sandbox._context
+
+
+def take(sandbox: Sandbox, receipt: Receipt, workspace: "later.Workspace") -> None:
+    """Have it hold the repository that was bound in it, before its first command."""
+    assert sandbox._again is not None  # noqa: S101 - a new one was opened for it
+    workspace.join(sandbox._context, sandbox._again)
+    sandbox._receipt, sandbox._workspace = receipt, workspace

@@ -96,7 +96,7 @@ async def test_a_member_is_as_if_it_had_been_opened_with_it(
     log = tmp_path / "audit"
     async with ringfence.pool(spec, size=1, audit=log) as pool:
         await pool.fill()
-        (waiting,) = pool._ready
+        (waiting,) = pool._stock.ready
         async with pool.acquire(repository=repository) as sandbox:
             assert sandbox is waiting
             assert pool.statistics.hits == 1
@@ -264,7 +264,7 @@ async def test_an_error_deletes_the_member_and_leaves_nothing(
     async with ringfence.pool(spec, size=1) as pool:
         for kind, repo in wrong:
             await pool.fill()
-            (member,) = pool._ready
+            (member,) = pool._stock.ready
             with pytest.raises(kind):
                 async with pool.acquire(repository=repo):
                     pytest.fail("acquired")
@@ -336,13 +336,13 @@ async def test_cancelled_at_any_moment_nothing_is_left(
 
         for step in range(12):
             await pool.fill()
-            (member,) = pool._ready
+            (member,) = pool._stock.ready
             task = asyncio.create_task(use())
             await asyncio.sleep(step * 0.004)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            if member not in pool._ready:
+            if member not in pool._stock.ready:
                 touched.add(member.id)
                 assert await member.state() is State.EXITED
             assert left_in(state_directory) == []
@@ -359,7 +359,7 @@ async def test_a_member_that_ends_while_files_are_prepared_is_on_record_until_th
     """Else a client that is killed then would leave them, mounted, where nobody looks."""
     async with ringfence.pool(process, size=1) as pool:
         await pool.fill()
-        (member,) = pool._ready
+        (member,) = pool._stock.ready
         life, prepare = member._context.life, binds.prepare
 
         async def late(*args: Any, **more: Any) -> binds.Prepared:

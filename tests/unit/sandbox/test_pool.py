@@ -67,7 +67,7 @@ async def test_an_unhealthy_member_is_replaced(mock: MockBackend) -> None:
     """One that died while it waited is not handed out, though nobody has heard of it yet."""
     async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
         await pool.fill()
-        first = next(iter(pool._ready))
+        first = next(iter(pool._stock.ready))
         await mock._instances[first.id].delete()
         async with pool.acquire() as sandbox:
             assert sandbox.id != first.id
@@ -79,14 +79,14 @@ async def test_a_member_that_dies_is_replaced_before_anybody_asks(mock: MockBack
     """And it is not said to be ready; none is left behind of it."""
     async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
         await pool.fill()
-        dead = list(pool._ready)
+        dead = list(pool._stock.ready)
         for sandbox in dead:
             mock._instances[sandbox.id].guest.die()
         while pool.statistics.unhealthy < 2:
             await asyncio.sleep(0)
         assert pool.statistics.ready == 0
         await pool.fill()
-        assert not {one.id for one in dead} & {one.id for one in pool._ready}
+        assert not {one.id for one in dead} & {one.id for one in pool._stock.ready}
         async with pool.acquire() as sandbox:
             assert (await sandbox.exec(["true"])).ok
         assert (pool.statistics.hits, pool.statistics.misses) == (1, 0)
@@ -108,7 +108,7 @@ async def test_a_pool_belongs_to_its_event_loop(mock: MockBackend) -> None:
 
     async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
         await pool.fill()
-        (waiting,) = pool._ready
+        (waiting,) = pool._stock.ready
         await asyncio.to_thread(lambda: asyncio.run(elsewhere(pool, waiting)))
         async with pool.acquire() as sandbox:
             assert sandbox is waiting
@@ -134,7 +134,7 @@ async def test_making_is_tried_again(mock: MockBackend) -> None:
     """Failures are counted and do not end the pool."""
     mock.fail("create", error=BackendUnavailableError("not now"), times=2)
     async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
-        while not pool._ready:
+        while not pool._stock.ready:
             await asyncio.sleep(0.02)
         assert pool.statistics.failures == 2
         async with pool.acquire() as sandbox:
@@ -195,7 +195,7 @@ async def test_an_acquire_that_is_cancelled_gives_back_what_had_not_answered_yet
     held = Held(monkeypatch)
     async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
         await pool.fill()
-        (waiting,) = pool._ready
+        (waiting,) = pool._stock.ready
         callbacks = set()
         for _ in range(5):
             task = asyncio.create_task(acquired(pool))
@@ -204,7 +204,7 @@ async def test_an_acquire_that_is_cancelled_gives_back_what_had_not_answered_yet
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert list(pool._ready) == [waiting]
+            assert list(pool._stock.ready) == [waiting]
             callbacks.add(len(waiting._context.session.lost._callbacks))
         assert len(callbacks) == 1
         mock._instances[waiting.id].guest.die()
@@ -219,11 +219,11 @@ async def test_a_member_that_is_silent_holds_up_nobody(
     mock: MockBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody froze it: the next one is handed out, and it is replaced."""
-    monkeypatch.setattr("ringfence.sandbox.pool._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("ringfence.sandbox.stock._SILENT_SECONDS", 0.05)
     held = Held(monkeypatch)
     async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
         await pool.fill()
-        silent, well = pool._ready
+        silent, well = pool._stock.ready
         task = asyncio.create_task(pool.acquire().__aenter__())
         await held.asked.wait()
         while not pool.statistics.unhealthy:
@@ -232,7 +232,7 @@ async def test_a_member_that_is_silent_holds_up_nobody(
         sandbox = await task
         assert sandbox is well
         await pool.fill()
-        assert silent not in pool._ready
+        assert silent not in pool._stock.ready
         assert (await silent.state(), pool.statistics.unhealthy) == (State.EXITED, 1)
         await sandbox.delete()
     assert await mock.found({}) == []
@@ -342,14 +342,14 @@ async def test_a_repository_is_refused_before_a_member_is_taken(
     """Where none can be bound in a sandbox that runs, the remedy is named, and who waited waits."""
     async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
         await pool.fill()
-        before = list(pool._ready)
+        before = list(pool._stock.ready)
         with pytest.raises(UnsupportedError, match="repository"):
             async with pool.acquire(repository=tmp_path):
                 pytest.fail("acquired")
         with pytest.raises(InvalidSpecError, match="mode"):
             async with pool.acquire(repository={"path": str(tmp_path), "mode": "odd"}):
                 pytest.fail("acquired")
-        assert (list(pool._ready), pool.statistics.hits) == (before, 0)
+        assert (list(pool._stock.ready), pool.statistics.hits) == (before, 0)
 
 
 ABLE = Features(mounts=True, late_binds=True, runtimes=frozenset({"runsc"}))
