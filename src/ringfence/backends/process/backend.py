@@ -16,8 +16,8 @@ from ringfence.backends.process import machine as machines
 from ringfence.backends.process import memory
 from ringfence.backends.process.creation import Creation
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.instance import ProcessInstance, end, sweep
-from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.instance import ProcessInstance
+from ringfence.backends.process.keeper import Keeper, end, sweep
 from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.refusals import ALWAYS, refuse
 from ringfence.backends.sources import owner_of

@@ -15,8 +15,8 @@ from ringfence.backends.process import command, root
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
-from ringfence.backends.process.instance import ProcessInstance, end
-from ringfence.backends.process.keeper import Keeper, apart
+from ringfence.backends.process.instance import ProcessInstance
+from ringfence.backends.process.keeper import Keeper, apart, end
 from ringfence.backends.process.known import Ground
 from ringfence.backends.process.starting import Start
 from ringfence.errors import InvalidSpecError

@@ -2,26 +2,22 @@
 
 import asyncio
 import contextlib
-import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroups import Cgroup
-from ringfence.backends.door import Door, join, lock
+from ringfence.backends.door import join
 from ringfence.backends.exec_cgroups import ExecCgroup, ExecCgroups
 from ringfence.backends.namespaces import own_namespaces
-from ringfence.backends.process import evidence, memory
+from ringfence.backends.process import evidence
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.keeper import Keeper
+from ringfence.backends.process.keeper import Keeper, end
 from ringfence.backends.process.starting import Start
 from ringfence.errors import (
     BackendUnavailableError,
-    DeadlineExceededError,
     NotFoundError,
-    ResourceExhaustedError,
     SandboxLostError,
     StateError,
     UnsupportedError,
@@ -29,11 +25,8 @@ from ringfence.errors import (
 from ringfence.metrics import Reader, open_cpu_counter, reader_of
 from ringfence.spec import Limits, State, Usage
 
-CONNECT_SECONDS = 10.0
-_END_SECONDS = 30.0
 _FREEZE_SECONDS = 5.0
 _LOOK_SECONDS = 0.0005
-_SWEEP_SECONDS = 1.0
 _HANG_UP_SECONDS = 0.5
 """How long what such a guest wrote last may take to be read."""
 
@@ -82,15 +75,13 @@ class ProcessInstance:
             return transport
         if not self._keeper.alive():
             raise self._lost("connect")
-        with Door(self._home.run, lock(self._home.path)) as door:
-            stream = await guest_comes(door, self._home, self._keeper)
-        return await join(stream, factory)
+        from ringfence.backends.process.connecting import dialled
+
+        return await join(await dialled(self._home, self._keeper), factory)
 
     def started(self) -> None:
         """Its guest has answered, as `Starting.started` says."""
-        if self._start is not None:
-            self._start.close()
-            self._start = None
+        if self._end_start():
             self._keeper.started()
 
     async def not_started(self) -> BackendUnavailableError | None:
@@ -260,10 +251,15 @@ class ProcessInstance:
         self._close()
         self._keeper.close()
 
+    def _end_start(self) -> bool:
+        """End what is left of its start; whether anything was."""
+        start, self._start = self._start, None
+        if start is not None:
+            start.close()
+        return start is not None
+
     def _close(self) -> None:
-        if self._start is not None:
-            self._start.close()
-            self._start = None
+        self._end_start()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -276,24 +272,6 @@ class ProcessInstance:
         )
 
 
-async def end(keeper: Keeper, home: Home, cgroup: Cgroup | None) -> None:
-    """Have the keeper end all of it, wait for that, and remove what a killed keeper left."""
-    keeper.end()
-    try:
-        async with asyncio.timeout(_END_SECONDS):
-            await keeper.ended()
-    except TimeoutError:
-        raise ResourceExhaustedError(
-            f"delete: the sandbox is not dead after {_END_SECONDS:g} s: one of its processes hangs"
-            " in the kernel",
-            op="delete",
-            sandbox_id=home.id,
-        ) from None
-    keeper.close()
-    if home.path.exists() and home.keeper() is None:
-        sweep(home, cgroup)
-
-
 def _hang_up(transport: asyncio.Transport) -> None:
     """End the stream of a guest that is gone. It does so by itself, unless another process has the
     guest's end, too: one that was forked by another thread while we had it."""
@@ -303,47 +281,3 @@ def _hang_up(transport: asyncio.Transport) -> None:
 def _abort(transport: asyncio.Transport) -> None:
     if not transport.is_closing():
         transport.abort()
-
-
-def sweep(home: Home, cgroup: Cgroup | None) -> None:
-    """Kill and remove what a keeper that was killed itself has left behind."""
-    until = time.monotonic() + _SWEEP_SECONDS
-    while cgroup is not None and cgroup.exists() and time.monotonic() < until:
-        cgroup.kill()
-        cgroup.remove()
-    home.remove()
-    memory.leave(home.path.parent)
-
-
-async def guest_comes(
-    door: Door, home: Home, keeper: Keeper, seconds: float = CONNECT_SECONDS
-) -> socket.socket:
-    """The connection of a sandbox's guest through an open door.
-
-    SandboxLostError when it ends meanwhile, DeadlineExceededError after `seconds`.
-    """
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while loop.time() < until:
-        if not keeper.alive():
-            raise SandboxLostError("connect: the sandbox has ended", op="connect")
-        news: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_at(until, _tell, news)
-        loop.add_reader(door.fileno(), _tell, news)
-        try:
-            with keeper.told(news):
-                await news
-        finally:
-            timer.cancel()
-            loop.remove_reader(door.fileno())
-        connection = door.accepted(home.guest)
-        if connection is not None:
-            return connection
-    raise DeadlineExceededError(
-        f"connect: the guest did not dial within {seconds:g} s", op="connect"
-    )
-
-
-def _tell(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)

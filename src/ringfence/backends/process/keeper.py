@@ -8,12 +8,18 @@ import contextlib
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
+from ringfence.backends.cgroups import Cgroup
+from ringfence.backends.process import memory
 from ringfence.backends.process.home import Home
+from ringfence.errors import ResourceExhaustedError
 
 _ERRORS_BYTES = 4096
+_END_SECONDS = 30.0
+_SWEEP_SECONDS = 1.0
 _STANDARD = 2
 
 
@@ -216,3 +222,31 @@ class Keeper:
             self._unwatch()
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+async def end(keeper: Keeper, home: Home, cgroup: Cgroup | None) -> None:
+    """Have the keeper end all of it, wait for that, and remove what a killed keeper left."""
+    keeper.end()
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await keeper.ended()
+    except TimeoutError:
+        raise ResourceExhaustedError(
+            f"delete: the sandbox is not dead after {_END_SECONDS:g} s: one of its processes hangs"
+            " in the kernel",
+            op="delete",
+            sandbox_id=home.id,
+        ) from None
+    keeper.close()
+    if home.path.exists() and home.keeper() is None:
+        sweep(home, cgroup)
+
+
+def sweep(home: Home, cgroup: Cgroup | None) -> None:
+    """Kill and remove what a keeper that was killed itself has left behind."""
+    until = time.monotonic() + _SWEEP_SECONDS
+    while cgroup is not None and cgroup.exists() and time.monotonic() < until:
+        cgroup.kill()
+        cgroup.remove()
+    home.remove()
+    memory.leave(home.path.parent)

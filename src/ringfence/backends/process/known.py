@@ -16,7 +16,7 @@ from ringfence.backends.process import binary, etc, memory, root
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
 from ringfence.backends.process.etc import User
-from ringfence.backends.process.instance import sweep
+from ringfence.backends.process.keeper import sweep
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.state import VARIABLE, state_directory
 
