@@ -34,7 +34,8 @@ _HOSTS = "/etc/hosts"
 _VOLUME_BYTES = 64 * 2**20
 _GUEST_RAISED = {"nofile": GUEST_NOFILE}
 _OF_COMMANDS_ONLY = frozenset({"cpu", "nproc", "fsize"})
-"""Limits that would hit the guest itself: it sets them on each command."""
+"""Limits that would hit the guest itself: it sets them on each command, which can only lower what
+a daemon gives every container (default-ulimits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +219,23 @@ def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
     found = []
     for name in type(ulimits).model_fields:
         limit = getattr(ulimits, name)
-        if limit is None or name in _OF_COMMANDS_ONLY:
+        if name in _OF_COMMANDS_ONLY:
+            found.extend(_most(name, machine))
+            continue
+        if limit is None:
             continue
         least = min(_GUEST_RAISED.get(name, 0), machine.nofile)
         soft, hard = max(limit.soft, least), max(limit.hard, least)
         found.append({"Name": name, "Soft": _engines(soft), "Hard": _engines(hard)})
     return found
+
+
+def _most(name: str, machine: Machine) -> list[dict[str, Any]]:
+    """A ulimit as high as the daemon can give it, nothing where that is not known."""
+    if not machine.daemon:
+        return []
+    most = machine.ulimits.get(name, _engines(UNLIMITED))
+    return [{"Name": name, "Soft": most, "Hard": most}]
 
 
 def _engines(limit: int) -> int:

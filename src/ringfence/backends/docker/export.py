@@ -23,7 +23,7 @@ from ringfence.errors import ImageError, ResourceExhaustedError
 
 _PIECE = 8 * 1024 * 1024
 _LINKS = 8
-_GZIP = b"\x1f\x8b"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UNUSABLE = (
     DigestError,
     tarfile.TarError,
@@ -169,9 +169,16 @@ def _layer(archive: tarfile.TarFile, name: str, digest: Digest, into: _Into) -> 
     source = archive.extractfile(member)
     if source is None:
         raise ValueError(f"{name} is no file")
-    packed = source.read(len(_GZIP)) == _GZIP  # as containerd's image store keeps them
+    begin = source.read(len(_ZSTD))  # containerd's image store keeps them compressed
     source.seek(0)
-    if packed:
+    if begin == _ZSTD:
+        raise ImageError(
+            f"export: layer {name} of the image is compressed with zstd, which is not unpacked here:"
+            " build it with `--output type=image,compression=gzip,force-compression=true`, or pull"
+            " and export it on an Engine without containerd's image store",
+            op="export",
+        )
+    if begin.startswith(_GZIP):
         into.put(gzip.GzipFile(fileobj=source), digest, None)
     else:
         into.put(source, digest, member.size)

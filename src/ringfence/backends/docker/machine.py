@@ -33,6 +33,7 @@ _NO_CGROUPS = (
     "the daemon runs without cgroups: a rootless one needs those of version 2"
     " (systemd.unified_cgroup_hierarchy=1 for the kernel) and systemd; or use a daemon of root's"
 )
+_EVERY_USER = ["0", "0", str(2**32 - 1)]
 _OTHER_LIMITS = frozenset({"tmp", "shm", "run", "timeout", "output", "ulimits"})
 
 
@@ -163,13 +164,17 @@ def _hard_limits(daemon: int) -> dict[str, int]:
 
 
 def _may_raise(daemon: int) -> bool:
-    """Whether the daemon's containers can have higher limits than itself (CAP_SYS_RESOURCE)."""
+    """Whether the daemon's containers can have higher limits than itself: with CAP_SYS_RESOURCE,
+    that of a user namespace (rootless) not counted."""
     try:
         text = Path(f"/proc/{daemon}/status").read_text()
+        users = Path(f"/proc/{daemon}/uid_map").read_text()
     except OSError:
         return True
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", text, re.MULTILINE)
-    return found is None or bool(int(found[1], 16) & _CAP_SYS_RESOURCE)
+    return found is None or (
+        bool(int(found[1], 16) & _CAP_SYS_RESOURCE) and users.split() == _EVERY_USER
+    )
 
 
 def _shares_mounts(pid: int) -> bool:

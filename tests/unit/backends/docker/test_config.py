@@ -155,6 +155,16 @@ def test_limits_that_would_hit_the_guest_are_left_to_each_command() -> None:
     ]
 
 
+def test_what_the_daemon_gives_every_container_does_not_hit_the_guest() -> None:
+    """default-ulimits of the daemon, below which no command could have had its own either."""
+    seen = machine(daemon=7, ulimits={"nproc": 900})
+    assert body(of=seen)["HostConfig"]["Ulimits"] == [
+        {"Name": "nproc", "Soft": 900, "Hard": 900},
+        {"Name": "fsize", "Soft": -1, "Hard": -1},
+        {"Name": "cpu", "Soft": -1, "Hard": -1},
+    ]
+
+
 def test_unlimited_is_said_as_the_engine_says_it() -> None:
     made = body(limits={"ulimits": {"core": {"soft": 7, "hard": "unlimited"}}})["HostConfig"]
     assert made["Ulimits"] == [{"Name": "core", "Soft": 7, "Hard": -1}]

@@ -170,3 +170,24 @@ async def test_a_layer_that_is_cut_short_is_an_error_of_ours(short: Path, tmp_pa
     async with engine_that(daemon.answer, short) as engine:
         with pytest.raises(ImageError, match="cannot be used"):
             await export(engine, "it", Store(tmp_path / "s"), seconds=60, made=[])
+
+
+async def test_a_layer_that_zstd_compressed_is_an_error_that_says_what_to_do(
+    short: Path, tmp_path: Path
+) -> None:
+    """The header is zstd's own; that its sum is another one would be no word of that."""
+    listing = [{"Config": "c", "RepoTags": None, "Layers": ["l"]}]
+    daemon = Daemon()
+    daemon.sends = packed(
+        {
+            "c": CONFIG,
+            "l": b"\x28\xb5\x2f\xfd\x04\x00\x01\x00\x00\x99\xe9\xd8\x51",  # of no bytes at all
+            "manifest.json": json.dumps(listing).encode(),
+        }
+    )
+    store = Store(tmp_path / "store")
+    async with engine_that(daemon.answer, short) as engine:
+        with pytest.raises(ImageError, match=r"layer l .*zstd.*: .*compression=gzip") as caught:
+            await export(engine, "it", store, seconds=60, made=[])
+    assert str(caught.value).startswith("export: ")
+    assert list(store.walk()) == []

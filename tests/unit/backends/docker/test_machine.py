@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from ringfence.backends.docker import machine as machines
 from ringfence.backends.docker.backend import DockerBackend
 from ringfence.backends.docker.machine import Machine, describe
 from ringfence.backends.finish import finish
@@ -103,3 +104,25 @@ async def test_a_step_that_must_not_break_ends_before_the_cancellation_is_raised
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == [True]
+
+
+async def test_a_rootless_daemon_gives_no_higher_limits_than_its_own(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has every capability, in its own user namespace: the kernel asks for those of the first."""
+    files = {
+        "/proc/7/limits": f"Limit\n{'Max processes':25} 100 200 processes\n",
+        "/proc/7/status": "CapEff:\t000001ffffffffff\n",
+    }
+
+    async def seen(engine: object) -> int:
+        return 7
+
+    monkeypatch.setattr(machines, "_daemon_pid", seen)
+    monkeypatch.setattr(Path, "read_text", lambda path, *args: files[str(path)])
+    files["/proc/7/uid_map"] = "         0          0 4294967295\n"
+    assert (await described(short)).ulimits == {}
+    files["/proc/7/uid_map"] = (
+        "         0       1001          1\n         1     165536      65536\n"
+    )
+    assert (await described(short)).ulimits == {"nproc": 200}
