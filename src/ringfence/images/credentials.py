@@ -7,7 +7,6 @@ that, and kept nowhere. No message holds one: `redact` is for what a registry ma
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -124,7 +123,7 @@ def _stored(entry: Mapping[str, Any], domain: str) -> Credentials | None:
     if entry.get("auth"):
         try:
             pair = base64.b64decode(str(entry["auth"]), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, or what is in it no text
             pair = ""
         name, colon, password = pair.partition(":")
         if not colon:

@@ -62,10 +62,25 @@ def test_no_file_is_no_login_and_a_broken_one_an_error_without_content(tmp_path:
     with pytest.raises(InvalidSpecError) as caught:
         find("a.example", tmp_path)
     assert "secret" not in str(caught.value)
-    for broken in ("!", base64.b64encode(b"no colon").decode()):
+    for broken in ("!", "ü", *(base64.b64encode(odd).decode() for odd in (b"no colon", b"\xff:"))):
         write(tmp_path, {"auths": {"a.example": {"auth": broken}}})
         with pytest.raises(InvalidSpecError, match="no login"):
             find("a.example", tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InvalidSpecError, match="cannot be read"):
+        find("a.example", tmp_path)
+
+
+def test_the_file_is_where_docker_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".docker").mkdir()
+    write(tmp_path / ".docker", {"auths": {"a.example": auth("u:home")}})
+    write(tmp_path, {"auths": {"a.example": auth("u:named")}})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    assert find("a.example") == Credentials("u", "home")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert find("a.example") == Credentials("u", "named")
 
 
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -98,7 +113,12 @@ def test_what_helpers_answer_otherwise(tmp_path: Path, monkeypatch: pytest.Monke
     assert find("a.example", tmp_path) == Credentials(identity_token="t")
     helper(tmp_path, monkeypatch, "echo credentials not found in native keychain; exit 1")
     assert find("a.example", tmp_path) is None
-    for script in ("echo hunter2; exit 1", "echo hunter2", 'echo \'{"Secret": "hunter2"}\''):
+    for script in (
+        "echo hunter2; exit 1",
+        "echo hunter2",
+        'echo \'{"Secret": "hunter2"}\'',
+        "echo '[\"hunter2\"]'",
+    ):
         helper(tmp_path, monkeypatch, script)
         with pytest.raises(ImageError) as caught:
             find("a.example", tmp_path)
