@@ -10,7 +10,9 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +39,7 @@ from ringfence.digest import (
     libcrypto,
     suspension,
 )
+from ringfence.digest.streams import pour
 
 DATA = bytes(range(256)) * 1000
 # FIPS 180-4's examples, and the million times "a".
@@ -426,6 +429,38 @@ def test_leaving_a_verifying_reader_early_is_an_error() -> None:
         VerifyingReader(io.BytesIO(DATA), Digest.from_bytes(DATA), -1)
 
 
+class OnlyReads:
+    """A source that fills nobody's buffer."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+        self.read = self._data.read
+        self.tell = self._data.tell
+
+
+@pytest.mark.parametrize("source", [io.BytesIO, OnlyReads])
+def test_a_stream_is_read_to_its_end_or_to_a_limit_and_no_further(
+    source: Callable[[bytes], Any],
+) -> None:
+    for limit, wanted in ((-1, DATA), (len(DATA) + 1, DATA), (100_001, DATA[:100_001]), (0, b"")):
+        stream, found = source(DATA), bytearray()
+        assert pour(stream, found.extend, limit) == len(wanted)
+        assert found == wanted
+        assert stream.tell() == len(wanted)
+
+
+async def test_to_read_nothing_takes_nothing() -> None:
+    source = asyncio.StreamReader()
+    source.feed_data(DATA)
+    source.feed_eof()
+    for stream in (
+        AsyncVerifyingReader(source, Digest.from_bytes(DATA)),
+        AsyncVerifyingReader(source, Digest.from_bytes(DATA), len(DATA)),
+    ):
+        assert await stream.read(0) == b""
+    assert await source.read() == DATA
+
+
 async def test_asynchronous_streams_are_verified_too() -> None:
     source = asyncio.StreamReader()
     source.feed_data(DATA)
@@ -513,7 +548,9 @@ def test_a_long_file_is_tried_both_ways_and_goes_the_cheaper(
 
 def test_a_descriptor_is_checked_size_first() -> None:
     good = Descriptor("text/plain", Digest.from_bytes(b"abc"), 3)
-    assert Descriptor.from_dict(good.to_dict()) == good
+    noted = Descriptor("text/plain", Digest.from_bytes(b""), 0, {"a": "b"})
+    for one in (good, noted):
+        assert Descriptor.from_dict(one.to_dict()) == one
     good.verify(b"abc")
     with pytest.raises(SizeMismatch):
         good.verify(b"abcd")

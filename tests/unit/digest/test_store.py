@@ -31,9 +31,13 @@ from ringfence.digest.store import (
     IngestBusy,
     QuotaExceeded,
     Store,
+    StoreBusy,
     StoreError,
     StoreInvalid,
+    locks,
 )
+from ringfence.digest.store.ingest import Ingest
+from ringfence.digest.store.quota import Reservation
 
 DATA = random.Random(7).randbytes(300_000)
 DIGEST = Digest.from_bytes(DATA)
@@ -365,6 +369,61 @@ def test_collection_ends_ingests_that_nobody_writes_to(store: Store) -> None:
     assert nothing_begun(store)
 
 
+def test_an_ingest_that_goes_on_meanwhile_is_not_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was old when it was found, and was written to and let go before it was locked."""
+    store.ingest("old").suspend()
+    place = store._layout.ingest("old")
+    for path in (*place.iterdir(), place):
+        os.utime(path, (1, 1))
+    take = locks.own
+
+    def late(path: Path) -> int:
+        os.utime(place / "data")
+        return take(path)
+
+    monkeypatch.setattr(locks, "own", late)
+    assert store.gc(stale=1000).ingests == 0
+    assert place.is_dir()
+
+
+def test_what_a_needed_blob_is_called_outlives_its_absence(store: Store) -> None:
+    """It can be put in again, and then needs what its labels name."""
+    _, (config, _) = image(store, "latest")
+    other = store.put(DATA)
+    for digest in (config, other):
+        store.label(digest, {"a": "b"})
+        store.blob_path(digest).unlink()
+        os.utime(store._layout.label(digest), (1, 1))
+    store.gc(grace=0)
+    assert store._layout.label(config).exists()
+    assert not store._layout.label(other).exists()
+
+
+def test_nothing_is_collected_while_a_blob_comes_to_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Ingest._place
+
+    def watched(ingest: Ingest, digest: Digest, labels: dict[str, str]) -> None:
+        with pytest.raises(StoreBusy), locks.exclusive(store._layout.lock, wait=False):
+            pass
+        place(ingest, digest, labels)
+
+    monkeypatch.setattr(Ingest, "_place", watched)
+    assert store.put(DATA) in store
+
+
+def test_an_ingest_that_another_writes_costs_no_descriptor(store: Store) -> None:
+    with store.ingest("busy"):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(5):
+            with pytest.raises(IngestBusy):
+                store.ingest("busy")
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_scrub_finds_damage_and_takes_it_out(store: Store) -> None:
     tagged, (config, layer) = image(store, "latest")
     store.put(DATA)
@@ -420,6 +479,21 @@ def test_the_quota_holds_for_blobs_and_for_what_is_being_written(tmp_path: Path)
     assert nothing_begun(store)
 
 
+def test_an_ingest_is_not_counted_against_itself(tmp_path: Path) -> None:
+    """It may fill the quota to the last byte, whatever it reserved on the way; another that nobody
+    bounded reserves nothing."""
+    Store(tmp_path / "store").ingest("unbounded").suspend()
+    store = Store(tmp_path / "store", quota=1000)
+    reservation = Reservation(store._layout, store._layout.ingest("mine"), 1000)
+    store._layout.ingest("mine").mkdir()
+    reservation.need(10, ahead=500)
+    reservation.need(1000, ahead=500)
+    with pytest.raises(QuotaExceeded, match="1001 bytes are more than the 1000"):
+        reservation.need(1001)
+    with pytest.raises(QuotaExceeded):
+        Reservation(store._layout, store._layout.ingest("other"), 1000).need(1)
+
+
 def test_a_full_disk_counts_nothing_of_the_failed_write(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +531,11 @@ def test_a_directory_that_is_not_a_store_or_not_ours_alone_is_refused(tmp_path: 
     (odd / "oci-layout").write_text('{"imageLayoutVersion": "9"}')
     with pytest.raises(StoreInvalid, match="version"):
         Store(odd)
+    if os.geteuid() == 0:
+        theirs = Store(tmp_path / "theirs").root
+        os.chown(theirs, 1000, 1000)
+        with pytest.raises(StoreInvalid, match="must belong to uid 0"):
+            Store(theirs)
 
 
 def test_labels_are_set_and_removed(store: Store) -> None:

@@ -250,6 +250,24 @@ def test_scrub_takes_out_only_what_it_looked_at(
     assert not list((store.root / ".ringfence/damaged").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(5, "it cannot be read"), "unreadable"), (ValueError("it is shorter"), "unreadable"),
+     (FileNotFoundError(), None)],
+)  # fmt: skip
+def test_scrub_goes_on_past_a_blob_that_cannot_be_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str | None
+) -> None:
+    """One that went meanwhile is no damage."""
+    store.put(LAYER)
+
+    def fail(*_: object, **__: object) -> Digest:
+        raise error
+
+    monkeypatch.setattr(scrub, "digest_mapped", fail)
+    assert [damage.reason for damage in store.scrub()] == ([reason] if reason else [])
+
+
 def test_an_ingest_that_ends_while_a_collection_looks_at_it_is_passed_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,15 @@ def test_a_document_that_is_no_json_is_refused(tmp_path: Path, document: bytes) 
         layouts.find(store.root)
 
 
+def test_a_digest_that_cannot_be_made_here_is_refused(tmp_path: Path) -> None:
+    """What it names could be anything."""
+    odd = Digest("odd+one:abc")
+    (tmp_path / "blobs" / "odd+one").mkdir(parents=True)
+    (tmp_path / "blobs" / "odd+one" / "abc").write_bytes(b"{}")
+    with pytest.raises(ImageError, match="odd"):
+        layouts.read(tmp_path, Descriptor(MANIFEST, odd, 2))
+
+
 def test_what_is_no_file_in_a_layout_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     manifest = store.put(b"{}")
