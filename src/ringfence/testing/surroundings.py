@@ -179,6 +179,13 @@ class SurroundingsChecks(Checks):
         assert (await sandbox.exec(["id", "-u"], user=12345)).stdout == b"12345\n"
         assert (await sandbox.exec(["id", "-g"], user="12345:54321")).stdout == b"54321\n"
 
+    async def test_a_number_that_nobody_has_is_its_own_group(
+        self, sandbox: ringfence.Sandbox, features: Features
+    ) -> None:
+        """Not root's: what root's group may read is none of its business."""
+        if features.users:
+            assert (await sandbox.exec(["id", "-g"], user=12345)).stdout == b"12345\n"
+
     @pytest.mark.parametrize("user", ["root", 0, "0:1000"])
     async def test_nobody_becomes_root_later(
         self, sandbox: ringfence.Sandbox, features: Features, user: str | int

@@ -18,7 +18,7 @@ from ringfence.errors import (
 from ringfence.guest.protocol import U32, U64, Answer, Ask, Cred, string
 from ringfence.guest.request import ExecRequest, Exit
 from ringfence.guest.session import Session
-from ringfence.sandbox import life
+from ringfence.sandbox import deleting
 from ringfence.spec import Reason
 
 from .conftest import Place
@@ -42,6 +42,8 @@ async def test_a_user_is_looked_up_inside(place: Place) -> None:
     assert root.home == "/root"
     by_number = await place.session.user("4242:4243")
     assert (by_number.uid, by_number.gid) == (4242, 4243)
+    alone = await place.session.user("4242")
+    assert (alone.uid, alone.gid, alone.groups) == (4242, 4242, ())
     with pytest.raises(NotFoundError, match="no-such-user"):
         await place.session.user("no-such-user")
     with pytest.raises(InvalidSpecError, match="user"):
@@ -68,7 +70,7 @@ async def test_a_command_whose_start_was_not_told_yet_gets_its_sigterm(place: Pl
     )
     while not place.session.operations():
         await asyncio.sleep(0)
-    assert await life._terminate(place.session, 10.0) == 1
+    assert await deleting._terminate(place.session, 10.0) == 1
     ending = await asyncio.wait_for(running, 5)
     assert isinstance(ending, Exit)
     assert (ending.reason, ending.signal) == (Reason.SIGNALED, 15)

@@ -24,7 +24,7 @@ class User(NamedTuple):
 def look_up(tree: Tree, text: str) -> User:
     """The user that "", "name", "uid", "uid:gid" or "name:group" means; "" is uid 0.
 
-    A number that no line has is a user without a name. OSError(ENOENT) for an unknown name.
+    A number that no line has is a user without a name, whose group has that number, too. OSError(ENOENT) for an unknown name.
     """
     name, _, group = text.partition(":")
     users = _rows(tree, b"/etc/passwd", 7)
@@ -33,7 +33,7 @@ def look_up(tree: Tree, text: str) -> User:
     if row is None and not name.isdigit():
         raise failure(errno.ENOENT)
     uid = int(name or 0) if row is None else int(row[2])
-    own_gid = int(row[3]) if row else 0
+    own_gid = int(row[3]) if row else uid
     gid = _group(groups, group) if group else own_gid
     own = row[0] if row else ""
     others = tuple(int(g[2]) for g in groups if own and own in g[3].split(","))

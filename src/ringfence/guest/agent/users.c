@@ -88,7 +88,9 @@ static bool find_user(char *passwd, const char *wanted, struct user *user)
 		return true;
 	}
 	*user = (struct user){.name = "", .home = "", .shell = ""};
-	return number(wanted, &user->uid);
+	bool known = number(wanted, &user->uid);
+	user->gid = user->uid; /* not 0: what root's group may read is none of its business */
+	return known;
 }
 
 static bool find_group(char *groups, const char *wanted, u32 *gid)
