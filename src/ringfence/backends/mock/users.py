@@ -24,7 +24,8 @@ class User(NamedTuple):
 def look_up(tree: Tree, text: str) -> User:
     """The user that "", "name", "uid", "uid:gid" or "name:group" means; "" is uid 0.
 
-    A number that no line has is a user without a name, whose group has that number, too. OSError(ENOENT) for an unknown name.
+    A number that no line has is a user without a name, in the group of that number. OSError(ENOENT)
+    for an unknown name.
     """
     name, _, group = text.partition(":")
     users = _rows(tree, b"/etc/passwd", 7)
