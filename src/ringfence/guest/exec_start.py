@@ -9,9 +9,10 @@ from ringfence.errors import SandboxError
 from ringfence.guest import exec_life
 from ringfence.guest.execs import Exec
 from ringfence.guest.given import content
+from ringfence.guest.pieces import CHUNK_BYTES
 from ringfence.guest.protocol import Ask, ExecFlag
 from ringfence.guest.request import ExecRequest, Exit, NotStarted
-from ringfence.guest.streams import CHUNK_BYTES, Output
+from ringfence.guest.streams import Output
 
 if TYPE_CHECKING:
     from ringfence.guest.connection import Connection

@@ -5,9 +5,10 @@ import asyncio
 from ringfence.errors import SandboxLostError
 from ringfence.guest.exec_life import ExecLife
 from ringfence.guest.given import whole_number
+from ringfence.guest.pieces import CHUNK_BYTES
 from ringfence.guest.protocol import STDERR, STDOUT, U32, Ask
 from ringfence.guest.request import Exit, NotStarted
-from ringfence.guest.streams import CHUNK_BYTES, Input
+from ringfence.guest.streams import Input
 
 _LAST_SIGNAL = 64
 LAST_COLUMN = 65535

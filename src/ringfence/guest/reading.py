@@ -11,8 +11,9 @@ from ringfence.guest.failures import too_large
 from ringfence.guest.given import whole_number
 from ringfence.guest.operation import ANSWER_SECONDS
 from ringfence.guest.payload import Payload, malformed
+from ringfence.guest.pieces import CHUNK_BYTES
 from ringfence.guest.protocol import NO_CAP, OUTPUT_WINDOW, STDOUT, U64, Answer, Ask, Stat
-from ringfence.guest.streams import ACK_BYTES, CHUNK_BYTES, Inflow
+from ringfence.guest.streams import ACK_BYTES, Inflow
 from ringfence.guest.transfers import Transfer
 
 if TYPE_CHECKING:

@@ -5,63 +5,40 @@ the guest, likewise.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from ringfence.guest.payload import malformed
+from ringfence.guest.pieces import CHUNK_BYTES, Pieces
 from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64
 
 ACK_BYTES = OUTPUT_WINDOW // 4
-CHUNK_BYTES = 64 * 1024
 FILE_CHUNK_BYTES = 256 * 1024
-SMALL_BYTES = 4 * 1024
 
 
-class Pieces:
-    """Bytes in the pieces that they came in. Small ones are put together, so that what is kept
-    takes about as much memory as it has bytes; large ones are copied once."""
+class _Awaited:
+    """A stream that somebody may wait for. `_waiter` begins as None: the streams set it themselves,
+    as there are three of them in every exec."""
 
-    __slots__ = ("_pieces", "_size")
+    __slots__ = ("_waiter",)
 
-    def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray | memoryview] = deque()
-        self._size = 0
+    _waiter: "asyncio.Future[None] | None"
 
-    def __len__(self) -> int:
-        return self._size
+    async def wait(self) -> None:
+        """Until something came, or went, or the operation ended."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(waiter)
 
-    def __bytes__(self) -> bytes:
-        return b"".join(self._pieces)
-
-    def add(self, chunk: memoryview) -> None:
-        """Keep a copy of `chunk`."""
-        size = len(chunk)
-        self._size += size
-        last = self._pieces[-1] if self._pieces else None
-        if size >= SMALL_BYTES:
-            self._pieces.append(bytes(chunk))
-        elif isinstance(last, bytearray) and len(last) < CHUNK_BYTES:
-            last += chunk
-        elif size:
-            self._pieces.append(bytearray(chunk))
-
-    def take(self, size: int) -> bytes:
-        """1 to `size` bytes, removed; there must be some. What was added at once comes at once."""
-        piece = self._pieces.popleft()
-        if len(piece) > size:
-            view = memoryview(piece)
-            self._pieces.appendleft(view[size:])
-            piece = view[:size]
-        self._size -= len(piece)
-        return bytes(piece)
-
-    def clear(self) -> None:
-        """Drop them all."""
-        self._pieces.clear()
-        self._size = 0
+    def wake(self) -> None:
+        """Something came, or went, or the operation ended."""
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
 
 
-class Output:
+class Output(_Awaited):
     """Bytes from the guest, in order, kept until they are taken.
 
     cap: bytes that may come in all, None for any. collect: everything is kept until the end and
@@ -79,7 +56,6 @@ class Output:
         "_jumps",
         "_open",
         "_start",
-        "_waiter",
         "data",
         "end",
     )
@@ -87,6 +63,7 @@ class Output:
     def __init__(
         self, cap: int | None, *, collect: bool, start: int = 0, jumps: bool = False
     ) -> None:
+        self._waiter = None
         self.data = Pieces()
         self.end = start
         self._start = start
@@ -96,7 +73,6 @@ class Output:
         self._open = collect
         self._drops = False
         self._jumps = jumps
-        self._waiter: asyncio.Future[None] | None = None
 
     def add(self, offset: int, chunk: memoryview) -> bool:
         """Take what came; True when it is time to acknowledge. GuestError when it may not come."""
@@ -151,20 +127,6 @@ class Output:
         self._open = self._drops = True
         self.data.clear()
 
-    async def wait(self) -> None:
-        """Until something came or the operation ended."""
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.shield(waiter)
-
-    def wake(self) -> None:
-        """Something came, or the operation ended."""
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
-
 
 class Inflow:
     """Bytes from the guest in the pieces that they came in, at most a window of them at a time."""
@@ -210,7 +172,7 @@ class Inflow:
         return bytes((STDOUT,)) + U64.pack(self._acked)
 
 
-class Input:
+class Input(_Awaited):
     """Bytes to the guest, at most a window beyond what it acknowledged.
 
     send: writes one frame's payload, of at most `chunk` bytes; an empty one is the end.
@@ -224,7 +186,6 @@ class Input:
         "_rest",
         "_send",
         "_sent",
-        "_waiter",
         "_window",
         "ended",
     )
@@ -238,13 +199,13 @@ class Input:
         sent: int = 0,
         acked: int = 0,
     ) -> None:
+        self._waiter = None
         self._send = send
         self._window = window
         self._chunk = chunk
         self._sent = sent
         self._acked = acked
         self._rest: memoryview | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self.ended = False
 
@@ -255,7 +216,7 @@ class Input:
         self._acked = total
         if self._rest is not None:
             self._pump()
-        self._wake()
+        self.wake()
 
     def feed(self, data: bytes) -> None:
         """Send all of `data` and the end, as fast as the guest takes it; returns at once."""
@@ -303,7 +264,7 @@ class Input:
                 return False
             room = min(self.room(), self._chunk)
             if not room:
-                await self._wait()
+                await self.wait()
                 continue
             chunk = rest[:room]
             self._put(chunk if isinstance(data, bytes) else bytes(chunk))
@@ -316,20 +277,8 @@ class Input:
             self._closed = True
             self._send(b"")
 
-    async def _wait(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.shield(waiter)
-
     def end(self) -> None:
         """The operation ended: nothing is sent any more."""
         self.ended = True
         self._rest = None
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
+        self.wake()

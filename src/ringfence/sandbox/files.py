@@ -21,7 +21,6 @@ from ringfence.sandbox import later, looking
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_info
 from ringfence.sandbox.extract import DOWNLOAD_CAPS, Caps
-from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
 
@@ -255,6 +254,8 @@ class Files:
         `limit` paths are looked at, no deeper than a pattern without `**` goes: FileTooLargeError
         above, rather than a part of the answer.
         """
+        from ringfence.sandbox.globbing import Pattern
+
         whole_number(limit, "limit", looking.MOST_ENTRIES)
         wanted = Pattern(pattern)
         if wanted.literal:

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.guest.streams import CHUNK_BYTES, SMALL_BYTES, Output, Pieces
+from ringfence.guest.pieces import CHUNK_BYTES, SMALL_BYTES, Pieces
+from ringfence.guest.streams import Output
 
 SIZES = st.one_of(
     st.integers(0, 20), st.integers(SMALL_BYTES - 2, SMALL_BYTES + 2), st.just(CHUNK_BYTES)
