@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ringfence.network.duplex import Buffered, SocketDuplex, join
+from ringfence.network.duplex import CHUNK_BYTES, Buffered, SocketDuplex, join, pump
+from ringfence.network.hello import UNCLEAR, server_name
+from ringfence.network.http import copy_body
 
 
 @contextlib.asynccontextmanager
@@ -58,3 +60,43 @@ async def test_what_is_broken_off_is_no_end_for_the_other(who: str) -> None:
         for end in {"client": [origin], "origin": [client]}.get(who, [client, origin]):
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(end.read(), 20)
+
+
+class Endless:
+    """One that always has more to give, and takes nothing."""
+
+    def __init__(self, piece: bytes) -> None:
+        self.piece = piece
+        self.given = 0
+
+    async def read(self, size: int = CHUNK_BYTES) -> bytes:
+        self.given += 1
+        assert self.given < 10_000
+        return self.piece[:size]
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    async def drain(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    def write_eof(self) -> None:
+        pass
+
+    close = reset = write_eof
+
+
+@pytest.mark.parametrize("size", [1 << 40, None])
+async def test_no_more_is_read_than_the_other_side_takes(size: int | None) -> None:
+    """A sandbox would fill the memory of this process."""
+    source, target = Endless(b"ffff\r\n" + bytes(0xFFFF) + b"\r\n"), Endless(b"")
+    for copying in (copy_body(Buffered(source), target, size, int), pump(source, target, int)):
+        source.given = 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(copying, 0.01)
+        assert source.given == 1
+
+
+async def test_a_hello_without_an_end_is_not_read_for_ever() -> None:
+    for piece in (b"\x16\x03\x01\0\0", b"\x16\x03\x01\0\x04\x01\xff\xff\xff"):
+        assert await server_name(Buffered(Endless(piece))) == UNCLEAR

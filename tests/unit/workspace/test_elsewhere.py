@@ -323,3 +323,28 @@ def test_a_sparse_index_does_not_name_more_files_than_there_is_room_for(
     monkeypatch.setattr("ringfence.workspace.tracked._MOST_TRACKED", 1)
     with pytest.raises(StateError, match="over 1 files"):
         make(repository)
+
+
+def test_a_reference_of_any_other_name_is_none(victim: Path) -> None:
+    """It would be written into the repository that the sandbox gets, or name a file outside."""
+    commit = git(victim, "rev-parse", "HEAD").strip()
+    odd = ["refs/heads/../../x", "refs/heads/a b", "refs/heads/a\x7f", "refs/odd/x", "HEAD", "x",
+           "refs/heads/", "refs/heads/a:b", "refs/heads/" + "a" * 401, "../refs/heads/x"]  # fmt: skip
+    fine = {"refs/heads/fine/one", "refs/tags/v1", "refs/remotes/o/m", "refs/notes/commits"}
+    lines = [f"{commit} {name}\n" for name in (*odd, *fine)]
+    lines += ["0123 refs/heads/short\n", f"{commit.upper()} refs/heads/upper\n", "refs/heads/y\n"]
+    (victim / ".git/packed-refs").write_text("".join(lines))
+    (victim / ".git/refs/heads/a b").write_text(commit)
+    (victim / ".git/refs/heads/link").symlink_to("main")
+    (victim / ".git/refs/odd").mkdir()
+    (victim / ".git/refs/odd/x").write_text(commit)
+    (victim / ".git/refs/heads/words").write_text(SECRET)
+    found, _ = gitdir.find(victim)
+    assert found is not None
+    assert found.references() == dict.fromkeys({*fine, "refs/heads/main"}, commit)
+    assert found.head() == "ref: refs/heads/main"
+    for name in odd:
+        (victim / ".git/HEAD").write_text(f"ref: {name}\n")
+        assert found.head() is None
+    (victim / ".git/HEAD").write_text(f"{commit}\n")
+    assert found.head() == commit

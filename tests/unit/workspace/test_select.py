@@ -58,6 +58,40 @@ def test_include_exclude_and_subpath_narrow(repository: Path) -> None:
     assert visible(repository, subpath="src", include=("*.bin",)) == {"src/data.bin"}
 
 
+def test_a_directory_is_there_for_what_is_included_in_it(repository: Path) -> None:
+    """Or when it is included itself, be it empty."""
+    for name in ("deep/er/one.py", "deep/other/two.txt", "empty/none.txt"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).touch()
+    (repository / "empty/none.txt").unlink()
+
+    def directories(**fields: object) -> set[str]:
+        found = plan(Repository(path=str(repository), **fields))
+        return {entry.path for entry in found.selection.entries if entry.kind == "directory"}
+
+    assert directories(include=("*.py",)) == {"src", "deep", "deep/er"}
+    assert directories(include=("empty/",)) == {"empty"}
+    assert directories(subpath="deep/er") == {"deep", "deep/er"}
+    assert directories() == {"src", "deep", "deep/er", "deep/other", "empty"}
+
+
+def test_a_selection_is_counted(repository: Path) -> None:
+    found = plan(Repository(path=str(repository))).selection
+    chosen = [repository / name for name in visible(repository)]
+    assert found.files == len(chosen)
+    assert found.count == len(chosen) + 1
+    assert found.size == sum(path.stat().st_size for path in chosen if not path.is_symlink())
+    assert found.elsewhere(repository.stat().st_dev) is None
+    assert found.elsewhere(-1) == found.entries[0].path
+
+
+def test_bits_that_lend_an_identity_count_on_files_alone(repository: Path) -> None:
+    (repository / "src").chmod(0o3755)
+    assert not plan(Repository(path=str(repository))).selection.set_ids
+    (repository / "run.sh").chmod(0o4755)
+    assert plan(Repository(path=str(repository))).selection.set_ids
+
+
 @pytest.mark.parametrize("pattern", ["a[b", "[a-\\]z]*", "!", "/"])
 def test_a_pattern_that_would_hide_nothing_is_refused(repository: Path, pattern: str) -> None:
     with pytest.raises(InvalidSpecError, match="no path matches"):
@@ -88,9 +122,11 @@ def test_a_hard_link_to_a_hidden_file_is_hidden_too(repository: Path) -> None:
     (repository / "private").mkdir()
     (repository / "private/notes").write_text("x")
     (repository / "copy").hardlink_to(repository / "private/notes")
+    (repository / "also.md").hardlink_to(repository / "run.sh")
     seen = visible(repository, exclude=("private/",))
     assert not {"harmless.txt", "copy"} & seen
-    assert "README.md" in seen
+    assert {"README.md", "also.md", "run.sh"} <= seen
+    assert visible(repository, include=("*.md",)) == {"README.md"}
 
 
 def test_devices_and_links_out_of_the_tree_stay_outside(repository: Path) -> None:
@@ -120,6 +156,17 @@ def test_too_many_entries_is_a_typed_error(
 ) -> None:
     monkeypatch.setattr(select, "MAX_ENTRIES", 3)
     with pytest.raises(ResourceExhaustedError, match="over 3 entries"):
+        plan(Repository(path=str(repository)))
+    below = [
+        path
+        for path in repository.rglob("*")
+        if path.relative_to(repository).parts[1:] and ".git" not in path.parts
+    ]
+    most = len(list(repository.iterdir())) + len(below)
+    monkeypatch.setattr(select, "MAX_ENTRIES", most)
+    plan(Repository(path=str(repository)))
+    monkeypatch.setattr(select, "MAX_ENTRIES", most - 1)
+    with pytest.raises(ResourceExhaustedError, match=f"over {most - 1} entries"):
         plan(Repository(path=str(repository)))
 
 
