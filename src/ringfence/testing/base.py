@@ -116,6 +116,11 @@ async def running(sandbox: ringfence.Sandbox) -> int:
     return sum(process.running for process in await sandbox.processes())
 
 
+async def some_run(sandbox: ringfence.Sandbox) -> bool:
+    """Whether any command runs, to wait for."""
+    return await running(sandbox) > 0
+
+
 async def reopened(fresh: Open, sandbox_id: str) -> ringfence.Sandbox:
     """The sandbox of that id, looked for where `fresh` opens its own."""
     opening = fresh()

@@ -8,7 +8,7 @@ import pytest
 
 import ringfence
 from ringfence import Reason
-from ringfence.testing.base import running, until
+from ringfence.testing.base import running, some_run, until
 from ringfence.testing.streams import StreamChecks
 from ringfence.testing.surroundings import SurroundingsChecks
 
@@ -160,7 +160,7 @@ class CommandChecks(StreamChecks, SurroundingsChecks):
     async def test_cancellation_kills_the_command(self, sandbox: ringfence.Sandbox) -> None:
         """When the cancellation is raised, nothing of the command runs."""
         task = asyncio.create_task(sandbox.exec(["sleep", "300"]))
-        await until(lambda: _some_run(sandbox))
+        await until(lambda: some_run(sandbox))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -195,7 +195,3 @@ class CommandChecks(StreamChecks, SurroundingsChecks):
         result = await asyncio.wait_for(task, 20)
         assert (result.stdout, result.exit_code) == (b"done\n", 0)
         await sandbox.kill_all()
-
-
-async def _some_run(sandbox: ringfence.Sandbox) -> bool:
-    return await running(sandbox) > 0

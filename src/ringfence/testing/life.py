@@ -10,7 +10,7 @@ import pytest
 import ringfence
 from ringfence import Reason, State
 from ringfence.backends.base import Features
-from ringfence.testing.base import Open, pool_of, reopened, running, until
+from ringfence.testing.base import Open, pool_of, reopened, some_run, until
 from ringfence.testing.holding import HoldingChecks
 from ringfence.testing.limiting import LimitChecks
 from ringfence.testing.telling import TellingChecks
@@ -68,7 +68,7 @@ class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
         """A command under way when the sandbox is deleted does not hang: its result says so."""
         sandbox = await fresh()
         command = asyncio.create_task(sandbox.exec(["sleep", "300"]))
-        await until(lambda: _runs(sandbox))
+        await until(lambda: some_run(sandbox))
         await sandbox.delete(grace=0)
         result = await asyncio.wait_for(command, 20)
         assert result.reason in (Reason.SANDBOX_LOST, Reason.KILLED)
@@ -249,10 +249,6 @@ class LifeChecks(TellingChecks, LimitChecks, HoldingChecks):
             assert sandbox.info.state is State.EXITED
 
         await asyncio.to_thread(use)
-
-
-async def _runs(sandbox: ringfence.Sandbox) -> bool:
-    return await running(sandbox) > 0
 
 
 async def _held(fresh: Open) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.docker import door, images, mounting, place, rootfs, stored
-from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
@@ -34,6 +33,7 @@ from ringfence.errors import (
     StateError,
 )
 from ringfence.policy.facts import Facts
+from ringfence.policy.profiles import is_gvisor
 from ringfence.spec import SandboxSpec, State
 
 TRANSPORT_VARIABLE = "RINGFENCE_DOCKER_TRANSPORT"

@@ -12,7 +12,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.cgroup_files import PIDS_HEADROOM
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.machine import Machine
-from ringfence.policy.profiles import tmpfs_inodes
+from ringfence.policy.profiles import is_gvisor, tmpfs_inodes
 from ringfence.policy.seccomp import granted
 from ringfence.spec import Limits, SandboxSpec, Security, Ulimits
 from ringfence.spec.limits import UNLIMITED
@@ -46,11 +46,6 @@ class Placement:
     entrypoint: Sequence[str]
     mounts: Sequence[Mapping[str, Any]]
     stream: bool
-
-
-def is_gvisor(runtime: str | None) -> bool:
-    """Whether a runtime's name says that it is gVisor."""
-    return runtime is not None and runtime.split("-")[0] in ("runsc", "gvisor")
 
 
 def create_body(

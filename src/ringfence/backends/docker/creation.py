@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import hold_sockets
 from ringfence.backends.docker import door, holding, leading, place, removal, streams
-from ringfence.backends.docker.config import Placement, create_body, is_gvisor
+from ringfence.backends.docker.config import Placement, create_body
 from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.door import Door
@@ -24,6 +24,7 @@ from ringfence.backends.docker.machine import Machine
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
+from ringfence.policy.profiles import is_gvisor
 from ringfence.spec import SandboxSpec
 
 LABEL_PREFIX = "ringfence.label."

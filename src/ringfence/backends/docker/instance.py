@@ -9,7 +9,7 @@ from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroup_files import hold_sockets, make_room
 from ringfence.backends.docker import door, failures, removal, rootfs, statistics, streams
-from ringfence.backends.docker.config import is_gvisor, limits_body
+from ringfence.backends.docker.config import limits_body
 from ringfence.backends.docker.connecting import Connecting
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.inspection import (
@@ -31,6 +31,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.metrics import Reader, open_cpu_counter, places_apart, places_of, reader_for
+from ringfence.policy.profiles import is_gvisor
 from ringfence.spec import Limits, State, Usage
 
 _CHANGEABLE = frozenset({"memory", "swap", "cpus", "cpuset", "cpu_shares", "pids"})

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringfence.backends.docker.config import is_gvisor
 from ringfence.backends.docker.machine import Machine
 from ringfence.backends.refusing import refuse_disks, refuse_what
 from ringfence.backends.sized import ONLY_A_WORKSPACE, in_workspace
+from ringfence.policy.profiles import is_gvisor
 from ringfence.policy.users import is_root
 from ringfence.spec import SandboxSpec
 
