@@ -121,6 +121,24 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
         "lock": lock,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    _check_kinds(spec, backend)
+    where = Where(
+        backend=None if isinstance(backend, str) else backend,
+        endpoint=endpoint,
+        ceiling=ceiling,
+        ledger=ledger,
+        bus=events,
+        audit=audit,
+        progress=progress,
+    )
+    if id is not None:
+        _check_alone(spec, given)
+        return Opening(None, id, where)
+    return Opening(changed(spec, given), None, where)
+
+
+def _check_kinds(spec: object, backend: object) -> None:
+    """InvalidSpecError for what is no spec and no backend."""
     if not isinstance(spec, SandboxSpec | None):
         raise InvalidSpecError(
             f"spec: {spec!r} is no SandboxSpec: say id= for one that exists, image= for an image",
@@ -133,25 +151,17 @@ def open(  # noqa: A001 - the library's own word, used as ringfence.open
             op="open",
             context={"fields": ["backend"]},
         )
-    where = Where(
-        backend=None if isinstance(backend, str) else backend,
-        endpoint=endpoint,
-        ceiling=ceiling,
-        ledger=ledger,
-        bus=events,
-        audit=audit,
-        progress=progress,
-    )
-    if id is not None:
-        if spec is not None or given:
-            raise InvalidSpecError(
-                "id: a sandbox that exists cannot be described again: leave out "
-                + ", ".join(sorted(given) or ["spec"]),
-                op="open",
-                context={"fields": ["id"]},
-            )
-        return Opening(None, id, where)
-    return Opening(changed(spec, given), None, where)
+
+
+def _check_alone(spec: SandboxSpec | None, given: Mapping[str, Any]) -> None:
+    """InvalidSpecError unless an id comes without a description."""
+    if spec is not None or given:
+        raise InvalidSpecError(
+            "id: a sandbox that exists cannot be described again: leave out "
+            + ", ".join(sorted(given) or ["spec"]),
+            op="open",
+            context={"fields": ["id"]},
+        )
 
 
 def changed(spec: SandboxSpec | None, given: Mapping[str, Any]) -> SandboxSpec:
