@@ -22,7 +22,6 @@ from ringfence.events import Created, CreateFailed, EventBus
 from ringfence.guest.control import User
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.session import Session
-from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.policy import Facts
 from ringfence.policy.profiles import is_gvisor
 from ringfence.sandbox import binds, granting, needs, networking
@@ -68,7 +67,7 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     except BaseException as raised:
         error = named(raised)
         try:
-            await finish(steps.aclose())
+            await _undo(steps, error)
             if isinstance(error, SandboxError):
                 error.sandbox_id = error.sandbox_id or sandbox_id
                 bus.publish(_failure(error, sandbox_id, spec))
@@ -89,6 +88,15 @@ async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
         )
     )
     return sandbox
+
+
+async def _undo(steps: Steps, error: BaseException) -> None:
+    """Undo what was made before `error`, which stays the one that is told. What cannot be undone
+    now is on record, and whoever reaps goes on with it."""
+    try:
+        await finish(steps.aclose())
+    except (SandboxError, OSError) as more:
+        error.add_note(f"something of it could not be removed, `ringfence reap` does: {more}")
 
 
 def named(error: BaseException) -> BaseException:
@@ -209,13 +217,11 @@ async def _prepare(plan: _Plan, where: Where, sandbox_id: str, steps: Steps) -> 
     return replace(prepared, binds=(*prepared.binds, trusted))
 
 
-async def _close(records: Records, reserved: Record) -> None:
-    """Close the record of one that was not made, or leave it to whoever reaps where its workspace
+async def _close(records: Records, reserved: Record, whole: bool) -> None:
+    """Close the record of one that was not made, or leave it to whoever reaps where something of it
     could not be removed."""
-    if reserved.spec.repository is not None and binds.directory_of(reserved.id).exists():
-        await records.unfinished(reserved.id, CREATE_FAILED)
-    else:
-        await records.failed(reserved)
+    mounted = reserved.spec.repository is not None and binds.directory_of(reserved.id).exists()
+    await records.failed(reserved, whole=whole and not mounted)
 
 
 def joined(

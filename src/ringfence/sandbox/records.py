@@ -55,9 +55,11 @@ class Records:
         """The backend made it."""
         await self._step(lambda ledger: ledger.created(record))
 
-    async def failed(self, record: Record) -> None:
-        """It was not made, whether it was written down before or not."""
-        await self._step(lambda ledger: _fail(ledger, record))
+    async def failed(self, record: Record, *, whole: bool) -> None:
+        """It was not made, whether it was written down before or not. whole: nothing is left of it;
+        else whoever reaps goes on with that."""
+        close = _fail if whole else _leave
+        await self._step(lambda ledger: close(ledger, record))
 
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
@@ -105,3 +107,12 @@ def _fail(ledger: Ledger, record: Record) -> None:
     with contextlib.suppress(AlreadyExistsError):
         ledger.add(record, owner=None)
     ledger.end(record.id, CREATE_FAILED)
+
+
+def _leave(ledger: Ledger, record: Record) -> None:
+    from ringfence.ledger import guard
+
+    with contextlib.suppress(AlreadyExistsError):
+        ledger.add(record, owner=None)
+    ledger.unfinished(record.id, CREATE_FAILED)
+    guard.ensure(ledger.path.parent)

@@ -36,12 +36,12 @@ class Where:
 class Steps:
     """What was made so far. undo: what ends when a later step fails. rest: what outlives the
     instance, on failure as in the sandbox's own life (the backend's connections, the workspace).
-    last: closes the record of a failure, once nothing is left that is found by it."""
+    last: closes the record of a failure, told whether nothing is left that is found by it."""
 
     def __init__(self) -> None:
         self.undo = AsyncExitStack()
         self.rest = AsyncExitStack()
-        self.last: Callable[[], Awaitable[None]] | None = None
+        self.last: Callable[[bool], Awaitable[None]] | None = None
         self.kept: list[Callable[[], Awaitable[None]]] = []
 
     def beside(self, step: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
@@ -53,12 +53,16 @@ class Steps:
 
     async def aclose(self) -> None:
         """Undo everything, newest first. What raises leaves the record to whoever reaps."""
+        whole = False
         try:
-            await self.undo.aclose()
+            try:
+                await self.undo.aclose()
+            finally:
+                await self.rest.aclose()
+            whole = True
         finally:
-            await self.rest.aclose()
-        if self.last is not None:
-            await self.last()
+            if self.last is not None:
+                await self.last(whole)
 
     def keep_after(self, close: Callable[[], Awaitable[None]]) -> None:
         """Let the sandbox close this at its end; a failure to open leaves it."""

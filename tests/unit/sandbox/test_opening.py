@@ -18,7 +18,6 @@ from ringfence.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
     ResourceExhaustedError,
-    SandboxError,
     SandboxLostError,
     UnsupportedError,
 )
@@ -274,14 +273,44 @@ async def test_a_guest_that_dies_while_it_is_greeted(
     await nothing_is_left(durable.mock, ledger)
 
 
-async def test_a_failing_undo_does_not_hide_the_error(durable: Durable, ledger: Ledger) -> None:
-    """The first error is in the chain of what is raised, and the record is closed."""
-    durable.mock.fail("connect", error=BackendUnavailableError("first"))
-    durable.mock.fail("delete", error=BackendUnavailableError("second"))
-    with pytest.raises(SandboxError) as caught:
+@pytest.mark.parametrize("kind", [Durable, Tied])
+async def test_a_failing_undo_does_not_hide_the_error(
+    kind: type[Durable], mock: MockBackend, ledger: Ledger
+) -> None:
+    """The first error is the one that is raised and told. What is left is on record as that, so
+    that whoever reaps goes on with it while this client lives on."""
+    events: list[Event] = []
+    bus = EventBus()
+    bus.subscribe(events.append)
+    mock.fail("connect", error=BackendUnavailableError("first"))
+    mock.fail("delete", error=BackendUnavailableError("second"))
+    with pytest.raises(BackendUnavailableError, match="first") as caught:
+        await ringfence.open(backend=kind(mock), ledger=ledger, events=bus)
+    assert "second" in caught.value.__notes__[0]
+    assert [type(event) for event in events] == [CreateFailed]
+    assert len(await mock.found({})) == 1
+    [done] = await reap(ledger, load=lambda *_: mock, probe=False)
+    assert (done.reason, done.error) == (CREATE_FAILED, None)
+    await nothing_is_left(mock, ledger)
+
+
+async def test_a_workspace_that_cannot_be_closed_is_on_record_as_that(
+    durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as one of a client that lives, whose sandboxes nobody reaps."""
+
+    async def full() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def prepare(*args: Any, **kw: Any) -> binds.Prepared:
+        return binds.Prepared(aclose=full)
+
+    monkeypatch.setattr(opening.binds, "prepare", prepare)
+    monkeypatch.setattr(*STEPS["network"], partial(_fail, "network"))
+    with pytest.raises(ResourceExhaustedError, match="no network"):
         await ringfence.open(backend=durable, ledger=ledger)
-    chain = [str(caught.value), str(caught.value.__context__)]
-    assert "first" in chain[0] + chain[1]
+    [entry] = ledger.live()
+    assert (entry.reason, entry.expired()) == (CREATE_FAILED, True)
 
 
 async def test_the_ledger_knows_it_while_it_lives(durable: Durable, ledger: Ledger) -> None:
