@@ -12,7 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from ringfence.workspace.beneath import DIRECTORY_FLAGS, open_directory, open_regular, split
+from ringfence.workspace.beneath import (
+    DIRECTORY_FLAGS,
+    open_directory,
+    open_file,
+    read_link,
+    split,
+)
 from ringfence.workspace.failures import failed
 
 PATH_BYTES = 4000
@@ -107,21 +113,11 @@ class Layers:
 
     def open(self, path: str, found: Found) -> int:
         """A descriptor to read the regular file that `find` found."""
-        directory, _, name = path.rpartition("/")
-        parent = open_directory(self._roots[found.layer], directory)
-        try:
-            return open_regular(parent, name)
-        finally:
-            os.close(parent)
+        return open_file(self._roots[found.layer], path)
 
     def target(self, path: str, found: Found) -> str:
         """What the symbolic link that `find` found holds."""
-        directory, _, name = path.rpartition("/")
-        parent = open_directory(self._roots[found.layer], directory)
-        try:
-            return os.readlink(name, dir_fd=parent)
-        finally:
-            os.close(parent)
+        return read_link(self._roots[found.layer], path)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, os.stat_result]]:
         """All below `path`, directories before what they hold, in no further order.
