@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import ssl
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.errors import UnsupportedError
 from ringfence.network import Decision, EgressProxy, publish
 from ringfence.network.authority import Authority
 from ringfence.network.duplex import SocketDuplex
@@ -212,7 +214,11 @@ async def test_a_target_that_is_no_name_of_a_host_is_a_decision_too(
 
 @pytest.mark.parametrize(
     ("asked", "host"),
-    [(b"\x01\x0a\x00\x00\x01", "10.0.0.1"), (b"\x04" + b"\0" * 15 + b"\1", "::1")],
+    [
+        (b"\x01\x0a\x00\x00\x01", "10.0.0.1"),
+        (b"\x04" + b"\0" * 15 + b"\1", "::1"),
+        (b"\x03\x0810.0.0.1", "10.0.0.1"),
+    ],
 )
 async def test_an_address_for_socks5_is_a_decision_too(make: Make, asked: bytes, host: str) -> None:
     place = await make(allow=["good.test"])
@@ -480,6 +486,21 @@ async def test_a_secret_goes_inside_tls_and_both_ends_are_verified(make: Make) -
     writer.close()
     [head] = place.outside.seen
     assert b"Authorization: Bearer hidden" in head
+
+
+async def test_a_client_that_leaves_in_its_handshake_is_done_with(make: Make) -> None:
+    place = await make(allow=["good.test"], secrets=[SECRET])
+    tunnel = b"CONNECT good.test:443 HTTP/1.1\r\n\r\n"
+    for begun in (b"", split_hello("good.test", 1)[:50], b"no TLS at all"):
+        with contextlib.suppress(ConnectionError):
+            assert (await place.ask(tunnel + begun, eof=True)).startswith(b"HTTP/1.1 200 ")
+    assert place.outside.seen == []
+
+
+def test_headers_inside_tls_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    with pytest.raises(UnsupportedError, match=r"pip install 'ringfence\[tls\]'"):
+        Authority("sandbox")
 
 
 async def test_what_is_no_tls_after_the_handshake_ends_the_connection(make: Make) -> None:

@@ -34,6 +34,7 @@ from ringfence.workspace import (
 from ringfence.workspace.application import Application, alone, settle
 from ringfence.workspace.changes import Changes
 from ringfence.workspace.layers import Layers
+from tests.conftest import give
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 from tests.unit.workspace.test_patch import snapshot
 
@@ -264,6 +265,63 @@ def test_a_failure_half_way_is_undone(
         apply(prepared)
     assert snapshot(repository) == before
     assert not list(repository.glob(".ringfence*"))
+
+
+def test_a_directory_that_was_emptied_comes_back_as_it_was(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "only/deep").mkdir(parents=True)
+    (repository / "only/deep/file").write_text("x")
+    give(repository / "only")
+    (repository / "only").chmod(0o751)
+    (repository / "only/deep").chmod(0o1770)
+    prepared = make(repository)
+    shutil.rmtree(inside(prepared) / "only")
+    (inside(prepared) / "fresh").write_text("y")
+
+    def facts() -> dict[str, tuple[int, int, int]]:
+        return {
+            str(path): (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid)
+            for path in repository.glob("only/**/*")
+        } | {"only": (repository.joinpath("only").stat().st_mode, 0, 0)}
+
+    def full(*_: object, **__: object) -> None:
+        assert not (repository / "only").exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = facts()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full)
+        with pytest.raises(ResourceExhaustedError):
+            apply(prepared)
+    assert facts() == before
+    apply(prepared)
+    assert not (repository / "only").exists()
+
+
+def test_no_descriptor_stays_open(repository: Path, make: Make, tmp_path: Path) -> None:
+    """Of what is looked at, staged, applied, downloaded, discarded and removed; a process opens
+    thousands of sandboxes."""
+
+    def all_of_it(name: str) -> None:
+        prepared = make(repository, gitignore=True, exclude=("hidden/",))
+        (inside(prepared) / "README.md").write_text(f"{name}\n")
+        apply(prepared)
+        download(prepared, ["src"], tmp_path / name)
+        discard(prepared)
+        clean(prepared.record())
+
+    def opened() -> list[str]:
+        there = (path for path in Path("/proc/self/fd").iterdir() if path.exists())
+        return sorted(str(path.readlink()) for path in there)
+
+    (repository / "hidden/below").mkdir(parents=True)
+    (repository / "hidden/one").hardlink_to(repository / "run.sh")
+    (repository / "src/.gitignore").write_text("*.log\n")
+    all_of_it("first")
+    before = opened()
+    all_of_it("second")
+    assert opened() == before
 
 
 def test_where_no_hard_link_can_be_made_nothing_is_applied_and_the_patch_is_advised(

@@ -19,7 +19,7 @@ from ringfence.errors import (
 )
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace import clean, plan, prepare, putting
-from ringfence.workspace.sources import check_root
+from ringfence.workspace.sources import _forbidden, check_root
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 
 
@@ -90,6 +90,30 @@ def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(PolicyDeniedError, match="daemon"):
         check_root(str(tmp_path / "daemon/overlay2"), forbidden=(tmp_path / "daemon",))
     assert check_root(str(home / "project")) == home / "project"
+
+
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [("/home/other", False), ("/home/other/project", True), ("/root/.ssh", False),
+     ("/root/.aws/cli", False), ("/home/ada/.docker/x", False), ("/home/ada/.dockers", True),
+     ("/home/ada/.config", True), ("/home/ada/.config/gh", False), ("/usr/src/x", False),
+     ("/dev/shm", True), ("/dev/shm/x", True), ("/dev/shmx", False), ("/run/user/0", False),
+     ("/var/lib/docker/x", False), ("/var/lib", False), ("/var/lib/mine", True), ("/tmp", False),
+     ("/tmp/x", True), ("/srv", False), ("/srv/x", True), ("/data", False), ("/data/daemon", False),
+     ("/data/daemon/x", False), ("/data/mine", True), ("/mnt/x", True)],
+)  # fmt: skip
+def test_what_is_shown_to_no_sandbox_is_told_by_its_place(
+    monkeypatch: pytest.MonkeyPatch, place: str, allowed: bool
+) -> None:
+    """A whole home of anybody's, credentials, the system's and the daemon's own, and what holds
+    one of them."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert (_forbidden(Path(place), (Path("/data/daemon"),)) is None) is allowed
+
+
+def test_a_home_of_nobody_is_said_to_be_none() -> None:
+    with pytest.raises(InvalidSpecError, match="cannot be used"):
+        check_root("~nobody-has-this-name/project")
 
 
 def test_a_directory_that_this_user_may_not_read_is_named(
