@@ -10,7 +10,7 @@ import pytest
 from ringfence.guest import build
 from tests.conftest import missing, require_root
 
-from .raw import Guest
+from .raw import Guest, accept, listen
 
 
 @pytest.fixture
@@ -49,3 +49,13 @@ def directory() -> Iterator[Path]:
     for entry in path.iterdir():
         entry.unlink()
     path.rmdir()
+
+
+@pytest.fixture
+def dialled(start_guest: Callable[..., Guest], directory: Path) -> Guest:
+    """A guest with a detached session on a socket."""
+    listener = listen(directory)
+    guest = start_guest("--socket", str(directory))
+    guest.raw = accept(listener)
+    guest.raw.hello(detached=True, lifetime=600_000)
+    return guest

@@ -12,10 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.guest.protocol import EXIT, NO_CAP, Answer, Ask, Cred, cred, string, strings
+from ringfence.guest.protocol import (
+    EXIT,
+    NO_CAP,
+    Answer,
+    Ask,
+    Cred,
+    ExecFlag,
+    cred,
+    string,
+    strings,
+)
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 WAIT_SECONDS = 30.0
+HELD = ExecFlag.SEARCH_PATH | ExecFlag.HOLD
 USER = Cred(1000, 1000)
 PATH = b"PATH=/usr/bin:/bin"
 
@@ -259,3 +270,22 @@ class Guest:
                     os.kill(int(child), signal.SIGKILL)
             self.process.kill()
         self.process.wait()
+
+
+def listen(directory: Path) -> socket.socket:
+    """The socket that a guest dials."""
+    listener = socket.socket(socket.AF_UNIX)
+    path = directory / "host.sock"
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    path.chmod(0o666)
+    listener.listen(1)
+    listener.settimeout(WAIT_SECONDS)
+    return listener
+
+
+def accept(listener: socket.socket) -> Raw:
+    """The stream of the guest that dials, which nobody does afterwards."""
+    stream, _ = listener.accept()
+    listener.close()
+    return Raw(stream)

@@ -13,24 +13,17 @@ import pytest
 
 from ringfence.guest.protocol import Answer, Ask, ExecFlag
 
-from .raw import Guest, Raw, exec_payload, until
+from .raw import Guest, Raw, accept, exec_payload, listen, until
 
 STAGE_CGROUP = 6
 
 
 @pytest.fixture
-def dialled(start_guest: Callable[..., Guest], tmp_path: Path) -> Guest:
+def dialled(start_guest: Callable[..., Guest], directory: Path) -> Guest:
     """A guest with an attached session on a socket."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == "root" and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(tmp_path / "host.sock"))
-        (tmp_path / "host.sock").chmod(0o666)
-        door.listen()
-        guest = start_guest("--socket", str(tmp_path))
-        door.settimeout(30)
-        guest.raw = Raw(door.accept()[0])
+    listener = listen(directory)
+    guest = start_guest("--socket", str(directory))
+    guest.raw = accept(listener)
     guest.raw.hello()
     return guest
 

@@ -12,33 +12,10 @@ import pytest
 
 from ringfence.guest.protocol import Answer, Ask, Cred
 
-from .raw import Guest, Raw, until
+from .raw import Guest, Raw, accept, listen, until
 
 REASON_CPU_TIME = 6
 SECOND = 1_000_000
-
-
-@pytest.fixture
-def dialled(start_guest: Callable[..., Guest], tmp_path: Path) -> Guest:
-    """A guest with a detached session on a socket."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == "root" and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)
-    with listening(tmp_path) as door:
-        guest = start_guest("--socket", str(tmp_path))
-        guest.raw = Raw(door.accept()[0])
-    guest.raw.hello(detached=True, lifetime=600_000)
-    return guest
-
-
-def listening(directory: Path) -> socket.socket:
-    door = socket.socket(socket.AF_UNIX)
-    (directory / "host.sock").unlink(missing_ok=True)
-    door.bind(str(directory / "host.sock"))
-    (directory / "host.sock").chmod(0o666)
-    door.listen()
-    door.settimeout(30)
-    return door
 
 
 @pytest.fixture(params=["usage_usec {}\nuser_usec 1\n", "{}000\n"], ids=["version 2", "version 1"])
@@ -95,7 +72,7 @@ def test_what_runs_is_killed_and_nothing_starts_any_more(
 
 
 def test_it_holds_while_nobody_is_there_and_for_who_comes_again(
-    dialled: Guest, counter: Callable[[int], Path], tmp_path: Path
+    dialled: Guest, counter: Callable[[int], Path], directory: Path
 ) -> None:
     raw = dialled.raw
     give(raw, counter(10), SECOND)
@@ -105,9 +82,9 @@ def test_it_holds_while_nobody_is_there_and_for_who_comes_again(
     until(dialled.marked, "what is held goes on")
     counter(2 * SECOND)
     until(lambda: not dialled.marked(), "it was killed")
-    with listening(tmp_path) as door:
-        dialled.raw.stream.close()
-        dialled.raw = raw = Raw(door.accept()[0])
+    listener = listen(directory)
+    dialled.raw.stream.close()
+    dialled.raw = raw = accept(listener)
     assert raw.hello(detached=True) == 2
     raw.send(Ask.ATTACH, held, bytes(16))
     assert raw.ending(held).reason == REASON_CPU_TIME

@@ -7,8 +7,7 @@ import pytest
 
 from ringfence.guest.protocol import Ask
 
-from .raw import Guest
-from .test_life import HELD, accept, listen
+from .raw import HELD, Guest, accept, listen
 
 
 def handed(start_guest: Callable[..., Guest], directory: Path) -> Guest:

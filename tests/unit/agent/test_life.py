@@ -12,27 +12,9 @@ import pytest
 
 from ringfence.guest.protocol import HEADER, TOLD, Answer, Ask, Feature, Told, string
 
-from .raw import WAIT_SECONDS, Guest, Raw, exec_payload, until
+from .raw import HELD, WAIT_SECONDS, Guest, Raw, accept, exec_payload, listen, until
 
-HELD = 32 | 8
 FIRST, SECOND = b"A" * 16, b"B" * 16
-
-
-def listen(directory: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    path = directory / "host.sock"
-    path.unlink(missing_ok=True)
-    listener.bind(str(path))
-    path.chmod(0o666)
-    listener.listen(1)
-    listener.settimeout(WAIT_SECONDS)
-    return listener
-
-
-def accept(listener: socket.socket) -> Raw:
-    stream, _ = listener.accept()
-    listener.close()
-    return Raw(stream)
 
 
 def test_a_guest_dials_again_and_keeps_what_is_held(
@@ -81,13 +63,10 @@ def attach(raw: Raw, held: int) -> tuple[int, ...]:
 
 
 def test_input_goes_on_in_the_next_session_where_the_guest_has_it(
-    start_guest: Callable[..., Guest], directory: Path
+    dialled: Guest, directory: Path
 ) -> None:
     """Whole frames are the command's, once; what came in part is not counted and never comes."""
-    listener = listen(directory)
-    guest = start_guest("--socket", str(directory))
-    raw = accept(listener)
-    raw.hello(detached=True, lifetime=600_000)
+    raw = dialled.raw
     held = raw.start("sh", "-c", "echo up; kill -STOP $$; cat", flags=HELD | 1, stdin=b"given")
     raw.started(held)
     raw.output(held, b"up\n")
@@ -110,16 +89,13 @@ def test_input_goes_on_in_the_next_session_where_the_guest_has_it(
     ending = raw.ending(held)
     assert ending.stdout == b"up\ngiven" + data
     raw.send(Ask.SHUTDOWN)
-    assert guest.wait() == 0
+    assert dialled.wait() == 0
 
 
 def test_input_that_is_consumed_while_nobody_is_there_is_counted(
-    start_guest: Callable[..., Guest], directory: Path
+    dialled: Guest, directory: Path
 ) -> None:
-    listener = listen(directory)
-    start_guest("--socket", str(directory))
-    raw = accept(listener)
-    raw.hello(detached=True, lifetime=600_000)
+    raw = dialled.raw
     held = raw.start("sh", "-c", "kill -STOP $$; exec cat", flags=HELD | 1)
     raw.started(held)
     data = bytes(200_000)
@@ -142,13 +118,10 @@ def test_input_that_is_consumed_while_nobody_is_there_is_counted(
 
 
 def test_a_terminal_is_typed_into_and_resized_in_the_next_session(
-    start_guest: Callable[..., Guest], directory: Path
+    dialled: Guest, directory: Path
 ) -> None:
     """After an end of file was typed its input is open as before."""
-    listener = listen(directory)
-    start_guest("--socket", str(directory))
-    raw = accept(listener)
-    raw.hello(detached=True, lifetime=600_000)
+    raw = dialled.raw
     script = "stty -echo; echo up; read x; read y; echo $y; stty size"
     held = raw.start("sh", "-c", script, flags=HELD | 1 | 2)
     raw.started(held)
@@ -187,14 +160,9 @@ def at(port: int) -> bytes:
     return string(b"127.0.0.1") + struct.pack("<H", port)
 
 
-def test_a_port_is_no_commands_between_two_sessions(
-    start_guest: Callable[..., Guest], directory: Path
-) -> None:
+def test_a_port_is_no_commands_between_two_sessions(dialled: Guest, directory: Path) -> None:
     """Else one binds it there, and answers those who take it for the host's."""
-    listener = listen(directory)
-    start_guest("--socket", str(directory))
-    first = accept(listener)
-    first.hello(detached=True, lifetime=600_000)
+    first = dialled.raw
     port = free_port()
     assert first.ask(Ask.LISTEN, at(port), 77) == struct.pack("<H", port)
     inside = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
