@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from ringfence.workspace import (
     download,
 )
 from ringfence.workspace.application import Application, alone, settle
-from ringfence.workspace.changes import Changes
+from ringfence.workspace.changes import Changes, compare
 from ringfence.workspace.layers import Layers
 from tests.conftest import give
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
@@ -899,3 +899,21 @@ def test_a_base_that_is_gone_is_an_error_of_ours(
     shutil.rmtree(prepared.layers[0])
     with pytest.raises(StateError, match="No such file or directory"):
         look(prepared)
+
+
+def test_layers_of_which_one_is_gone_leave_nothing_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(StateError, match="gone"):
+        Layers([tmp_path, tmp_path, tmp_path / "gone"])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_cannot_be_listed_is_told_of_the_layers(tmp_path: Path) -> None:
+    """No path can be named yet: they are still being gathered."""
+
+    def paths() -> Iterator[str]:
+        yield "a"
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Layers([tmp_path]) as layers, pytest.raises(StateError, match="its layers"):
+        compare(layers, layers, paths(), max_bytes=1)
