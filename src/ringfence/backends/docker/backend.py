@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.docker import door, images, mounting, place, rootfs, stored
+from ringfence.backends.docker import door, images, mounting, place, probing, rootfs, stored
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
@@ -198,8 +198,10 @@ class DockerBackend:
         return found
 
     async def sweep(self) -> None:
-        """Remove the images that clients made for forks and snapshots, and left when they ended."""
+        """Remove the images that clients made for forks and snapshots, and left when they ended,
+        and containers that were never to start."""
         await rootfs.sweep(self._connected())
+        await probing.sweep(self._connected())
 
     async def mount_once(self, sandbox_id: str, volume: Mapping[str, str]) -> None:
         """Have the daemon mount a volume and unmount it, for a sandbox that is gone."""

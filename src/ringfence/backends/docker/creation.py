@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import hold_sockets
-from ringfence.backends.docker import door, holding, leading, place, removal, streams
+from ringfence.backends.docker import door, failures, holding, leading, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body
 from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
@@ -168,6 +169,8 @@ class Creation:
             # A refusal made nothing, and the name may be another sandbox's.
             self._asked = "status" not in error.context
             raise
+        if not isinstance(made, Mapping) or "Id" not in made:
+            raise failures.of_answer("create", self._engine.endpoint, json.dumps(made).encode())
         return str(made["Id"])
 
     async def _check_links(self, body: Mapping[str, Any], places: Sequence[str]) -> None:

@@ -21,6 +21,9 @@ _PIECE = 256 * 1024
 _JSON = (b"{", b"[", b'"', b"n")
 """How an answer begins that says something; others are empty, or words."""
 
+_PAGE = b"<"
+"""How a proxy's page begins, which passes for no answer of an Engine's."""
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -66,7 +69,7 @@ class Engine:
         _, data = await self._answer(
             op, method, path, query, body, seconds=seconds, headers=headers
         )
-        if method != "GET" and data[:1] not in _JSON:
+        if method != "GET" and data[:1] not in _JSON and data[:1] != _PAGE:
             return None
         try:
             return json.loads(data)
@@ -90,11 +93,11 @@ class Engine:
             async with asyncio.timeout(seconds):
                 status, told, data = await self._exchange(method, url, body, headers)
         except TimeoutError:
-            raise failures.of_deadline(op, seconds) from None
+            raise failures.of_deadline(op, self.endpoint, seconds) from None
         except (aiohttp.ClientError, OSError) as error:
             raise failures.of_connection(op, self.endpoint, error) from None
         if status >= 300:
-            raise failures.of_status(op, status, _message(data))
+            raise failures.of_status(op, status, message_of(data))
         return told, data
 
     async def stream(
@@ -126,11 +129,11 @@ class Engine:
                 ) as response,
             ):
                 if response.status >= 300:
-                    raise failures.of_status(op, response.status, _message(await response.read()))
+                    raise failures.of_status(op, response.status, message_of(await response.read()))
                 async for chunk in response.content.iter_any():
                     yield chunk
         except TimeoutError:
-            raise failures.of_deadline(op, seconds) from None
+            raise failures.of_deadline(op, self.endpoint, seconds) from None
         except (aiohttp.ClientError, OSError) as error:
             raise failures.of_connection(op, self.endpoint, error) from None
 
@@ -180,13 +183,15 @@ class Engine:
                 async with asyncio.timeout(SECONDS):
                     self._version = await self._pinged() or await self._asked()
             except TimeoutError:
-                raise failures.of_deadline("version", SECONDS) from None
+                raise failures.of_deadline("version", self.endpoint, SECONDS) from None
             except (aiohttp.ClientError, OSError) as error:
                 raise failures.of_connection("version", self.endpoint, error) from None
 
     async def _pinged(self) -> str:
         """What a ping tells, "" where that is not enough. For /version an Engine runs programs."""
-        async with self._client().get(self.endpoint.base + "/_ping") as response:
+        async with self._client().get(
+            self.endpoint.base + "/_ping", allow_redirects=False
+        ) as response:
             text = response.headers.get("Api-Version", "")
             versions.refuse_podman(response.headers.get("Libpod-Api-Version"), self.endpoint)
         return versions.of_ping(text) if response.status < 300 else ""
@@ -194,7 +199,7 @@ class Engine:
     async def _asked(self) -> str:
         status, _, data = await self._exchange("GET", "/version", None)
         if status >= 300:
-            raise failures.of_status("version", status, _message(data))
+            raise failures.of_status("version", status, message_of(data))
         return versions.of_answer(data, self.endpoint)
 
     async def hijack(
@@ -216,7 +221,7 @@ class Engine:
                         factory, where.host, where.port, ssl=where.tls
                     )
         except TimeoutError:
-            raise failures.of_deadline(op, SECONDS) from None
+            raise failures.of_deadline(op, where, SECONDS) from None
         except OSError as error:
             raise failures.of_connection(op, where, error) from None
         transport.write(
@@ -251,7 +256,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _message(data: bytes) -> str:
+def message_of(data: bytes) -> str:
+    """What an Engine's refusal says, or the beginning of whatever came in its place."""
     try:
         return str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):

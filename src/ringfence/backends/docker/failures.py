@@ -50,6 +50,14 @@ _BY_OPERATION: Mapping[tuple[str, int], type[SandboxError]] = {
 }
 """Where an operation gives a status a meaning of its own."""
 
+_REFUSED = "an authorization plugin of the daemon's, or a proxy before it, refuses this user"
+_REMEDY_OF: Mapping[int, str] = {
+    401: _REFUSED,
+    403: _REFUSED,
+    407: _REFUSED,
+}
+"""Where a status says more than its class."""
+
 _REMEDIES: Mapping[type[SandboxError], str] = {
     ImageNotFoundError: "docker pull or build it first",
     BackendUnavailableError: "see the daemon's log",
@@ -70,9 +78,9 @@ def of_status(op: str, status: int, message: str) -> SandboxError:
     """The error for an answer of the Engine to `op`."""
     kind = _BY_OPERATION.get((op, status)) or _BY_STATUS.get(status)
     if kind is None:
-        kind = BackendUnavailableError if status >= 500 else InvalidSpecError
+        kind = InvalidSpecError if 400 <= status < 500 else BackendUnavailableError
     words = " ".join(message.split())[:500] or f"status {status}"
-    remedy = _REMEDIES.get(kind)
+    remedy = _REMEDY_OF.get(status) or _REMEDIES.get(kind)
     return kind(
         f"{op}: the Docker Engine says: {words}" + (f" ({remedy})" if remedy else ""),
         op=op,
@@ -97,8 +105,8 @@ def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnava
 def of_answer(op: str, endpoint: Endpoint, data: bytes) -> BackendUnavailableError:
     """The error when what came as an answer to `op` is none of an Engine's."""
     return BackendUnavailableError(
-        f"{op}: what {endpoint.url} (named by {endpoint.source}) answered is no JSON:"
-        f" {data[:100]!r}; is it a Docker Engine, and its answer whole?",
+        f"{op}: what {endpoint.url} (named by {endpoint.source}) answered is no JSON of an"
+        f" Engine's: {data[:100]!r}; is it a Docker Engine, and its answer whole?",
         op=op,
         context={"endpoint": endpoint.url},
     )
@@ -109,12 +117,13 @@ def _is_tls(error: Exception) -> bool:
     return isinstance(error, ssl.SSLError | aiohttp.ClientSSLError | ssl.CertificateError)
 
 
-def of_deadline(op: str, seconds: float) -> DeadlineExceededError:
+def of_deadline(op: str, endpoint: Endpoint, seconds: float) -> DeadlineExceededError:
     """The error when the Engine leaves a request unanswered."""
     return DeadlineExceededError(
-        f"{op}: the Docker Engine did not answer within {seconds:g} s: it is overloaded or hangs",
+        f"{op}: the Docker Engine at {endpoint.url} (named by {endpoint.source}) did not answer"
+        f" within {seconds:g} s: it is overloaded or hangs",
         op=op,
-        context={"seconds": seconds},
+        context={"endpoint": endpoint.url, "seconds": seconds},
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.door import peer_pid
 from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.probing import DIRECTORIES, PROBE
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import SandboxError
@@ -191,14 +192,14 @@ async def sees_our_files(engine: Engine, image: str) -> bool:
     A container that is never started binds a new directory whose name nobody can know; a daemon
     elsewhere refuses it. The container is removed again.
     """
-    directory = Path(tempfile.mkdtemp(prefix="probe-", dir=state_directory()))
+    directory = Path(tempfile.mkdtemp(prefix=DIRECTORIES, dir=state_directory()))
     mount = {"Type": "bind", "Source": str(directory), "Target": "/.ringfence", "ReadOnly": True}
     body = {
         "Image": image,
         "Cmd": ["/"],
         "NetworkDisabled": True,
         "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
-        "Labels": {"ringfence.probe": directory.name},
+        "Labels": {PROBE: directory.name},
     }
     name = f"ringfence-{directory.name}"
     try:

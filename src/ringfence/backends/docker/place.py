@@ -13,6 +13,7 @@ from typing import Any
 from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.probing import VOLUME
 from ringfence.backends.finish import finish
 from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.state import state_directory
@@ -122,7 +123,7 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
         "Cmd": ["/"],
         "NetworkDisabled": True,
         "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
-        "Labels": {"ringfence.volume": volume},
+        "Labels": {VOLUME: volume},
     }
     await engine.post(
         "volume", "volumes", "create", body={"Name": volume, "Labels": {"ringfence.guest": "1"}}

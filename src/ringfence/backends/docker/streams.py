@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import cast
 
 from ringfence.backends.docker import failures
-from ringfence.backends.docker.engine import SECONDS, Engine
-from ringfence.errors import SandboxLostError
+from ringfence.backends.docker.engine import SECONDS, Engine, message_of
+from ringfence.errors import SandboxError, SandboxLostError
 
 _HEAD_CAP = 64 * 1024
 _HEADER = struct.Struct(">BxxxI")
 _STDOUT = 1
+_STREAM = b"application/vnd.docker."
+"""What an Engine says of a stream that it gives without switching over."""
 
 
 class Attached(asyncio.Protocol):
@@ -120,12 +122,13 @@ class Attached(asyncio.Protocol):
             if len(self._head) > _HEAD_CAP:
                 self.abort()
             return
-        words = bytes(self._head[:end]).split(None, 2)
+        head = bytes(self._head[:end])
+        words = head.split(None, 2)
         status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         del self._head[: end + 4]
         if self.upgraded.done():
             return
-        if status in (101, 200):
+        if status == 101 or (status == 200 and _STREAM in head.lower()):
             self._open = True
             assert self._transport is not None  # noqa: S101 - it just received
             self._transport.pause_reading()
@@ -179,7 +182,7 @@ async def attach(engine: Engine, container: str) -> Attached:
             status, body = await protocol.upgraded
     except TimeoutError:
         transport.abort()
-        raise failures.of_deadline("attach", SECONDS) from None
+        raise failures.of_deadline("attach", engine.endpoint, SECONDS) from None
     except BaseException:
         transport.abort()
         raise
@@ -187,5 +190,15 @@ async def attach(engine: Engine, container: str) -> Attached:
         transport.abort()
         if status in (404, 409):
             raise SandboxLostError("connect: the sandbox has ended", op="connect")
-        raise failures.of_status("attach", status, body.decode("utf-8", "replace"))
+        raise _refused(engine, status, body)
     return protocol
+
+
+def _refused(engine: Engine, status: int, body: bytes) -> SandboxError:
+    """The error for an answer that is no switch: 0 is none, and what succeeds otherwise a page."""
+    if not status:
+        ended = ConnectionError("the connection ended without an answer")
+        return failures.of_connection("attach", engine.endpoint, ended)
+    if status < 300:
+        return failures.of_answer("attach", engine.endpoint, body)
+    return failures.of_status("attach", status, message_of(body))

@@ -138,6 +138,46 @@ async def test_an_answer_that_is_no_json_is_the_engine_s_fault(short: Path, text
                 await engine.post("create", "containers", "create", body={})
 
 
+async def test_a_page_in_place_of_an_empty_answer_is_no_success(short: Path) -> None:
+    """A proxy's, of a login say: the container was not started."""
+    page = web.Response(text="<html>log in</html>", content_type="text/html")
+    async with engine_that(lambda request: page, short) as engine:
+        with pytest.raises(
+            BackendUnavailableError, match=r"start: .*no JSON of an Engine's.*log in"
+        ):
+            await engine.post("start", "containers", "abc", "start")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_of_the_user_says_who_refuses(short: Path, status: int) -> None:
+    def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "denied by plugin opa"}, status=status)
+
+    async with engine_that(refuse, short) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"plugin opa.*or a proxy before it"):
+            await engine.get("info", "info")
+
+
+async def test_a_redirection_is_not_followed_and_no_engine(short: Path) -> None:
+    seen = []
+
+    async def away(request: web.Request) -> web.StreamResponse:
+        seen.append(request.path)
+        return web.Response(status=302, headers={"Location": "http://elsewhere.example/login"})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", away)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.UnixSite(runner, str(short / "e.sock")).start()
+    engine = Engine(resolve(f"unix://{short}/e.sock"))
+    with pytest.raises(BackendUnavailableError, match="status 302"):
+        await engine.get("info", "info")
+    await engine.close()
+    await runner.cleanup()
+    assert seen == ["/_ping", "/version"]
+
+
 async def test_an_answer_that_does_not_come_is_a_deadline(short: Path) -> None:
     async with engine_that(echo, short) as engine:
         await engine.get("info", "info")

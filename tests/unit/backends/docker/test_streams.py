@@ -2,10 +2,14 @@
 
 import asyncio
 import struct
+from pathlib import Path
 
 import pytest
 
-from ringfence.backends.docker.streams import Attached
+from ringfence.backends.docker.endpoint import resolve
+from ringfence.backends.docker.engine import Engine
+from ringfence.backends.docker.streams import Attached, attach
+from ringfence.errors import BackendUnavailableError
 
 
 class Wire(asyncio.Transport):
@@ -73,6 +77,38 @@ async def test_an_answer_that_is_no_upgrade_gives_its_status_and_body() -> None:
     attached, _ = await start()
     attached.data_received(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
     assert await attached.upgraded == (404, b"{}")
+
+
+async def test_a_page_is_no_stream_and_a_stream_without_a_switch_is_one() -> None:
+    attached, _ = await start()
+    attached.data_received(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>")
+    assert await attached.upgraded == (200, b"<html>")
+    other, _ = await start()
+    kind = b"Content-Type: application/vnd.docker.raw-stream"
+    other.data_received(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n\r\n")
+    assert (await other.upgraded)[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "ended without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>", "no JSON of an Engine's"),
+        (b'HTTP/1.1 403 No\r\nContent-Length: 20\r\n\r\n{"message": "denied"}', "says: denied"),
+    ],
+)
+async def test_what_is_no_stream_is_told_in_words(short: Path, answer: bytes, said: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 0\r\n\r\n"
+        writer.write(ping if b"/_ping" in head else answer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, short / "e.sock"):
+        engine = Engine(resolve(f"unix://{short}/e.sock"))
+        with pytest.raises(BackendUnavailableError, match=f"attach.*{said}|{said}"):
+            await attach(engine, "abc")
+        await engine.close()
 
 
 async def test_an_end_before_the_answer_is_no_upgrade() -> None:
