@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -24,18 +25,13 @@ from ringfence.guest.request import Exit
 from ringfence.guest.session import Session
 from ringfence.spec import SandboxSpec
 
+from .commands import spawn
 from .conftest import Place
 from .puppets import PID, Puppet
-from .test_run import command
 
 HELD = ExecFlag.SEARCH_PATH | ExecFlag.HOLD
 OPEN = HELD | ExecFlag.STDIN_OPEN
-
-
-async def spawn(session: Session, *args: str, flags: int = OPEN, **options) -> Exec:
-    process = await session.spawn(command(*args, flags=flags, **options))
-    assert isinstance(process, Exec)
-    return process
+hold = partial(spawn, flags=OPEN)
 
 
 async def taken_from(session: Session, process: Exec) -> Attached:
@@ -64,7 +60,7 @@ async def newer() -> AsyncIterator[tuple[Session, Puppet]]:
 
 async def test_an_open_stdin_is_written_and_closed(place: Place) -> None:
     session = place.session
-    first = await spawn(session, "cat")
+    first = await hold(session, "cat")
     assert await first.write(b"one")
     assert await read(first, 3) == b"one"
     again = await taken_from(session, first)
@@ -85,7 +81,7 @@ async def test_input_that_was_under_way_comes_once_and_the_total_says_what_did_n
     """Whoever attaches goes on where the guest is, however often."""
     session = place.session
     data = bytes(range(256)) * 4096
-    process = await spawn(session, "sh", "-c", "sleep 0.2; cat" if place.real else "cat")
+    process = await hold(session, "sh", "-c", "sleep 0.2; cat" if place.real else "cat")
     at = 0
     for _ in range(4):
         writing = asyncio.create_task(process.write(data[at : at + 300_000]))
@@ -107,7 +103,7 @@ async def test_input_that_was_under_way_comes_once_and_the_total_says_what_did_n
 
 async def test_a_stdin_that_was_closed_or_given_takes_nothing(place: Place) -> None:
     session = place.session
-    closed = await spawn(session, "sh", "-c", "cat; sleep 60")
+    closed = await hold(session, "sh", "-c", "cat; sleep 60")
     closed.write_eof()
     again = await taken_from(session, closed)
     assert not await again.write(b"x")
@@ -118,7 +114,7 @@ async def test_a_stdin_that_was_closed_or_given_takes_nothing(place: Place) -> N
     assert "when it was started" in again.unwritable
     assert "when it was started" in given.unwritable or given.over
     again.write_eof()
-    over = await spawn(session, "true")
+    over = await hold(session, "true")
     await over.wait()
     again = await session.attach(over.id)
     await again.wait()
@@ -147,7 +143,7 @@ async def test_too_much_input_ends_its_command_alone(place: Place) -> None:
     if not place.real:
         pytest.skip("the mock's guest keeps no window of input")
     session = place.session
-    process = await spawn(session, "sleep", "60")
+    process = await hold(session, "sleep", "60")
     session.send(Ask.STDIN, process.id, b"x" * (INPUT_WINDOW + 1))
     ending = await process.wait()
     assert isinstance(ending, Exit)
@@ -173,7 +169,7 @@ async def test_a_terminal_is_written_to_and_resized(place: Place) -> None:
     ending = await last.wait()
     assert isinstance(ending, Exit)
     assert ending.exit_code == 1
-    pipe = await taken_from(session, await spawn(session, "sleep", "60"))
+    pipe = await taken_from(session, await hold(session, "sleep", "60"))
     assert not pipe.terminal
     await session.kill_all()
 
@@ -183,7 +179,7 @@ async def test_a_held_execs_stdin_outlives_the_session() -> None:
     spec = SandboxSpec()
     instance = await backend.create(spec, "test", await backend.facts(spec))
     first = await Session.start(instance.connect, detached=True, lifetime=60)
-    process = await spawn(first, "cat")
+    process = await hold(first, "cat")
     await process.write(b"before")
     assert await read(process, 6) == b"before"
     await first.close()
@@ -259,7 +255,7 @@ async def test_what_was_sent_wrongly_to_a_command_ends_no_session(
     """A FAIL of a running exec is followed by its end."""
     session, guest = puppet
     guest.answers[Ask.EXEC] = [(Answer.STARTED, PID)]
-    process = await spawn(session, "cat")
+    process = await hold(session, "cat")
     guest.send(Answer.FAIL, process.id, U32.pack(71) + b"\0" + U32.pack(0))
     await session.ping()
     assert not process.over

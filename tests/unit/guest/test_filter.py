@@ -10,8 +10,8 @@ from ringfence.errors import FileError, UnsupportedError
 from ringfence.guest.protocol import U32, Ask
 from ringfence.guest.request import Exit, NotStarted
 
+from .commands import command
 from .conftest import USER, Place
-from .test_run import command
 
 ALLOW = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 REFUSE = struct.pack("<HBBI", 0x06, 0, 0, 0x00050000 | errno.EXDEV)

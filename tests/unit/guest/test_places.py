@@ -9,9 +9,9 @@ from ringfence.guest.protocol import U32, Answer, Ask, ExecFlag
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.session import Session
 
+from .commands import command
 from .conftest import real_place
 from .puppets import Puppet, exit_payload
-from .test_run import command
 
 FILES = 96
 FEW = 10

@@ -8,18 +8,14 @@ import pytest
 
 from ringfence.errors import InvalidSpecError
 from ringfence.guest.protocol import Answer, Ask, ExecFlag
-from ringfence.guest.request import ExecRequest, Exit, NotStarted
+from ringfence.guest.request import Exit, NotStarted
 from ringfence.spec import Reason
 
+from .commands import PATH, command
 from .conftest import Place
 from .puppets import PID, Puppet, exit_payload
 
 MIB = 1024 * 1024
-PATH = {"PATH": "/usr/bin:/bin"}
-
-
-def command(*args: str, **options) -> ExecRequest:
-    return ExecRequest(args, **{"uid": 1000, "gid": 1000, "env": PATH, **options})
 
 
 async def test_exit_code_and_both_streams_come_back(place: Place) -> None:

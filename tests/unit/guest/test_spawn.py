@@ -25,18 +25,11 @@ from ringfence.guest.request import ExecRequest, Exit, NotStarted
 from ringfence.guest.session import Session
 from ringfence.spec import Reason, SandboxSpec
 
+from .commands import OPEN, command, spawn
 from .conftest import Place, real_place
 from .puppets import PID, Puppet, exit_payload
-from .test_run import command
 
-OPEN = ExecFlag.SEARCH_PATH | ExecFlag.STDIN_OPEN
 HELD = OPEN | ExecFlag.HOLD
-
-
-async def spawn(session: Session, *args: str, flags: int = OPEN, **options) -> Exec:
-    process = await session.spawn(command(*args, flags=flags, **options))
-    assert isinstance(process, Exec)
-    return process
 
 
 async def read_all(process: Exec, stream: int = STDOUT) -> bytes:
