@@ -255,6 +255,14 @@ static void play_supervisors(void)
 	}
 }
 
+/* One that is over and has neither a holder nor a supervisor is of no use to anybody. */
+static void check_execs(void)
+{
+	for (const struct exec *exec = execs; exec; exec = exec->next)
+		if (exec->over && exec->removed && !exec->supervisor)
+			abort();
+}
+
 static void forget_execs(void)
 {
 	while (execs) {
@@ -279,6 +287,7 @@ static void run_one(void)
 	play_supervisors();
 	read_answers();
 	conn_end_session(the_conn);
+	check_execs();
 	if (!below(4))  /* else what is held goes on in the next session */
 		forget_execs();
 }
