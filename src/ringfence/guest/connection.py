@@ -1,23 +1,20 @@
-"""The stream of one session: its operations and their ids, frames out, keep-alive, and its end."""
+"""The stream of one session: its operations and their ids, keep-alive, and its end."""
 
 import asyncio
-import contextlib
 import math
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 from ringfence.errors import (
-    ResourceExhaustedError,
     SandboxError,
     SandboxLostError,
     StateError,
     UnsupportedError,
 )
-from ringfence.guest import rights
-from ringfence.guest.incoming import Incoming
 from ringfence.guest.operation import Operation, lost
+from ringfence.guest.outgoing import Outgoing
 from ringfence.guest.payload import Payload, malformed
 from ringfence.guest.protocol import (
     GUEST_IDS,
@@ -27,16 +24,13 @@ from ringfence.guest.protocol import (
     Answer,
     Ask,
     check_size,
-    head,
 )
 
 TICKS = 3
 """Intervals of keep-alive in one lease."""
-_JOINED_BYTES = 16 * 1024
 _SOCKET_BYTES = 4 * 1024 * 1024
 _LAST_ID = GUEST_IDS - 1
 _CLOSE_SECONDS = 1.0
-_CLEAR_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ class Hello:
     build: str
 
 
-class Connection(Incoming):
+class Connection(Outgoing):
     """Everything below the operations. The guest's bytes are hostile: what makes no sense ends it.
 
     `lost` is resolved, never failed, with the error that ended the session.
@@ -60,10 +54,8 @@ class Connection(Incoming):
 
     def __init__(self, lease: float) -> None:
         super().__init__()
-        self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[SandboxError] = self._loop.create_future()
         self.greeted: asyncio.Future[Hello] = self._loop.create_future()
-        self._transport: asyncio.Transport | None = None
         self._disconnected: asyncio.Future[None] = self._loop.create_future()
         self._first_id = self._next_id = 1
         self._wrapped = False
@@ -72,8 +64,6 @@ class Connection(Incoming):
         self._kept: set[asyncio.Future[None]] = set()
         self._interval = lease / TICKS
         self._tick: asyncio.TimerHandle | None = None
-        self._spoke_at = self._loop.time()
-        self._held: list[bytes] | None = None
         self._silent = 0
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
@@ -198,66 +188,6 @@ class Connection(Incoming):
         if self._operations.get(operation.id) is operation:
             del self._operations[operation.id]
             operation.dropped()
-
-    def send(self, op: int, operation_id: int, payload: bytes | memoryview = b"") -> None:
-        """Write one frame; nothing happens when the session has ended.
-
-        The memory of `payload` may be read until the guest has answered.
-        """
-        begin = head(op, operation_id, len(payload))
-        if self._held is not None:
-            self._held += (begin, bytes(payload))
-        elif self._ended is None and self._transport is not None:
-            self._spoke_at = self._loop.time()
-            if len(payload) > _JOINED_BYTES:
-                self._transport.write(begin)
-                self._transport.write(payload)
-            else:
-                self._transport.write(begin + payload)
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Have the frames that are sent meanwhile go out at once: each write wakes the guest."""
-        held: list[bytes] = []
-        self._held = held
-        try:
-            yield
-        finally:
-            self._held = None
-        if self._ended is None and self._transport is not None:
-            self._spoke_at = self._loop.time()
-            self._transport.write(b"".join(held))
-
-    async def clear(self) -> None:
-        """Until nothing that was sent waits here, so that `send_with` can go at once, or the end.
-
-        UnsupportedError where something lies between this session and its socket.
-        """
-        if self._descriptor < 0:
-            raise UnsupportedError("this session's stream brings no descriptors", op="session")
-        while self._ended is None and not self._is_clear():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(_CLEAR_SECONDS)
-
-    def _is_clear(self) -> bool:
-        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        return not waiting and rights.is_writable(self._descriptor)
-
-    def send_with(self, brought: Sequence[int], op: int, operation_id: int, payload: bytes) -> None:
-        """`send` a frame that brings descriptors; `clear` came before. ResourceExhaustedError."""
-        if self._ended is not None or self._transport is None:
-            return
-        frame = head(op, operation_id, len(payload)) + payload
-        try:
-            sent = rights.send(self._descriptor, frame, brought)
-        except OSError as error:
-            raise ResourceExhaustedError(
-                f"descriptors cannot be passed to the guest: {error.strerror}: try again",
-                op="session",
-                context={"errno": error.errno},
-            ) from None
-        self._spoke_at = self._loop.time()
-        if sent < len(frame):
-            self._transport.write(frame[sent:])
 
     def keep(self, task: "asyncio.Future[None]") -> None:
         """Hold on to a task that nobody waits for until it ends; it ends with the session."""

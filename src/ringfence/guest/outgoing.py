@@ -1,0 +1,84 @@
+"""What goes to the guest: frames, one by one or together, and descriptors with them."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from ringfence.errors import ResourceExhaustedError, UnsupportedError
+from ringfence.guest import rights
+from ringfence.guest.incoming import Incoming
+from ringfence.guest.protocol import head
+
+_JOINED_BYTES = 16 * 1024
+_CLEAR_SECONDS = 0.001
+
+
+class Outgoing(Incoming):
+    """The writing side of a session, beside its reading side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._spoke_at = self._loop.time()
+        self._held: list[bytes] | None = None
+
+    def send(self, op: int, operation_id: int, payload: bytes | memoryview = b"") -> None:
+        """Write one frame; nothing happens when the session has ended.
+
+        The memory of `payload` may be read until the guest has answered.
+        """
+        begin = head(op, operation_id, len(payload))
+        if self._held is not None:
+            self._held += (begin, bytes(payload))
+        elif self._ended is None and self._transport is not None:
+            self._spoke_at = self._loop.time()
+            if len(payload) > _JOINED_BYTES:
+                self._transport.write(begin)
+                self._transport.write(payload)
+            else:
+                self._transport.write(begin + payload)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Have the frames that are sent meanwhile go out at once: each write wakes the guest."""
+        held: list[bytes] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+        if self._ended is None and self._transport is not None:
+            self._spoke_at = self._loop.time()
+            self._transport.write(b"".join(held))
+
+    async def clear(self) -> None:
+        """Until nothing that was sent waits here, so that `send_with` can go at once, or the end.
+
+        UnsupportedError where something lies between this session and its socket.
+        """
+        if self._descriptor < 0:
+            raise UnsupportedError("this session's stream brings no descriptors", op="session")
+        while self._ended is None and not self._is_clear():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_CLEAR_SECONDS)
+
+    def _is_clear(self) -> bool:
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return not waiting and rights.is_writable(self._descriptor)
+
+    def send_with(self, brought: Sequence[int], op: int, operation_id: int, payload: bytes) -> None:
+        """`send` a frame that brings descriptors; `clear` came before. ResourceExhaustedError."""
+        if self._ended is not None or self._transport is None:
+            return
+        frame = head(op, operation_id, len(payload)) + payload
+        try:
+            sent = rights.send(self._descriptor, frame, brought)
+        except OSError as error:
+            raise ResourceExhaustedError(
+                f"descriptors cannot be passed to the guest: {error.strerror}: try again",
+                op="session",
+                context={"errno": error.errno},
+            ) from None
+        self._spoke_at = self._loop.time()
+        if sent < len(frame):
+            self._transport.write(frame[sent:])
