@@ -107,12 +107,14 @@ int op_attach(struct conn *conn, u32 id, struct reader *r)
 	if (!exec)
 		return -ESRCH;
 	exec->attached = true;
+	exec->dropping = false;
 	exec->tells = tells;
 	exec->op.told = exec->op.taken;
 	if (exec->started)
 		exec_send_started(exec);
 	stream_attach(&exec->streams[OUT], out);
 	stream_attach(&exec->streams[ERR], err);
+	streams_resume(exec);
 	exec_settle(exec);
 	return 0;
 }

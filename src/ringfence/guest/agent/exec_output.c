@@ -63,22 +63,27 @@ static void send_ring(struct stream *stream)
 	}
 }
 
-/* How much may be read now into the window or the ring; beyond the cap there is no limit. */
+/* Whether nobody gets what is read now. */
+static bool drops(const struct stream *stream)
+{
+	return stream->total >= stream->cap || (stream->exec->dropping && !stream->ring);
+}
+
+/* How much may be read now into the window or the ring; what is dropped has no limit. */
 static size_t readable(struct stream *stream)
 {
 	struct exec *exec = stream->exec;
-	u64 size = CHUNK_BYTES, before_cap = stream->cap - kept(stream);
+	u64 size = CHUNK_BYTES, room = CHUNK_BYTES;
 	if (exec->late && stream->quota < size)
 		size = stream->quota;
-	if (exec->dropping || !before_cap)
+	if (drops(stream))
 		return size;
-	if (size > before_cap)
-		size = before_cap;
-	u64 room = CHUNK_BYTES;
-	if (!(exec->flags & FLAG_HOLD))
+	if (size > stream->cap - stream->total)
+		size = stream->cap - stream->total;
+	if (!stream->ring)
 		room = conn_room(the_conn) ? window_room(stream) : 0;
-	else if (exec->attached)
-		room = HELD_BYTES - (kept(stream) - stream->sent);
+	else if (exec->attached && !exec->dropping)
+		room = HELD_BYTES - (stream->total - stream->sent);
 	return size < room ? size : room;
 }
 
@@ -90,8 +95,8 @@ static ssize_t read_held(struct stream *stream, size_t size)
 	ssize_t got = read(stream->watch.fd, stream->ring + at, size);
 	if (got > 0) {
 		stream->total += (u64)got;
-		if (!stream->exec->attached && kept(stream) - stream->sent > HELD_BYTES)
-			stream->sent = stream->acked = kept(stream) - HELD_BYTES;
+		if (stream->total - stream->sent > HELD_BYTES)
+			stream->sent = stream->total - HELD_BYTES;
 	}
 	return got;
 }
@@ -132,7 +137,7 @@ static void widen(struct stream *stream)
 
 static ssize_t read_some(struct stream *stream, size_t size)
 {
-	if (stream->total >= stream->cap || stream->exec->dropping)
+	if (drops(stream))
 		return read_dropped(stream, size);
 	return stream->ring ? read_held(stream, size) : read_sent(stream, size);
 }
