@@ -5,7 +5,6 @@ One for each state directory. It ends by itself when nothing is left to watch.
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import sys
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ringfence.backends import exhausted
 from ringfence.errors import ResourceExhaustedError
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ _TICK_SECONDS = 1.0
 _PROBE_SECONDS = 30.0
 _QUIET_SECONDS = 10.0
 _LOCK_FD = 3
-_FULL = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EAGAIN,
-    errno.ENOMEM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-)
 
 
 def ensure(directory: Path) -> None:
@@ -42,11 +34,11 @@ def ensure(directory: Path) -> None:
     try:
         _ensure(directory)
     except OSError as error:
-        if error.errno not in _FULL:
+        what = exhausted.told(error)
+        if what is None:
             raise
         raise ResourceExhaustedError(
-            f"the guard of {directory} cannot be started: {error.strerror}; try again later",
-            op="ledger",
+            f"the guard of {directory} cannot be started: {what}", op="ledger"
         ) from None
 
 

@@ -6,7 +6,6 @@ opening is cancelled.
 """
 
 import asyncio
-import errno
 import platform
 import secrets
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ringfence.backends import exhausted
 from ringfence.backends.base import Backend, Features, Instance, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import ResourceExhaustedError, SandboxError
@@ -44,13 +44,6 @@ if TYPE_CHECKING:  # loaded with the first repository
     from ringfence.workspace import Prepared as WorkspacePrepared
 
 _ID_BYTES = 6
-_SPACE = "free space there or set RINGFENCE_STATE_DIR"
-_REMEDIES = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EMFILE: "have fewer sandboxes open, or raise this process's limit (ulimit -n)",
-    errno.ENFILE: "the machine has no more open files: try again later",
-}
 
 
 async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
@@ -100,19 +93,14 @@ async def _undo(steps: Steps, error: BaseException) -> None:
 
 
 def named(error: BaseException) -> BaseException:
-    """A full disk or too few descriptors, which a step met, are ResourceExhaustedError; all else is
-    what it is."""
+    """A full disk or too few descriptors, processes or memory, which a step met, are
+    ResourceExhaustedError; all else is what it is."""
     if isinstance(error, SandboxError) or not isinstance(error, OSError):
         return error
-    remedy = _REMEDIES.get(error.errno or 0)
-    if remedy is None:
+    what = exhausted.told(error)
+    if what is None:
         return error
-    where = error.filename2 or error.filename
-    return ResourceExhaustedError(
-        f"open: {error.strerror}{f' ({where})' if where else ''}: {remedy}",
-        op="open",
-        context={"errno": error.errno},
-    )
+    return ResourceExhaustedError(f"open: {what}", op="open", context={"errno": error.errno})
 
 
 def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateFailed:

@@ -447,9 +447,15 @@ class Mounting(Durable):
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"), [(errno.EMFILE, "ulimit -n"), (errno.ENFILE, "try again later")]
+    ("number", "remedy"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "try again later"),
+        (errno.EAGAIN, "ulimit -u"),
+        (errno.ENOMEM, "memory"),
+    ],
 )
-def test_too_few_descriptors_are_named_with_what_can_be_done(number: int, remedy: str) -> None:
+def test_what_has_run_out_is_named_with_what_can_be_done(number: int, remedy: str) -> None:
     short = opening.named(OSError(number, os.strerror(number)))
     assert isinstance(short, ResourceExhaustedError)
     assert remedy in str(short)

@@ -1,7 +1,6 @@
 """The backend of sandboxes that are processes of this machine."""
 
 import asyncio
-import errno
 import functools
 import os
 import platform
@@ -9,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ringfence.backends import exec_cgroups, late_binds
+from ringfence.backends import exec_cgroups, exhausted, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
@@ -28,8 +27,6 @@ from ringfence.spec import SandboxSpec, Security, State
 
 if TYPE_CHECKING:
     from ringfence.backends.process.images import Images
-
-_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EDQUOT)
 
 
 class ProcessBackend:
@@ -100,10 +97,11 @@ class ProcessBackend:
         try:
             return await self._create(spec, sandbox_id, facts, binds)
         except OSError as error:
-            if error.errno not in _FULL or isinstance(error, SandboxError):
+            what = exhausted.told(error)
+            if what is None or isinstance(error, SandboxError):
                 raise
             raise ResourceExhaustedError(
-                f"create: the machine is full: {error.strerror}; try again later",
+                f"create: {what}",
                 op="create",
                 sandbox_id=sandbox_id,
                 context={"errno": error.errno},

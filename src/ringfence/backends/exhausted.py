@@ -1,0 +1,22 @@
+"""What the kernel has run out of, and what can be done about it."""
+
+import errno
+
+_SPACE = "free space there or set RINGFENCE_STATE_DIR"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EMFILE: "have fewer sandboxes open, or raise this process's limit (ulimit -n)",
+    errno.ENFILE: "the machine has no more open files: try again later",
+    errno.EAGAIN: "this user or the machine has no more processes (ulimit -u): try again later",
+    errno.ENOMEM: "the machine has no more memory: try again later",
+}
+
+
+def told(error: OSError) -> str | None:
+    """What has run out, where, and the remedy; None where `error` is about something else."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    where = error.filename2 or error.filename
+    return f"{error.strerror}{f' ({where})' if where else ''}: {remedy}"
