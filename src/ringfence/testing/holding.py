@@ -17,11 +17,7 @@ class HoldingChecks(Checks):
         self, fresh: Open, features: Features, tmp_path: Path
     ) -> None:
         """A mounted directory is seen and cannot be written; without mounts, UnsupportedError."""
-        source = tmp_path / "mounted"
-        source.mkdir()
-        (source / "file").write_text("from the host")
-        for path in (source, *source.parents[:2]):
-            path.chmod(0o755)
+        source = _directory(tmp_path / "mounted", "from the host")
         mounts = [ringfence.Mount(source=str(source), destination="/mounted")]
         if not features.mounts:
             with pytest.raises(ringfence.UnsupportedError, match="mounts"):
@@ -37,11 +33,7 @@ class HoldingChecks(Checks):
         self, fresh: Open, features: Features, tmp_path: Path
     ) -> None:
         """Changes are in the patch and not in the original; without mounts, UnsupportedError."""
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        (repository / "file").write_text("before\n")
-        for path in (repository, *repository.parents[:2]):
-            path.chmod(0o755)
+        repository = _directory(tmp_path / "repository", "before\n")
         if not features.mounts:
             with pytest.raises(ringfence.UnsupportedError, match="repository"):
                 await fresh(repository=repository)
@@ -63,11 +55,7 @@ class HoldingChecks(Checks):
     ) -> None:
         """A warm member is then as if it had been opened with it; elsewhere, UnsupportedError
         before one is taken."""
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        (repository / "file").write_text("before\n")
-        for path in (repository, *repository.parents[:2]):
-            path.chmod(0o755)
+        repository = _directory(tmp_path / "repository", "before\n")
         async with pool_of(spec_kwargs, size=1) as pool:
             if not features.late_binds:
                 with pytest.raises(ringfence.UnsupportedError, match="repository"):
@@ -88,11 +76,7 @@ class HoldingChecks(Checks):
         """It is like its parent, on a workspace of its own."""
         if not features.mounts:
             pytest.skip("nothing can be bound: no workspace")
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        (repository / "file").write_text("before\n")
-        for path in (repository, *repository.parents[:2]):
-            path.chmod(0o755)
+        repository = _directory(tmp_path / "repository", "before\n")
         async with fresh(repository=repository) as sandbox:
             await sandbox.exec(shell="echo parent >> file")
             for fork in await sandbox.fork(2):
@@ -111,3 +95,12 @@ class HoldingChecks(Checks):
                 assert not await two.files.exists("/tmp/mine")
                 assert one.id != two.id
             assert (await one.exec(["cat", "/tmp/mine"])).stdout == b"x"
+
+
+def _directory(path: Path, text: str) -> Path:
+    """A directory that others may enter, with a file of that text."""
+    path.mkdir()
+    (path / "file").write_text(text)
+    for place in (path, *path.parents[:2]):
+        place.chmod(0o755)
+    return path
