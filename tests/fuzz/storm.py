@@ -249,6 +249,7 @@ class Storm:
             (Ask.LIST, b""),
             (Ask.FILTER, pick((b"", allow, allow + b"x"))),
             (Ask.CPU_TIME, struct.pack("<QI", 2**60, pick((0, 1)))),
+            (Ask.SPACE, struct.pack("<I", pick((1, 1, 2, 300))) + string(b"/tmp")),
         ))  # fmt: skip
         descriptors = pick((0, 0, 1, 2)) if op in (Ask.CPU_TIME, Ask.PING) else 0
         self._send(op, self._new_id(), payload, descriptors)

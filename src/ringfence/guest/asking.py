@@ -10,11 +10,11 @@ from functools import partial
 from ringfence.errors import SandboxError, UnsupportedError
 from ringfence.guest import control
 from ringfence.guest.connection import TICKS, Connection, Hello
-from ringfence.guest.control import ListedExec, User
+from ringfence.guest.control import ListedExec, Space, User
 from ringfence.guest.given import text
 from ringfence.guest.operation import ANSWER_SECONDS, Question, T, nothing
 from ringfence.guest.payload import Payload, malformed
-from ringfence.guest.protocol import Answer, Ask, Failure, Feature, string
+from ringfence.guest.protocol import Answer, Ask, Failure, Feature, string, strings
 
 
 class Asking(Connection):
@@ -78,6 +78,14 @@ class Asking(Connection):
     async def list(self) -> Sequence[ListedExec]:
         """The execs that the guest knows: running, or ended and held."""
         return await self.ask("list", Ask.LIST, b"", Answer.LIST, control.unpack_list)
+
+    async def spaces(self, places: Sequence[str]) -> Sequence[Space]:
+        """How full the tmpfs at these places are. UnsupportedError."""
+        if not self.hello.features & Feature.SPACE:
+            raise UnsupportedError("space: the guest of this sandbox does not tell", op="space")
+        payload = strings([text(place, "a place") for place in places])
+        parse = partial(control.unpack_spaces, count=len(places))
+        return await self.ask("space", Ask.SPACE, payload, Answer.SPACE, parse)
 
     async def kill_all(self) -> int:
         """Kill every process of every exec; how many there were."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from errno import ENOENT, ENOSYS, ESRCH
+from typing import NamedTuple
 
 from ringfence.errors import (
     GuestError,
@@ -39,6 +40,23 @@ class ListedExec:
     stdout_end: int
     stderr_end: int
     args: tuple[bytes, ...]
+
+
+class Space(NamedTuple):
+    """How full a tmpfs is. size, free: bytes. files, free_files: how many; all are 0 for what is on
+    no tmpfs."""
+
+    size: int
+    free: int
+    files: int
+    free_files: int
+
+
+def unpack_spaces(fields: Payload, count: int) -> list[Space]:
+    """The payload of SPACE, for so many places."""
+    if fields.count(32) != count:
+        raise malformed("a SPACE of other places")
+    return [Space(fields.u64(), fields.u64(), fields.u64(), fields.u64()) for _ in range(count)]
 
 
 def unpack_user(fields: Payload) -> User:

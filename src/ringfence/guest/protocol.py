@@ -51,6 +51,7 @@ class Ask:
     LIST: Final = 0x07
     FILTER: Final = 0x08
     CPU_TIME: Final = 0x09
+    SPACE: Final = 0x0A
     EXEC: Final = 0x10
     STDIN: Final = 0x11
     ACK: Final = 0x12
@@ -91,6 +92,7 @@ class Answer:
     FAIL: Final = 0x44
     USER: Final = 0x45
     LIST: Final = 0x46
+    SPACE: Final = 0x47
     STARTED: Final = 0x50
     OUT: Final = 0x51
     ERR: Final = 0x52
@@ -119,6 +121,7 @@ class Feature:
     DESCRIPTORS: Final = 1 << 8
     ATTACH_STDIN: Final = 1 << 9
     TELL_START: Final = 1 << 10
+    SPACE: Final = 1 << 11
 
 
 class ExecFlag:

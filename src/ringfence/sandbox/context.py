@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+import posixpath
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ringfence.backends.base import Backend, Features, Instance
 from ringfence.errors import (
+    FileError,
     InvalidSpecError,
     NotFoundError,
     PolicyDeniedError,
@@ -22,6 +24,7 @@ from ringfence.guest.protocol import Cred
 from ringfence.guest.session import Session
 from ringfence.policy import PROFILES, Ceiling, Facts
 from ringfence.policy.users import are_reserved
+from ringfence.sandbox import tmpfs
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.life import Life
 from ringfence.spec import SandboxSpec
@@ -89,6 +92,11 @@ class Context:
         """Where its events go."""
         return self.life.bus
 
+    @property
+    def limited_tmpfs(self) -> Mapping[str, str]:
+        """Its tmpfs that have a size, as `tmpfs.limits` has them."""
+        return tmpfs.limits(self.spec, self.features)
+
     async def facts(self, spec: SandboxSpec | None = None) -> Facts:
         """What the machine can give, for its own spec or another one, asked anew."""
         return await self.backend.facts(spec or self.spec)
@@ -107,6 +115,9 @@ class Context:
     def say_limit(self, op: str, error: SandboxError) -> None:
         """An operation that a full disk or the limit of processes kept from being done."""
         limit = _LIMITS.get((op.partition(".")[0], error.context.get("errno") or 0))
+        if limit == "disk" and isinstance(error, FileError) and error.path is not None:
+            place = posixpath.join(self.cwd, error.path)
+            limit = tmpfs.limit_at(place, self.spec, self.limited_tmpfs) or limit
         if limit is not None:
             self.life.hit(limit, op)
 

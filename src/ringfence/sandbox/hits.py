@@ -4,6 +4,7 @@ import os
 from typing import Protocol, runtime_checkable
 
 from ringfence.errors import SandboxError
+from ringfence.sandbox import tmpfs
 from ringfence.sandbox.context import Context
 from ringfence.spec import ExecResult, Reason
 
@@ -11,10 +12,6 @@ _LIMIT_OF = {
     Reason.TIMEOUT: "timeout",
     Reason.CPU_TIME: "cpu_time",
 }
-_FULL = 0.02
-"""What may be left of a full disk: file systems keep some for themselves."""
-_WRITE = 2 << 20
-"""And as much as this: a program that writes 1 MiB at a time may fail with less than that left."""
 
 
 @runtime_checkable
@@ -52,9 +49,15 @@ class Hits:
             life.hit("disk", name, size=size, free=free)
 
     async def look(self, outcome: ExecResult) -> None:
-        """Whether forks were refused: asked of the kernel when a command failed."""
+        """Whether forks were refused, and which tmpfs is full: asked when a command failed."""
+        if outcome.ok:
+            return
+        await self._look_at_forks(outcome)
+        await self._look_at_tmpfs(outcome)
+
+    async def _look_at_forks(self, outcome: ExecResult) -> None:
         instance = self._context.instance
-        if outcome.ok or not isinstance(instance, Near) or not instance.pid:
+        if not isinstance(instance, Near) or not instance.pid:
             return
         try:
             usage = await instance.usage()
@@ -66,8 +69,22 @@ class Hits:
             self._context.life.hit("pids", outcome.args[0], forks_refused=more)
         self._refused = max(self._refused, refused)
 
+    async def _look_at_tmpfs(self, outcome: ExecResult) -> None:
+        context = self._context
+        limited = context.limited_tmpfs
+        if not limited:
+            return
+        try:
+            spaces = await context.session.spaces(list(limited))
+        except SandboxError:  # an older guest, or it has ended
+            return
+        for (path, limit), space in zip(limited.items(), spaces, strict=True):
+            if tmpfs.is_used_up(space):
+                detail = f"{outcome.args[0]}: {path}"
+                left = {"free": space.free, "free_files": space.free_files}
+                context.life.hit(limit, detail, size=space.size, **left)
+
 
 def full(room: os.statvfs_result) -> bool:
     """Whether a command that failed can have failed for want of disk."""
-    size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
-    return free < max(size * _FULL, min(size / 16, _WRITE))
+    return tmpfs.is_full(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)

@@ -8,6 +8,7 @@ import pytest
 import ringfence
 from ringfence import Limits, Reason, State
 from ringfence.backends.base import Features
+from ringfence.events import LimitHit
 from ringfence.ledger import Ledger
 from ringfence.testing.base import Checks, Open, reopened, undegraded, until
 
@@ -120,10 +121,30 @@ class LimitChecks(Checks):
                 with pytest.raises(ringfence.UnsupportedError, match="disk"):
                     await sandbox.update(Limits(disk=2**24))
 
+    async def test_a_full_tmpfs_is_an_event(self, fresh: Open, features: Features) -> None:
+        """Of a command that failed and of a file operation, whichever met it; where a tmpfs has no
+        size there is none to meet."""
+        if "tmp" not in features.limits:
+            return
+        async with fresh(limits={"tmp": 2**20}) as sandbox:
+            await sandbox.exec(shell="exit 1")
+            assert _hits(sandbox) == []
+            assert not (await sandbox.exec(shell="head -c 4000000 /dev/zero > /tmp/x")).ok
+            with pytest.raises(ringfence.FileError):
+                await sandbox.files.write("/tmp/y", bytes(2**18))
+            assert _hits(sandbox) == ["tmp", "tmp"]
+            await sandbox.exec(["rm", "/tmp/x"])
+            await sandbox.exec(shell="exit 1")
+            assert _hits(sandbox) == ["tmp", "tmp"]
+
     async def test_a_limit_that_was_hit_is_an_event(self, sandbox: ringfence.Sandbox) -> None:
         """A timeout is told as LimitHit."""
         await sandbox.exec(["sleep", "300"], timeout=0.1)
         assert sandbox.history[-1].to_dict()["limit"] == "timeout"
+
+
+def _hits(sandbox: ringfence.Sandbox) -> list[str]:
+    return [event.limit for event in sandbox.history if isinstance(event, LimitHit)]
 
 
 def _guest_sees_what_is_used(sandbox: ringfence.Sandbox, features: Features) -> bool:

@@ -112,6 +112,31 @@ async def test_tmpfs_sizes(name: str) -> None:
             assert size // 2 <= int(filled.stdout) <= size
 
 
+async def test_a_full_tmpfs_is_told_by_its_limit(name: str) -> None:
+    """Each by its own, by bytes and, where the kernel counts them, by files."""
+    sizes = {"tmp": 2 * MIB, "shm": 3 * MIB, "run": 4 * MIB}
+    given = keywords(name)
+    given["security"] = {**given.get("security", {}), "tmpfs": {"/scratch": 2 * MIB}}
+    async with ringfence.open(limits={"memory": "256m", **sizes}, **given) as sandbox:
+        places = {"/tmp": "tmp", "/dev/shm": "shm", "/run": "run", "/scratch": "tmpfs"}
+        for path, limit in places.items():
+            before = len(sandbox.history)
+            filled = await sandbox.exec(shell=f"head -c 8000000 /dev/zero > {path}/x")
+            assert not filled.ok
+            await sandbox.exec(["rm", f"{path}/x"])
+            [hit] = [e.to_dict() for e in sandbox.history[before:] if e.name == "LimitHit"]
+            assert (hit["limit"], hit["detail"]) == (limit, f"/bin/sh: {path}")
+            assert hit["counters"]["size"] == (sizes | {"tmpfs": 2 * MIB})[limit]
+            assert hit["counters"]["free"] < 2 * MIB / 16
+        if name == "gvisor":  # there files are as many as the memory allows
+            return
+        before = len(sandbox.history)
+        many = "i=0; while : > /tmp/$i; do i=$((i + 1)); done; exit 1"
+        assert not (await sandbox.exec(shell=many, timeout=60)).ok
+        [hit] = [e.to_dict() for e in sandbox.history[before:] if e.name == "LimitHit"]
+        assert (hit["limit"], hit["counters"]["free_files"]) == ("tmp", 0)
+
+
 async def test_ulimits(name: str) -> None:
     """All nine, soft and hard, as a command has them; gVisor refuses two and shows none."""
     wanted = dict(ULIMITS)

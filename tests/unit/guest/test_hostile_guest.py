@@ -21,6 +21,7 @@ from ringfence.guest.protocol import (
     Ask,
     Cred,
     ExecFlag,
+    Feature,
     Told,
     string,
 )
@@ -31,7 +32,7 @@ from ringfence.guest.tcp import Stream
 from .puppets import PID, Puppet, exit_payload
 
 WHO = Cred(1000, 1000)
-FEATURES = 0x3FF
+FEATURES = 0x3FF | Feature.SPACE
 WAIT_SECONDS = 20.0
 
 OPS = sorted(value for name, value in vars(Answer).items() if not name.startswith("_"))
@@ -115,6 +116,7 @@ QUESTIONS: dict[str, Callable[[Session], Awaitable[Any]]] = {
     "forget": lambda session: session.forget(9),
     "user": lambda session: session.user("x"),
     "list": lambda session: session.list(),
+    "spaces": lambda session: session.spaces(["/tmp", "/run"]),
     "kill_all": lambda session: session.kill_all(),
     "lease": lambda session: session.lease(10),
     "stat": lambda session: session.files.stat("/x", WHO),

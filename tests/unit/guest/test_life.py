@@ -50,6 +50,21 @@ async def test_a_user_is_looked_up_inside(place: Place) -> None:
         await place.session.user("a\0b")
 
 
+async def test_how_full_a_tmpfs_is_can_be_asked(place: Place) -> None:
+    """Of what is none, or not there, nothing is told; the mock has none at all."""
+    if not place.real:
+        with pytest.raises(UnsupportedError, match="space"):
+            await place.session.spaces(["/tmp"])
+        return
+    shm, proc, none, long = await place.session.spaces(["/dev/shm", "/proc", "/none", "/" * 5000])
+    assert 0 < shm.free <= shm.size
+    assert 0 < shm.free_files <= shm.files
+    assert proc == none == long == (0, 0, 0, 0)
+    assert await place.session.spaces([]) == []
+    with pytest.raises(GuestError, match="errno 7"):
+        await place.session.spaces(["/tmp"] * 257)
+
+
 async def test_the_lease_can_be_changed(place: Place) -> None:
     await place.session.lease(20.0, 3600.0)
 

@@ -174,8 +174,8 @@ def _layer(archive: tarfile.TarFile, name: str, digest: Digest, into: _Into) -> 
     if begin == _ZSTD:
         raise ImageError(
             f"export: layer {name} of the image is compressed with zstd, which is not unpacked"
-            " here: build it with `--output type=image,compression=gzip,force-compression=true`, or pull"
-            " and export it on an Engine without containerd's image store",
+            " here: build it with `--output type=image,compression=gzip,force-compression=true`, or"
+            " pull and export it on an Engine without containerd's image store",
             op="export",
         )
     if begin.startswith(_GZIP):

@@ -67,6 +67,9 @@ void exec_start(void);
 op_handler op_cpu_time;
 bool cpu_time_spent(void);  /* no command starts any more */
 
+/* space.c */
+op_handler op_space;
+
 /* identity.c */
 void identity_start(u32 wanted_uid);
 int set_capabilities(u32 effective, u32 permitted);

@@ -19,6 +19,7 @@ void dispatch_start(void)
 		[OP_HELLO] = op_hello, [OP_PING] = op_ping, [OP_LEASE] = op_lease, [OP_SHUTDOWN] = op_shutdown,
 		[OP_KILL_ALL] = op_kill_all, [OP_USER] = op_user, [OP_LIST] = op_list, [OP_EXEC] = op_exec,
 		[OP_ATTACH] = op_attach, [OP_FORGET] = op_forget, [OP_CPU_TIME] = op_cpu_time,
+		[OP_SPACE] = op_space,
 	};
 	for (size_t i = 0; i < sizeof core / sizeof *core; i++)
 		dispatch_set((u8)i, core[i]);

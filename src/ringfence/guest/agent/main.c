@@ -17,7 +17,7 @@ static const char usage[] =
 	"usage: ringfence-guest [--socket DIRECTORY [--connected DESCRIPTOR] | --stream] [--marker HEX] [--reserved-uid N] [--lease MS] [--root-capabilities HEX]"
 	" [--pidns] [--writable DIRECTORY]...\n";
 
-static u64 known_features = FEATURE_ATTACH_STDIN | FEATURE_TELL_START;
+static u64 known_features = FEATURE_ATTACH_STDIN | FEATURE_TELL_START | FEATURE_SPACE;
 
 u64 features(void) { return known_features; }
 
