@@ -11,9 +11,8 @@ from ringfence.guest.attached import Attached
 from ringfence.guest.given import whole_number
 from ringfence.guest.operation import ANSWER_SECONDS, Question, nothing
 from ringfence.guest.protocol import GUEST_IDS, Answer, Ask, Failure, Feature
-from ringfence.guest.streams import Output
+from ringfence.guest.streams import LAST_OFFSET, Output
 
-_LAST_OFFSET = 2**63 - 1
 _OF_AN_EXEC = (Answer.STARTED, Answer.OUT, Answer.ERR, Answer.STDIN_ACK, Answer.EXIT)
 
 
@@ -30,8 +29,8 @@ class Holding(Asking):
         Cancellation lets the exec go on without a reader.
         """
         _check(exec_id, "attach")
-        whole_number(stdout_offset, "stdout_offset", _LAST_OFFSET)
-        whole_number(stderr_offset, "stderr_offset", _LAST_OFFSET)
+        whole_number(stdout_offset, "stdout_offset", LAST_OFFSET)
+        whole_number(stderr_offset, "stderr_offset", LAST_OFFSET)
         left = self._left(exec_id)
         if left is not None and left.started is not None:
             # Its answer comes first, and would be taken for this one's.

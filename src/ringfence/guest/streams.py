@@ -13,6 +13,8 @@ from ringfence.guest.protocol import INPUT_WINDOW, OUTPUT_WINDOW, STDOUT, U64
 
 ACK_BYTES = OUTPUT_WINDOW // 4
 FILE_CHUNK_BYTES = 256 * 1024
+LAST_OFFSET = 2**63 - 1
+"""No output comes that far."""
 
 
 class _Awaited:
@@ -93,6 +95,8 @@ class Output(_Awaited):
     def _jump(self, offset: int) -> None:
         if not self._jumps or (offset < self.end and self.end != self._start):
             raise malformed("output out of order")
+        if offset > LAST_OFFSET:
+            raise malformed("output beyond all counting")
         self._acked += offset - self.end
 
     def may_end_at(self, total: int) -> bool:
