@@ -64,13 +64,17 @@ async def changes(
 
 
 def write(file: Path, data: bytes, doing: str = "--patch") -> None:
-    """Write a patch, or leave none: half of one might apply."""
+    """Write a patch, or leave none: half of one might apply. A file that was there and cannot be
+    opened stays."""
+    begun = False
     try:
-        file.write_bytes(data)
+        with file.open("wb") as stream:
+            begun = True
+            stream.write(data)
     except OSError as error:
         from ringfence.workspace.failures import failed
 
-        if file.is_file():
+        if begun and file.is_file():
             file.unlink(missing_ok=True)
         raise failed(error, file, doing) from None
 

@@ -2,8 +2,11 @@
 
 import base64
 import errno
+import io
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,15 +63,34 @@ def test_a_patch_for_a_file_that_may_not_be_written_is_told_before_anything_star
     assert "out.patch cannot be written" in capfd.readouterr().err
 
 
-def test_half_a_patch_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(file: Path, data: bytes) -> int:
-        file.write_text("half")
+class Half(io.BytesIO):
+    """A file on a disk that is full by now."""
+
+    def write(self, data: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+
+def test_half_a_patch_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(file: Path, mode: str) -> Half:
+        file.touch()
+        return Half()
+
+    monkeypatch.setattr(Path, "open", half)
     with pytest.raises(ResourceExhaustedError, match=r"out\.patch"):
         write(tmp_path / "out.patch", b"half of it")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_opened_for_a_patch_stays(tmp_path: Path) -> None:
+    program = tmp_path / "runs"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as running:
+        try:
+            with pytest.raises(StateError, match=os.strerror(errno.ETXTBSY)):
+                write(program, b"a patch")
+            assert program.is_file()
+        finally:
+            running.kill()
 
 
 async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_either(
@@ -80,13 +102,13 @@ async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_
     async def found() -> Patch:
         return Patch(b"a patch", "")
 
-    def full(file: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(file: Path, mode: str) -> Half:
+        return Half()
 
     sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=found, apply=refused))
     for place in (tmp_path, tmp_path / "missing"):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", full)
+            patch.setattr(Path, "open", full)
             patch.setattr(tempfile, "tempdir", str(place))
             _, failed = await changes(sandbox, None, apply=True)
         assert isinstance(failed, StateError)
