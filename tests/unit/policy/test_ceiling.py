@@ -270,3 +270,115 @@ def test_a_mount_is_judged_by_where_it_really_leads(tmp_path: Path) -> None:
     mount = {"source": str(inside / "link"), "destination": "/data"}
     with pytest.raises(PolicyDeniedError, match=r"mounts\.0"):
         resolve(SandboxSpec.parse({"mounts": [mount]}), MACHINE, ceiling=ceiling)
+
+
+IMAGE = {"image": "python:3.12"}
+SECRET = {"host": "a.test", "value": "x", "tls": False}
+PROXY = {"mode": "proxy", "allow": ["a.test:443"]}
+
+
+@pytest.mark.parametrize(
+    ("most", "asked", "within", "named"),
+    [
+        ({"profiles": ["strict"]}, {"profile": "standard"}, {"profile": "strict"}, "profile"),
+        ({"images": ["python:*"]}, {"image": "debian:12"}, IMAGE, "image"),
+        ({"images": ["python:3"]}, {"image": "python:*"}, {"image": "python:3"}, "image"),
+        ({"detached": False}, {"detached": True, "lifetime": 60}, {"lifetime": 60}, "detached"),
+        ({"lifetime": 60}, {"lifetime": 61}, {"lifetime": 60}, "lifetime"),
+        ({"idle_timeout": 60}, {"idle_timeout": 61}, {"idle_timeout": 60}, "idle_timeout"),
+        (
+            {"repository_modes": ["copy"]},
+            {"repository": {"path": "/r", "mode": "ro"}},
+            {"repository": {"path": "/r", "mode": "copy"}},
+            "repository.mode",
+        ),
+        (
+            {"mounts": ["/nowhere/a"]},
+            {"mounts": [{"source": "/nowhere/ab", "destination": "/data"}]},
+            {"mounts": [{"source": "/nowhere/a/b", "destination": "/data"}]},
+            "mounts.0",
+        ),
+        (
+            {"writable_mounts": False},
+            {"mounts": [{"source": "/nowhere", "destination": "/data", "read_only": False}]},
+            {"mounts": [{"source": "/nowhere", "destination": "/data"}]},
+            "mounts.0",
+        ),
+        (
+            {"security": {"root": False}},
+            {"profile": "permissive", "user": "0:1000"},
+            {"profile": "permissive", "user": "1000:0"},
+            "user",
+        ),
+        (
+            {"security": {"writable_root": False}},
+            {"profile": "permissive", "security": {"read_only_root": False}},
+            {"profile": "permissive", "security": {"read_only_root": True}},
+            "security.read_only_root",
+        ),
+        (
+            {"security": {"tmp_exec": False}},
+            {"security": {"tmp_exec": True}},
+            {"security": {"tmp_exec": False}},
+            "security.tmp_exec",
+        ),
+        (
+            {"security": {"seccomp_files": False}},
+            {"security": {"seccomp": "/nowhere/own.json"}},
+            {"security": {"seccomp": "strict"}},
+            "security.seccomp",
+        ),
+        (
+            {"security": {"capabilities": ["CHOWN"]}},
+            {"profile": "permissive", "security": {"capabilities": ["CHOWN", "SETUID"]}},
+            {"profile": "permissive", "security": {"capabilities": ["CHOWN"]}},
+            "security.capabilities",
+        ),
+        (
+            {"security": {"runtimes": ["runsc"]}},
+            {"security": {"runtime": "runc"}},
+            {"security": {"runtime": "runsc"}},
+            "security.runtime",
+        ),
+        (
+            {"security": {"allow_degraded": ["memory"]}},
+            {"security": {"allow_degraded": ["memory", "pids"]}},
+            {"security": {"allow_degraded": ["memory"]}},
+            "security.allow_degraded",
+        ),
+        ({"limits": {"cpuset": "0-1"}}, {"limits": {"cpuset": "1-2"}},
+         {"limits": {"cpuset": "1"}}, "limits.cpuset"),
+        ({"network": {"modes": ["none"]}}, {"network": PROXY}, {}, "network.mode"),
+        (
+            {"network": {"allow": ["a.test:443"]}},
+            {"network": {"mode": "proxy", "allow": ["a.test:8443"]}},
+            {"network": PROXY},
+            "network.allow",
+        ),
+        (
+            {"network": {"allow": ["a.test:443"]}},
+            {"network": {"mode": "proxy", "allow": ["b.a.test:443"]}},
+            {"network": PROXY},
+            "network.allow",
+        ),
+        ({"network": {"allow": []}}, {"network": PROXY}, {"network": {"mode": "proxy"}},
+         "network.allow"),
+        (
+            {"network": {"secrets": False}},
+            {"network": {**PROXY, "secrets": [SECRET]}},
+            {"network": PROXY},
+            "network.secrets",
+        ),
+        ({"network": {"ports": False}}, {"network": {"ports": [8000]}}, {}, "network.ports"),
+    ],
+)  # fmt: skip
+def test_what_is_above_one_word_of_a_ceiling_is_refused_by_its_name(
+    most: dict[str, Any], asked: dict[str, Any], within: dict[str, Any], named: str
+) -> None:
+    """And not narrowed without a word; what is within it is granted."""
+    ceiling = Ceiling.parse(most)
+    resolve(SandboxSpec.parse(asked), MACHINE)
+    with pytest.raises(PolicyDeniedError) as caught:
+        resolve(SandboxSpec.parse(asked), MACHINE, ceiling=ceiling)
+    assert str(caught.value).startswith(f"{named}: ")
+    resolve(SandboxSpec.parse(within), MACHINE, ceiling=ceiling)
