@@ -5,11 +5,16 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ringfence.ledger.failures import Held
+
 _BUSY_SECONDS = 10.0
+_TURN_SECONDS = 60.0
+_LOOK_SECONDS = 0.005
 _of_parents: list["Kept"] = []
 
 
@@ -72,13 +77,14 @@ class Kept:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time: while the journal's mode is set, SQLite does not wait for others,
-        it says at once that the file is locked."""
+        it says at once that the file is locked. `Held` where another one has it for long, as one
+        that is stopped does."""
         try:
             lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise sqlite3.OperationalError(str(error)) from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock)
             yield
         finally:
             os.close(lock)
@@ -106,6 +112,19 @@ class Kept:
         if self._closing is not None:
             self._closing()
         self._connection = self._closing = None
+
+
+def _take(lock: int) -> None:
+    until = time.monotonic() + _TURN_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise Held(f"its lock is taken for over {_TURN_SECONDS:g} s") from None
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 def _close_own(connection: sqlite3.Connection, pid: int) -> None:

@@ -6,19 +6,43 @@ from pathlib import Path
 
 from ringfence.errors import ResourceExhaustedError, SandboxError, StateError, UnsupportedError
 
+_BUSY = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_BUSY_RECOVERY,
+    sqlite3.SQLITE_BUSY_SNAPSHOT,
+    sqlite3.SQLITE_BUSY_TIMEOUT,
+    sqlite3.SQLITE_LOCKED,
+)
+
+
+class Held(sqlite3.OperationalError):
+    """Another process did not let go of the ledger's own lock in time."""
+
 
 def failure(path: Path, error: sqlite3.DatabaseError) -> SandboxError:
     """The error of ours for one of SQLite's, from whatever was done with the ledger at `path`."""
     if not isinstance(error, sqlite3.OperationalError):
         return _damaged(path, error)
-    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, Held) or code in _BUSY:
+        return _busy(path, error)
+    if code != sqlite3.SQLITE_ERROR:
         return _full(path, error)
     return _damaged(path, error) if _knows_json() else _without_json()
 
 
+def _busy(path: Path, error: sqlite3.Error) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        f"the ledger {path} is held by another process: {error}; try again later, and see whether"
+        f" one that holds it is stopped: fuser {path} {path}.lock",
+        op="ledger",
+    )
+
+
 def _full(path: Path, error: sqlite3.Error) -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        f"the ledger {path} cannot be used: {error}; free space there or set RINGFENCE_STATE_DIR",
+        f"the ledger {path} cannot be used: {error}; free space there, let this user write there,"
+        " or set RINGFENCE_STATE_DIR",
         op="ledger",
     )
 

@@ -1,5 +1,7 @@
 """The ledger keeps what must be found again, and lets one of two racing words win."""
 
+import contextlib
+import fcntl
 import gc
 import json
 import multiprocessing
@@ -24,7 +26,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.ledger import Ledger, Owner
+from ringfence.ledger import Ledger, Owner, connection
 from ringfence.ledger.connection import Kept
 from ringfence.ledger.listing import info_of
 from ringfence.spec import SandboxSpec, State
@@ -173,6 +175,25 @@ def test_a_connection_that_failed_is_not_used_again(tmp_path: Path) -> None:
 def test_a_ledger_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResourceExhaustedError, match="RINGFENCE_STATE_DIR"):
         Ledger(tmp_path / "missing" / "ledger.sqlite")
+
+
+def test_a_ledger_that_another_process_holds_is_no_full_disk(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a transaction, or its lock, as one that a debugger has stopped does: nobody waits for it
+    for ever."""
+    monkeypatch.setattr(connection, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "_TURN_SECONDS", 0.01)
+    held = r"held by another process: .*; try again later.*fuser .*ledger\.sqlite"
+    with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ResourceExhaustedError, match=held):
+            Ledger(ledger.path).add(a_record(), owner=None)
+    with Path(f"{ledger.path}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ResourceExhaustedError, match=held):
+            Ledger(ledger.path)
+    Ledger(ledger.path).add(a_record(), owner=None)
 
 
 def test_a_damaged_ledger_says_so(ledger: Ledger, tmp_path: Path) -> None:
