@@ -14,7 +14,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.guest.operation import Operation, lost
-from ringfence.guest.outgoing import Outgoing
+from ringfence.guest.outgoing import WAITING_BYTES, Outgoing
 from ringfence.guest.payload import Payload, malformed
 from ringfence.guest.protocol import (
     GUEST_IDS,
@@ -65,6 +65,7 @@ class Connection(Outgoing):
         self._interval = lease / TICKS
         self._tick: asyncio.TimerHandle | None = None
         self._silent = 0
+        self._waiting = 0
         self._paused_at: float | None = None
         self._paused_seconds = 0.0
 
@@ -74,6 +75,7 @@ class Connection(Outgoing):
         """Called by the transport, once."""
         # uvloop's is no asyncio.Transport, but has its methods.
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(WAITING_BYTES)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
@@ -225,7 +227,9 @@ class Connection(Outgoing):
 
     def _on_tick(self) -> None:
         self._tick = None
-        self._silent = 0 if self._heard else self._silent + 1
+        before, self._waiting = self._waiting, self._bytes_waiting()
+        takes = self._waiting < before  # what it says is not read where much waits
+        self._silent = 0 if self._heard or takes else self._silent + 1
         if self._silent > TICKS:
             self.lose(SandboxLostError("its guest gave no sign of life for a whole lease"))
             return

@@ -11,6 +11,8 @@ from ringfence.guest.protocol import head
 
 _JOINED_BYTES = 16 * 1024
 _CLEAR_SECONDS = 0.001
+WAITING_BYTES = 16 * 1024 * 1024
+"""While more than this waits for the guest, nothing that it says is read."""
 
 
 class Outgoing(Incoming):
@@ -22,6 +24,16 @@ class Outgoing(Incoming):
         self._transport: asyncio.Transport | None = None
         self._spoke_at = self._loop.time()
         self._held: list[bytes] | None = None
+
+    def pause_writing(self) -> None:
+        """Called by the transport: much waits for the guest. What it asks would only add to it."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Called by the transport: the guest took most of what waited."""
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def send(self, op: int, operation_id: int, payload: bytes | memoryview = b"") -> None:
         """Write one frame; nothing happens when the session has ended.
@@ -63,8 +75,10 @@ class Outgoing(Incoming):
             await asyncio.sleep(_CLEAR_SECONDS)
 
     def _is_clear(self) -> bool:
-        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        return not waiting and rights.is_writable(self._descriptor)
+        return not self._bytes_waiting() and rights.is_writable(self._descriptor)
+
+    def _bytes_waiting(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def send_with(self, brought: Sequence[int], op: int, operation_id: int, payload: bytes) -> None:
         """`send` a frame that brings descriptors; `clear` came before. ResourceExhaustedError."""
