@@ -127,7 +127,7 @@ async def test_a_create_cancelled_while_the_guest_is_awaited_leaves_nothing(
         waiting.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("ringfence.backends.docker.door.Door.accept", forever)
+    monkeypatch.setattr("ringfence.backends.door.Door.accept", forever)
     spec, sandbox_id = spec_of(), new_id()
     task = asyncio.create_task(backend.create(spec, sandbox_id, await backend.facts(spec)))
     await asyncio.wait_for(waiting.wait(), 30)
@@ -144,7 +144,7 @@ async def test_a_guest_that_does_not_dial_is_reached_over_the_stream(
         await asyncio.Event().wait()
 
     monkeypatch.delenv("RINGFENCE_DOCKER_TRANSPORT", raising=False)
-    monkeypatch.setattr("ringfence.backends.docker.door.Door.accept", forever)
+    monkeypatch.setattr("ringfence.backends.door.Door.accept", forever)
     monkeypatch.setattr("ringfence.backends.docker.creation.GUEST_SECONDS", 0.5)
     place = await make()
     assert place.instance.record.transport == "stream"

@@ -12,8 +12,9 @@ from typing import Any
 
 from ringfence.backends import exec_cgroups, late_binds
 from ringfence.backends.base import Bind, Features, Found, Record
-from ringfence.backends.docker import door, images, mounting, place, probing, rootfs, stored
+from ringfence.backends.docker import images, mounting, place, probing, rootfs, stored
 from ringfence.backends.docker.creation import LABEL_PREFIX, Creation, container_name
+from ringfence.backends.docker.directory import remove_directory
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.images import Image
@@ -176,7 +177,7 @@ class DockerBackend:
         if seen is None or seen.labels.get("ringfence.id") != record.id:
             if record.spec.security.read_only_root is False:
                 await rootfs.drop(engine, record.spec.image or "")
-            door.remove_directory(place.run_directories(engine.endpoint) / record.id)
+            remove_directory(place.run_directories(engine.endpoint) / record.id)
             raise NotFoundError(
                 f"there is no sandbox {record.id} on {engine.endpoint.url}: it ended",
                 op="attach",
@@ -267,7 +268,7 @@ class DockerBackend:
             except OSError:
                 continue
             if old:
-                door.remove_directory(directory)
+                remove_directory(directory)
 
 
 def _runs_gvisor(spec: SandboxSpec, machine: Machine) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ringfence.backends.base import ProtocolFactory, Record
 from ringfence.backends.docker import failures, holding, streams
-from ringfence.backends.docker.door import Door, join
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.inspection import Inspection, inspect
+from ringfence.backends.door import Door, join
 from ringfence.errors import DeadlineExceededError, SandboxLostError
 from ringfence.spec import State
 

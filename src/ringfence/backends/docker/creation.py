@@ -12,16 +12,17 @@ from typing import Any
 
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import hold_sockets
-from ringfence.backends.docker import door, failures, holding, leading, place, removal, streams
+from ringfence.backends.docker import failures, holding, leading, place, removal, streams
 from ringfence.backends.docker.config import Placement, create_body
 from ringfence.backends.docker.connecting import dialled
 from ringfence.backends.docker.devices import disks_of
-from ringfence.backends.docker.door import Door
+from ringfence.backends.docker.directory import make_directory, remove_directory
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.inspection import Inspection, inspect, interfaces
 from ringfence.backends.docker.instance import DockerInstance
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.door import Door
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
 from ringfence.guest.protocol import MARKER_BYTES
@@ -128,7 +129,7 @@ class Creation:
         guest = place.guest_binary(self._image.facts.architecture)
         if transport == "socket":
             directory = place.run_directories(self._engine.endpoint) / self._id
-            door.make_directory(directory)
+            make_directory(directory)
             self._directory = directory
             self._door = Door(directory, holding.take(self._id))
             return place.on_socket(directory, guest)
@@ -221,4 +222,4 @@ class Creation:
         if self._container and is_gvisor(self._spec.security.runtime):
             await asyncio.to_thread(removal.reap, self._container)
         if self._directory is not None:
-            door.remove_directory(self._directory)
+            remove_directory(self._directory)

@@ -8,9 +8,10 @@ from pathlib import Path
 from ringfence.backends import late_binds
 from ringfence.backends.base import Bind, Evidence, ProtocolFactory, Record
 from ringfence.backends.cgroup_files import hold_sockets, make_room
-from ringfence.backends.docker import door, failures, removal, rootfs, statistics, streams
+from ringfence.backends.docker import failures, removal, rootfs, statistics, streams
 from ringfence.backends.docker.config import limits_body
 from ringfence.backends.docker.connecting import Connecting
+from ringfence.backends.docker.directory import remove_directory
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.inspection import (
     Inspection,
@@ -276,7 +277,7 @@ class DockerInstance:
             await rootfs.drop(self._engine, self._forked)
         self.release()
         if self._directory is not None:
-            door.remove_directory(self._directory)
+            remove_directory(self._directory)
         self._deleted = True
 
     def release(self) -> None:

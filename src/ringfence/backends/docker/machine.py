@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.backends.docker.devices import disks_of
-from ringfence.backends.docker.door import peer_pid
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.probing import DIRECTORIES, PROBE
+from ringfence.backends.door import peer_pid
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
 from ringfence.errors import SandboxError

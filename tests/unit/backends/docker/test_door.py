@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.backends.docker.door import NAME, Door, make_directory
+from ringfence.backends.docker.directory import make_directory
 from ringfence.backends.docker.holding import take
+from ringfence.backends.door import NAME, Door
 from ringfence.errors import StateError
 
 DIAL = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"

@@ -3,10 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ringfence.backends.door import NAME, Door, join, peer_pid
 from ringfence.errors import AlreadyExistsError
-
-__all__ = ["NAME", "Door", "join", "make_directory", "peer_pid", "remove_directory"]
 
 
 def make_directory(path: Path) -> None:
