@@ -19,7 +19,7 @@ from ringfence.sandbox.following import follow
 from ringfence.sandbox.measuring import Measured
 from ringfence.sandbox.process import Process, signal_number
 from ringfence.sandbox.setting import Settings
-from ringfence.sandbox.taking import Taking, did_not_start
+from ringfence.sandbox.spawned import Spawned, did_not_start
 from ringfence.spec import ExecResult, Reason
 
 
@@ -53,7 +53,7 @@ class Running:
         self._context = context
         self._announcing = Announcing(context)
         self._settings = Settings(context)
-        self._taking = Taking(context, self._announcing)
+        self._spawned = Spawned(context, self._announcing)
 
     async def execute(self, command: Command, sinks: tuple[Sink | None, Sink | None]) -> ExecResult:
         """Run a command to its end; see `Sandbox.exec`."""
@@ -142,14 +142,14 @@ class Running:
                 prepared = replace(prepared, request=request)
             measured = await Measured.begin(context, hold=hold) if command.cgroup else None
             self._announcing.started(prepared)
-            started = await self._taking.start(prepared, measured)
+            started = await self._spawned.start(prepared, measured)
             if isinstance(started, NotStarted):
                 outcome = self._outcome(prepared, started)
                 self._announcing.ended(outcome)
                 raise did_not_start(outcome)
             begun = monotonic()
             started.ended.add_done_callback(lambda _: _lasted(started.ending, begun))
-            return self._taking.taken(started, prepared, held=hold, measured=measured)
+            return self._spawned.process(started, prepared, held=hold, measured=measured)
 
     def _need_terminals(self) -> None:
         context = self._context
@@ -189,7 +189,7 @@ class Running:
                 sandbox_id=context.id,
             )
         with context.operation("attach"):
-            before, release = self._taking.held.pop(process_id, (None, None))
+            before, release = self._spawned.held.pop(process_id, (None, None))
             if before is not None and release is not None:
                 context.session.drop(before)
                 release()
@@ -199,7 +199,7 @@ class Running:
             request = ExecRequest(args=found[0].args)
             user = context.default_user.name
             kept = context.spec.limits.output or 2**20
-            return self._taking.taken(
+            return self._spawned.process(
                 exec_, Prepared(request, found[0].args, user, kept, None), held=True
             )
 
@@ -207,7 +207,7 @@ class Running:
         """Release a held command, killed first when it runs. A cancellation meanwhile is raised
         when it is gone; it is not released then."""
         with self._context.operation("forget"):
-            before, _ = self._taking.held.pop(process_id, (None, None))
+            before, _ = self._spawned.held.pop(process_id, (None, None))
             if before is not None and not before.over:
                 await finish(before.abandon())
             await self._context.session.forget(process_id)

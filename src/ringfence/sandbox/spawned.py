@@ -14,7 +14,7 @@ from ringfence.sandbox.process import Process
 from ringfence.spec import ExecResult
 
 
-class Taking:
+class Spawned:
     """The spawned commands of one sandbox. held: those that go on without a holder, by id, each
     with what ends its use of the sandbox."""
 
@@ -39,7 +39,7 @@ class Taking:
         measured.begun()
         return started
 
-    def taken(
+    def process(
         self, started: Exec, prepared: Prepared, *, held: bool, measured: Measured | None = None
     ) -> Process:
         """What a user holds of a running command; the sandbox is in use until its end."""
