@@ -17,9 +17,11 @@ def state_directory() -> Path:
     else $XDG_STATE_HOME/ringfence (~/.local/state/ringfence).
 
     Raises InvalidSpecError when it belongs to, or can be written by, somebody else, since a
-    neighbour could then put words into our mouth; ResourceExhaustedError when it cannot be made.
+    neighbour could then put words into our mouth, or its path is no text of Unicode, which the
+    ledger cannot hold; ResourceExhaustedError when it cannot be made.
     """
     path = wanted()
+    _check_name(path)
     try:
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         status = path.stat()
@@ -38,6 +40,17 @@ def state_directory() -> Path:
             op="open",
         )
     return path
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidSpecError(
+            f"the path of the state directory, {str(path)!r}, is no UTF-8: set {VARIABLE} to"
+            " another one",
+            op="open",
+        ) from None
 
 
 def make_private(path: Path) -> None:
