@@ -1,6 +1,7 @@
 """The backend of sandboxes that are processes of this machine."""
 
 import asyncio
+import errno
 import functools
 import os
 import platform
@@ -92,12 +93,12 @@ class ProcessBackend:
         """Namespaces with the guest as their first process, which comes up meanwhile.
 
         UnsupportedError for what cannot be enforced here, ResourceExhaustedError when the machine
-        is full, AlreadyExistsError, ImageError.
+        is full or the state directory was removed, AlreadyExistsError, ImageError.
         """
         try:
             return await self._create(spec, sandbox_id, facts, binds)
         except OSError as error:
-            what = exhausted.told(error)
+            what = exhausted.told(error) or self._removed(error)
             if what is None or isinstance(error, SandboxError):
                 raise
             raise ResourceExhaustedError(
@@ -106,6 +107,13 @@ class ProcessBackend:
                 sandbox_id=sandbox_id,
                 context={"errno": error.errno},
             ) from error
+
+    def _removed(self, error: OSError) -> str | None:
+        """Whether that is since the state directory is not there any more, in words."""
+        ground = self._seen
+        if ground is None or error.errno != errno.ENOENT or ground.directory.exists():
+            return None
+        return f"{ground.directory} was removed while it was in use: try again"
 
     async def _create(
         self, spec: SandboxSpec, sandbox_id: str, facts: Facts, binds: Sequence[Bind]
