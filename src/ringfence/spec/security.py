@@ -129,7 +129,7 @@ class Security(Model):
     def _paths(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for path in value or ():
             check_text(path, "path")
-            if not path.startswith("/") or posixpath.normpath(path) != path or path == "/":
+            if posixpath.normpath("/" + path.lstrip("/")) != path or path == "/":
                 raise ValueError(f"{path!r} is not an absolute, normalised path below /")
         return value
 

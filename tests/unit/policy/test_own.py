@@ -96,6 +96,10 @@ def _entry(**fields: Any) -> Callable[[dict[str, Any]], Any]:
     (_set("sycalls", []), ("sycalls", "'syscalls'")),
     (_set("syscalls", {}), ("syscalls", "list")),
     (_entry(names=["raed"]), ("raed", "'read'")),
+    (_entry(names="read"), ("names", "a list of syscalls")),
+    (_entry(names=[7]), ("names", "a list of syscalls")),
+    (_entry(action=[]), ("action", "[]")),
+    (lambda own: own["syscalls"].append("read"), (".entry", "an object")),
     (_entry(action="SCMP_ACT_TRACE"), ("action", "SCMP_ACT_TRACE")),
     (_entry(errnoRet="x"), ("errnoRet", "x")),
     (_entry(args=[{"index": 7, "value": 1, "op": "SCMP_CMP_EQ"}]), ("args",)),
@@ -118,6 +122,26 @@ def test_what_is_no_profile_is_refused_by_file_field_and_value(
 def test_malformed_json_is_refused(write: Write, text: str) -> None:
     with pytest.raises(InvalidSpecError, match=r"own\.json"):
         load(write(text), "x86_64", base="strict")
+
+
+def test_a_file_of_any_length_is_not_read(write: Write) -> None:
+    with pytest.raises(InvalidSpecError, match=r"own\.json: over \d+ bytes"):
+        load(write(" " * (1 << 24)), "x86_64", base="strict")
+
+
+def test_rules_of_one_syscall_may_answer_otherwise_on_conditions(write: Write) -> None:
+    own = strict()
+    own["syscalls"] = [entry for entry in own["syscalls"] if "ioctl" not in entry["names"]]
+    limits = next(entry for entry in strict()["syscalls"] if entry["names"] == ["ioctl"])
+    refused = [{"index": 1, "value": 0x5401, "op": "SCMP_CMP_EQ"}]
+    own["syscalls"] += [
+        limits,
+        {"names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7, "args": refused},
+    ]
+    made = load(write(own), "x86_64", base="strict")
+    assert {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"} == {
+        entry["action"] for entry in made["syscalls"] if entry["names"] == ["ioctl"]
+    }
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

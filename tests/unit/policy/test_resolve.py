@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
-from ringfence.policy import PROFILES, Facts, ImageFacts, grant, resolve
+from ringfence.policy import PROFILES, Ceiling, Facts, ImageFacts, grant, resolve
 from ringfence.policy.users import RESERVED_IDS
 from ringfence.spec import Limits, Repository, SandboxSpec, Ulimit, Ulimits
 
@@ -117,6 +117,15 @@ def test_a_users_number_above_the_machine_is_refused(
     for word in words:
         assert word in str(caught.value)
     assert caught.value.context["fields"] == [words[0]]
+
+
+@pytest.mark.parametrize("cpuset", ["0", "0-1", "1"])
+def test_a_cpuset_of_this_machine_is_granted(cpuset: str) -> None:
+    assert resolve(spec(limits={"cpuset": cpuset}), SMALL).limits.cpuset == cpuset
+    ceiling = Ceiling.parse({"limits": {"cpuset": "0-1"}})
+    asked = spec(limits={"cpuset": cpuset})
+    assert resolve(asked, SMALL, ceiling=ceiling).limits.cpuset == cpuset
+    assert resolve(spec(), SMALL, ceiling=ceiling).limits.cpuset == "0-1"
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

@@ -21,6 +21,7 @@ GOOD: list[dict[str, Any]] = [
     {"network": {"mode": "bridge", "dns": ["::1"], "extra_hosts": {"db": "10.0.0.1"}}},
     {"repository": {"path": ".", "include": ["*.py"], "ref": "v1.0", "subpath": "a/b"}},
     {"repository": {"path": "https://example.com/x.git", "owner": 1000, "depth": 1}},
+    {"repository": {"path": ".", "owner": 65535}},
     {"snapshot": "sha256:" + "0" * 64, "idle_timeout": "1h"},
 ]
 
@@ -74,10 +75,15 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"security": {"ipc": "host"}}, "security.ipc", "private"),
     ({"security": {"masked_paths": ["proc"]}}, "security.masked_paths", "proc"),
     ({"security": {"masked_paths": ["/"]}}, "security.masked_paths", "below /"),
+    ({"security": {"masked_paths": ["//"]}}, "security.masked_paths", "below /"),
+    ({"security": {"masked_paths": ["//proc/x"]}}, "security.masked_paths", "normalised"),
+    ({"security": {"read_only_paths": ["/a/../b"]}}, "security.read_only_paths", "normalised"),
     ({"security": {"tmpfs": {"/proc/x": 1}}}, "security.tmpfs", "/proc"),
     ({"security": {"tmpfs": {"/tmp": 1}}}, "security.tmpfs", "limits.tmp"),
     ({"security": {"devices": ["/dev/sda"]}}, "security.devices", "host"),
     ({"security": {"devices": ["/dev/../etc"]}}, "security.devices", "not a device"),
+    ({"security": {"devices": ["/dev//mem"]}}, "security.devices", "not a device"),
+    ({"security": {"devices": ["/dev/x/../mem"]}}, "security.devices", "not a device"),
     ({"security": {"devices": ["/dev/vsock"]}}, "security.devices", "host"),
     ({"security": {"devices": ["/dev/mmcblk0"]}}, "security.devices", "host"),
     ({"security": {"devices": ["/dev/hidraw0"]}}, "security.devices", "host"),
@@ -94,6 +100,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"network": {"mode": "proxy", "allow": ["*.a.b"]}}, "network.allow.0.host", "'.a.b'"),
     ({"network": {"mode": "proxy", "allow": ["a.b:x"]}}, "network.allow.0", "a.b:x"),
     ({"network": {"mode": "proxy", "allow": ["a@b.c"]}}, "network.allow.0.host", "a@b.c"),
+    ({"network": {"mode": "proxy", "allow": ["é" * 99]}}, "network.allow.0.host", "not a host's"),
+    ({"network": {"mode": "proxy", "allow": ["a." * 128]}}, "network.allow.0.host", "not a host's"),
     (
         {"network": {"secrets": [{"host": "a.b", "value": "x", "header": "Content-length"}]}},
         "network.secrets.0.header",
@@ -115,9 +123,16 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"repository": {"path": ".", "git": {"user_name": "a\nb"}}}, "repository.git.user_name",
      "line"),
     ({"cwd": "/proc/self/fd/7"}, "cwd", "/proc"),
+    ({"repository": {"path": ".", "git": {"config": {"a.b": "\udcff"}}}}, "repository.git.config",
+     "UTF-8"),
+    ({"repository": {"path": ".", "owner": 65536}}, "repository.owner", "65536"),
+    ({"mounts": [{"source": "/a", "destination": "//proc/x"}]}, "mounts.0.destination",
+     "normalised"),
+    ({"cwd": "//proc/self/fd/7"}, "cwd", "normalised"),
     ({"cwd": "a"}, "cwd", "absolute"),
     ({"user": "a b"}, "user", "a b"),
     ({"user": 70000}, "user", "65536"),
+    ({"user": True}, "user", "True"),
     ({"detached": True}, "spec", "lifetime"),
     ({"snapshot": "latest"}, "snapshot", "digest"),
     ({"lock": "/d\udcff"}, "lock", "UTF-8"),
@@ -179,6 +194,14 @@ def test_no_swap_is_a_number_or_a_text() -> None:
     """The command line has texts only."""
     assert SandboxSpec.parse({"limits": {"swap": "0"}}).limits.swap == 0
     assert SandboxSpec.parse({"limits": {"swap": 0}}).limits.swap == 0
+
+
+def test_a_rule_has_its_host_in_the_form_in_which_it_is_compared() -> None:
+    allow = ["BÜCHER.example", ".Example.ORG:8443", "a.b."]
+    rules = SandboxSpec.parse({"network": {"mode": "proxy", "allow": allow}}).network.allow
+    assert [(rule.host, rule.ports) for rule in rules] == [
+        ("xn--bcher-kva.example", (80, 443)), (".example.org", (8443,)), ("a.b", (80, 443)),
+    ]  # fmt: skip
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:
