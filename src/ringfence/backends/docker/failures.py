@@ -38,6 +38,7 @@ _BY_STATUS: Mapping[int, type[SandboxError]] = {
 }
 
 _BY_OPERATION: Mapping[tuple[str, int], type[SandboxError]] = {
+    ("version", 400): BackendUnavailableError,
     ("image", 404): ImageNotFoundError,
     ("image", 400): ImageNotFoundError,
     ("pull", 404): ImageNotFoundError,
@@ -81,6 +82,8 @@ def of_status(op: str, status: int, message: str) -> SandboxError:
         kind = InvalidSpecError if 400 <= status < 500 else BackendUnavailableError
     words = " ".join(message.split())[:500] or f"status {status}"
     remedy = _REMEDY_OF.get(status) or _REMEDIES.get(kind)
+    if (op, status) == ("version", 400):
+        remedy = "where it wants TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
     return kind(
         f"{op}: the Docker Engine says: {words}" + (f" ({remedy})" if remedy else ""),
         op=op,

@@ -1,6 +1,9 @@
 """Requests to the Engine: the version, quoting, and what its failures become."""
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -158,24 +161,38 @@ async def test_a_refusal_of_the_user_says_who_refuses(short: Path, status: int) 
             await engine.get("info", "info")
 
 
+@asynccontextmanager
+async def answering(
+    head: str, text: str, directory: Path
+) -> AsyncIterator[tuple[Engine, list[str]]]:
+    """What gives one answer to everything, as no Engine does; the paths that were asked for."""
+    seen: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await reader.readuntil(b"\r\n\r\n")).split()[1].decode())
+        lines = [f"HTTP/1.1 {head}", f"Content-Length: {len(text)}", "Connection: close", "", text]
+        writer.write("\r\n".join(lines).encode())
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, directory / "e.sock"):
+        engine = Engine(resolve(f"unix://{directory}/e.sock"))
+        yield engine, seen
+        await engine.close()
+
+
 async def test_a_redirection_is_not_followed_and_no_engine(short: Path) -> None:
-    seen = []
-
-    async def away(request: web.Request) -> web.StreamResponse:
-        seen.append(request.path)
-        return web.Response(status=302, headers={"Location": "http://elsewhere.example/login"})
-
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", away)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.UnixSite(runner, str(short / "e.sock")).start()
-    engine = Engine(resolve(f"unix://{short}/e.sock"))
-    with pytest.raises(BackendUnavailableError, match="status 302"):
-        await engine.get("info", "info")
-    await engine.close()
-    await runner.cleanup()
+    away = "302 Found\r\nLocation: http://elsewhere.example/login"
+    async with answering(away, "", short) as (engine, seen):
+        with pytest.raises(BackendUnavailableError, match="status 302"):
+            await engine.get("info", "info")
     assert seen == ["/_ping", "/version"]
+
+
+async def test_an_engine_that_wants_tls_says_how_to_have_it(short: Path) -> None:
+    words = "Client sent an HTTP request to an HTTPS server."
+    async with answering("400 Bad Request", words, short) as (engine, _):
+        with pytest.raises(BackendUnavailableError, match=r"HTTPS server.*DOCKER_TLS_VERIFY=1"):
+            await engine.get("info", "info")
 
 
 async def test_an_answer_that_does_not_come_is_a_deadline(short: Path) -> None:
