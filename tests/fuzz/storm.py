@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ringfence.guest.protocol import HEADER, NO_CAP, Answer, Ask, Cred, cred, string
+from ringfence.guest.protocol import HEADER, NO_CAP, Answer, Ask, Cred, ExecFlag, cred, string
 from tests.unit.agent.raw import WAIT_SECONDS, Guest, Raw, exec_payload, until
 
 from . import sanitized
@@ -73,13 +73,14 @@ class Storm:
         (directory / "tasks").write_text("0")
         self._path = directory / "host.sock"
         self._door = self._listen()
-        self.guest = Guest(program, "--socket", str(directory), env=ENVIRONMENT)
+        handed = ("--connected", "1") if seed % 2 else ()
+        self.guest = Guest(program, "--socket", str(directory), *handed, env=ENVIRONMENT)
         self._ids: list[int] = []
         self._next_id = 1
         self._ports = [9]
         self._totals: dict[tuple[int, int], int] = {}
         self._silent = 0
-        self._session()
+        self._session(self.guest.raw.stream if handed else None)
         self.pid = self.guest.host_pid(1)
 
     def _listen(self) -> socket.socket:
@@ -90,8 +91,12 @@ class Storm:
         door.settimeout(WAIT_SECONDS)
         return door
 
-    def _session(self) -> None:
-        self.raw = Raw(self._door.accept()[0])
+    def accept(self) -> socket.socket:
+        """The guest's next stream, when it has lost the one before."""
+        return self._door.accept()[0]
+
+    def _session(self, handed: socket.socket | None = None) -> None:
+        self.raw = Raw(handed or self.accept())
         self.raw.hello(detached=True, lifetime=3_600_000)
         self._data = b""
 
@@ -163,7 +168,9 @@ class Storm:
         cgroups = pick((0, 0, 0, 0, 1, 2, 7))
         payload = exec_payload(
             *args,
-            flags=(self.random.randrange(64) | 32) + (cgroups << 6),
+            flags=(self.random.randrange(64) | 32)
+            + (cgroups << 6)
+            + pick((0, ExecFlag.TELL_START)),
             who=Cred(user, pick((0, 1000)), pick(((), (1, 2, 3)))),
             env=(self.guest.name, pick((b"", b"A=" + b"y" * 50_000))),
             cwd=pick((b"/", b"/", b"/", b"/nowhere")),
@@ -358,25 +365,32 @@ class Storm:
         self.guest.close()
 
 
-def run(program: Path, seed: int, steps: int) -> str:
-    """A storm of so many steps and what is to be true after it; a line that says how it went."""
+@contextlib.contextmanager
+def begun(program: Path, seed: int) -> Iterator[Storm]:
+    """A storm in a directory of its own; both end with it."""
     with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o711)
         storm = Storm(program, directory, seed)
         try:
-            for _ in range(steps // 4):
-                storm.step()
-            storm.settle()
-            descriptors, memory = storm.steady_descriptors(), storm.memory()
-            for _ in range(steps - steps // 4):
-                storm.step()
-            storm.settle()
-            until(lambda: storm.descriptors() <= descriptors, "no more descriptors than before")
-            grown = storm.memory() - memory
-            assert grown < GROWTH_MOST, f"seed {seed}: {grown} KiB more than {memory}"
-            storm.raw.send(Ask.SHUTDOWN)
-            assert storm.guest.wait() == 0
+            yield storm
         finally:
             storm.close()
+
+
+def run(program: Path, seed: int, steps: int) -> str:
+    """A storm of so many steps and what is to be true after it; a line that says how it went."""
+    with begun(program, seed) as storm:
+        for _ in range(steps // 4):
+            storm.step()
+        storm.settle()
+        descriptors, memory = storm.steady_descriptors(), storm.memory()
+        for _ in range(steps - steps // 4):
+            storm.step()
+        storm.settle()
+        until(lambda: storm.descriptors() <= descriptors, "no more descriptors than before")
+        grown = storm.memory() - memory
+        assert grown < GROWTH_MOST, f"seed {seed}: {grown} KiB more than {memory}"
+        storm.raw.send(Ask.SHUTDOWN)
+        assert storm.guest.wait() == 0
     return f"seed {seed}: {steps} steps, {descriptors} descriptors, {grown} KiB more of {memory}"
