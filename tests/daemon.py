@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,12 +29,12 @@ OTHER = Path(__file__).resolve().parent.parent / ".cache" / "second-engine" / "u
 
 class Daemon:
     """A dockerd whose files are all in one directory. path: where its programs are looked for.
-    driver: of its storage; newer ones do not choose btrfs by themselves."""
+    options: further ones of its command line."""
 
-    def __init__(self, directory: Path, path: str = TOOLS, driver: str = "") -> None:
+    def __init__(self, directory: Path, path: str = TOOLS, options: Sequence[str] = ()) -> None:
         self.directory = directory
         self.path = path
-        self.options = [f"--storage-driver={driver}"] if driver else []
+        self.options = options
         self.url = f"unix://{directory}/e.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -123,7 +123,8 @@ def private_daemon() -> Iterator[Daemon]:
     data.mkdir()
     with disk.open("wb") as file:
         file.truncate(2**29)
-    started = Daemon(directory, driver="btrfs")
+    # newer ones do not choose btrfs by themselves
+    started = Daemon(directory, options=["--storage-driver=btrfs"])
     try:
         run("mkfs.btrfs", "-q", str(disk))
         run("mount", "-o", "loop", str(disk), str(data))
@@ -140,15 +141,25 @@ def private_daemon() -> Iterator[Daemon]:
 
 
 @contextmanager
-def other_daemon() -> Iterator[Daemon]:
-    """One of another version than the machine's; it has the image BUSYBOX. Skips where none could be
-    had, in CI as well: whether a mirror has it is not for the tests to say."""
-    require_docker(BUSYBOX)
-    require_root()
+def other_daemon(*options: str) -> Iterator[Daemon]:
+    """One of another version than the machine's, with these options; it has the image BUSYBOX. Skips
+    where none could be had, in CI as well: whether a mirror has it is not for the tests to say."""
     if not (OTHER / "sbin" / "dockerd").exists():
         pytest.skip("there is no Engine of another version: scripts/second_engine says why")
+    with daemon_with(*options, path=f"{OTHER}/sbin:{OTHER}/bin:{TOOLS}") as started:
+        yield started
+
+
+@contextmanager
+def daemon_with(*options: str, path: str = TOOLS) -> Iterator[Daemon]:
+    """One with these options, of the programs in `path`; it has the image BUSYBOX, and nothing of it
+    is left afterwards. Skips (CI: fails) where it cannot be."""
+    require_docker(BUSYBOX)
+    require_root()
+    if shutil.which("dockerd", path=path) is None:
+        missing("there is no dockerd")
     directory = Path(tempfile.mkdtemp(prefix="rfd"))
-    started = Daemon(directory, f"{OTHER}/sbin:{OTHER}/bin:{TOOLS}")
+    started = Daemon(directory, path, options)
     try:
         started.start()
         give_image(started)
