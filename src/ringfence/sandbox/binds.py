@@ -47,6 +47,15 @@ def directory_of(sandbox_id: str) -> Path:
     return state_directory() / WORKSPACES / sandbox_id
 
 
+def is_left(spec: SandboxSpec, sandbox_id: str) -> bool:
+    """Whether something of a sandbox's workspace is still on this host."""
+    if spec.repository is None:
+        return False
+    from ringfence import workspace
+
+    return workspace.is_left(directory_of(sandbox_id))
+
+
 def undo_of(granted: SandboxSpec, sandbox_id: str) -> Mapping[str, Any] | None:
     """What must be undone on this host when the holder is gone, as the ledger keeps it."""
     if granted.repository is None:

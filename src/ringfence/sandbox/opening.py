@@ -208,8 +208,8 @@ async def _prepare(plan: _Plan, where: Where, sandbox_id: str, steps: Steps) -> 
 async def _close(records: Records, reserved: Record, whole: bool) -> None:
     """Close the record of one that was not made, or leave it to whoever reaps where something of it
     could not be removed."""
-    mounted = reserved.spec.repository is not None and binds.directory_of(reserved.id).exists()
-    await records.failed(reserved, whole=whole and not mounted)
+    left = not whole or await asyncio.to_thread(binds.is_left, reserved.spec, reserved.id)
+    await records.failed(reserved, whole=not left)
 
 
 def joined(

@@ -10,7 +10,7 @@ from ringfence.workspace.fork import fork
 from ringfence.workspace.patch import Patch
 from ringfence.workspace.plan import Plan, plan
 from ringfence.workspace.prepare import prepare
-from ringfence.workspace.prepared import Binding, Prepared, attach, clean
+from ringfence.workspace.prepared import Binding, Prepared, attach, clean, is_left
 from ringfence.workspace.secrets import SECRETS
 from ringfence.workspace.snapshot import Snapshot, Snapshots
 from ringfence.workspace.sources import check_root
@@ -36,6 +36,7 @@ __all__ = [
     "download",
     "emptying",
     "fork",
+    "is_left",
     "is_url",
     "plan",
     "prepare",

@@ -221,6 +221,11 @@ def clean(directory: Path | Mapping[str, Any]) -> None:
     shared.release(place)
 
 
+def is_left(directory: Path) -> bool:
+    """Whether `clean` has something to do for the workspace `directory`, as far as can be seen."""
+    return directory.exists() or shared.uses(directory)
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 

@@ -137,6 +137,17 @@ def release(directory: Path) -> None:
             clear(path)
 
 
+def uses(directory: Path) -> bool:
+    """Whether the workspace `directory` has not let go of every layer, as far as can be seen."""
+    try:
+        layers = list(store_of(directory).iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return any((path / "users" / directory.name).exists() for path in layers)
+
+
 def _superfluous(unused: list[Path]) -> Iterator[Path]:
     """Those that are not kept any more."""
     seen: set[Path] = set()

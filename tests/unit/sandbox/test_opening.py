@@ -29,6 +29,7 @@ from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.sandbox import binds, granting, greeting, needs, opening
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec
+from ringfence.workspace import shared
 
 from .conftest import Durable
 
@@ -461,7 +462,9 @@ def test_what_has_run_out_is_named_with_what_can_be_done(number: int, remedy: st
     assert remedy in str(short)
 
 
+@pytest.mark.parametrize("left", ["the directory", "its mark on a layer"])
 async def test_a_workspace_that_cannot_be_removed_stays_on_record(
+    left: str,
     mock: MockBackend,
     ledger: Ledger,
     state_directory: Path,
@@ -476,9 +479,12 @@ async def test_a_workspace_that_cannot_be_removed_stays_on_record(
     def prepare(*_: Any, directory: Path, **__: Any) -> None:
         directory.mkdir(parents=True)
         made.append(directory)
+        shared.create(directory)
         raise OSError(errno.EMFILE, "Too many open files")
 
-    def clean(_: Path) -> None:
+    def clean(directory: Path) -> None:
+        if left != "the directory":
+            directory.rmdir()
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(workspace, "prepare", prepare)
@@ -489,10 +495,12 @@ async def test_a_workspace_that_cannot_be_removed_stays_on_record(
     [directory] = made
     [entry] = ledger.all()
     assert entry.live
-    assert directory.exists()
+    assert directory.exists() == (left == "the directory")
+    assert shared.uses(directory)
     await reap(ledger, load=lambda *_: MockBackend())
     assert [entry.reason for entry in ledger.all()] == [CREATE_FAILED]
-    assert not directory.exists()
+    assert not workspace.is_left(directory)
+    assert list(shared.store_of(directory).iterdir()) == []
 
 
 @pytest.mark.parametrize("image", ["/images/root", "./root.tar", "../layout:name", "~/root"])
