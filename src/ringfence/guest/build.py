@@ -5,7 +5,6 @@ The compiler is the first that works of musl-gcc, cc (both -static) and the `zig
 another machine than this one it is ziglang.
 """
 
-import argparse
 import contextlib
 import os
 import platform
@@ -111,6 +110,8 @@ def build(extra: Sequence[str] = (), machine: str = platform.machine()) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
+    import argparse  # sandboxes are started with this module, and parse nothing
+
     parser = argparse.ArgumentParser(prog="ringfence.guest.build", description="Compile the guest.")
     parser.add_argument("--check", action="store_true", help="compile anew, warnings are errors")
     parser.add_argument("--quiet", action="store_true", help="say nothing when it went well")

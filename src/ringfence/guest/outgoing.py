@@ -1,11 +1,14 @@
 """What goes to the guest: frames, one by one or together, and descriptors with them."""
 
+import array
 import asyncio
 import contextlib
+import os
+import select
+import socket
 from collections.abc import Iterator, Sequence
 
 from ringfence.errors import ResourceExhaustedError, UnsupportedError
-from ringfence.guest import rights
 from ringfence.guest.incoming import Incoming
 from ringfence.guest.protocol import head
 
@@ -75,7 +78,7 @@ class Outgoing(Incoming):
             await asyncio.sleep(_CLEAR_SECONDS)
 
     def _is_clear(self) -> bool:
-        return not self._bytes_waiting() and rights.is_writable(self._descriptor)
+        return not self._bytes_waiting() and _is_writable(self._descriptor)
 
     def _bytes_waiting(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -86,7 +89,7 @@ class Outgoing(Incoming):
             return
         frame = head(op, operation_id, len(payload)) + payload
         try:
-            sent = rights.send(self._descriptor, frame, brought)
+            sent = _send(self._descriptor, frame, brought)
         except OSError as error:
             raise ResourceExhaustedError(
                 f"descriptors cannot be passed to the guest: {error.strerror}: try again",
@@ -96,3 +99,18 @@ class Outgoing(Incoming):
         self._spoke_at = self._loop.time()
         if sent < len(frame):
             self._transport.write(frame[sent:])
+
+
+def _is_writable(descriptor: int) -> bool:
+    """Whether a socket takes bytes now."""
+    asked = select.poll()
+    asked.register(descriptor, select.POLLOUT)
+    return bool(asked.poll(0))
+
+
+def _send(descriptor: int, data: bytes, brought: Sequence[int]) -> int:
+    """Write the beginning of `data` to a socket, at least a byte, with which descriptors go; how
+    many bytes that were. OSError."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", brought))]
+    with socket.socket(fileno=os.dup(descriptor)) as stream:
+        return stream.sendmsg([data], rights)

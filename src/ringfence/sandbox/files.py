@@ -21,6 +21,7 @@ from ringfence.sandbox import later, looking
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_info
 from ringfence.sandbox.extract import DOWNLOAD_CAPS, Caps
+from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.moved import Moved
 from ringfence.sandbox.progress import Progress, counted
 
@@ -254,8 +255,6 @@ class Files:
         `limit` paths are looked at, no deeper than a pattern without `**` goes: FileTooLargeError
         above, rather than a part of the answer.
         """
-        from ringfence.sandbox.globbing import Pattern
-
         whole_number(limit, "limit", looking.MOST_ENTRIES)
         wanted = Pattern(pattern)
         if wanted.literal:
@@ -355,9 +354,9 @@ class Files:
         of `read`, for all files. InvalidSpecError when something of the source is missing or cannot
         be read. An error or a cancellation leaves what was copied.
         """
-        from ringfence.sandbox import uploading
-
         with self._context.operation("files.upload"):
+            from ringfence.sandbox import uploading
+
             who = await self._context.cred(user)
             return await uploading.upload(
                 self._context, os.fsdecode(source), looking.text(destination), who, progress

@@ -1,21 +1,19 @@
 """Classes that annotations name and that are loaded when something asks for them: with the first
-repository, snapshot, fork or monitor, or by what reads annotations (`typing.get_type_hints`)."""
+repository, snapshot or fork, or by what reads annotations, such as `typing.get_type_hints`."""
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Again", "Digest", "Monitor", "Snapshot", "Store", "Workspace"]
+__all__ = ["Again", "Digest", "Snapshot", "Store", "Workspace"]
 
 if TYPE_CHECKING:
     from ringfence.digest import Digest
     from ringfence.digest.store import Store
-    from ringfence.sandbox.monitor import Monitor
     from ringfence.sandbox.workspace import Again, Workspace
     from ringfence.workspace import Snapshot
 else:
     _HOMES = {
         "Again": "ringfence.sandbox.workspace",
         "Digest": "ringfence.digest",
-        "Monitor": "ringfence.sandbox.monitor",
         "Snapshot": "ringfence.workspace",
         "Store": "ringfence.digest.store",
         "Workspace": "ringfence.sandbox.workspace",

@@ -5,7 +5,6 @@ import os
 import posixpath
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from ringfence.errors import FileError, FileTooLargeError, InvalidSpecError, UnsupportedError
 from ringfence.guest.failures import too_large
@@ -16,10 +15,8 @@ from ringfence.guest.protocol import Cred, Feature
 from ringfence.guest.walks import Watch
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing, below, file_event
+from ringfence.sandbox.globbing import Pattern
 from ringfence.sandbox.progress import Progress, counted
-
-if TYPE_CHECKING:  # loaded with the first pattern
-    from ringfence.sandbox.globbing import Pattern
 
 DEEPEST = 2**32 - 1
 """The depth of a walk that none bounds."""
@@ -88,7 +85,7 @@ def no_cursor() -> InvalidSpecError:
     )
 
 
-async def glob(files: GuestFiles, wanted: "Pattern", who: Cred, limit: int) -> tuple[str, ...]:
+async def glob(files: GuestFiles, wanted: Pattern, who: Cred, limit: int) -> tuple[str, ...]:
     """See `Files.glob`; for a pattern that is no plain path."""
     found: list[str] = []
     seen = 0

@@ -30,6 +30,7 @@ from ringfence.sandbox.control import Health
 from ringfence.sandbox.deleting import DeleteReport
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.files import Files
+from ringfence.sandbox.monitor import Monitor, monitored
 from ringfence.sandbox.networking import Networking
 from ringfence.sandbox.process import Process
 from ringfence.sandbox.running import ProcessInfo, Running, Terminal
@@ -297,7 +298,7 @@ class Sandbox:
         to be seen. UnsupportedError where it runs on another machine."""
         return await control.open_files(self._context)
 
-    def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager["later.Monitor"]:
+    def monitor(self, interval: float = 5.0) -> AbstractAsyncContextManager[Monitor]:
         """Look at its health and usage every `interval` seconds, as long as the block:
         `async with sandbox.monitor(1) as monitor`.
 
@@ -305,8 +306,6 @@ class Sandbox:
         the most processes. `monitor.health` and `monitor.usage` are what was seen last. It does not
         count as use, so an idle sandbox still ends.
         """
-        from ringfence.sandbox.monitor import monitored
-
         return monitored(self._context, interval)
 
     # Its life.
