@@ -34,8 +34,8 @@ from ringfence.sandbox import members as _members
 from ringfence.sandbox import pool as _pool
 from ringfence.sandbox.files import Files as _Files
 from ringfence.sandbox.process import Process as _Process
-from ringfence.sandbox.process import Stream as _Stream
 from ringfence.sandbox.sandbox import Sandbox as _Sandbox
+from ringfence.sandbox.stream import Stream as _Stream
 from ringfence.sandbox.workspace import Workspace as _Workspace
 
 __all__ = [

@@ -20,8 +20,9 @@ from ringfence.events import EventStream
 from ringfence.guest.reading import Reader
 from ringfence.sandbox import pool
 from ringfence.sandbox.files import Files
-from ringfence.sandbox.process import Process, Stream
+from ringfence.sandbox.process import Process
 from ringfence.sandbox.sandbox import Sandbox
+from ringfence.sandbox.stream import Stream
 
 PAIRS = {
     Sandbox: sync.Sandbox,
