@@ -9,6 +9,7 @@ import pytest
 
 from ringfence.cli.described import make_spec
 from ringfence.cli.options import PARAMETERS
+from ringfence.cli.pairs import pair
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import Limits, SandboxSpec
 
@@ -140,3 +141,28 @@ def test_every_limit_has_an_option() -> None:
     assert limits == Limits.parse({**given, "run": "6m", "output": "1k", "ulimits": {"core": 0}})
     named = {*Limits.model_fields} - {"timeout", "ulimits", "run", "output"}
     assert named == set(given), "a new limit needs its option"
+
+
+@pytest.mark.parametrize(
+    ("text", "inherit", "found"),
+    [
+        ("HERE=b=c", True, ("HERE", "b=c")),
+        ("HERE=", True, ("HERE", "")),
+        ("HERE=b", False, ("HERE", "b")),
+        ("HERE", True, ("HERE", "ours")),
+        ("HERE", False, "write NAME=VALUE"),
+        ("ABSENT", True, "is not set here"),
+    ],
+)
+def test_a_name_alone_takes_our_value_where_it_may(
+    monkeypatch: pytest.MonkeyPatch, text: str, inherit: bool, found: tuple[str, str] | str
+) -> None:
+    monkeypatch.setenv("HERE", "ours")
+    monkeypatch.delenv("ABSENT", raising=False)
+    if isinstance(found, tuple):
+        assert pair(text, "--env", inherit=inherit) == found
+        return
+    with pytest.raises(InvalidSpecError, match=found) as caught:
+        pair(text, "--env", inherit=inherit)
+    assert caught.value.op == "usage"
+    assert f"--env '{text}'" in str(caught.value)

@@ -8,15 +8,18 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import ringfence
 from ringfence.cli.app import run
 from ringfence.cli.changes import changes, write
 from ringfence.cli.explaining import explain
-from ringfence.errors import ResourceExhaustedError, StateError
+from ringfence.errors import ResourceExhaustedError, SandboxError, StateError
 from ringfence.spec.results import named_bytes
 from ringfence.workspace.patch import Patch
 
@@ -91,6 +94,43 @@ def test_a_file_that_cannot_be_opened_for_a_patch_stays(tmp_path: Path) -> None:
             assert program.is_file()
         finally:
             running.kill()
+
+
+class WithRepository:
+    """A sandbox of the mock, which has none, as one that has."""
+
+    def __init__(self, sandbox: ringfence.Sandbox) -> None:
+        self.sandbox = sandbox
+        self.workspace = SimpleNamespace(warnings=["a part is hidden"])
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.sandbox, name)
+
+
+def test_a_result_whose_changes_could_not_be_applied_is_told_and_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], state_directory: Path
+) -> None:
+    """The command's own code would say that all went well."""
+
+    @asynccontextmanager
+    async def opened(*_: object) -> AsyncIterator[WithRepository]:
+        async with ringfence.open(backend="mock") as sandbox:
+            yield WithRepository(sandbox)
+
+    async def refused(*_: object) -> tuple[dict[str, object], SandboxError]:
+        return {"applied": False}, StateError("the original moved", op="workspace.apply")
+
+    monkeypatch.setattr("ringfence.cli.run.opened", opened)
+    monkeypatch.setattr("ringfence.cli.run.changes", refused)
+    for words in (["--json"], []):
+        assert run(["run", "--repo", ".", "--apply", *words, "--", "true"]) == 125
+        told = capfd.readouterr()
+        assert "the original moved" in told.err
+        assert "ringfence: a part is hidden\n" in told.err
+        if words:
+            document = json.loads(told.out)
+            assert document["result"]["exit_code"] == 0
+            assert document["error"]["message"] == "the original moved"
 
 
 async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_either(
