@@ -34,7 +34,8 @@ async def test_a_link_over_what_is_lent_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "%%%", said(LINK)[:-3], said([]), said(7), said({}), said({"mode": 1 << 27}),
-     said({"mode": "l"}), base64.b64encode(b"{").decode(), base64.b64encode(b"\xff").decode()],
+     said({"mode": "l"}), base64.b64encode(b"{").decode(), base64.b64encode(b"\xff").decode(),
+     "%" + said({"mode": 0o755}), said({"mode": 0o755}) + "%"],
 )  # fmt: skip
 async def test_an_answer_that_says_something_else_is_the_engines_fault(
     tmp_path: Path, text: str
