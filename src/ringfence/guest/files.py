@@ -161,7 +161,7 @@ class Files:
         payload = begin + _WRITE.pack(flags & ~WriteFlag.WHOLE, mode, offset)
         self._begin(writer, Ask.WRITE, payload)
         try:
-            await _pour(data, writer)
+            await writer.pour(data)
             return await writer.future
         except BaseException:
             writer.cancel()
@@ -270,19 +270,6 @@ class Files:
             if long:
                 connection.send(Ask.CANCEL, operation_id)
             raise
-
-
-async def _pour(
-    data: bytes | bytearray | memoryview | AsyncIterable[bytes], writer: Writer
-) -> None:
-    if not isinstance(data, AsyncIterable):
-        await writer.input.write(data)
-    else:
-        async for chunk in data:
-            if not await writer.input.write(content(chunk, "data")):
-                break
-    if not writer.over:
-        writer.end()
 
 
 def _page(fields: Payload) -> Page:

@@ -1,9 +1,11 @@
 """Files that are written from data that come bit by bit."""
 
 import asyncio
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
 from ringfence.errors import SandboxError
+from ringfence.guest.given import content
 from ringfence.guest.operation import ANSWER_SECONDS
 from ringfence.guest.payload import Payload, malformed
 from ringfence.guest.protocol import FILE_WINDOW, U64, Answer, Ask
@@ -52,8 +54,18 @@ class Writer(Transfer):
     def _cancel(self) -> None:
         self._connection.send(Ask.FILE_END, self.id, b"\1")
 
-    def end(self) -> None:
-        """All data was written."""
+    async def pour(self, data: bytes | bytearray | memoryview | AsyncIterable[bytes]) -> None:
+        """Send all of `data` and their end, as fast as the guest takes them."""
+        if not isinstance(data, AsyncIterable):
+            await self.input.write(data)
+        else:
+            async for chunk in data:
+                if not await self.input.write(content(chunk, "data")):
+                    break
+        if not self.over:
+            self._end()
+
+    def _end(self) -> None:
         self._whole = True
         self.deadline = self._connection.clock() + ANSWER_SECONDS
         self._connection.send(Ask.FILE_END, self.id, b"\0")
