@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.backends.base import Evidence, Features
-from ringfence.errors import GuestError, PolicyDeniedError, SandboxLostError
+from ringfence.errors import (
+    GuestError,
+    PolicyDeniedError,
+    ResourceExhaustedError,
+    SandboxError,
+    SandboxLostError,
+)
 from ringfence.guest.control import User
-from ringfence.guest.request import Exit
+from ringfence.guest.request import Exit, NotStarted
 from ringfence.policy import Facts, resolve, seccomp
 from ringfence.sandbox.receipt import Findings, GuestView, PathView, check, read, receipt
 from ringfence.sandbox.receipt.view import parse_mounts, parse_view, status_fields
@@ -310,7 +317,10 @@ def test_who_does_without_a_limit_of_memory_does_without_one_of_swap() -> None:
 async def read_from(**ended: Any) -> Receipt:
     """The receipt where what shows the view ended so, after all of its output."""
     whole = {"reason": Reason.EXITED, "status": 0, "stdout": shown(), "stderr": b""}
-    ending = Exit(**{**whole, "stdout_total": len(shown()), **ended})
+    return await read_after(Exit(**{**whole, "stdout_total": len(shown()), **ended}))
+
+
+async def read_after(ending: Exit | NotStarted) -> Receipt:
     ahead = asyncio.get_running_loop().create_future()
     ahead.set_result(ending)
 
@@ -326,6 +336,23 @@ async def read_from(**ended: Any) -> Receipt:
         arch="x86_64",
         ahead=ahead,
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EAGAIN, ResourceExhaustedError, "ulimit -u"),
+        (errno.EMFILE, ResourceExhaustedError, "ulimit -n"),
+        (errno.EPERM, PolicyDeniedError, "a ulimit is above the hard one"),
+        (errno.EINVAL, PolicyDeniedError, "the command could not be started"),
+    ],
+)
+async def test_what_has_run_out_where_the_view_is_shown_is_no_refusal(
+    number: int, kind: type[SandboxError], words: str
+) -> None:
+    """Trying again later may work, which nobody does with a request that is denied."""
+    with pytest.raises(kind, match=words):
+        await read_after(NotStarted(number, 1, "the command could not be started"))
 
 
 async def test_a_view_that_came_to_its_end_has_rows() -> None:

@@ -1,6 +1,7 @@
 """What the kernel has run out of, and what can be done about it."""
 
 import errno
+import os
 
 _SPACE = "free space there or set RINGFENCE_STATE_DIR"
 _REMEDIES = {
@@ -20,3 +21,14 @@ def told(error: OSError) -> str | None:
         return None
     where = error.filename2 or error.filename
     return f"{error.strerror}{f' ({where})' if where else ''}: {remedy}"
+
+
+def told_in(words: str) -> str | None:
+    """The remedy for what has run out by the words of another program; None where they are about
+    something else."""
+    if "namespace" in words and os.strerror(errno.ENOSPC) in words:
+        return "there are no more namespaces (sysctl user.max_*_namespaces): try again later"
+    for number in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if os.strerror(number) in words:
+            return _REMEDIES[number]
+    return None

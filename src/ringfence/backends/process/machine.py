@@ -1,6 +1,5 @@
 """What this machine lets us do: bubblewrap, user namespaces, cgroups."""
 
-import errno
 import functools
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.backends import exhausted
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
@@ -25,7 +25,6 @@ _VERSION = re.compile(r"(\d+)\.(\d+)")
 _INSTALL = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora)"
 _CAP_SYS_ADMIN = 21
 _ANSWER_SECONDS = 10.0
-_FULL = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +89,10 @@ def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: 
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        if getattr(error, "errno", None) in _FULL:
+        what = exhausted.told(error) if isinstance(error, OSError) else None
+        if what is not None:
             raise ResourceExhaustedError(
-                f"process: the machine is full: {bwrap} cannot be run: {error}; try again later",
-                op="open",
+                f"process: {bwrap} cannot be run: {what}", op="open"
             ) from None
         raise _unavailable(f"{bwrap} --version failed: {error}; {_INSTALL}") from None
     output = done.stdout.decode("utf-8", "replace")
@@ -161,6 +160,8 @@ _NOT_PERMITTED = ("setting up uid map", "No permissions to creat", "RTM_NEWADDR"
 
 def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
     """What bubblewrap's words or the guest's mean, with what to do, where that is known."""
+    if (remedy := exhausted.told_in(errors)) is not None:
+        return f"{errors}; {remedy}"
     if not errors.startswith("bwrap: ") and not build.is_fresh(build.target()):
         return (
             f"{errors}; the guest program is older than its sources, as after a git pull:"

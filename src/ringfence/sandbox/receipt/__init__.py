@@ -11,10 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ringfence.backends import exhausted
 from ringfence.backends.base import Features, Instance
 from ringfence.backends.namespaces import own_namespaces
 from ringfence.backends.sized import is_watched
-from ringfence.errors import PolicyDeniedError, SandboxLostError
+from ringfence.errors import PolicyDeniedError, ResourceExhaustedError, SandboxLostError
 from ringfence.guest.control import User
 from ringfence.guest.request import ExecRequest, Exit, NotStarted, pack_env
 from ringfence.guest.session import Session
@@ -30,6 +31,7 @@ from ringfence.spec import Reason, Receipt, SandboxSpec, Security
 __all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
 
 _SECONDS = 20.0
+_RUN_OUT = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def receipt(found: Findings) -> Receipt:
@@ -119,6 +121,8 @@ def viewing(spec: SandboxSpec, user: User) -> ExecRequest:
 
 def _seen(ended: Exit | NotStarted, spec: SandboxSpec) -> GuestView:
     if not isinstance(ended, Exit):
+        if ended.errno in _RUN_OUT:
+            raise _run_out(ended)
         why = ended.detail or os.strerror(ended.errno)
         if ended.errno == errno.EPERM:
             why = "a ulimit is above the hard one there, or the user may not be had"
@@ -137,6 +141,15 @@ def _seen(ended: Exit | NotStarted, spec: SandboxSpec) -> GuestView:
             context={"reason": ended.reason, "status": ended.status},
         )
     return parse_view(ended.stdout)
+
+
+def _run_out(ended: NotStarted) -> ResourceExhaustedError:
+    short = exhausted.told(OSError(ended.errno, os.strerror(ended.errno)))
+    return ResourceExhaustedError(
+        f"receipt: no command can be started in it: {short}",
+        op="receipt",
+        context={"errno": ended.errno, "stage": ended.stage},
+    )
 
 
 def _disturbed(ended: Exit) -> str | None:

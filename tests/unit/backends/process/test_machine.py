@@ -109,6 +109,21 @@ def test_apparmors_refusal_is_explained_only_where_it_is_in_force(
     assert machine.explain("bwrap: other", tmp_path) == "bwrap: other"
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("start /usr/bin/bwrap: Resource temporarily unavailable", "ulimit -u"),
+        ("bwrap: Creating new namespace failed: Resource temporarily unavailable", "ulimit -u"),
+        ("bwrap: Can't open /proc: Too many open files", "ulimit -n"),
+        ("bwrap: Creating new namespace failed: No space left on device", "user.max_"),
+    ],
+)
+def test_what_has_run_out_is_explained(words: str, remedy: str) -> None:
+    assert machine.explain(words).startswith(f"{words}; ")
+    assert remedy in machine.explain(words)
+    assert machine.explain("bwrap: No space left on device") == "bwrap: No space left on device"
+
+
 @pytest.mark.parametrize("age", [60, -60])
 def test_a_guest_that_is_older_than_its_sources_is_said_to_be_made_anew(
     age: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
