@@ -66,6 +66,10 @@ def _docker() -> Iterator[Finding]:
     yield Finding(
         "docker", "ok", f"Engine {engine}, storage {info.get('Driver')}, cgroups by {driver}"
     )
+    if driver == "none":
+        yield Finding(
+            "docker: limits", "note", "memory, cpus, pids cannot be enforced", _WITHOUT_CGROUPS
+        )
     yield from _holes("docker engine", engine, (_FIXED_ENGINE,))
     runc = str((info.get("RuncCommit") or {}).get("ID") or _version(["runc", "--version"]))
     yield from _holes(
@@ -85,6 +89,11 @@ def _docker() -> Iterator[Finding]:
     yield _quota(info)
 
 
+_WITHOUT_CGROUPS = (
+    "this daemon has no cgroups, and neither measures nor pauses: a rootless one needs those of version"
+    " 2 (systemd.unified_cgroup_hierarchy=1 for the kernel) and systemd; to do without:"
+    " --allow-degraded memory,cpus,pids"
+)
 _GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json and kill -HUP the daemon:
   {"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}"""
 
@@ -92,7 +101,7 @@ _GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json and ki
 def _quota(info: dict[str, Any]) -> Finding:
     driver = str(info.get("Driver"))
     backing = dict(info.get("DriverStatus") or []).get("Backing Filesystem", "")
-    if driver in ("btrfs", "zfs") or (driver == "overlay2" and backing == "xfs"):
+    if driver in ("btrfs", "zfs"):
         return Finding("disk quota", "ok", f"{driver} can size a container's root")
     return Finding("disk quota", "note", f"{driver} on {backing}: sized volumes are used instead")
 

@@ -41,6 +41,27 @@ def test_what_the_daemon_enforces_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["daemon: selinux"] == "note"
 
 
+def test_a_daemon_without_cgroups_is_told_with_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {one.name: one for one in findings(monkeypatch, CgroupDriver="none")}
+    assert found["docker: limits"].status == "note"
+    assert "--allow-degraded memory,cpus,pids" in found["docker: limits"].remedy
+    assert "docker: limits" not in {
+        one.name for one in findings(monkeypatch, CgroupDriver="systemd")
+    }
+
+
+@pytest.mark.parametrize(("driver", "status"), [("btrfs", "ok"), ("overlay2", "note")])
+def test_sizes_are_told_where_the_backend_takes_them(
+    monkeypatch: pytest.MonkeyPatch, driver: str, status: str
+) -> None:
+    """overlay2 on xfs has them with project quotas alone, which no Engine tells: it is refused."""
+    backing = [["Backing Filesystem", "xfs"]]
+    found = findings(monkeypatch, Driver=driver, DriverStatus=backing)
+    assert {one.name: one.status for one in found}["disk quota"] == status
+
+
 def tried(monkeypatch: pytest.MonkeyPatch, *errors: SandboxError) -> dict[str, Finding]:
     """What is found when sandboxes of processes fail with these errors, then work."""
     coming = iter(errors)
