@@ -90,8 +90,8 @@ def _docker() -> Iterator[Finding]:
 
 
 _WITHOUT_CGROUPS = (
-    "this daemon has no cgroups, and neither measures nor pauses: a rootless one needs those of version"
-    " 2 (systemd.unified_cgroup_hierarchy=1 for the kernel) and systemd; to do without:"
+    "this daemon has no cgroups, and neither measures nor pauses: a rootless one needs those of"
+    " version 2 (systemd.unified_cgroup_hierarchy=1 for the kernel) and systemd; to do without:"
     " --allow-degraded memory,cpus,pids"
 )
 _GVISOR = """apt-get install runsc; put this into /etc/docker/daemon.json and kill -HUP the daemon:
