@@ -73,14 +73,6 @@ def _wait(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _held(path: Path) -> bool:
-    lock = _lock(path)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
-
-
 def _lock(path: Path) -> int | None:
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -16,7 +16,6 @@ GRANTED = 0
 NOT_ALLOWED = 2
 UNREACHABLE = 4
 _COMMAND = 7
-_ADDRESS_TYPE = 8
 
 
 async def read_request(stream: Buffered) -> tuple[str, int]:

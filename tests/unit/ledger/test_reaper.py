@@ -1,6 +1,7 @@
 """What a client leaves behind is found and finished, and nothing else is touched."""
 
 import errno
+import fcntl
 import itertools
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from ringfence.backends.base import Backend, Instance, Record
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from ringfence.ledger import Claim, Ledger, Owner, guard, reap
-from ringfence.ledger.guard import LOCK, _held, ensure
+from ringfence.ledger.guard import LOCK, ensure
 from ringfence.spec import SandboxSpec, State, Usage
 from tests.conftest import wait_for
 
@@ -40,6 +41,16 @@ class Place:
         instance = await self.backend.create(spec, name, await self.backend.facts(spec))
         self.ledger.add(replace(instance.record, ends=ends), owner=owner)
         return instance
+
+
+def guarded(directory: Path) -> bool:
+    """Whether a guard has the lock of a state directory."""
+    with (directory / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 @pytest.fixture
@@ -306,7 +317,7 @@ def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.sqlite")
     for _ in range(20):
         ensure(tmp_path)
-        assert _held(tmp_path / LOCK)
+        assert guarded(tmp_path)
     deadline = time.monotonic() + 60
     while not _guards(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)  # its arguments appear a moment after its program was taken
@@ -325,9 +336,9 @@ Ledger(Path({str(tmp_path)!r}) / "ledger.sqlite")
 ensure(Path({str(tmp_path)!r}))
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-    assert _held(tmp_path / LOCK)
+    assert guarded(tmp_path)
     (tmp_path / "ledger.sqlite").unlink()
-    assert wait_for(lambda: not _held(tmp_path / LOCK))
+    assert wait_for(lambda: not guarded(tmp_path))
 
 
 def test_a_guard_without_a_directory_is_an_error(tmp_path: Path) -> None:
@@ -349,7 +360,7 @@ def test_a_guard_that_cannot_be_started_says_so(
         patched.setattr(os, call, full)
         with pytest.raises(ResourceExhaustedError, match="no more of them"):
             ensure(tmp_path)
-    assert not _held(tmp_path / LOCK)
+    assert not guarded(tmp_path)
 
 
 def test_a_guard_that_is_about_to_end_sees_who_came_at_the_last_moment(
@@ -372,7 +383,7 @@ def test_a_guard_that_is_about_to_end_sees_who_came_at_the_last_moment(
     monkeypatch.setattr(sys, "argv", ["guard", str(tmp_path)])
     guard.main()
     assert watched == [tmp_path, tmp_path]
-    assert not _held(tmp_path / LOCK)
+    assert not guarded(tmp_path)
 
 
 async def test_a_sweep_reads_whole_entries_only_when_one_is_due(
