@@ -14,8 +14,16 @@ _REMEDIES = {
 }
 
 
-def told(error: OSError) -> str | None:
+_NO_THREAD = "can't start new thread"
+"""All that Python says of it, which has no error of its own for that."""
+
+
+def told(error: BaseException) -> str | None:
     """What has run out, where, and the remedy; None where `error` is about something else."""
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return f"no thread can be started: {_REMEDIES[errno.EAGAIN]}"
+    if not isinstance(error, OSError):
+        return None
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:
         return None

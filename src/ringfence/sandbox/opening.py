@@ -6,6 +6,7 @@ opening is cancelled.
 """
 
 import asyncio
+import errno
 import platform
 import secrets
 import time
@@ -88,19 +89,20 @@ async def _undo(steps: Steps, error: BaseException) -> None:
     now is on record, and whoever reaps goes on with it."""
     try:
         await finish(steps.aclose())
-    except (SandboxError, OSError) as more:
+    except (SandboxError, OSError, RuntimeError) as more:
+        if isinstance(more, RuntimeError) and exhausted.told(more) is None:
+            raise
         error.add_note(f"something of it could not be removed, `ringfence reap` does: {more}")
 
 
 def named(error: BaseException) -> BaseException:
     """A full disk or too few descriptors, processes or memory, which a step met, are
     ResourceExhaustedError; all else is what it is."""
-    if isinstance(error, SandboxError) or not isinstance(error, OSError):
-        return error
-    what = exhausted.told(error)
+    what = None if isinstance(error, SandboxError) else exhausted.told(error)
     if what is None:
         return error
-    return ResourceExhaustedError(f"open: {what}", op="open", context={"errno": error.errno})
+    number = error.errno if isinstance(error, OSError) else errno.EAGAIN
+    return ResourceExhaustedError(f"open: {what}", op="open", context={"errno": number})
 
 
 def _failure(error: SandboxError, sandbox_id: str, spec: SandboxSpec) -> CreateFailed:

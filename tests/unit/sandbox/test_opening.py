@@ -295,6 +295,21 @@ async def test_a_failing_undo_does_not_hide_the_error(
     await nothing_is_left(mock, ledger)
 
 
+async def test_no_thread_for_a_step_nor_for_its_undo_is_told_as_exhausted(
+    durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a service has all the processes that it may have."""
+
+    async def start(*args: Any, **kw: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Records, "add", start)
+    monkeypatch.setattr(Records, "failed", start)
+    with pytest.raises(ResourceExhaustedError, match="ulimit -u") as caught:
+        await ringfence.open(backend=durable, ledger=ledger)
+    assert "new thread" in caught.value.__notes__[0]
+
+
 async def test_a_workspace_that_cannot_be_closed_is_on_record_as_that(
     durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

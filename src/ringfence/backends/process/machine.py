@@ -89,7 +89,7 @@ def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: 
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        what = exhausted.told(error) if isinstance(error, OSError) else None
+        what = exhausted.told(error)
         if what is not None:
             raise ResourceExhaustedError(
                 f"process: {bwrap} cannot be run: {what}", op="open"
