@@ -6,10 +6,12 @@ only repositories it sees are bare ones that we made, or it reads a remote one a
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,8 +114,7 @@ class Running:
 
     def close(self) -> None:
         """End it, whatever it has done."""
-        self._process.kill()
-        self._process.wait()
+        _end(self._process)
         self._forget()
 
     def _forget(self) -> None:
@@ -153,22 +154,31 @@ def _run(
     given: bytes | BinaryIO,
     seconds: float,
 ) -> subprocess.CompletedProcess[bytes]:
-    if isinstance(given, bytes):
-        return subprocess.run(
-            command,
-            cwd=directory,
-            env=env,
-            input=given,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    return subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=directory,
         env=env,
-        stdin=given,
-        capture_output=True,
-        timeout=seconds,
-        check=False,
-    )
+        stdin=subprocess.PIPE if isinstance(given, bytes) else given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            said = process.communicate(given if isinstance(given, bytes) else None, seconds)
+        except BaseException:
+            _end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a git and its helpers, which else go on talking to a server for as long as that likes.
+    They have no process group of their own: Ctrl-C of a terminal is for them, too."""
+    family = [] if process.returncode is not None else [process.pid]
+    for pid in family:
+        with suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                family += map(int, (task / "children").read_text().split())
+    for pid in reversed(family):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
