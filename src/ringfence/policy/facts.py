@@ -26,6 +26,7 @@ class Facts:
     where there is one that is known. repository_uid, repository_gid: owner
     of the repository's directory, None without one. local: whether the daemon shares our files.
     data_root: where a daemon keeps its data, "" for none: nothing of it is shown to a sandbox.
+    runtime: what a request without one is run by, where a profile depends on it, else None.
     """
 
     memory: int
@@ -37,3 +38,4 @@ class Facts:
     local: bool = True
     data_root: str = ""
     ulimits: Mapping[str, int] = field(default_factory=dict)
+    runtime: str | None = None

@@ -38,6 +38,7 @@ def resolve(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = Non
 def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None) -> Grant:
     """As `resolve`, with the notes of what was lowered."""
     ceiling = ceiling or NO_CEILING
+    request = _with_runtime(request, facts)
     profile = for_runtime(PROFILES[request.profile], request.security.runtime)
     denied = denials(request, profile, ceiling)
     numbers = ranges(facts, ceiling)
@@ -60,6 +61,14 @@ def grant(request: SandboxSpec, facts: Facts, *, ceiling: Ceiling | None = None)
     _refuse(denials(spec, profile, ceiling), PolicyDeniedError)
     _refuse(_contradictions(request, spec), InvalidSpecError)
     return Grant(spec, notes)
+
+
+def _with_runtime(request: SandboxSpec, facts: Facts) -> SandboxSpec:
+    """The daemon's own runtime by name, where that is gVisor: all that depends on it reads it."""
+    if request.security.runtime is not None or facts.runtime is None:
+        return request
+    security = request.security.model_copy(update={"runtime": facts.runtime})
+    return request.model_copy(update={"security": security})
 
 
 def check_limits(limits: Limits, facts: Facts, ceiling: Ceiling) -> None:

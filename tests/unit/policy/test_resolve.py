@@ -229,6 +229,17 @@ def test_ulimits_lie_between_what_a_command_needs_and_what_the_machine_gives(
         resolve(SandboxSpec(limits=limits), facts)
 
 
+def test_a_daemon_whose_own_runtime_is_gvisor_has_it_named() -> None:
+    """Else the profile asks of it what it does not take, and its threads have no room in pids."""
+    facts = dataclasses.replace(MACHINE, runtime="runsc")
+    granted = resolve(SandboxSpec(), facts)
+    assert (granted.security.runtime, granted.limits.ulimits.msgqueue) == ("runsc", None)
+    chosen = resolve(SandboxSpec(security={"runtime": "runc"}), facts)
+    assert chosen.security.runtime == "runc"
+    assert chosen.limits.ulimits.msgqueue is not None
+    assert resolve(SandboxSpec(), MACHINE).security.runtime is None
+
+
 def test_a_profiles_ulimit_is_lowered_to_the_machines() -> None:
     """An ordinary user with little still gets a sandbox."""
     facts = dataclasses.replace(SMALL, ulimits={"memlock": 4096, "msgqueue": 0})

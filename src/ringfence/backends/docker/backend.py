@@ -126,6 +126,7 @@ class DockerBackend:
             repository_gid=owner and owner[1],
             local=local,
             data_root=machine.root if local else "",
+            runtime=runtime if is_gvisor(runtime) else None,
         )
 
     async def create(
