@@ -432,13 +432,30 @@ def test_leaving_a_verifying_reader_early_is_an_error() -> None:
 class OnlyReads:
     """A source that fills nobody's buffer."""
 
+    read: Callable[[int], bytes]
+
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
         self.read = self._data.read
         self.tell = self._data.tell
 
 
-@pytest.mark.parametrize("source", [io.BytesIO, OnlyReads])
+class Dribbles(io.BytesIO):
+    """One that gives little at a time, as a pipe does."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:999])
+
+
+class DribblesOnly(OnlyReads):
+    """The same of the other."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.read = lambda size: self._data.read(min(size, 999))
+
+
+@pytest.mark.parametrize("source", [io.BytesIO, OnlyReads, Dribbles, DribblesOnly])
 def test_a_stream_is_read_to_its_end_or_to_a_limit_and_no_further(
     source: Callable[[bytes], Any],
 ) -> None:

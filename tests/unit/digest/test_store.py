@@ -36,6 +36,7 @@ from ringfence.digest.store import (
     StoreInvalid,
     locks,
 )
+from ringfence.digest.store import store as stores
 from ringfence.digest.store.ingest import Ingest
 from ringfence.digest.store.quota import Reservation
 
@@ -413,6 +414,48 @@ def test_nothing_is_collected_while_a_blob_comes_to_its_place(
 
     monkeypatch.setattr(Ingest, "_place", watched)
     assert store.put(DATA) in store
+
+
+def test_names_are_given_one_after_the_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who read the index meanwhile would write back what it no longer holds."""
+    image(store, "first")
+    real, calls = stores.write, []
+
+    def watched(path: Path, data: bytes) -> None:
+        with pytest.raises(StoreBusy), locks.exclusive(store._layout.lock, wait=False):
+            pass
+        calls.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(stores, "write", watched)
+    store.tag("second", store.tags()["first"])
+    store.untag("first")
+    assert calls == [store._layout.index] * 2
+    assert list(store.tags()) == ["second"]
+
+
+def test_what_a_released_blob_is_called_goes_with_it(store: Store) -> None:
+    _, (config, _) = image(store, "latest")
+    store.label(config, {"a": "b"})
+    store.release("latest")
+    assert not store._layout.label(config).exists()
+
+
+def test_a_checkpoint_is_made_as_often_as_was_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ingest that goes on need not make the one that it has again."""
+    made = []
+    real = Ingest.checkpoint
+    monkeypatch.setattr(Ingest, "checkpoint", lambda self: made.append(self.offset) or real(self))
+    with store.ingest("x") as ingest:
+        for _ in range(11):
+            ingest.write(bytes(10_000))
+        assert made == [50_000, 100_000]
+    with store.ingest("x") as ingest:
+        for _ in range(5):
+            ingest.write(bytes(10_000))
+        assert made == [50_000, 100_000, 110_000, 160_000]
 
 
 def test_an_ingest_that_another_writes_costs_no_descriptor(store: Store) -> None:

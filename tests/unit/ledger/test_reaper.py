@@ -121,7 +121,7 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     said: list[tuple[str, str | None]] = []
     for name, limit, owner in (
         ("spent", 5.0, None), ("thrifty", 7.0, None), ("held", 5.0, Owner.me()),
-        ("unseen", 5.0, None), ("untold", 5.0, None)
+        ("unseen", 5.0, None), ("untold", 5.0, None), ("free", None, None)
     ):  # fmt: skip
         instance = await place.sandbox(name, owner, ends=time.time() + 600)
         spec = SandboxSpec(limits={"cpu_time": limit}, detached=owner is None, lifetime=600)
@@ -145,7 +145,7 @@ async def test_one_that_used_up_its_processor_time_is_ended_for_it(
     assert place.ledger.get("spent").reason == "cpu_time"
     assert said == [("spent", "cpu_time")]
     assert {entry.record.id for entry in place.ledger.live()} == {
-        "thrifty", "held", "unseen", "untold"
+        "thrifty", "held", "unseen", "untold", "free"
     }  # fmt: skip
 
 

@@ -542,6 +542,7 @@ async def inside_tls(place: Place, request: bytes) -> bytes:
 
 
 SECRET = {"host": "good.test", "value": "Bearer hidden"}
+OTHER_SECRET = {"host": "other.test", "value": "Bearer other"}
 
 
 @pytest.mark.parametrize(
@@ -569,6 +570,18 @@ async def test_a_secret_for_tls_is_never_sent_in_the_clear(make: Make) -> None:
     await place.ask(b"GET http://good.test:443/ HTTP/1.1\r\nHost: good.test:443\r\n\r\n")
     assert len(place.outside.seen) == 2
     assert b"hidden" not in b"".join(place.outside.seen)
+
+
+async def test_only_a_tunnel_that_is_to_get_a_secret_is_opened(make: Make) -> None:
+    """One to a host whose secret is for plain HTTP, or to another host, is nobody's to read."""
+    secrets = [{"host": "good.test", "value": "Bearer hidden", "tls": False}, OTHER_SECRET]
+    place = await make(allow=["good.test", "other.test"], secrets=secrets)
+    request = b"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n"
+    answer = await place.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n" + request)
+    assert answer.endswith(b"\r\n\r\nok")
+    assert place.outside.seen == [request]
+    assert place.proxy.sent == len(request)
+    assert place.proxy.received == len(answer.partition(b"established\r\n\r\n")[2])
 
 
 async def test_a_body_keeps_its_length_whatever_connection_names(make: Make) -> None:
