@@ -12,8 +12,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
+from ringfence.backends import exhausted
 from ringfence.backends.finish import finish
-from ringfence.errors import InvalidSpecError, StateError
+from ringfence.errors import (
+    InvalidSpecError,
+    ResourceExhaustedError,
+    SandboxError,
+    StateError,
+)
 from ringfence.ledger import cleaning
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
@@ -221,7 +227,15 @@ async def frozen(context: Context | None) -> AsyncIterator[None]:
 
 
 async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
-    return await asyncio.to_thread(work, prepared)
+    try:
+        return await asyncio.to_thread(work, prepared)
+    except (OSError, RuntimeError) as error:
+        what = None if isinstance(error, SandboxError) else exhausted.told(error)
+        if what is None:
+            raise
+        raise ResourceExhaustedError(
+            f"workspace {prepared.directory}: {what}", op="workspace"
+        ) from error
 
 
 async def opened(openings: list[Coroutine[Any, Any, Sandbox]]) -> list[Sandbox]:

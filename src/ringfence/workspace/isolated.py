@@ -4,6 +4,7 @@ No system, user or repository configuration of others, no hooks, no prompts, no 
 only repositories it sees are bare ones that we made, or it reads a remote one as a client.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -15,10 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ringfence.errors import BackendUnavailableError, DeadlineExceededError, StateError
+from ringfence.errors import (
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    StateError,
+)
 from ringfence.workspace.failures import shown
 
 SECONDS = 120.0
+_FULL = (os.strerror(errno.ENOSPC).encode(), b"Out of diskspace")
+_MAKE_ROOM = ": make room in the state directory and try again"
 _WORDS = 2000
 
 
@@ -58,7 +66,7 @@ def git(
 
     env: variables on top of `environment`. given: its input, as bytes or as an open file. Errors:
     BackendUnavailableError when there is no git, DeadlineExceededError after `seconds`, StateError
-    with git's words when it fails. It blocks.
+    with git's words when it fails, ResourceExhaustedError when it had no room. It blocks.
     """
     try:
         done = _run(_command(args), directory, environment(env), given, seconds)
@@ -140,8 +148,10 @@ def _check(args: Sequence[str | os.PathLike[str]], status: int, errors: bytes) -
     if status != 0:
         lines = [line.strip() for line in errors[-_WORDS:].splitlines()]
         words = "; ".join(shown(line) for line in lines if line)
-        raise StateError(
-            f"git {os.fspath(args[0])} failed: {words}",
+        full = any(sign in line for line in lines for sign in _FULL if line[:7] != b"remote:")
+        kind = ResourceExhaustedError if full else StateError
+        raise kind(
+            f"git {os.fspath(args[0])} failed: {words}{_MAKE_ROOM if full else ''}",
             op="workspace",
             context={"status": status},
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import DeadlineExceededError, StateError
+from ringfence.errors import DeadlineExceededError, ResourceExhaustedError, StateError
 from ringfence.workspace import isolated
 from tests.conftest import wait_for
 
@@ -19,6 +19,21 @@ def test_line_ends_of_git_are_not_shown_as_escapes(between: bytes) -> None:
     with pytest.raises(StateError) as caught:
         isolated._check(["fetch"], 128, b"remote: no" + between + b"fatal: gone\r\n")
     assert str(caught.value) == "git fetch failed: remote: no; fatal: gone"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"fatal: unable to write loose object file: No space left on device\n",
+        b"fatal: sha1 file 'tmp_pack' write error. Out of diskspace\nfast-import: dumping\n",
+    ],
+)
+def test_a_git_without_room_is_no_wrong_state(words: bytes) -> None:
+    """But where the other side had none."""
+    with pytest.raises(ResourceExhaustedError, match="make room in the state directory"):
+        isolated._check(["fast-import"], 128, words)
+    with pytest.raises(StateError):
+        isolated._check(["fetch"], 128, b"remote: No space left on device\nfatal: gone\n")
 
 
 def test_a_git_that_goes_on_meanwhile_is_waited_for_and_fails_as_another(tmp_path: Path) -> None:
