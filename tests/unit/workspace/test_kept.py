@@ -197,6 +197,20 @@ def test_a_tree_that_is_used_is_left_alone(repository: Path, make: Make) -> None
     assert after.keys() == before.keys()
 
 
+def test_a_tree_that_was_taken_again_is_left_alone_as_well(repository: Path, make: Make) -> None:
+    """Neither is another made of it, nor does it go with the next one that is kept."""
+    make(repository).close()
+    taken = make(repository)
+    before = look(layer_of(taken))
+    for _ in range(2):
+        replace(repository)
+        other = make(repository)
+        assert layer_of(other) != layer_of(taken)
+        other.close()
+    assert look(layer_of(taken)).keys() == before.keys()
+    assert len(taken.changes()) == 0
+
+
 def test_a_failure_to_bring_a_tree_up_to_date_leaves_none(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
