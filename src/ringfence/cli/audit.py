@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.cli.exits import exits
 from ringfence.errors import NotFoundError
 
@@ -20,7 +21,7 @@ def verify(
     head: Annotated[
         str | None, typer.Option(help="Digest of the last entry as you kept it: finds a cut end.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Check that every entry follows from the one before. Ends with 1 when one does not.
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Audit
 from ringfence.cli.opening import opened
-from ringfence.cli.options import Audit, describes_a_sandbox
+from ringfence.cli.options import describes_a_sandbox
 from ringfence.errors import InvalidSpecError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Id
+from ringfence.cli.common import Id, Json
 from ringfence.errors import NotFoundError
 
 
@@ -16,7 +16,7 @@ def diff(
     parent: Annotated[
         bool, typer.Option("--parent", help="Of a fork: compare with its parent.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Print what changed as a git patch, for `git apply`.
 
@@ -41,7 +41,7 @@ def diff(
 
 def apply(
     sandbox: Id,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Write what changed into the original, whole or not at all.
 

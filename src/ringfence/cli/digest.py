@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.errors import InvalidSpecError
 
 _LARGE = 64 * 1024 * 1024
@@ -37,7 +38,7 @@ def digest(
     check: Annotated[
         bool, typer.Option("--check", "-c", help="Each FILE lists digests: check what they name.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With -c: only failures.")] = False,
 ) -> int:
     """Print or check the digests of files, in the manner of sha256sum.

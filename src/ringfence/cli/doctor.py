@@ -7,11 +7,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.errors import SandboxError, UnsupportedError
 
 _FIXED_RUNC = ((1, 1, 12), "CVE-2024-21626: a leaked descriptor is a way out of the container")
@@ -33,7 +32,7 @@ class Finding:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Say what this machine has: daemon, runtimes, bubblewrap, kernel; and what to install.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Audit, Id
+from ringfence.cli.common import Audit, Id, Json
 from ringfence.cli.pairs import pair
 
 
@@ -34,7 +34,7 @@ def exec(  # noqa: A001 - the verb's name
         typer.Option("--cgroup", help="Tell in --json what the command's whole family used."),
     ] = False,
     audit: Audit = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Run one command in a sandbox made by `ringfence create`.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Audit
+from ringfence.cli.common import Audit, Json
 from ringfence.errors import InvalidSpecError
 
 _LETTERS = {
@@ -32,7 +32,7 @@ def ls(
     user: Annotated[
         str | None, typer.Option("--user", "-u", help="With whose permissions.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """List a directory inside a sandbox.
 

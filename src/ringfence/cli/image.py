@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.cli.exits import exits
 from ringfence.cli.pairs import misuse
 from ringfence.cli.supply import login_of, named, read_lock, teller, wanted_labels, with_supply
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 group = typer.Typer(help="Images: pull, pin, import, build, remove.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 LockFile = Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="The lock file.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", "-l", metavar="K[=V]", help="Only with this label.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Id
+from ringfence.cli.common import Id, Json
 
 
 def pause(sandbox: Id) -> int:
@@ -49,7 +49,7 @@ async def _extend(name: str, by: str) -> int:
 
 def snapshot(
     sandbox: Id,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Keep the state of a detached sandbox; prints the digest, for `--snapshot`.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.cli.exits import exits
 
 group = typer.Typer(
@@ -17,12 +18,11 @@ group = typer.Typer(
 
 _Name = Annotated[str, typer.Argument(metavar="PROFILE")]
 _OrStrict = Annotated[str, typer.Argument(metavar="[PROFILE]")]
-_Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 @group.command()
 @exits
-def show(profile: _OrStrict = "strict", json: _Json = False) -> int:
+def show(profile: _OrStrict = "strict", json: Json = False) -> int:
     """Every control of a profile with its value."""
     from ringfence.policy import explain
 
@@ -36,7 +36,7 @@ def show(profile: _OrStrict = "strict", json: _Json = False) -> int:
 
 @group.command("explain")
 @exits
-def explain_(profile: _OrStrict = "strict", json: _Json = False) -> int:
+def explain_(profile: _OrStrict = "strict", json: Json = False) -> int:
     """A sentence of why for each control, and what the seccomp filter refuses."""
     from ringfence.policy import explain
 
@@ -60,7 +60,7 @@ def explain_(profile: _OrStrict = "strict", json: _Json = False) -> int:
 
 @group.command()
 @exits
-def diff(left: _Name, right: _Name, json: _Json = False) -> int:
+def diff(left: _Name, right: _Name, json: Json = False) -> int:
     """The controls in which two profiles differ. Ends with 1 when there are any."""
     from ringfence.policy import explain
 
@@ -91,7 +91,7 @@ def seccomp(
 @exits
 def ceiling(
     path: Annotated[Path, typer.Argument(metavar="FILE")],
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Check a ceiling file and show what it caps."""
     from ringfence.policy import load_ceiling

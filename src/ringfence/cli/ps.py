@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output, shape
-from ringfence.cli.options import Label
+from ringfence.cli.common import Json, Label
 
 
 def ps(
@@ -15,7 +15,7 @@ def ps(
     ] = False,
     label: Label = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """List sandboxes. The state is the runtime's word at this moment, never a memory.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.cli.exits import exits
 
 group = typer.Typer(help="Repositories: what of them goes in.", no_args_is_help=True)
@@ -27,7 +28,7 @@ def plan(
     ] = False,
     history: Annotated[str | None, typer.Option(help="head (one commit) or full.")] = None,
     files: Annotated[bool, typer.Option("--files", help="Name every visible file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Print what would be visible, what is hidden and why, and what to know about it.
 

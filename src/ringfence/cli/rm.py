@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.errors import InvalidSpecError, SandboxError
 
 
@@ -18,7 +19,7 @@ def rm(
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="K=V", help="All with this label.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """End sandboxes and remove all that belongs to them. Ends with 1 when one could not be.
 
@@ -56,7 +57,7 @@ async def _rm(names: list[str], label: list[str] | None, json: bool) -> int:
 
 
 def reap(
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Finish what killed clients left and what outlived its time. It also happens by itself."""
     from ringfence.ledger import Ledger

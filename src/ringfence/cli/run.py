@@ -8,9 +8,10 @@ import typer
 
 from ringfence.cli import FAILED, output, shape
 from ringfence.cli.changes import changes, check_patch
+from ringfence.cli.common import Audit
 from ringfence.cli.explaining import explain
 from ringfence.cli.opening import opened
-from ringfence.cli.options import Audit, describes_a_sandbox
+from ringfence.cli.options import describes_a_sandbox
 from ringfence.errors import SandboxError
 
 if TYPE_CHECKING:

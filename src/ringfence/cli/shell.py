@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.options import Audit, Id
+from ringfence.cli.common import Audit, Id
 from ringfence.errors import InvalidSpecError, ProcessError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ringfence.cli import output
+from ringfence.cli.common import Json
 from ringfence.cli.exits import exits
 from ringfence.cli.translate import translated
 from ringfence.errors import NotFoundError
@@ -25,7 +26,6 @@ Root = Annotated[
         "--root", metavar="DIR", help="An OCI layout; default: below the state directory."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 @group.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output, shape
-from ringfence.cli.options import Id
+from ringfence.cli.common import Id, Json
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 30
@@ -17,7 +17,7 @@ _HISTORY = 30
 
 def inspect(
     sandbox: Id,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Show what a sandbox is and what is really enforced, read back from kernel and runtime."""
     return asyncio.run(_inspect(sandbox, json))
@@ -43,7 +43,7 @@ async def _inspect(name: str, json: bool) -> int:
 
 def health(
     sandbox: Id,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    json: Json = False,
 ) -> int:
     """Ask whether a sandbox is well. Ends with 1 when it is not."""
     return asyncio.run(_health(sandbox, json))
