@@ -13,8 +13,8 @@ import pytest
 
 import ringfence
 
-from ..conftest import on_process, process_options, require_root
-from .conftest import python
+from ..conftest import process_options, require_root
+from .conftest import DOCKER, PROCESS, keywords, python
 
 pytestmark = pytest.mark.process
 
@@ -98,15 +98,16 @@ except OSError as error:
 """
 
 
+@pytest.mark.parametrize("kind", [PROCESS, DOCKER])
 @pytest.mark.parametrize(
     "more", [{}, {"profile": "standard", "security": {"devices": ["/dev/full"]}}]
 )
 async def test_no_sandbox_takes_all_terminals_of_the_host(
-    state: Path, more: dict[str, Any]
+    state: Path, kind: str, more: dict[str, Any]
 ) -> None:
     """Whoever mounts its /dev: the kernel counts them for all of the host (kernel.pty.max)."""
     require_root()
-    async with ringfence.open(**on_process(), **more) as sandbox:
+    async with ringfence.open(**keywords(kind), **more) as sandbox:
         assert await python(sandbox, _TAKING) == f"256 {errno.ENOSPC}\n"
         taking = _TAKING + "print(flush=True); import time; time.sleep(600)"
         async with sandbox.spawn(["python3", "-c", taking]) as process:

@@ -22,6 +22,7 @@ from ringfence.backends.docker.images import Image
 from ringfence.backends.docker.inspection import Inspection, inspect, interfaces
 from ringfence.backends.docker.instance import DockerInstance
 from ringfence.backends.docker.machine import Machine
+from ringfence.backends.docker.terminals import hold_terminals
 from ringfence.backends.door import Door
 from ringfence.backends.finish import finish
 from ringfence.errors import PolicyDeniedError, SandboxError, SandboxLostError
@@ -196,6 +197,8 @@ class Creation:
                 op="create",
                 sandbox_id=self._id,
             )
+        if seen.pid_here:
+            hold_terminals(seen.pid_here)
         if seen.pid_here and self._spec.limits.memory is not None:
             hold_sockets(seen.pid_here, self._spec.limits.memory)
         here = interfaces(seen.pid_here) if seen.pid_here else None
