@@ -36,7 +36,6 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.control import Health
 from ringfence.sandbox.deleting import DeleteReport
 from ringfence.sandbox.entries import FileEvent, FileInfo, Listing
-from ringfence.sandbox.entry import ProfileName
 from ringfence.sandbox.environment import Environment
 from ringfence.sandbox.extract import Caps
 from ringfence.sandbox.files import Data, User
@@ -63,6 +62,7 @@ from ringfence.spec import (
     Ulimits,
     Usage,
 )
+from ringfence.spec.names import ProfileName
 from ringfence.workspace import (
     Changes,
     Patch,

@@ -10,7 +10,7 @@ from ringfence.guest.protocol import STDERR, STDOUT, U32, Ask
 from ringfence.guest.request import Exit, NotStarted
 from ringfence.guest.streams import Input
 
-_LAST_SIGNAL = 64
+LAST_SIGNAL = 64
 LAST_COLUMN = 65535
 ABANDON_SECONDS = 5.0
 """How long a killed exec may take to be gone before its sandbox is given up."""
@@ -77,7 +77,7 @@ class Exec(ExecLife):
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send signal `number` to its main process, or to that one's process group."""
-        whole_number(number, "signal", _LAST_SIGNAL, 1)
+        whole_number(number, "signal", LAST_SIGNAL, 1)
         if not self.over:
             self._connection.send(Ask.SIGNAL, self.id, U32.pack(number) + bytes((group,)))
 

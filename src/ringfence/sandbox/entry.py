@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
 from ringfence.backends.base import Backend
 from ringfence.errors import InvalidSpecError, SandboxError
@@ -28,8 +28,7 @@ from ringfence.spec import (
     Security,
     Usage,
 )
-
-ProfileName = Literal["strict", "standard", "permissive"]
+from ringfence.spec.names import ProfileName
 
 
 class Opening(Beginning[Sandbox]):

@@ -13,7 +13,7 @@ from typing import Self
 
 from ringfence.backends.finish import finish
 from ringfence.errors import InvalidSpecError, NotFoundError, StateError
-from ringfence.guest.execs import Exec
+from ringfence.guest.execs import LAST_SIGNAL, Exec
 from ringfence.guest.given import content, whole_number
 from ringfence.guest.protocol import STDERR, STDOUT
 from ringfence.guest.request import Exit
@@ -23,8 +23,6 @@ from ringfence.sandbox.following import Tap
 from ringfence.sandbox.measuring import Measured
 from ringfence.sandbox.stream import Stream
 from ringfence.spec import ExecResult
-
-_LAST_SIGNAL = 64
 
 
 class Process:
@@ -229,7 +227,7 @@ def signal_number(name: int | str) -> int:
     try:
         if isinstance(name, str):
             return signals.Signals["SIG" + name.removeprefix("SIG")].value
-        return whole_number(name, "signal", _LAST_SIGNAL, 1)
+        return whole_number(name, "signal", LAST_SIGNAL, 1)
     except (KeyError, InvalidSpecError):
         pass
     raise InvalidSpecError(

@@ -20,7 +20,8 @@ GUEST_CAPABILITIES = ("SETUID", "SETGID", "KILL")
 """What the guest needs to become each command's user and to end its processes."""
 
 _ENTERING = ("SYS_ADMIN", "SETPCAP")
-_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
+NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
+"""Those that every sandbox has of its own, besides mounts."""
 _COUNTER, _LIFELINE = 4, 5
 """The descriptors that the keeper opens the counter as, and the pipe that ends with it."""
 STREAM = 6
@@ -97,7 +98,7 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
 
 
 def _isolation(place: Place) -> list[str]:
-    args = [f"--unshare-{name}" for name in _NAMESPACES]
+    args = [f"--unshare-{name}" for name in NAMESPACES]
     args += ["--hostname", "sandbox", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
     kept = set(_ENTERING)
     if place.machine.privileged:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.process.archives import Archive
+from ringfence.backends.process.command import NAMESPACES
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.root import SYSTEM
 from ringfence.errors import ImageError
 
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
-_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
-_SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LINKED = ("run", "var", "opt", "srv")
 """Where links of images lead, as from /var/run, and nothing of the host's own tools looks."""
 _ROOT = "/rootfs"
@@ -128,14 +128,14 @@ class Unpacking:
 
     def _confined(self) -> list[str]:
         args = [self.machine.bwrap, "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
-        args += [f"--unshare-{name}" for name in _NAMESPACES]
+        args += [f"--unshare-{name}" for name in NAMESPACES]
         if self.machine.privileged:
             for name in _CAPABILITIES:
                 args += ["--cap-add", f"CAP_{name}"]
         else:  # there it opens what is this user's own: directories that say read-only
             args += ["--unshare-user", "--cap-add", "CAP_DAC_OVERRIDE"]
         args += ["--ro-bind", "/usr", "/usr"]
-        for name in _SYSTEM:
+        for name in SYSTEM:
             path = Path("/", name)
             if path.is_symlink():
                 args += ["--symlink", str(path.readlink()), str(path)]
