@@ -165,3 +165,23 @@ def test_a_guest_on_a_stream_takes_none(guest: Guest) -> None:
     operation_id = begin(guest.raw, [], "true", count=1)
     with pytest.raises(OSError, match=f"stage {STAGE_CGROUP}"):
         guest.raw.ending(operation_id)
+
+
+def test_what_came_with_a_frame_of_a_session_that_ended_is_nobodys(
+    start_guest: Callable[..., Guest], directory: Path, tmp_path: Path
+) -> None:
+    """The next session's first command begins where that one says."""
+    first, second = files(tmp_path, 2)
+    listener = listen(directory)
+    start_guest("--socket", str(directory))
+    raw = accept(listener)
+    raw.hello(detached=True, lifetime=600_000)
+    with first.open("w") as stale, second.open("w") as wanted:
+        frame = struct.pack("<IBI", 500, Ask.EXEC, 9)
+        rights = array.array("i", [stale.fileno()])
+        raw.stream.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        raw.stream.close()
+        raw = accept(listen(directory))
+        raw.hello(detached=True)
+        assert raw.ending(begin(raw, [wanted.fileno()], "true")).status == 0
+    assert (first.read_text(), second.read_text()) == ("", "0")

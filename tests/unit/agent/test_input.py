@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ringfence.guest.protocol import U64, Answer, Ask, Told
 
-from .raw import Guest, Raw, until
-from .test_life import HELD, accept, again, attach, listen
+from .raw import HELD, Guest, Raw, accept, listen, until
+from .test_life import again, attach
 
 DATA = bytes(200_000)
 """More than a pipe holds."""
