@@ -1,4 +1,4 @@
-"""Questions about the sandbox as a whole, and what the guest answers."""
+"""What the guest answers about the sandbox as a whole, and what its refusals mean."""
 
 from dataclasses import dataclass
 from errno import ENOENT, ENOSYS, ESRCH
@@ -12,7 +12,7 @@ from ringfence.errors import (
     UnsupportedError,
 )
 from ringfence.guest.payload import Payload, malformed
-from ringfence.guest.protocol import Failure
+from ringfence.guest.protocol import Cred, Failure
 
 _EXEC_ROW_BYTES = 29
 
@@ -27,6 +27,16 @@ class User:
     name: str
     home: str
     shell: str
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Its uid and all its gids."""
+        return (self.uid, self.gid, *self.groups)
+
+    @property
+    def cred(self) -> Cred:
+        """Likewise, as the guest takes it for files."""
+        return Cred(self.uid, self.gid, self.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ async def verify(prepared: Prepared, session: Session, user: User, *, inodes: bo
     inodes: whether the sandbox sees the host's inode numbers; without (gVisor), the time of the
     last change tells one source from another.
     """
-    who = Cred(user.uid, user.gid, user.groups)
+    who = user.cred
     for bind in prepared.binds:
         before = prepared.checked.get(bind.destination)
         if before is None:

@@ -143,7 +143,7 @@ class Context:
                 context={"fields": ["user"]},
             )
         user = await self.session.user(text)
-        if are_reserved((user.uid, user.gid, *user.groups), self.session.hello.reserved_uid):
+        if are_reserved(user.ids, self.session.hello.reserved_uid):
             raise NotFoundError(
                 f"user: {text!r}, or a group of it, is reserved for the guest: choose another",
                 op="user",
@@ -171,8 +171,7 @@ class Context:
 
     async def cred(self, name: str | int | None) -> Cred:
         """Likewise, as the guest takes it for files."""
-        user = await self.user(name)
-        return Cred(user.uid, user.gid, user.groups)
+        return (await self.user(name)).cred
 
 
 class Doing:

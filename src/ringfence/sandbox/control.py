@@ -185,11 +185,9 @@ async def _full(context: Context) -> str | None:
     room = context.room()
     if room is not None and not room.f_bavail:
         return "no space is left in the workspace"
-    user = context.default_user
-    cred = Cred(user.uid, user.gid, user.groups)
     path = f"{_TMP}/.ringfence-{secrets.token_hex(8)}"
     try:
-        await finish(_written(context.session.files, path, cred))
+        await finish(_written(context.session.files, path, context.default_user.cred))
     except SandboxError as error:
         return error.message
     return None

@@ -8,7 +8,6 @@ opening is cancelled.
 import asyncio
 import errno
 import platform
-import secrets
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from ringfence.sandbox.greeting import FirstAsked, greet
 from ringfence.sandbox.life import Life
 from ringfence.sandbox.records import Records
 from ringfence.sandbox.sandbox import Sandbox, context_of
-from ringfence.sandbox.steps import Steps, Where
+from ringfence.sandbox.steps import Steps, Where, new_id
 from ringfence.sandbox.watching import have_guest_watch, watch_limits
 from ringfence.spec import Receipt, SandboxSpec
 
@@ -44,12 +43,10 @@ if TYPE_CHECKING:  # loaded with the first repository
     from ringfence.sandbox.workspace import Workspace
     from ringfence.workspace import Prepared as WorkspacePrepared
 
-_ID_BYTES = 6
-
 
 async def open_new(spec: SandboxSpec, where: Where) -> Sandbox:
     """A new sandbox. Cancellation, like an error, leaves nothing behind."""
-    sandbox_id = secrets.token_hex(_ID_BYTES)
+    sandbox_id = new_id()
     if where.workspace is not None:
         sandbox_id = where.workspace.directory.name
     bus = where.bus or EventBus()

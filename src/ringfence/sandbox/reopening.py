@@ -119,7 +119,7 @@ def _check_user(user: User, spec: SandboxSpec, reserved: int) -> None:
     says in a sandbox who a name is may have been written there since."""
     asked, allowed = spec.user or "", spec.security.allow_degraded
     why = None
-    if are_reserved((user.uid, user.gid, *user.groups), reserved):
+    if are_reserved(user.ids, reserved):
         why = "reserved for the guest, or has a group that is"
     elif not is_root(asked) and user.uid == 0 and "user" not in allowed:
         why = "root"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ from ringfence.policy import Ceiling
 
 if TYPE_CHECKING:
     from ringfence.workspace import Prepared as WorkspacePrepared
+
+_ID_BYTES = 6
+
+
+def new_id() -> str:
+    """An id for a sandbox that is made."""
+    return secrets.token_hex(_ID_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ compared the sandbox is frozen where its backend can do that.
 import asyncio
 import os
 import pathlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -25,6 +24,7 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.life import DETACHED
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.snapshots import keep_workspace, snapshots
+from ringfence.sandbox.steps import new_id
 from ringfence.sandbox.stillness import Stillness
 from ringfence.workspace import (
     Changes,
@@ -52,9 +52,6 @@ class Again(Protocol):
     ) -> Coroutine[Any, Any, Sandbox]:
         """image: an id, None for the same one."""
         ...
-
-
-_ID_BYTES = 6
 
 
 class Workspace:
@@ -202,7 +199,7 @@ async def forked(workspace: Workspace, number: int) -> AsyncIterator[list[Prepar
             op="fork",
         )
     parent = prepared.directory.parent
-    places = [parent / secrets.token_hex(_ID_BYTES) for _ in range(number)]
+    places = [parent / new_id() for _ in range(number)]
     whom = For(0, 0, os.geteuid() == 0, strategy=prepared.strategy)
     try:
         async with workspace.frozen():
