@@ -174,7 +174,7 @@ def _resources(spec: SandboxSpec, machine: Machine, devices: Sequence[str]) -> d
     limits = spec.limits
     found: dict[str, Any] = {
         "Tmpfs": _tmpfs(spec),
-        "Ulimits": _ulimits(limits.ulimits, machine),
+        "Ulimits": _ulimits(limits.ulimits, machine, spec.security.runtime),
         **limits_body(limits, machine, spec.security.runtime),
     }
     if spec.security.oom_score_adj is not None:
@@ -210,12 +210,12 @@ def pids_headroom(runtime: str | None) -> int:
     return GVISOR_PIDS_HEADROOM if is_gvisor(runtime) else PIDS_HEADROOM
 
 
-def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
+def _ulimits(ulimits: Ulimits, machine: Machine, runtime: str | None) -> list[dict[str, Any]]:
     found = []
     for name in type(ulimits).model_fields:
         limit = getattr(ulimits, name)
         if name in _OF_COMMANDS_ONLY:
-            found.extend(_most(name, machine))
+            found.extend(_most(name, machine, runtime))
             continue
         if limit is None:
             continue
@@ -225,11 +225,13 @@ def _ulimits(ulimits: Ulimits, machine: Machine) -> list[dict[str, Any]]:
     return found
 
 
-def _most(name: str, machine: Machine) -> list[dict[str, Any]]:
-    """A ulimit as high as the daemon can give it, nothing where that is not known."""
+def _most(name: str, machine: Machine, runtime: str | None) -> list[dict[str, Any]]:
+    """A ulimit as high as the daemon can give it, nothing where that is not known: what bounds the
+    daemon bounds nothing in gVisor's kernel."""
     if not machine.daemon:
         return []
-    most = machine.ulimits.get(name, _engines(UNLIMITED))
+    bounds = {} if is_gvisor(runtime) else machine.ulimits
+    most = bounds.get(name, _engines(UNLIMITED))
     return [{"Name": name, "Soft": most, "Hard": most}]
 
 

@@ -165,6 +165,12 @@ def test_what_the_daemon_gives_every_container_does_not_hit_the_guest() -> None:
     ]
 
 
+def test_what_bounds_the_daemon_bounds_nothing_in_gvisors_kernel() -> None:
+    seen = machine(daemon=7, ulimits={"nproc": 900})
+    made = body(of=seen, security={"runtime": "runsc"})["HostConfig"]["Ulimits"]
+    assert {"Name": "nproc", "Soft": -1, "Hard": -1} in made
+
+
 def test_unlimited_is_said_as_the_engine_says_it() -> None:
     made = body(limits={"ulimits": {"core": {"soft": 7, "hard": "unlimited"}}})["HostConfig"]
     assert made["Ulimits"] == [{"Name": "core", "Soft": 7, "Hard": -1}]
