@@ -86,6 +86,14 @@ async def test_names_that_lead_anywhere_else(tmp_path: Path, name: bytes) -> Non
     assert names(tmp_path) == ["place"]
 
 
+async def test_a_deep_tree_costs_no_descriptors(tmp_path: Path) -> None:
+    deep = [b"/".join([b"d"] * depth) for depth in range(1, 40)]
+    before = len(names(Path("/proc/self/fd")))
+    entries = [entry(name, DIRECTORY) for name in deep]
+    await extract(tmp_path, Liar([*entries, entry(deep[-1] + b"/file")]))
+    assert len(names(Path("/proc/self/fd"))) == before
+
+
 async def test_the_same_name_twice(tmp_path: Path) -> None:
     """A second file or directory of a name is UnsafeArchiveError."""
     for entries in (
@@ -175,6 +183,7 @@ def test_links_never_lead_out_together(
         (b"a", b"/b", False),
         (b"a", b"b/..", False),
         (b"a", b"", False),
+        (b"a", b"b\0c", False),
         (b"d/a", b"./../b", True),
     ],
 )
