@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.guest import build
-from ringfence.guest.protocol import HEADER, Answer, Ask, ExecFlag
+from ringfence.guest.protocol import HEADER, OUTPUT_WINDOW, Answer, Ask, ExecFlag
 from tests.conftest import missing
 
 from .raw import Guest, until
@@ -315,3 +315,19 @@ def test_output_that_goes_on_does_not_wait_for_what_follows(guest: Guest) -> Non
     assert any(
         b"one" in first and b"two" not in first for first in (first_read() for _ in range(40))
     )
+
+
+@pytest.mark.parametrize(("where", "stream"), [("", 1), (" >&2", 2)])
+def test_an_acknowledgement_of_what_was_not_sent_changes_nothing(
+    guest: Guest, where: str, stream: int
+) -> None:
+    raw = guest.raw
+    command = raw.start("sh", "-c", "read line; exec cat /dev/zero" + where, flags=33)
+    raw.started(command)
+    raw.send(Ask.ACK, command, struct.pack("<BQ", stream, 2**63))
+    raw.send(Ask.STDIN, command, b"go\n")
+    seen = 0
+    while seen < OUTPUT_WINDOW:
+        op, _, payload = raw.frame()
+        seen += len(payload) - 8 if op != Answer.STDIN_ACK else 0
+    assert seen == OUTPUT_WINDOW
