@@ -133,6 +133,13 @@ def _seen(ended: Exit | NotStarted, spec: SandboxSpec) -> GuestView:
         )
     if ended.status is None or ended.reason is Reason.CPU_TIME:
         raise SandboxLostError("receipt: the sandbox ended at once", op="receipt")
+    if ended.reason is Reason.TIMEOUT:
+        raise ResourceExhaustedError(
+            f"receipt: what shows a command's confinement took more than {_SECONDS:g} s: the"
+            " machine has too much to do; try again later, or open fewer at a time",
+            op="receipt",
+            context={"seconds": _SECONDS},
+        )
     how = _disturbed(ended)
     if how is not None:
         raise PolicyDeniedError(
