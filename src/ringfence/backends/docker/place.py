@@ -13,7 +13,7 @@ from typing import Any
 from ringfence.backends.docker.config import Placement
 from ringfence.backends.docker.endpoint import Endpoint
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.probing import VOLUME
+from ringfence.backends.docker.probing import VOLUME, VOLUMES
 from ringfence.backends.finish import finish
 from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.state import state_directory
@@ -116,7 +116,7 @@ async def fill_volume(engine: Engine, image: str, guest: Path) -> str:
     digest and are left for the next sandbox. Cancellation leaves no container.
     """
     binary = await asyncio.to_thread(guest.read_bytes)
-    volume = f"ringfence-guest-{hashlib.sha256(binary).hexdigest()[:16]}"
+    volume = f"{VOLUMES}{hashlib.sha256(binary).hexdigest()[:16]}"
     mount = _guests_volume(volume)
     body = {
         "Image": image,

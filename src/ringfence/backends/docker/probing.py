@@ -16,6 +16,7 @@ PROBE = "ringfence.probe"
 VOLUME = "ringfence.volume"
 """Label of a container through which a volume is filled with the guest: the volume's name."""
 DIRECTORIES = "probe-"
+VOLUMES = "ringfence-guest-"
 _ABANDONED_SECONDS = 600.0
 
 
@@ -30,13 +31,20 @@ async def sweep(engine: Engine) -> None:
 
 
 def _abandoned(rows: list[Mapping[str, Any]]) -> Iterator[str]:
-    """An image's labels are its containers' too: only ours have the name that goes with it."""
     for row in rows:
         labels = row.get("Labels") or {}
-        ours = (f"/ringfence-{labels.get(PROBE)}", f"/{labels.get(VOLUME)}-")
-        named = any(name.startswith(ours) for name in row.get("Names") or ())
+        named = any(_is_ours(name, labels) for name in row.get("Names") or ())
         if named and time.time() - float(row.get("Created") or 0) > _ABANDONED_SECONDS:
             yield str(row["Id"])
+
+
+def _is_ours(name: str, labels: Mapping[str, str]) -> bool:
+    """An image's labels are its containers' too, and hold what anybody likes: only ours have the
+    name that goes with it, and that is of our making."""
+    probe, volume = labels.get(PROBE, ""), labels.get(VOLUME, "")
+    if probe.startswith(DIRECTORIES) and name == f"/ringfence-{probe}":
+        return True
+    return volume.startswith(VOLUMES) and name.startswith(f"/{volume}-")
 
 
 def _forget(directory: Path) -> None:

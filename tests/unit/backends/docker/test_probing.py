@@ -25,6 +25,12 @@ ROWS = [
     row("young", "ringfence-probe-new", time.time(), probe="probe-new"),
     row("other", "somebody-s", probe="probe-abc", volume="ringfence-guest-1"),
     row("sandbox", "ringfence-abc", id="abc"),
+    row("unlabelled", "None-1"),
+    row("called so", "ringfence-None"),
+    row("an image's volume", "web-1", volume="web"),
+    row("an image's probe", "ringfence-registry", probe="registry"),
+    row("an image's nothing", "ringfence-cache", probe="", volume=""),
+    row("a longer name", "ringfence-probe-abcd", probe="probe-abc"),
     {"Id": "nameless", "Names": None, "Labels": None, "Created": 0},
 ]
 
