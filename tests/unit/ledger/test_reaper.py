@@ -302,14 +302,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    deadline = time.monotonic() + 60
-    while ledger.live() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    assert wait_for(lambda: not ledger.live())
     assert ledger.get("rf-x").reason == "client_lost"
     (tmp_path / "ledger.sqlite").unlink()
-    while _guards(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert _guards(tmp_path) == []
+    assert wait_for(lambda: not _guards(tmp_path))
 
 
 def test_a_second_guard_is_not_started(tmp_path: Path) -> None:
