@@ -31,6 +31,7 @@ _BY_STATUS: Mapping[int, type[SandboxError]] = {
     403: BackendUnavailableError,
     404: NotFoundError,
     405: UnsupportedError,
+    407: BackendUnavailableError,
     409: StateError,
     500: BackendUnavailableError,
     501: UnsupportedError,

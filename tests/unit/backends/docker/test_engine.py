@@ -141,9 +141,10 @@ async def test_an_answer_that_is_no_json_is_the_engine_s_fault(short: Path, text
                 await engine.post("create", "containers", "create", body={})
 
 
-async def test_a_page_in_place_of_an_empty_answer_is_no_success(short: Path) -> None:
-    """A proxy's, of a login say: the container was not started."""
-    page = web.Response(text="<html>log in</html>", content_type="text/html")
+@pytest.mark.parametrize("begin", ["<html>", "\n\n<!DOCTYPE html>", "\ufeff<html>", "Please "])
+async def test_a_page_in_place_of_an_empty_answer_is_no_success(short: Path, begin: str) -> None:
+    """A proxy's, of a login say, however it begins: the container was not started."""
+    page = web.Response(text=f"{begin}log in", content_type="text/html")
     async with engine_that(lambda request: page, short) as engine:
         with pytest.raises(
             BackendUnavailableError, match=r"start: .*no JSON of an Engine's.*log in"
@@ -151,7 +152,7 @@ async def test_a_page_in_place_of_an_empty_answer_is_no_success(short: Path) -> 
             await engine.post("start", "containers", "abc", "start")
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 403, 407])
 async def test_a_refusal_of_the_user_says_who_refuses(short: Path, status: int) -> None:
     def refuse(request: web.Request) -> web.StreamResponse:
         return web.json_response({"message": "denied by plugin opa"}, status=status)
