@@ -72,8 +72,9 @@ class SocketDuplex:
     def reset(self) -> None:
         """Break it off: the other end hears that, too, and does not take it for an end."""
         connection = self._writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
+        if connection is not None and connection.fileno() >= 0:  # uvloop has none where it is gone
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
         self._writer.transport.abort()
 
 

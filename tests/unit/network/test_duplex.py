@@ -43,9 +43,8 @@ async def test_each_direction_ends_on_its_own() -> None:
         await joined
 
 
-@pytest.mark.parametrize("who", ["client", "origin", "neither"])
-async def test_what_is_broken_off_is_no_end_for_the_other(who: str) -> None:
-    """It would take the part that it has for the whole."""
+async def breaks_off(who: str) -> None:
+    """One side of a join is broken off, or the join is: every other side hears that."""
     async with pair() as (client, inside), pair() as (outside, origin):
         joined = asyncio.create_task(join(Buffered(inside), outside, int, int))
         client.write(b"part")
@@ -60,6 +59,14 @@ async def test_what_is_broken_off_is_no_end_for_the_other(who: str) -> None:
         for end in {"client": [origin], "origin": [client]}.get(who, [client, origin]):
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(end.read(), 20)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("who", ["client", "origin", "neither"])
+def test_what_is_broken_off_is_no_end_for_the_other(who: str, loop: str) -> None:
+    """It would take the part that it has for the whole."""
+    with asyncio.Runner(loop_factory=pytest.importorskip(loop).new_event_loop) as runner:
+        runner.run(breaks_off(who))
 
 
 class Endless:
