@@ -58,7 +58,7 @@ _REMEDY_OF: Mapping[int, str] = {
     403: _REFUSED,
     407: _REFUSED,
 }
-"""Where a status says more than its class."""
+"""Where a status says more than its class; of a pull it may be the registry's."""
 
 _REMEDIES: Mapping[type[SandboxError], str] = {
     ImageNotFoundError: "docker pull or build it first",
@@ -83,6 +83,8 @@ def of_status(op: str, status: int, message: str) -> SandboxError:
         kind = InvalidSpecError if 400 <= status < 500 else BackendUnavailableError
     words = " ".join(message.split())[:500] or f"status {status}"
     remedy = _REMEDY_OF.get(status) or _REMEDIES.get(kind)
+    if op == "pull" and status in _REMEDY_OF:
+        remedy = None
     if (op, status) == ("version", 400):
         remedy = "where it wants TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
     return kind(
