@@ -160,7 +160,7 @@ async def test_a_refusal_of_the_user_says_who_refuses(short: Path, status: int) 
     async with engine_that(refuse, short) as engine:
         with pytest.raises(BackendUnavailableError, match=r"plugin opa.*or a proxy before it"):
             await engine.get("info", "info")
-        with pytest.raises(BackendUnavailableError, match="plugin opa$"):
+        with pytest.raises(BackendUnavailableError, match=r"plugin opa$"):
             await engine.get("pull", "distribution", "a", "json")  # a registry's, as it may be
 
 
