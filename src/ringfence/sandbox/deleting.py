@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from ringfence.backends import exhausted
 from ringfence.backends.base import Instance
 from ringfence.backends.finish import go_on, through
 from ringfence.errors import SandboxError, StateError
@@ -41,7 +42,7 @@ class Whole:
         """TERM to what runs, up to `grace` seconds, then each step, whether or not one before it
         failed."""
         begin = time.monotonic()
-        errors: list[Exception] = []
+        errors: list[str] = []
         terminated = await _terminate(self.session, grace)
         steps: list[Callable[[], Awaitable[object]]] = [
             self.session.shutdown,
@@ -53,8 +54,12 @@ class Whole:
             try:
                 await through(step)
             except (SandboxError, OSError) as error:
-                errors.append(error)
-        text = "; ".join(str(error) for error in errors) or None
+                errors.append(str(error))
+            except RuntimeError as error:
+                if (what := exhausted.told(error)) is None:
+                    raise
+                errors.append(what)
+        text = "; ".join(errors) or None
         return DeleteReport(self.id, reason, terminated, time.monotonic() - begin, text)
 
     async def _close_rest(self) -> None:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from ringfence.backends import exhausted
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import AlreadyExistsError
@@ -55,11 +56,10 @@ class Records:
         """The backend made it."""
         await self._step(lambda ledger: ledger.created(record))
 
-    async def failed(self, record: Record, *, whole: bool) -> None:
-        """It was not made, whether it was written down before or not. whole: nothing is left of it;
-        else whoever reaps goes on with that."""
-        close = _fail if whole else _leave
-        await self._step(lambda ledger: close(ledger, record))
+    async def failed(self, record: Record, *, left: Callable[[], bool]) -> None:
+        """It was not made, whether it was written down before or not. left: whether something of it
+        is, with which whoever reaps goes on."""
+        await self._step(lambda ledger: (_leave if left() else _fail)(ledger, record))
 
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
@@ -85,9 +85,22 @@ class Records:
         await self._step(lambda ledger: ledger.end(sandbox_id, reason))
 
     async def _step(self, step: Callable[[Ledger], object]) -> None:
-        if self._ledger is not None:
-            loop = asyncio.get_running_loop()
-            await finish(loop.run_in_executor(None, lambda: step(self._open())))
+        if self._ledger is None:
+            return
+        steps = [step]
+
+        def take() -> None:
+            if steps:  # a thread may come to it later all the same
+                steps.pop()(self._open())
+
+        try:
+            taking = asyncio.get_running_loop().run_in_executor(None, take)
+        except RuntimeError as error:
+            if exhausted.told(error) is None:
+                raise
+            take()  # the event loop waits for the file's sake: nobody else would write it down
+        else:
+            await finish(taking)
 
     def _open(self) -> Ledger:
         if self._opened is None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ def durable(mock: MockBackend) -> Durable:
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setattr(guard, "ensure", lambda directory: None)
     return Ledger(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture
+async def no_thread(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], None]]:
+    """From its call on no thread can be started, and none is there that waits for work."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def begin() -> None:
+        asyncio.get_running_loop().set_default_executor(executor)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    with ThreadPoolExecutor() as executor:
+        yield begin
+        monkeypatch.undo()
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,21 @@ async def _fail() -> None:
     raise StateError("a mount is busy")
 
 
+async def test_a_step_for_which_no_thread_can_be_started_is_reported(
+    durable: Durable, ledger: Ledger, no_thread: Callable[[], None]
+) -> None:
+    """As one that fails otherwise: the steps after it are taken, and whoever reaps goes on."""
+    sandbox = await ringfence.open(backend=durable, ledger=ledger)
+    sandbox._context.life._rest.push_async_callback(asyncio.to_thread, int)
+    no_thread()
+    report = await sandbox.delete()
+    assert report.error is not None
+    assert "ulimit -u" in report.error
+    assert sandbox.history[-1].name == "Deleted"
+    [entry] = ledger.live()
+    assert (entry.reason, entry.expired()) == ("deleted", True)
+
+
 async def test_the_record_is_closed_last(durable: Durable, ledger: Ledger) -> None:
     """A client that is killed while it deletes leaves nothing that no record tells of."""
     seen = []

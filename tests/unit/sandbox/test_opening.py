@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
 from ringfence.ledger import Ledger, Owner
 from ringfence.ledger.reaper import reap
-from ringfence.ledger.reasons import CREATE_FAILED
+from ringfence.ledger.reasons import CREATE_FAILED, DELETED
 from ringfence.sandbox import binds, granting, greeting, needs, opening
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec
@@ -308,6 +309,22 @@ async def test_no_thread_for_a_step_nor_for_its_undo_is_told_as_exhausted(
     with pytest.raises(ResourceExhaustedError, match="ulimit -u") as caught:
         await ringfence.open(backend=durable, ledger=ledger)
     assert "new thread" in caught.value.__notes__[0]
+
+
+async def test_the_record_is_closed_though_no_thread_can_be_started(
+    durable: Durable, ledger: Ledger, no_thread: Callable[[], None]
+) -> None:
+    """Of one that was not made, and of one that is deleted: nobody reaps what is on record as of a
+    client that lives."""
+    sandbox = await ringfence.open(backend=durable, ledger=ledger)
+    no_thread()
+    report = await sandbox.delete()
+    assert report.error is None
+    durable.mock.fail("connect", error=BackendUnavailableError("first"))
+    with pytest.raises(BackendUnavailableError, match="first"):
+        await ringfence.open(backend=durable, ledger=ledger)
+    assert [entry.reason for entry in ledger.all()] == [DELETED, CREATE_FAILED]
+    await nothing_is_left(durable.mock, ledger)
 
 
 async def test_a_workspace_that_cannot_be_closed_is_on_record_as_that(
