@@ -2,6 +2,7 @@
 
 import sys
 
+USAGE = 2
 FAILED = 125
 INTERRUPTED = 130
 UNREAD = 141

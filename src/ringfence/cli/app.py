@@ -1,4 +1,4 @@
-"""The tree of verbs, and what becomes of an error."""
+"""The tree of verbs, and a command line run."""
 
 import signal
 from types import FrameType
@@ -8,9 +8,7 @@ import typer
 from ringfence.cli import FAILED, INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
 from ringfence.cli.shown import Group, Verb
-from ringfence.errors import InvalidSpecError, SandboxError
 
-_USAGE = 2
 _EPILOG = (
     "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 when"
     " Ringfence itself failed."
@@ -57,16 +55,12 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Errors are printed, never a traceback."""
     output.complete()
     terminated = _terminable()
-    wants_json = "--json" in arguments[: _end_of_ours(arguments)]
     only = arguments[0] if arguments and arguments[0] in verbs.NAMES else None
     try:
         tree(only)(args=arguments, prog_name="ringfence")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
         return TERMINATED if terminated and code == INTERRUPTED else code
-    except SandboxError as error:
-        output.error(error, json=wants_json)
-        return _USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
     except KeyboardInterrupt:
         return TERMINATED if terminated else INTERRUPTED
     except OSError as error:
@@ -88,7 +82,3 @@ def _terminable() -> list[int]:
 
     signal.signal(signal.SIGTERM, terminate)
     return came
-
-
-def _end_of_ours(arguments: list[str]) -> int:
-    return arguments.index("--") if "--" in arguments else len(arguments)

@@ -1,4 +1,4 @@
-"""A verb's return value is the process's exit code."""
+"""A verb's return value is the process's exit code, and so is its error."""
 
 import functools
 from collections.abc import Callable
@@ -6,20 +6,30 @@ from typing import Any
 
 import typer
 
-from ringfence.cli import UNREAD, output
+from ringfence.cli import FAILED, UNREAD, USAGE, output
+from ringfence.errors import InvalidSpecError, SandboxError
 
 
 def exits(function: Callable[..., int]) -> Callable[..., None]:
-    """Let a verb that returns its exit code end the process with it, and one whose output nobody
-    reads any more with what a shell shows of a SIGPIPE."""
+    """Let a verb that returns its exit code end the process with it, one that fails tell its error,
+    with its --json as a document, and one whose output nobody reads any more end with what a shell
+    shows of a SIGPIPE."""
 
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> None:
         try:
-            code = function(*arguments, **options)
+            code = _code(functools.partial(function, *arguments, **options), options)
         except BrokenPipeError:
             output.silence()
             code = UNREAD
         raise typer.Exit(code)
 
     return verb
+
+
+def _code(verb: Callable[[], int], options: dict[str, Any]) -> int:
+    try:
+        return verb()
+    except SandboxError as error:
+        output.error(error, json=options.get("json", False))
+        return USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
