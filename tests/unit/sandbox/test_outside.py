@@ -13,8 +13,9 @@ from ringfence.backends.mock.backend import MockInstance
 from ringfence.errors import BackendUnavailableError
 from ringfence.events import Event
 from ringfence.ledger import Ledger
+from ringfence.sandbox import members
 from ringfence.sandbox.outside import follow
-from ringfence.spec import State, Usage
+from ringfence.spec import SandboxInfo, State, Usage
 
 from .conftest import Durable
 
@@ -105,17 +106,26 @@ async def test_an_end_by_a_limit_is_told_as_one(
 
 
 async def test_one_that_is_still_being_made_is_followed(
-    lives: Callable[[], Any], ledger: Ledger
+    lives: Callable[[], Any], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record is read anew at each look."""
     events: list[Event] = []
+    looked = []
+    look = members.look
+
+    async def looking(*args: Any) -> SandboxInfo:
+        looked.append(await look(*args))
+        return looked[-1]
+
+    monkeypatch.setattr(members, "look", looking)
     async with lives() as sandbox:
         record = replace(ledger.get(sandbox.id).record, id="young", native="")
         ledger.add(record, owner=None)
         following = asyncio.ensure_future(
             follow("young", events.append, interval=INTERVAL, ledger=ledger)
         )
-        await asyncio.sleep(20 * INTERVAL)
+        while len(looked) < 3 and not following.done():
+            await asyncio.sleep(INTERVAL)
         ledger.end("young", "create_failed")
         await asyncio.wait_for(following, 30)
         await sandbox.delete()
