@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import posixpath
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -116,8 +115,8 @@ class Context:
         """An operation that a full disk or the limit of processes kept from being done."""
         limit = _LIMITS.get((op.partition(".")[0], error.context.get("errno") or 0))
         if limit == "disk" and isinstance(error, FileError) and error.path is not None:
-            place = posixpath.join(self.cwd, error.path)
-            limit = tmpfs.limit_at(place, self.spec, self.limited_tmpfs) or limit
+            filled = error.context.get("to", error.path)
+            limit = tmpfs.limit_at(filled, self.spec, self.limited_tmpfs) or limit
         if limit is not None:
             self.life.hit(limit, op)
 

@@ -14,6 +14,7 @@ import ringfence
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import ResourceExhaustedError, SandboxLostError
 from ringfence.ledger import audit
+from ringfence.sandbox.context import Context
 from ringfence.sandbox.hits import full
 
 
@@ -68,6 +69,19 @@ async def test_a_full_disk_and_no_more_processes(mock: MockBackend) -> None:
             ("disk", "files.write"),
             ("pids", "exec"),
         ]
+
+
+async def test_what_is_copied_fills_its_destination(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what it is copied from."""
+    monkeypatch.setattr(Context, "limited_tmpfs", {"/tmp": "tmp"})
+    async with ringfence.open(backend=mock) as sandbox:
+        for places in (("/tmp/x", "/data/x"), ("/data/x", "/tmp/x")):
+            mock.fail("copy", errno=errno.ENOSPC)
+            with pytest.raises(ringfence.FileError):
+                await sandbox.files.copy(*places)
+        assert [hit["limit"] for hit in hits(sandbox)] == ["disk", "tmp"]
 
 
 @pytest.mark.parametrize(
