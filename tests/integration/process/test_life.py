@@ -524,15 +524,13 @@ async def test_a_start_without_descriptors_is_refused_and_leaves_nothing(
 async def test_a_state_directory_that_is_removed_is_told_and_made_again(
     backend: ProcessBackend, state_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it was looked at just before."""
+    """Also where it was looked at just before: who tries again at once has it."""
+    monkeypatch.setattr("ringfence.backends.process.known._SECONDS", 60.0)
     spec, facts = await grant(backend)
     await (await backend.create(spec, new_id(), facts)).delete()
-    with monkeypatch.context() as patch:
-        patch.setattr("ringfence.backends.process.known._SECONDS", 60.0)
-        shutil.rmtree(state_directory / "process")
-        with pytest.raises(ResourceExhaustedError, match="was removed while it was in use"):
-            await backend.create(spec, new_id(), facts)
-    monkeypatch.setattr("ringfence.backends.process.known._SECONDS", -1.0)
+    shutil.rmtree(state_directory / "process")
+    with pytest.raises(ResourceExhaustedError, match="was removed while it was in use"):
+        await backend.create(spec, new_id(), facts)
     await (await backend.create(spec, new_id(), facts)).delete()
 
 

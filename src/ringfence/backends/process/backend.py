@@ -109,10 +109,13 @@ class ProcessBackend:
             ) from error
 
     def _removed(self, error: OSError) -> str | None:
-        """Whether that is since the state directory is not there any more, in words."""
+        """Whether that is since the state directory is not there any more, in words: the next one
+        makes it again."""
         ground = self._seen
         if ground is None or error.errno != errno.ENOENT or ground.directory.exists():
             return None
+        known().forget(ground)
+        self._seen = None
         return f"{ground.directory} was removed while it was in use: try again"
 
     async def _create(

@@ -86,6 +86,10 @@ class Known:
             ground = self._grounds[key] = _look(endpoint)
         return ground
 
+    def forget(self, ground: Ground) -> None:
+        """Have the next one look again, whenever that was looked at."""
+        self._grounds = {key: one for key, one in self._grounds.items() if one is not ground}
+
 
 _known: dict[asyncio.AbstractEventLoop, Known] = {}
 _lock = Lock()
