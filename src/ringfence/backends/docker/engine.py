@@ -35,6 +35,14 @@ class Engine:
         """GET; the answer's JSON."""
         return await self.request(op, "GET", path, query)
 
+    async def described(self, op: str, *path: str, by: str) -> dict[str, Any]:
+        """GET; what an Engine says of one thing, whose description has `by`. Raises as `request`
+        does, of other JSON, too."""
+        found = await self.get(op, *path)
+        if not isinstance(found, dict) or by not in found:
+            raise failures.of_answer(op, self.endpoint, json.dumps(found).encode())
+        return found
+
     async def post(self, op: str, *path: str, body: object = None, **query: object) -> Any:
         """POST with `body` as JSON; the answer's JSON, None without one."""
         return await self.request(op, "POST", path, query, body)

@@ -65,13 +65,13 @@ async def _locked(engine: Engine, reference: Reference, lock: Lock) -> Any:
     name = str(pin.digest) if pin is not None and pin.local else _exact(wanted)
     if pin is not None or wanted.digest is not None:
         try:
-            return await engine.get("image", "images", name, "json")
+            return await engine.described("image", "images", name, "json", by="Id")
         except ImageNotFoundError:
             if pin is None:
                 raise
     found = await inspect(engine, reference.with_tag().familiar())
     lock.check(reference, found.manifests(reference), str(found.id))
-    return await engine.get("image", "images", str(found.id), "json")
+    return await engine.described("image", "images", str(found.id), "json", by="Id")
 
 
 def _exact(reference: Reference) -> str:

@@ -93,7 +93,9 @@ class Inspection:
 async def inspect(engine: Engine, container: str) -> Inspection | None:
     """What the Engine says of a container, by id or name; None when there is none."""
     try:
-        return Inspection(await engine.get("inspect", "containers", container, "json"))
+        return Inspection(
+            await engine.described("inspect", "containers", container, "json", by="State")
+        )
     except NotFoundError:
         return None
 

@@ -79,7 +79,7 @@ class Machine:
 
 async def describe(engine: Engine) -> Machine:
     """Ask the daemon. BackendUnavailableError when it is absent or no Linux daemon."""
-    info = await engine.get("info", "info")
+    info = await engine.described("info", "info", by="ServerVersion")
     daemon = await _daemon_pid(engine)
     security = frozenset(
         part.removeprefix("name=")

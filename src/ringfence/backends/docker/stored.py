@@ -71,12 +71,13 @@ def kept_as(image: str) -> tuple[str, str]:
 async def details(engine: Engine, image: str) -> Any:
     """All that the Engine says of an image by reference or id. ImageNotFoundError."""
     try:
-        return await engine.get("image", "images", image, "json")
+        return await engine.described("image", "images", image, "json", by="Id")
     except ImageNotFoundError:
         if not _ID.fullmatch(image):
             raise
         with contextlib.suppress(ImageNotFoundError):
-            return await engine.get("image", "images", ":".join(kept_as(image)), "json")
+            kept = ":".join(kept_as(image))
+            return await engine.described("image", "images", kept, "json", by="Id")
         raise
 
 

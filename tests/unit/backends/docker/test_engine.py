@@ -12,6 +12,8 @@ from aiohttp import web
 from ringfence.backends.docker import images
 from ringfence.backends.docker.endpoint import resolve
 from ringfence.backends.docker.engine import Engine, _pieces
+from ringfence.backends.docker.inspection import inspect
+from ringfence.backends.docker.machine import describe
 from ringfence.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
@@ -139,6 +141,18 @@ async def test_an_answer_that_is_no_json_is_the_engine_s_fault(short: Path, text
         if text.startswith(("{", "[")):
             with pytest.raises(BackendUnavailableError, match=r"create: .* no JSON"):
                 await engine.post("create", "containers", "create", body={})
+
+
+@pytest.mark.parametrize("answer", [{"error": "log in"}, ["log in"], None, "log in"])
+async def test_json_that_describes_nothing_is_no_answer(short: Path, answer: object) -> None:
+    """A gateway's, say."""
+    async with engine_that(lambda request: web.json_response(answer), short) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"inspect: .* no JSON of an Engine's"):
+            await inspect(engine, "abc")
+        with pytest.raises(BackendUnavailableError, match=r"image: .* no JSON of an Engine's"):
+            await images.look_up(engine, "busybox")
+        with pytest.raises(BackendUnavailableError, match=r"info: .* no JSON of an Engine's"):
+            await describe(engine)
 
 
 @pytest.mark.parametrize("begin", ["<html>", "\n\n<!DOCTYPE html>", "\ufeff<html>", "Please "])
