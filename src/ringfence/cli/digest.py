@@ -61,7 +61,7 @@ def digest(
             continue
         found.append({"file": name, "digest": made})
         if not json:
-            output.line(_line(made, name))
+            output.name_line(_line(made, name))
     if json:
         output.document(found)
     return 1 if failed else 0

@@ -1,5 +1,6 @@
 """Tables and escapes where a person reads, JSON where a script does."""
 
+import io
 import json as jsonlib
 import os
 import re
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
-_CONTROL_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
@@ -21,6 +22,16 @@ def line(text: str = "") -> None:
     """One line on stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def name_line(text: str) -> None:
+    """One line on stdout with the name of a file of this machine: byte by byte for a script."""
+    if sys.stdout.isatty():
+        line(escape_name(text))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(text) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:
@@ -98,7 +109,8 @@ def escape(data: bytes) -> bytes:
 
 
 def escape_text(text: str) -> str:
-    """The same for text, and for what turns the direction of writing around."""
+    """The same for text, for what turns the direction of writing around, and for bytes that are no
+    text."""
     return _CONTROL_TEXT.sub(lambda match: _shown(ord(match[0])), text)
 
 
@@ -120,7 +132,7 @@ def console() -> "Console":
 
 def complete() -> None:
     """Let a standard stream that our caller closed lead nowhere, before another file gets its
-    number."""
+    number, and show what has no place in the locale's encoding."""
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)
@@ -129,6 +141,9 @@ def complete() -> None:
         if getattr(sys, name) is None:
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
             setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence() -> None:

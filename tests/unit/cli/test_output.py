@@ -1,6 +1,8 @@
 """What a person sees is safe to see, and what a script reads is data."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -108,6 +110,43 @@ def test_a_stdout_that_takes_nothing_is_no_traceback(stdout: str, says: str) -> 
 
 def test_text_that_turns_the_direction_of_writing_is_shown() -> None:
     assert output.escape_name("a\u202etxt.exe\u2066") == "a\\u202etxt.exe\\u2066"
+
+
+def test_bytes_that_are_no_text_are_shown() -> None:
+    """One of them, as it is, begins a control sequence for a terminal of eight bits."""
+    assert output.escape_text(os.fsdecode(b"a\x9b31m\xff")) == "a\\udc9b31m\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", "日".encode() + b" \\udcff"), ("ascii", b"\\u65e5 \\udcff")]
+)
+def test_what_has_no_place_in_the_locales_encoding_is_shown(
+    encoding: str, shown: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors="strict"))
+    output.complete()
+    output.line("日 \udcff")
+    assert written.getvalue() == shown + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "shown"),
+    [(False, b"a\xff\x1b \xe6\x97\xa5\n"), (True, b"a\\udcff\\x1b \\u65e5\n")],
+)
+def test_the_digest_of_a_file_has_its_name_byte_by_byte_except_on_a_terminal(
+    terminal: bool, shown: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a locale that has no place for it, too."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, "ascii", errors="strict")
+    monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"a\xff\x1b \xe6\x97\xa5")
+    Path(name).write_bytes(b"")
+    assert run(["digest", name]) == 0
+    assert written.getvalue().partition(b"  ")[2] == shown
 
 
 def test_a_name_stays_on_its_line() -> None:
