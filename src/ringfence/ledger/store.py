@@ -172,18 +172,21 @@ class Ledger:
 
     def get(self, name: str) -> Entry:
         """The entry of an id, or of its unambiguous beginning. NotFoundError names the remedy."""
-        pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        with self._transaction() as connection:
-            rows = connection.execute(
-                f"SELECT {COLUMNS} FROM sandboxes WHERE id LIKE ? ESCAPE '\\'"  # noqa: S608
-                " ORDER BY id <> ?, created DESC LIMIT 2",
-                (pattern, name),
-            ).fetchall()
-        if not name or not rows:
+        rows = self._beginning(name) if name and name.isascii() else []
+        if not rows:
             raise NotFoundError(f"no sandbox {name!r}: see `ringfence ps --all`", op="open")
         if len(rows) > 1 and rows[0]["id"] != name:
             raise NotFoundError(f"{name!r} begins more than one id: write more of it", op="open")
         return from_row(rows[0])
+
+    def _beginning(self, name: str) -> list[sqlite3.Row]:
+        pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        with self._transaction() as connection:
+            return connection.execute(
+                f"SELECT {COLUMNS} FROM sandboxes WHERE id LIKE ? ESCAPE '\\'"  # noqa: S608
+                " ORDER BY id <> ?, created DESC LIMIT 2",
+                (pattern, name),
+            ).fetchall()
 
     def live(self, labels: Mapping[str, str] | None = None) -> list[Entry]:
         """Everything that has not ended, the oldest first. labels: it has all of these."""

@@ -121,6 +121,15 @@ def test_an_error_that_nobody_reads_as_a_document_is_no_traceback(
     assert run(words) == 141
 
 
+@pytest.mark.parametrize("verb", ["exec", "health", "pause", "diff", "ls", "rm", "stats --once"])
+def test_what_is_no_text_begins_no_id(
+    verb: str, state_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["true"] if verb == "exec" else []
+    assert run([*verb.split(), "a\udcff", *command]) in {1, 125}
+    assert r"no sandbox 'a\udcff'" in capfd.readouterr().err
+
+
 def test_a_help_is_no_document(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["ps", "--json", "--help"]) == 0
     assert "Usage" in capfd.readouterr().out
