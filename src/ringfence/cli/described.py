@@ -1,6 +1,7 @@
 """From the options that describe a sandbox, and a spec file, to its spec."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ _LIMIT_NAMES = ("memory", "swap", "cpus", "cpuset", "cpu_shares", "pids", "disk"
 _PLAIN = ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeout", "lock",
           "snapshot")  # fmt: skip
 """Options that are fields of a spec as they stand."""
+_LARGEST_SPEC = 1 << 20
 
 
 def make_spec(values: dict[str, Any]) -> "SandboxSpec":
@@ -44,17 +46,41 @@ def read_spec(path: Path) -> dict[str, Any]:
     if str(path) == "-":
         raise misuse("--spec -: standard input is the command's; name a file")
     try:
-        text = path.read_text()
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = _read(path)
+        data = _parsed(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise misuse(f"--spec {path}: {error.strerror}") from None
     except (ValueError, tomllib.TOMLDecodeError) as error:
         raise misuse(f"--spec {path} is not {path.suffix[1:] or 'TOML'}: {error}") from None
+    except RecursionError:
+        raise misuse(f"--spec {path}: it is nested too deep for a spec") from None
     if not isinstance(data, dict):
         raise misuse(f"--spec {path}: a spec is a table of fields, see `ringfence spec schema`")
     if isinstance(data.get("repository"), str):  # options may add fields to it
         data["repository"] = {"path": data["repository"]}
     return data
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as stream:
+        data = stream.read(_LARGEST_SPEC + 1)
+    if len(data) > _LARGEST_SPEC:
+        raise misuse(f"--spec {path}: a spec has at most {_LARGEST_SPEC >> 20} MiB")
+    return data.decode("utf-8")
+
+
+def _parsed(text: str) -> Any:
+    """JSON that says a thing once. ValueError."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r} is there twice")
+        return table
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _as_spec(values: dict[str, Any]) -> dict[str, Any]:
@@ -111,19 +137,21 @@ def _merge(data: dict[str, Any], on_top: dict[str, Any]) -> None:
 
 
 def _mount(text: str) -> dict[str, Any]:
-    parts = text.split(":")
-    if len(parts) == 3 and parts[2] in ("ro", "rw"):
-        return {"source": str(Path(parts[0]).absolute()), "destination": parts[1],
-                "read_only": parts[2] == "ro"}  # fmt: skip
-    if len(parts) != 2:
+    source, *further = text.split(":")
+    if not source or len(further) not in (1, 2) or further[1:] not in ([], ["ro"], ["rw"]):
         raise misuse(f"--mount {text!r}: write SOURCE:DESTINATION or SOURCE:DESTINATION:rw")
-    return {"source": str(Path(parts[0]).absolute()), "destination": parts[1]}
+    mount = {"source": str(Path(source).absolute()), "destination": further[0]}
+    return mount if not further[1:] else {**mount, "read_only": further[1] == "ro"}
+
+
+_PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})")
 
 
 def _port(text: str) -> dict[str, int]:
-    host, colon, inside = text.rpartition(":")
-    if not inside.isdecimal() or (colon and not host.isdecimal()):
+    match = _PORT.fullmatch(text)
+    if match is None:
         raise misuse(f"--publish {text!r}: write PORT or HOST_PORT:PORT")
+    host, inside = match.groups()
     return {"inside": int(inside), "host": int(host or 0)}
 
 

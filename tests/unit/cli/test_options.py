@@ -98,7 +98,19 @@ def test_options_go_on_top_of_a_repository_that_is_a_path_alone(tmp_path: Path) 
         ({"env": ["=x"]}, "env"),
         ({"env": ["NOT_SET_ANYWHERE"]}, "--env"),
         ({"mount": ["/x"]}, "--mount"),
+        ({"mount": [":/x"]}, "--mount"),
+        ({"mount": ["/x:/y:rx"]}, "--mount"),
+        ({"mount": ["/x:/y:"]}, "--mount"),
+        ({"mount": ["/x:/y:ro:rw"]}, "--mount"),
+        ({"mount": ["/x:"]}, "destination"),
         ({"publish": ["http"]}, "--publish"),
+        ({"publish": [":80"]}, "--publish"),
+        ({"publish": ["80:"]}, "--publish"),
+        ({"publish": ["80:80:80"]}, "--publish"),
+        ({"publish": ["-80"]}, "--publish"),
+        ({"publish": ["٣"]}, "--publish"),
+        ({"publish": ["9" * 5000]}, "--publish"),
+        ({"publish": ["65536"]}, "network.ports"),
         ({"ulimit": ["nofile"]}, "--ulimit"),
         ({"ulimit": ["nofile=a"]}, "--ulimit"),
         ({"ulimit": ["nofyle=1"]}, "nofyle"),
@@ -120,6 +132,28 @@ def test_a_broken_spec_file_is_named_with_the_place(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     path.write_text("image = \n")
     with pytest.raises(InvalidSpecError, match="line 1"):
+        spec_of(spec=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("deep.json", b"[" * 100_000, "nested too deep"),
+        ("deep.toml", b"a = " + b"[" * 100_000, "nested too deep"),
+        ("twice.json", b'{"limits": {"pids": 1, "pids": 2}}', "'pids' is there twice"),
+        ("twice.toml", b"[limits]\npids = 1\npids = 2\n", "is not toml"),
+        ("latin.toml", b'image = "\xff"\n', "is not toml"),
+        ("latin.json", b'{"image": "\xff"}', "is not json"),
+        ("number.json", b'{"limits": {"pids": ' + b"9" * 5000 + b"}}", "is not json"),
+        ("large.toml", b"#" * ((1 << 20) + 1), "at most 1 MiB"),
+    ],
+)
+def test_a_spec_file_that_nobody_would_write_is_refused_by_name(
+    name: str, data: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(InvalidSpecError, match=said):
         spec_of(spec=path)
 
 
