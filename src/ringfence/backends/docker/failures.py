@@ -52,13 +52,9 @@ _BY_OPERATION: Mapping[tuple[str, int], type[SandboxError]] = {
 }
 """Where an operation gives a status a meaning of its own."""
 
+_REFUSING = (401, 403, 407)
 _REFUSED = "an authorization plugin of the daemon's, or a proxy before it, refuses this user"
-_REMEDY_OF: Mapping[int, str] = {
-    401: _REFUSED,
-    403: _REFUSED,
-    407: _REFUSED,
-}
-"""Where a status says more than its class; of a pull it may be the registry's."""
+_TLS = "where it wants TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
 
 _REMEDIES: Mapping[type[SandboxError], str] = {
     ImageNotFoundError: "docker pull or build it first",
@@ -82,16 +78,20 @@ def of_status(op: str, status: int, message: str) -> SandboxError:
     if kind is None:
         kind = InvalidSpecError if 400 <= status < 500 else BackendUnavailableError
     words = " ".join(message.split())[:500] or f"status {status}"
-    remedy = _REMEDY_OF.get(status) or _REMEDIES.get(kind)
-    if op == "pull" and status in _REMEDY_OF:
-        remedy = None
-    if (op, status) == ("version", 400):
-        remedy = "where it wants TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
+    remedy = _remedy(op, status, kind)
     return kind(
         f"{op}: the Docker Engine says: {words}" + (f" ({remedy})" if remedy else ""),
         op=op,
         context={"status": status},
     )
+
+
+def _remedy(op: str, status: int, kind: type[SandboxError]) -> str | None:
+    if (op, status) == ("version", 400):
+        return _TLS
+    if status in _REFUSING:
+        return None if op == "pull" else _REFUSED  # of a pull it may be the registry that refuses
+    return _REMEDIES.get(kind)
 
 
 def of_connection(op: str, endpoint: Endpoint, error: Exception) -> BackendUnavailableError:
