@@ -30,7 +30,7 @@ from ringfence.sandbox.context import Context
 from ringfence.sandbox.granting import ceiling_of
 from ringfence.sandbox.greeting import greet
 from ringfence.sandbox.life import Life
-from ringfence.sandbox.opening import joined
+from ringfence.sandbox.opening import joined, named
 from ringfence.sandbox.records import Records, Remembering
 from ringfence.sandbox.sandbox import Sandbox, context_of
 from ringfence.sandbox.steps import Steps, Where
@@ -40,19 +40,24 @@ from ringfence.spec import Receipt, SandboxSpec, State
 
 async def open_existing(sandbox_id: str, where: Where) -> Sandbox:
     """A session with a sandbox that exists. NotFoundError, StateError (it is no detached one),
-    DeadlineExceededError (somebody else holds it), PolicyDeniedError (its user is another by now).
-    Cancellation leaves it as it was."""
+    DeadlineExceededError (somebody else holds it), PolicyDeniedError (its user is another by now),
+    ResourceExhaustedError. Cancellation, like an error, leaves it as it was."""
     bus = where.bus or EventBus()
     steps = Steps()
     audit = audit_of(where.audit, bus, sandbox_id)
     try:
         sandbox = await _open_existing(sandbox_id, where, bus, steps)
-    except BaseException as error:
-        await finish(steps.aclose())
+    except BaseException as raised:
+        error = named(raised)
+        try:
+            await finish(steps.aclose())
+        finally:
+            audit.end()
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or sandbox_id
-        audit.end()
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     audit.hide(context_of(sandbox).spec)
     bus.publish(Attached(sandbox_id=sandbox.id))
     return sandbox

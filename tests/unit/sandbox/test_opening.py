@@ -327,6 +327,36 @@ async def test_the_record_is_closed_though_no_thread_can_be_started(
     await nothing_is_left(durable.mock, ledger)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")],
+    ids=["descriptor", "thread"],
+)
+async def test_no_descriptor_or_thread_for_one_that_exists_is_told_as_exhausted(
+    durable: Durable,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: Exception,
+) -> None:
+    """It may be tried again, and is as it was."""
+
+    async def run_out(*args: Any, **kw: Any) -> None:
+        raise error
+
+    log = tmp_path / "log"
+    sandbox = await ringfence.open(backend=durable, ledger=ledger, detached=True, lifetime=60)
+    await sandbox.detach()
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "user", run_out)
+        with pytest.raises(ResourceExhaustedError, match="ulimit") as caught:
+            await ringfence.open(id=sandbox.id, backend=durable, ledger=ledger, audit=log)
+    assert caught.value.sandbox_id == sandbox.id
+    async with ringfence.open(id=sandbox.id, backend=durable, ledger=ledger, audit=log) as again:
+        assert (await again.exec(["true"])).ok
+        await again.delete()
+
+
 async def test_a_workspace_that_cannot_be_closed_is_on_record_as_that(
     durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
