@@ -92,6 +92,8 @@ async def test_names_are_quoted_into_urls(short: Path) -> None:
         ("start", 500, UnsupportedError),
         ("list", 500, BackendUnavailableError),
         ("list", 599, BackendUnavailableError),
+        ("list", 408, BackendUnavailableError),
+        ("pull", 429, BackendUnavailableError),
         ("list", 418, InvalidSpecError),
     ],
 )
