@@ -20,7 +20,7 @@ from ringfence.events import EventBus
 from ringfence.ledger import Ledger
 from ringfence.policy import Ceiling
 from ringfence.sandbox.acquiring import Maker, give
-from ringfence.sandbox.entry import open  # noqa: A004 - the library's own word
+from ringfence.sandbox.entry import changed, open  # noqa: A004 - the library's own word
 from ringfence.sandbox.sandbox import Sandbox
 from ringfence.sandbox.stock import PoolStatistics, Stock
 from ringfence.spec import Repository, SandboxSpec
@@ -55,7 +55,8 @@ class Pool:
     ) -> AsyncIterator[Sandbox]:
         """A healthy member for this block alone; it is deleted at its end.
 
-        A member is made at once when none waits. repository: is bound in the member, which is then
+        A member is made at once when none waits. Its lifetime and its idle timeout begin as it is
+        handed out. repository: is bound in the member, which is then
         as if it had been opened with it; its user is the pool's, and files are for that user. A
         path is taken in mode copy. progress: called a few times a second with the number of entries
         of the repository found so far.
@@ -102,7 +103,8 @@ class Pool:
         await self._stock.fill()
 
     async def aclose(self) -> None:
-        """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation."""
+        """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation.
+        StateError in another event loop than it was opened in."""
         await self._stock.aclose()
 
     async def __aenter__(self) -> Self:
@@ -135,17 +137,27 @@ def pool(
 
     concurrency: how many are made at a time. The other keywords are those of `open`; the audit
     log has the events of all members.
-    InvalidSpecError for a size below 1 and for a detached spec, whose members nobody would end.
+    InvalidSpecError for a size below 1, for what is no spec, and for a detached one, whose members
+    nobody would end.
     """
+    if not isinstance(spec, SandboxSpec):
+        raise InvalidSpecError(
+            f"pool: {spec!r} is no SandboxSpec: say what its members are",
+            op="pool",
+            context={"fields": ["spec"]},
+        )
     if spec.detached:
         raise InvalidSpecError(
             "pool: its members end with it: leave detached out",
             op="pool",
             context={"fields": ["detached"]},
         )
+    named = isinstance(backend, str)
+    if named:
+        spec = changed(spec, {"backend": backend})
     opening = open(
         spec,
-        backend=backend,
+        backend=None if named else backend,
         endpoint=endpoint,
         ceiling=ceiling,
         ledger=ledger,

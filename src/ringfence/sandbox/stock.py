@@ -6,11 +6,11 @@ waits, or does not answer when it is asked for, is deleted, and another is made 
 
 import asyncio
 import time
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ringfence.backends.finish import finish
-from ringfence.errors import StateError
+from ringfence.backends.finish import begun, finish
+from ringfence.errors import GuestError, SandboxLostError, StateError
 from ringfence.guest.given import whole_number
 from ringfence.sandbox.acquiring import Maker
 from ringfence.sandbox.loop import running
@@ -40,14 +40,15 @@ class PoolStatistics:
 
 
 class Stock:
-    """See the module. ready: those that wait. statistics: of the whole pool; what is done with a
-    member that was taken, the pool counts."""
+    """See the module. ready: those that wait, oldest first, each with what ends its use by
+    the pool. statistics: of the whole pool; what is done with a member that was taken, the pool
+    counts."""
 
     def __init__(self, make: Maker, size: int, concurrency: int) -> None:
         whole_number(size, "size", _MOST, 1)
         whole_number(concurrency, "concurrency", _MOST, 1)
         self.size = size
-        self.ready: deque[Sandbox] = deque()
+        self.ready: dict[Sandbox, Callable[[], None]] = {}
         self.statistics = PoolStatistics()
         self._make = make
         self._concurrency = concurrency
@@ -68,6 +69,9 @@ class Stock:
         """Raise StateError unless it is open, and in this event loop."""
         if not self._open:
             raise StateError("pool: it is not open: use `async with`", op=op)
+        self._check_loop(op)
+
+    def _check_loop(self, op: str) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise StateError(
                 "pool: it belongs to the event loop that opened it: open one where it is used",
@@ -81,9 +85,10 @@ class Stock:
             while True:
                 self.check("pool.acquire")
                 if not self.ready:
+                    sandbox = await self._made_now()
                     self.statistics.misses += 1
-                    return await self._made_now()
-                sandbox = self.ready.popleft()
+                    return sandbox
+                sandbox = self._oldest()
                 if await self._healthy(sandbox):
                     self.statistics.hits += 1
                     return sandbox
@@ -91,6 +96,11 @@ class Stock:
                 self.refill()
         finally:
             self.statistics.wait_seconds += time.monotonic() - begin
+
+    def _oldest(self) -> Sandbox:
+        sandbox = next(iter(self.ready))
+        self.ready.pop(sandbox)()
+        return sandbox
 
     async def _made_now(self) -> Sandbox:
         sandbox = await self._make()
@@ -100,30 +110,32 @@ class Stock:
     async def _healthy(self, sandbox: Sandbox) -> bool:
         try:
             async with asyncio.timeout(_SILENT_SECONDS):
-                if await sandbox.answers():
-                    return True
+                well = await sandbox.answers()
+            if well and await _begins(sandbox):
+                return True
         except TimeoutError:
             pass
-        except asyncio.CancelledError:
+        except BaseException:
             await self._keep(sandbox)
             raise
         self._discard(sandbox)
         return False
 
     async def _keep(self, sandbox: Sandbox) -> None:
-        """Let it wait, and another one in its place when it ends meanwhile; for a pool that was
-        closed it is too late."""
+        """Let it wait, which is no idleness, and another one in its place when it ends meanwhile;
+        for a pool that was closed it is too late."""
         if not self._open:
             await sandbox.delete(grace=0.0)
             return
-        self.ready.append(sandbox)
-        lost = context_of(sandbox).session.lost
+        life = context_of(sandbox).life
+        self.ready[sandbox] = life.use()
+        lost = life.session.lost
         lost.remove_done_callback(self._lost)  # it may have waited before
         lost.add_done_callback(self._lost)
 
     def _lost(self, _: object) -> None:
         for sandbox in [one for one in self.ready if context_of(one).session.lost.done()]:
-            self.ready.remove(sandbox)
+            del self.ready[sandbox]
             self.statistics.unhealthy += 1
             self._discard(sandbox)
             # What ends at once is not made at once again and again.
@@ -131,7 +143,7 @@ class Stock:
         self.refill()
 
     def _discard(self, sandbox: Sandbox) -> None:
-        task: asyncio.Task[object] = asyncio.create_task(sandbox.delete(grace=0.0))
+        task: asyncio.Task[object] = asyncio.create_task(begun(sandbox.delete(grace=0.0)))
         self._deleting.add(task)
         task.add_done_callback(self._deleting.discard)
 
@@ -175,17 +187,31 @@ class Stock:
                 self.check("pool.fill")
 
     async def aclose(self) -> None:
-        """Make no more, and delete all that wait. Idempotent; not interrupted by cancellation."""
+        """See `Pool.aclose`."""
+        if self._loop is not None:
+            self._check_loop("pool.aclose")
         self._open = False
         await finish(self._drain())
 
     async def _drain(self) -> None:
+        for sandbox in self.ready:
+            self._discard(sandbox)
+        self.ready.clear()
         for task in self._making:
             task.cancel()
         if self._making:
             await asyncio.wait(set(self._making))
-        for sandbox in self.ready:
-            self._discard(sandbox)
-        self.ready.clear()
         while self._deleting:
             await asyncio.wait(set(self._deleting))
+
+
+async def _begins(sandbox: Sandbox) -> bool:
+    """Begin its lifetime anew, for whoever gets it; whether it lives."""
+    lifetime = sandbox.spec.lifetime
+    if lifetime is None:
+        return True
+    try:
+        await sandbox.extend(lifetime)
+    except (SandboxLostError, StateError, GuestError):
+        return False
+    return True

@@ -1,0 +1,163 @@
+"""The members of a pool that wait: their clocks, their counts and their end, on the mock."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence import SandboxSpec, StateError
+from ringfence.backends.mock import MockBackend
+from ringfence.errors import BackendUnavailableError, InvalidSpecError, UnsupportedError
+from ringfence.ledger import Ledger
+from ringfence.sandbox.sandbox import context_of
+from tests.unit.sandbox.conftest import Durable
+
+
+def adds_up(pool: ringfence.Pool, drained: int = 0) -> bool:
+    """Whether each member that was made waits, was handed out, replaced, or deleted at the end."""
+    told = pool.statistics
+    return told.created == told.ready + told.hits + told.misses + told.unhealthy + drained
+
+
+async def test_the_idle_timeout_begins_as_a_member_is_handed_out(mock: MockBackend) -> None:
+    """A member that waits is not idle, however long; its holder has all of the timeout."""
+    async with ringfence.pool(SandboxSpec(idle_timeout=0.2), size=1, backend=mock) as pool:
+        await pool.fill()
+        (waiting,) = pool._stock.ready
+        life = context_of(waiting).life
+        life._touched -= 10
+        await asyncio.sleep(0.3)
+        assert list(pool._stock.ready) == [waiting]
+        async with pool.acquire() as sandbox:
+            assert sandbox is waiting
+            assert life.running == 0
+            assert life.idle < 5
+            while not life.ended:
+                await asyncio.sleep(0.02)
+            assert life.reason == "idle_timeout"
+        assert pool.statistics.unhealthy == 0
+
+
+async def test_the_lifetime_begins_as_a_member_is_handed_out(
+    durable: Durable, ledger: Ledger
+) -> None:
+    """For its guest, its holder and the record; that it changed is an event."""
+    spec = SandboxSpec(lifetime=100)
+    async with ringfence.pool(spec, size=1, backend=durable, ledger=ledger) as pool:  # type: ignore[arg-type]
+        await pool.fill()
+        (waiting,) = pool._stock.ready
+        first = waiting.info.ends
+        assert first is not None
+        await asyncio.sleep(0.05)
+        begin = time.time()
+        async with pool.acquire() as sandbox:
+            ends = sandbox.info.ends
+            assert ends is not None
+            assert ends >= begin + 100 > first
+            assert ledger.get(sandbox.id).record.ends == ends
+            assert [one.name for one in sandbox.history] == ["Created", "Extended"]
+        async with ringfence.pool(SandboxSpec(), size=1, backend=durable) as other:  # type: ignore[arg-type]
+            await other.fill()
+            async with other.acquire() as sandbox:
+                assert [one.name for one in sandbox.history] == ["Created"]
+
+
+async def test_a_member_whose_lifetime_cannot_be_written_waits_on(
+    durable: Durable, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails is no fault of the member: who asked is told."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    spec = SandboxSpec(lifetime=100)
+    async with ringfence.pool(spec, size=1, backend=durable, ledger=ledger) as pool:  # type: ignore[arg-type]
+        await pool.fill()
+        before = list(pool._stock.ready)
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "extend", full)
+            with pytest.raises(OSError, match="no space"):
+                async with pool.acquire():
+                    pytest.fail("acquired")
+        assert list(pool._stock.ready) == before
+        assert adds_up(pool)
+        async with pool.acquire() as sandbox:
+            assert [sandbox] == before
+
+
+async def test_a_pool_is_closed_in_its_event_loop_alone(mock: MockBackend) -> None:
+    """Elsewhere that changes nothing."""
+
+    async def elsewhere(pool: ringfence.Pool) -> None:
+        with pytest.raises(StateError, match="event loop"):
+            await pool.aclose()
+
+    pool = ringfence.pool(SandboxSpec(), size=2, backend=mock)
+    await pool.aclose()
+    async with pool:
+        await pool.fill()
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere(pool)))
+        async with pool.acquire() as sandbox:
+            assert (await sandbox.exec(["true"])).ok
+        assert pool.statistics.hits == 1
+    await pool.aclose()
+    assert await mock.found({}) == []
+
+
+@pytest.mark.parametrize("wrong", [None, "python:3.12-slim", 3])
+def test_what_is_no_spec_is_refused(wrong: object) -> None:
+    with pytest.raises(InvalidSpecError, match="no SandboxSpec"):
+        ringfence.pool(wrong)  # type: ignore[arg-type]
+
+
+async def test_a_miss_that_fails_is_none(mock: MockBackend) -> None:
+    """Only members that were made count as such."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        mock.fail("create", error=BackendUnavailableError("not now"), times=2)
+        with pytest.raises(BackendUnavailableError):
+            async with pool.acquire():
+                pytest.fail("acquired")
+        assert pool.statistics.misses == 0
+        await pool.fill()
+        assert adds_up(pool)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_waits_is_deleted_where_the_loop_ends_while_the_pool_is_closed(
+    mock: MockBackend, turns: int
+) -> None:
+    """Every task is cancelled then, also those that delete, whether or not they have begun."""
+    before, closing = asyncio.all_tasks(), asyncio.Event()
+
+    async def hold() -> None:
+        async with ringfence.pool(SandboxSpec(), size=4, concurrency=2, backend=mock) as pool:
+            while pool.statistics.ready < 2:
+                await asyncio.sleep(0)
+            mock.hang("hello", times=2)
+            while len(pool._stock._making) < 2:
+                await asyncio.sleep(0)
+            closing.set()
+
+    holding = asyncio.create_task(hold())
+    await closing.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not holding.done()
+    while left := asyncio.all_tasks() - before:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+    assert await mock.found({}) == []
+
+
+async def test_what_can_be_done_with_a_repository_is_asked_of_the_backend_that_was_named(
+    tmp_path: Path,
+) -> None:
+    """Not of the one that the spec alone would get."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend="mock") as pool:
+        with pytest.raises(UnsupportedError, match="repository"):
+            async with pool.acquire(repository=tmp_path):
+                pytest.fail("acquired")
+        assert pool.statistics.hits + pool.statistics.misses == 0
