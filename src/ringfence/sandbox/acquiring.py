@@ -129,7 +129,7 @@ async def give(sandbox: Sandbox, asked: SandboxSpec, where: Where) -> None:
     try:
         with context.operation(_OP):
             await _give(sandbox, asked, where)
-    except (SandboxError, OSError) as raised:
+    except (SandboxError, OSError, RuntimeError) as raised:
         error = named(raised)
         if isinstance(error, SandboxError):
             error.sandbox_id = error.sandbox_id or context.id

@@ -322,6 +322,30 @@ async def test_a_full_disk_is_said_and_leaves_nothing(
     assert Ledger.default().live() == []
 
 
+async def test_where_no_thread_can_be_started_that_is_said_and_nothing_is_left(
+    process: SandboxSpec,
+    repository: Path,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[ringfence.Event] = []
+    bus = ringfence.EventBus()
+    bus.subscribe(events.append)
+
+    async def start(*args: Any, **kw: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with ringfence.pool(process, size=1, events=bus) as pool:
+        await pool.fill()
+        monkeypatch.setattr(binds, "verify", start)
+        with pytest.raises(ResourceExhaustedError, match="ulimit -u"):
+            async with pool.acquire(repository=repository):
+                pytest.fail("acquired")
+    assert "RepositoryRefused" in [event.name for event in events]
+    assert left_in(state_directory) == []
+    assert Ledger.default().live() == []
+
+
 async def test_cancelled_at_any_moment_nothing_is_left(
     spec: SandboxSpec, repository: Path, state_directory: Path
 ) -> None:
