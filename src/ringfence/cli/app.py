@@ -5,6 +5,7 @@ from types import FrameType
 
 import typer
 
+from ringfence.backends import exhausted
 from ringfence.cli import FAILED, INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
 from ringfence.cli.shown import Group, Verb
@@ -66,6 +67,12 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         output.silence()
         output.note(output.escape_text(str(error)))
+        return FAILED
+    except RuntimeError as error:
+        what = exhausted.told(error)
+        if what is None:
+            raise
+        output.note(what)
         return FAILED
     return 0
 

@@ -1,6 +1,7 @@
 """How a verb ends, and for whom it tells an error: a document for who asked Ringfence for JSON."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,24 @@ def test_an_error_that_nobody_reads_as_a_document_is_no_traceback(
     monkeypatch.setattr(output, "document", unread)
     monkeypatch.setattr(output, "silence", lambda: None)
     assert run(words) == 141
+
+
+@pytest.mark.parametrize(
+    "words", [["ps"], ["exec", "nosuch", "true"], ["rm", "nosuch"]], ids=" ".join
+)
+@pytest.mark.usefixtures("state_directory")
+def test_where_no_thread_can_be_started_that_is_said(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that has all the processes that it may have: no traceback."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(output, "silence", lambda: None)
+    assert run(words) == 125
+    assert "ulimit -u" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["exec", "health", "pause", "diff", "ls", "rm", "stats --once"])
