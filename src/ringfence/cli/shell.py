@@ -17,11 +17,13 @@ import typer
 
 from ringfence.cli import output
 from ringfence.cli.common import Audit, Id
+from ringfence.cli.writer import Writer
 from ringfence.errors import InvalidSpecError, ProcessError
 
 if TYPE_CHECKING:
     from ringfence.sandbox.process import Process
 
+_DEADLY = (signal.SIGHUP, signal.SIGQUIT)
 _SHELLS = ("/bin/bash", "/bin/sh")
 
 
@@ -77,7 +79,7 @@ async def _shell(
             output.note(output.escape_text(str(error)))
             return int(error.context["exit_code"])
         async with process:
-            with _raw_terminal():
+            with _orderly(), _raw_terminal():
                 return await _join(process)
 
 
@@ -91,9 +93,13 @@ async def _first_shell(sandbox: object) -> str:
 async def _join(process: "Process") -> int:
     loop = asyncio.get_running_loop()
     keys: asyncio.Queue[bytes] = asyncio.Queue()
+    writer = Writer(sys.stdout, raw=True)
 
     def typed() -> None:
-        keys.put_nowait(os.read(0, 65536))
+        data = _typed()
+        if not data:
+            loop.remove_reader(0)
+        keys.put_nowait(data)
 
     def resized() -> None:
         columns, rows = shutil.get_terminal_size()
@@ -104,12 +110,21 @@ async def _join(process: "Process") -> int:
     sending = asyncio.create_task(_send(process, keys))
     try:
         async for data in process.stdout:
-            await asyncio.to_thread(_write_all, data)
+            await writer.write(data)
         return (await process.wait()).shell_code
     finally:
+        writer.close()
         loop.remove_reader(0)
         loop.remove_signal_handler(signal.SIGWINCH)
         sending.cancel()
+
+
+def _typed() -> bytes:
+    """What was typed; nothing of a terminal that is gone."""
+    try:
+        return os.read(0, 65536)
+    except OSError:
+        return b""
 
 
 async def _send(process: "Process", keys: "asyncio.Queue[bytes]") -> None:
@@ -118,9 +133,30 @@ async def _send(process: "Process", keys: "asyncio.Queue[bytes]") -> None:
     process.close_stdin()
 
 
-def _write_all(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]
+@contextlib.contextmanager
+def _orderly() -> Iterator[None]:
+    """Have a signal that would kill us end the block, whose terminal is to be as it was before, and
+    then the verb with what a shell shows of it."""
+    loop, block = asyncio.get_running_loop(), asyncio.current_task()
+    assert block is not None  # noqa: S101 - asyncio.run made one
+    numbers = [one for one in _DEADLY if signal.getsignal(one) is signal.SIG_DFL]
+    came: list[int] = []
+
+    def end(number: int) -> None:
+        came.append(number)
+        block.cancel()
+
+    for number in numbers:
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if came:
+            raise typer.Exit(128 + came[0]) from None
+        raise
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager
@@ -130,4 +166,5 @@ def _raw_terminal() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # it is gone
+            termios.tcsetattr(0, termios.TCSANOW, before)  # and nobody may read what is written

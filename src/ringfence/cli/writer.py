@@ -17,15 +17,15 @@ _PIECE_BYTES = select.PIPE_BUF
 class Writer:
     """Writes raw to files and pipes and escaped to a terminal, and only what is taken at once: a
     reader who stops, as a pager does, stops the command and nothing else. In this process Ctrl-C
-    counts meanwhile, and the sandbox's lease is renewed. `close` it."""
+    counts meanwhile, and the sandbox's lease is renewed. `close` it. raw: not escaped at all."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, raw: bool = False) -> None:
         terminal = stream.isatty()
         self._own = _again(stream.fileno()) if terminal else None
         self._file = stream.fileno() if self._own is None else self._own
         waits = not stat.S_ISREG(os.fstat(self._file).st_mode)
         self._most = _PIECE_BYTES if waits else sys.maxsize
-        self._shown = Escaping(terminal=terminal).shown
+        self._shown = Escaping(terminal=terminal and not raw).shown
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLOUT)
         self._waiter: asyncio.Future[None] | None = None

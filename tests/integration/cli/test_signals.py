@@ -1,11 +1,18 @@
 """Signals to `run` and `exec`: what becomes of their command, and of other ones beside it."""
 
 import fcntl
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 
 from tests.integration.cli import test_verbs
 from tests.integration.cli.test_verbs import RINGFENCE, listed, ringfence
@@ -95,3 +102,60 @@ def test_sigterm_ends_a_command_whose_output_nobody_reads(place: list[str]) -> N
     assert process.wait(60) == 143
     assert listed() == []
     process.stdout.close()
+
+
+@contextmanager
+def shell(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """`ringfence shell` on a terminal of its own: the process, the terminal and its other end."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*RINGFENCE, "shell", *args], stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process, slave, master
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_the_terminal_is_as_it_was_before_a_shell_that_a_signal_ended(
+    created: str, number: signal.Signals
+) -> None:
+    with shell(created, "--", "sh", "-c", "echo ready; exec sleep 600") as (process, slave, master):
+        before = termios.tcgetattr(slave)
+        assert os.read(master, 5) == b"ready"
+        assert termios.tcgetattr(slave) != before
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert termios.tcgetattr(slave) == before
+
+
+def test_a_shell_whose_terminal_nobody_reads_ends_by_a_signal(created: str) -> None:
+    with shell(created, "--", "sh", "-c", "echo ready; yes") as (process, slave, master):
+        before = termios.tcgetattr(slave)
+        assert os.read(master, 5) == b"ready"
+        full = select.poll()
+        full.register(slave, select.POLLOUT)
+        while full.poll(0):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        assert termios.tcgetattr(slave) == before
+
+
+def test_a_shell_whose_terminal_is_gone_ends(created: str) -> None:
+    """It has no SIGHUP of it, as under nohup."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*RINGFENCE, "shell", created, "--", "sh", "-c", "echo ready; cat"],
+        stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    assert os.read(master, 5) == b"ready"
+    os.close(master)
+    assert process.wait(60) == 0
