@@ -41,10 +41,12 @@ def note(text: str) -> None:
 
 
 def error(failure: SandboxError, *, json: bool = False) -> None:
-    """What went wrong and what to do: a sentence on stderr, with --json the error on stdout too."""
+    """What went wrong and what to do: a sentence on stderr, a line for each note on it, with --json
+    the error on stdout too."""
     if json:
         document({"error": failure.to_dict()})
-    note(escape_text(str(failure)))
+    for text in (str(failure), *getattr(failure, "__notes__", ())):
+        note(escape_text(text))
 
 
 def document(data: Any) -> None:

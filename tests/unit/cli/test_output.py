@@ -193,3 +193,13 @@ def test_of_many_that_are_removed_each_is_told_with_json_in_one_document(
     assert [error["code"] for error in document["errors"]] == ["not_found", "not_found"]
     assert "no1" in streams.err
     assert "no2" in streams.err
+
+
+def test_what_an_error_is_noted_with_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """That something is left, say."""
+    error = NotFoundError("no room", op="create")
+    error.add_note("something of it\x1b[2J could not be removed")
+    output.error(error)
+    assert capsys.readouterr().err == (
+        "ringfence: no room\nringfence: something of it\\x1b[2J could not be removed\n"
+    )
