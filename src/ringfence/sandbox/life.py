@@ -19,6 +19,7 @@ from ringfence.guest.session import Session
 from ringfence.ledger.entry import NEAR_SECONDS
 from ringfence.ledger.reasons import DELETED, IDLE, LIFETIME, LOST
 from ringfence.sandbox.deleting import DeleteReport, Whole
+from ringfence.sandbox.loop import runs
 from ringfence.sandbox.records import Records
 from ringfence.spec import SandboxSpec, State
 
@@ -76,7 +77,7 @@ class Life:
 
     def check_loop(self, op: str) -> None:
         """Raise StateError outside of the event loop that opened it."""
-        if asyncio.get_running_loop() is not self._loop:
+        if not runs(self._loop):
             raise StateError(
                 f"{op}: the sandbox belongs to the event loop that opened it: open it where it is"
                 " used, or use ringfence.sync, which threads may share",

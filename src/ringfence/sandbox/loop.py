@@ -14,3 +14,11 @@ def running(op: str) -> asyncio.AbstractEventLoop:
             f"{op}: no asyncio event loop runs here: use ringfence.sync, from trio in a thread",
             op=op,
         ) from None
+
+
+def runs(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether it is the loop that runs here; in a forked child none does."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -13,7 +13,7 @@ from ringfence.backends.finish import begun, finish
 from ringfence.errors import GuestError, SandboxLostError, StateError
 from ringfence.guest.given import whole_number
 from ringfence.sandbox.acquiring import Maker
-from ringfence.sandbox.loop import running
+from ringfence.sandbox.loop import running, runs
 from ringfence.sandbox.sandbox import Sandbox, context_of
 
 _MOST = 1_000_000
@@ -72,7 +72,7 @@ class Stock:
         self._check_loop(op)
 
     def _check_loop(self, op: str) -> None:
-        if asyncio.get_running_loop() is not self._loop:
+        if not runs(self._loop):
             raise StateError(
                 "pool: it belongs to the event loop that opened it: open one where it is used",
                 op=op,

@@ -1,6 +1,7 @@
 """The members of a pool that wait: their clocks, their counts and their end, on the mock."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -161,3 +162,24 @@ async def test_what_can_be_done_with_a_repository_is_asked_of_the_backend_that_w
             async with pool.acquire(repository=tmp_path):
                 pytest.fail("acquired")
         assert pool.statistics.hits + pool.statistics.misses == 0
+
+
+async def test_a_forked_child_gets_a_state_error(mock: MockBackend) -> None:
+    """No loop runs there: neither a pool nor a sandbox does anything, nor ends."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        async with pool.acquire() as sandbox:
+            child = os.fork()
+            if child == 0:  # pragma: no cover - ends without a report
+                told = 0
+                for call in (pool.acquire().__aenter__, pool.fill, pool.aclose, sandbox.delete):
+                    try:
+                        await call()
+                    except StateError as error:
+                        told += "event loop" in error.message
+                    except BaseException:
+                        os._exit(99)
+                os._exit(told)
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            assert os.waitstatus_to_exitcode(status) == 4
+            assert (await sandbox.exec(["true"])).ok
