@@ -3,7 +3,7 @@
 import errno
 import os
 
-_SPACE = "free space there or set RINGFENCE_STATE_DIR"
+_SPACE = "free space for the state directory, or set RINGFENCE_STATE_DIR"
 _REMEDIES = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,

@@ -26,7 +26,7 @@ class Failing:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free space there"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free space for the state directory"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
     ],
