@@ -139,6 +139,26 @@ async def test_the_host_talks_to_a_server_inside(
             await real.session.ping()
 
 
+async def test_what_was_said_before_a_connection_broke_comes_before_that(
+    real: Place, patience: asyncio.Timeout
+) -> None:
+    """As where a server refuses an upload before it has come: its answer says why."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.transport.pause_reading()  # what is not read when it closes has the kernel break it
+        writer.write(b"too large")
+        writer.close()
+
+    async with patience, await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        for _ in range(20):
+            stream = await real.session.connect_inside(server.sockets[0].getsockname()[1])
+            stream.write(bytes(FORWARD_WINDOW))
+            assert await stream.read() == b"too large"
+            with pytest.raises(ConnectionResetError):
+                await stream.read()
+
+
 async def test_nobody_listens(real: Place, patience) -> None:
     async with patience:
         listener = await real.session.listen(0, echo)

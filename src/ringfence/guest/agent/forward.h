@@ -42,6 +42,8 @@ struct link *link_find(u32 id);
 void link_free(struct link *link);
 /* With CLOSED; an error is a reset for the process inside too. */
 void link_end(struct link *link, int error);
+/* Likewise, where the process inside broke it. */
+void link_broke(struct link *link, int error);
 /* End it when both sides have ended. False when the link is over and freed, as below. */
 bool link_still(struct link *link);
 void link_choose_events(struct link *link);

@@ -39,9 +39,12 @@ bool link_still(struct link *link)
 	return false;
 }
 
-/* One frame from the socket: the bytes, 0 at the end, -errno. */
-static ssize_t receive(struct link *link, size_t most)
+/* One frame from the socket, which the window has room for: the bytes, 0 at the end, -errno. */
+static ssize_t receive(struct link *link)
 {
+	u64 room = op_room(&link->op);
+	size_t most = room < READ_BYTES ? room : READ_BYTES;
+
 	frame_begin(the_conn, ANSWER_RECEIVED, link->op.id);
 	ssize_t got = recv(link->watch.fd, put_room(the_conn, most), most, MSG_DONTWAIT);
 	if (got < 0) {
@@ -55,17 +58,27 @@ static ssize_t receive(struct link *link, size_t most)
 	return got;
 }
 
+static bool has_room(const struct link *link) { return op_room(&link->op) && conn_room(the_conn); }
+
+/* What was said inside before it broke goes out first, as far as there is room. */
+void link_broke(struct link *link, int error)
+{
+	u8 next;
+
+	while (!link->eof_in && has_room(link) && recv(link->watch.fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
+		receive(link);
+	link_end(link, error);
+}
+
 static bool link_take_in(struct link *link)
 {
-	u64 most = op_room(&link->op);
-
 	if (link->eof_in || link->connecting)
 		return true;
-	if (!most || !conn_room(the_conn)) {
+	if (!has_room(link)) {
 		link->op.stalled = true;
 		return true;
 	}
-	ssize_t got = receive(link, most < READ_BYTES ? most : READ_BYTES);
+	ssize_t got = receive(link);
 	if (got == -EAGAIN || got == -EINTR)
 		return true;
 	if (got < 0) {
@@ -85,7 +98,7 @@ void link_ready(struct watch *watch, u32 events)
 	if (link->connecting && events & (EPOLLOUT | EPOLLERR | EPOLLHUP) && !link_connected(link))
 		return;
 	if (events & EPOLLERR && getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error) {
-		link_end(link, error);
+		link_broke(link, error);
 		return;
 	}
 	if (events & EPOLLOUT && !link_put_out(link))

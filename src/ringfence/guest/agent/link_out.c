@@ -27,7 +27,7 @@ bool link_put_out(struct link *link)
 		if (sent < 0 && errno == EAGAIN)
 			return true;
 		if (sent < 0) {
-			link_end(link, errno);
+			link_broke(link, errno);
 			return false;
 		}
 		link->start += (size_t)sent;
@@ -75,7 +75,7 @@ static bool send_on(struct link *link, struct bytes data)
 	if (link->start == link->end) {
 		ssize_t sent = send(link->watch.fd, data.data, data.size, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-			link_end(link, errno);
+			link_broke(link, errno);
 			return false;
 		}
 		if (sent > 0) {
