@@ -63,7 +63,7 @@ def apply(
         output.line(output.escape_text(stat.rstrip("\n")))
     else:
         for change in changes:
-            output.line(f"{change.kind} {output.escape_text(change.path)}")
+            output.line(f"{change.kind} {output.escape_name(change.path)}")
     return 0
 
 

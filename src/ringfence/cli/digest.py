@@ -166,10 +166,11 @@ def _digest(name: str, algorithm: str) -> str:
 
 @contextmanager
 def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=output.console(), transient=True) as progress:
-        task = progress.add_task(output.escape_text(name), total=size)
+        task = progress.add_task(escape(output.escape_name(name)), total=size)
         yield lambda count: progress.advance(task, count)
 
 

@@ -58,16 +58,28 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Aligned columns under upper-case heads; never wrapped, so that lines stay lines."""
     cells = [list(columns), *([escape_name(str(cell)) for cell in row] for row in rows)]
     cells[0] = [head.upper() for head in cells[0]]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells)
+    widths = [max(_width(row[index]) for row in cells) for index in range(len(columns))]
+    padded = ([cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+              for row in cells)  # fmt: skip
     line("\n".join("  ".join(row).rstrip() for row in padded))
+
+
+def _width(text: str) -> int:
+    """The columns that it takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(letter) in "FW" for letter in text)
+    marks = sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
+    return len(text) + wide - marks
 
 
 def fields(data: Mapping[str, object]) -> None:
     """One name and value a line."""
     width = max((len(name) for name in data), default=0)
     for name, value in data.items():
-        line(f"{name.ljust(width)}  {escape_text(_worded(value))}")
+        line(f"{name.ljust(width)}  {escape_name(_worded(value))}")
 
 
 def labels(data: Mapping[str, str]) -> str:

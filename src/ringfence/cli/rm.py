@@ -68,5 +68,5 @@ def reap(
         output.document([asdict(one) for one in done])
     else:
         for one in done:
-            output.line(f"{one.id}  {one.error or one.reason}")
+            output.line(output.escape_name(f"{one.id}  {one.error or one.reason}"))
     return 1 if any(one.error for one in done) else 0

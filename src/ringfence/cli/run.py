@@ -104,7 +104,7 @@ async def _run(
             out["error"] = failed.to_dict()
         usage = await _usage(sandbox) if json else None
         if receipt and not json:
-            output.note(f"what was enforced\n{sandbox.receipt}")
+            output.note(output.escape_text(f"what was enforced\n{sandbox.receipt}"))
     if json:  # of its end as well: nothing runs any more
         output.document(_told(sandbox, result, usage, out))
     if failed is not None:

@@ -1,9 +1,12 @@
 """The verbs about this machine: what they look at stays as it is."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from ringfence.cli import digest, output
 from ringfence.cli.app import run
 
 
@@ -32,3 +35,14 @@ def test_a_ceiling_is_shown_by_the_names_of_its_fields(
     file.write_text("")
     assert run(["policy", "ceiling", str(file)]) == 0
     assert "caps nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x[/y]", "[red]x", "[b"])
+def test_the_bar_of_a_large_file_shows_its_name_as_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is named in it is no markup."""
+    monkeypatch.setattr(output, "console", lambda: Console(file=sys.stdout, force_terminal=True))
+    with digest._bar(name, 1) as advance:
+        advance(1)
+    assert name in capsys.readouterr().out

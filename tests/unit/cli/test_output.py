@@ -173,6 +173,18 @@ def test_what_a_person_reads_has_no_words_of_python(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "a  -\nb  yes\nc  j=w,k=v\nd  -\ne  x, y\n"
 
 
+def test_a_field_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a label says is no other field."""
+    output.fields({"labels": {"a": "x\nstate  exited\t\x1b"}, "state": "running"})
+    shown = capsys.readouterr().out
+    assert shown == "labels  a=x\\x0astate  exited\\x09\\x1b\nstate   running\n"
+
+
+def test_a_column_is_as_wide_as_a_terminal_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("name", "why"), [("世界", "a"), ("abcd", "b"), ("e\u0301te\u0301x", "c")])
+    assert capsys.readouterr().out == "NAME  WHY\n世界  a\nabcd  b\ne\u0301te\u0301x  c\n"
+
+
 def test_the_times_of_a_sandbox_are_told_from_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one that has ended why is of more use than when it would have."""
     monkeypatch.setattr(time, "time", lambda: 1000.0)
