@@ -111,10 +111,14 @@ def _measured(names: Sequence[str], now: Mapping[str, Any]) -> int:
 
 
 def _live() -> Any:
+    """What is drawn anew at each sample; None where nothing can be."""
     from rich.console import Console
     from rich.live import Live
 
-    live = Live(console=Console(), auto_refresh=False)
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    live = Live(console=console, auto_refresh=False)
     live.start()
     return live
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from rich.console import Console
 
 from ringfence.cli.app import run
 from ringfence.sandbox import members
@@ -28,3 +29,30 @@ def test_one_sample_ends_with_1_when_somebody_named_is_not_in_it(
     assert "ab12" in out
     assert said in err
     assert bool(err) == bool(said)
+
+
+@pytest.mark.parametrize("console", [{"file": None}, {"force_terminal": True, "term": "dumb"}])
+def test_what_draws_nothing_anew_gets_a_table_a_sample(
+    console: dict[str, object], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file, a pipe or a terminal that moves no cursor: at once, not at the end."""
+    samples = 0
+
+    async def usages(_names: Sequence[str]) -> AsyncIterator[tuple[str, Usage]]:
+        nonlocal samples
+        samples += 1
+        if samples == 3:
+            raise KeyboardInterrupt
+        yield f"ab{samples}", Usage(memory=1 << 20)
+
+    environment = {"TERM": str(console.pop("term", "xterm"))}
+    monkeypatch.setattr(
+        "rich.console.Console",
+        lambda: Console(**console, _environ=environment),  # type: ignore[arg-type]
+    )
+    monkeypatch.setattr(members, "usages", usages)
+    assert run(["stats", "--interval", "0.1"]) == 130
+    out = capfd.readouterr().out
+    assert out.count("ID ") == 2
+    assert out.index("ab1") < out.index("ab2")
+    assert "\x1b" not in out
