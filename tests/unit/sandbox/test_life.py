@@ -84,6 +84,26 @@ async def test_a_step_for_which_no_thread_can_be_started_is_reported(
     assert (entry.reason, entry.expired()) == ("deleted", True)
 
 
+async def test_what_was_written_down_without_a_thread_no_thread_writes_down_later(
+    durable: Durable,
+    ledger: Ledger,
+    no_thread: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An executor keeps the work for which it could start none: by then another may have said
+    more."""
+    sandbox = await ringfence.open(backend=durable, ledger=ledger, lifetime=60)
+    no_thread()
+    await sandbox.extend(120)
+    first = ledger.get(sandbox.id).record.ends
+    assert first is not None
+    ledger.extend(sandbox.id, first + 60)
+    monkeypatch.undo()
+    await asyncio.to_thread(int)
+    assert ledger.get(sandbox.id).record.ends == first + 60
+    await sandbox.delete()
+
+
 async def test_the_record_is_closed_last(durable: Durable, ledger: Ledger) -> None:
     """A client that is killed while it deletes leaves nothing that no record tells of."""
     seen = []
