@@ -1,5 +1,6 @@
 """From the options that describe a sandbox, and a spec file, to its spec."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -62,10 +63,11 @@ def read_spec(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> str:
+    """Its text. OSError, also where it is too large; ValueError."""
     with path.open("rb") as stream:
         data = stream.read(_LARGEST_SPEC + 1)
     if len(data) > _LARGEST_SPEC:
-        raise misuse(f"--spec {path}: a spec has at most {_LARGEST_SPEC >> 20} MiB")
+        raise OSError(errno.EFBIG, f"a spec has at most {_LARGEST_SPEC >> 20} MiB")
     return data.decode("utf-8")
 
 
