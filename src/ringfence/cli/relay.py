@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -135,16 +136,22 @@ def _interrupts(command: _Joined) -> "Iterator[list[int]]":
 
 
 def piped_stdin() -> AsyncIterator[bytes] | None:
-    """Our stdin, when it is a pipe, a socket or a file; None for a terminal or /dev/null."""
+    """Our stdin, when it is a pipe, a socket, a file or a device such as /dev/urandom; None for a
+    terminal or /dev/null."""
     try:
-        mode = os.fstat(0).st_mode
+        found = os.fstat(0)
     except OSError:
         return None
-    if stat.S_ISREG(mode):
-        return _file()
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+    if stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode):
         return _pipe()
+    device = stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)
+    if stat.S_ISREG(found.st_mode) or (device and not _nothing(found)):
+        return _file()
     return None
+
+
+def _nothing(device: os.stat_result) -> bool:
+    return os.isatty(0) or device.st_rdev == Path(os.devnull).stat().st_rdev
 
 
 async def _file() -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ import ringfence
 from ringfence.cli.app import run
 from ringfence.cli.changes import changes, write
 from ringfence.cli.explaining import explain
+from ringfence.cli.relay import piped_stdin
 from ringfence.errors import ResourceExhaustedError, SandboxError, StateError
 from ringfence.spec.results import named_bytes
 from ringfence.workspace.patch import Patch
@@ -196,3 +197,23 @@ def test_bytes_in_a_document_are_never_lost() -> None:
     assert named_bytes("patch", "ä\n".encode()) == {"patch": "ä\n"}
     shown = named_bytes("patch", b"\xe4\n")
     assert base64.b64decode(shown["patch_base64"]) == b"\xe4\n"
+
+
+@pytest.fixture
+def stdin(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A file that is standard input meanwhile."""
+    before = os.dup(0)
+    with Path(request.param).open("rb") as file:
+        os.dup2(file.fileno(), 0)
+    yield request.param
+    os.dup2(before, 0)
+    os.close(before)
+
+
+@pytest.mark.parametrize("stdin", ["/dev/zero", "/dev/null"], indirect=True)
+async def test_a_device_is_input_except_the_one_that_has_nothing(stdin: str) -> None:
+    """As /dev/urandom may be."""
+    source = piped_stdin()
+    assert (source is None) is (stdin == "/dev/null")
+    if source is not None:
+        assert set(await anext(source)) == {0}
