@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ringfence.errors import SandboxError
 
@@ -35,9 +35,13 @@ def name_line(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line on stderr: progress and what a person should know."""
-    sys.stderr.write(f"ringfence: {text}\n")
-    sys.stderr.flush()
+    """One line on stderr: progress and what a person should know. Where none can be written the
+    exit code says what it would have."""
+    try:
+        sys.stderr.write(f"ringfence: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        _lead_nowhere(sys.stderr)
 
 
 def error(failure: SandboxError, *, json: bool = False) -> None:
@@ -162,7 +166,11 @@ def complete() -> None:
 
 def silence() -> None:
     """Nobody reads stdout any more: let the interpreter's last flush go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _lead_nowhere(sys.stdout)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Escaping:

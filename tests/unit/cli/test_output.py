@@ -108,6 +108,30 @@ def test_a_stdout_that_takes_nothing_is_no_traceback(stdout: str, says: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [("policy show nosuch", 125), ("rm", 2), ("digest /nonexistent", 1)]
+)
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&1 >&- | false"])
+def test_a_stderr_that_takes_nothing_changes_no_exit_code(
+    stderr: str, words: str, code: int
+) -> None:
+    program = Path(sys.executable).with_name("ringfence")
+    line = f"(sleep 0.2; {program} {words}; echo $? >&3) {stderr}"
+    done = subprocess.run(
+        ["sh", "-c", f"exec 3>&1; {line}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == f"{code}\n"
+
+
+def test_a_verb_whose_output_nobody_reads_is_141_and_silent() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [Path(sys.executable).with_name("ringfence"), "spec", "schema"]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_text_that_turns_the_direction_of_writing_is_shown() -> None:
     assert output.escape_name("a\u202etxt.exe\u2066") == "a\\u202etxt.exe\\u2066"
 
