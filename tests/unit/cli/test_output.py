@@ -126,7 +126,7 @@ def test_a_stderr_that_takes_nothing_changes_no_exit_code(
 def test_a_verb_whose_output_nobody_reads_is_141_and_silent() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    words = [Path(sys.executable).with_name("ringfence"), "spec", "schema"]
+    words = [str(Path(sys.executable).with_name("ringfence")), "spec", "schema"]
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
