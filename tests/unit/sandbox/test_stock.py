@@ -3,7 +3,9 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,3 +185,171 @@ async def test_a_forked_child_gets_a_state_error(mock: MockBackend) -> None:
             _, status = await asyncio.to_thread(os.waitpid, child, 0)
             assert os.waitstatus_to_exitcode(status) == 4
             assert (await sandbox.exec(["true"])).ok
+
+
+async def turned(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def use(pool: ringfence.Pool) -> str:
+    async with pool.acquire() as sandbox:
+        return sandbox.id
+
+
+async def test_what_ends_while_it_waits_is_replaced_though_nobody_asks(mock: MockBackend) -> None:
+    """After a pause: what ends at once is not made at once again and again."""
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        (waiting,) = pool._stock.ready
+        mock._instances[waiting.id].guest.die()
+        await turned(lambda: pool.statistics.unhealthy)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert pool.statistics.created == 1
+        while not pool._stock.ready:
+            await asyncio.sleep(0.02)
+        assert adds_up(pool)
+        await use(pool)
+    assert (pool.statistics.ready, pool.statistics.unhealthy) == (0, 1)
+
+
+async def test_no_more_are_made_at_a_time_than_was_said(mock: MockBackend) -> None:
+    """In the background; whoever finds none waiting has one made besides."""
+    mock.hang("hello", times=100)
+    async with ringfence.pool(SandboxSpec(), size=5, concurrency=2, backend=mock):
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(await mock.found({})) == 2
+    assert await mock.found({}) == []
+
+
+async def test_attempts_come_ever_later_until_one_succeeds(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a tenth of a second, twice as long each time, to five seconds."""
+    plain, pauses = asyncio.sleep, []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await plain(0)
+
+    mock.fail("create", error=BackendUnavailableError("not now"), times=8)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr("ringfence.sandbox.stock.asyncio.sleep", sleep)
+            while not pool._stock.ready:
+                await plain(0)
+        told = [one for one in pauses if one]
+        assert told == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+        assert pool._stock._pause == 0
+        assert pool.statistics.failures == 8
+
+
+async def test_who_fills_a_pool_hears_of_the_first_that_fails(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of its end: another that is made takes as long as it likes."""
+    plain, made = mock.create, []
+
+    async def create(*args: Any, **more: Any) -> Any:
+        made.append(args)
+        if len(made) > 1:
+            raise BackendUnavailableError("not now")
+        return await plain(*args, **more)
+
+    monkeypatch.setattr(mock, "create", create)
+    mock.hang("hello")
+    async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
+        with pytest.raises(BackendUnavailableError, match="not now"):
+            await pool.fill()
+        assert len(await mock.found({})) == 1
+        filling = asyncio.create_task(pool.fill())
+        await asyncio.sleep(0)
+    with pytest.raises(StateError, match="not open"):
+        await filling
+    assert await mock.found({}) == []
+
+
+async def test_closing_is_not_interrupted(mock: MockBackend) -> None:
+    """A cancellation is raised once nothing waits any more, none of which was unhealthy."""
+    for turns in range(8):
+        pool = ringfence.pool(SandboxSpec(), size=2, backend=mock)
+        await pool.__aenter__()
+        await pool.fill()
+        closing = asyncio.create_task(pool.aclose())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if closing.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        if turns:
+            assert await mock.found({}) == []
+        await pool.aclose()
+        assert await mock.found({}) == []
+        assert (pool.statistics.ready, pool.statistics.unhealthy) == (0, 0)
+
+
+async def test_a_pool_that_is_closed_while_a_member_is_asked_makes_none(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.sandbox.stock._SILENT_SECONDS", 0.05)
+    pool = ringfence.pool(SandboxSpec(), size=1, backend=mock)
+    async with pool:
+        await pool.fill()
+        mock.hang("ping", times=100)
+        acquiring = asyncio.create_task(use(pool))
+        await turned(lambda: not pool._stock.ready)
+    with pytest.raises(StateError, match="not open"):
+        await acquiring
+    assert (pool.statistics.created, pool.statistics.unhealthy) == (1, 1)
+    assert pool.statistics.wait_seconds > 0
+
+
+async def test_a_member_that_ends_as_its_lifetime_begins_is_replaced(mock: MockBackend) -> None:
+    async with ringfence.pool(SandboxSpec(lifetime=100), size=2, backend=mock) as pool:
+        await pool.fill()
+        first, second = pool._stock.ready
+        mock.lose("lease")
+        async with pool.acquire() as sandbox:
+            assert sandbox is second
+        assert await first.state() == "exited"
+        assert (pool.statistics.hits, pool.statistics.unhealthy) == (1, 1)
+
+
+@pytest.mark.parametrize("lifetime", [None, 100])
+async def test_an_acquire_that_is_cancelled_at_any_turn_loses_no_member(
+    durable: Durable, ledger: Ledger, lifetime: float | None
+) -> None:
+    """Of those that wait none is lost, and none lives that does not wait."""
+    spec, finished = SandboxSpec(lifetime=lifetime), 0
+    async with ringfence.pool(spec, size=2, backend=durable, ledger=ledger) as pool:  # type: ignore[arg-type]
+        for turns in range(200):
+            await pool.fill()
+            task = asyncio.create_task(use(pool))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            finished += task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            while pool._stock._making:
+                await asyncio.sleep(0.001)
+            assert adds_up(pool)
+            assert pool.statistics.in_use == 0
+            waiting = sorted(one.id for one in pool._stock.ready)
+            assert sorted(one.id for one in await durable.mock.found({})) == waiting
+            assert sorted(one.record.id for one in ledger.live()) == waiting
+            if finished > 2:
+                break
+    assert finished > 2
+    assert ledger.live() == []
+
+
+async def test_the_oldest_that_wait_go_first_and_all_others_are_made(mock: MockBackend) -> None:
+    async with ringfence.pool(SandboxSpec(), size=3, backend=mock) as pool:
+        await pool.fill()
+        waiting = [one.id for one in pool._stock.ready]
+        got = await asyncio.gather(*(use(pool) for _ in range(10)))
+        assert got[:3] == waiting
+        assert len(set(got)) == 10
+        assert (pool.statistics.hits, pool.statistics.misses) == (3, 7)
