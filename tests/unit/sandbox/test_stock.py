@@ -12,7 +12,7 @@ import pytest
 import ringfence
 from ringfence import SandboxSpec, StateError
 from ringfence.backends.mock import MockBackend
-from ringfence.errors import BackendUnavailableError, InvalidSpecError, UnsupportedError
+from ringfence.errors import BackendUnavailableError, GuestError, InvalidSpecError, UnsupportedError
 from ringfence.ledger import Ledger
 from ringfence.sandbox.sandbox import context_of
 from tests.unit.sandbox.conftest import Durable
@@ -353,3 +353,55 @@ async def test_the_oldest_that_wait_go_first_and_all_others_are_made(mock: MockB
         assert got[:3] == waiting
         assert len(set(got)) == 10
         assert (pool.statistics.hits, pool.statistics.misses) == (3, 7)
+
+
+async def test_the_next_one_is_made_while_a_member_is_in_use(mock: MockBackend) -> None:
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        async with pool.acquire() as sandbox:
+            await turned(lambda: pool._stock.ready)
+            assert sandbox not in pool._stock.ready
+            assert (pool.statistics.in_use, pool.statistics.ready) == (1, 1)
+
+
+async def test_a_pool_is_filled_while_its_last_member_is_asked(mock: MockBackend) -> None:
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+        await pool.fill()
+        mock.hang("ping")
+        acquiring = asyncio.create_task(use(pool))
+        await turned(lambda: not pool._stock.ready)
+        await pool.fill()
+        acquiring.cancel()
+        await asyncio.wait([acquiring])
+        assert adds_up(pool)
+    assert await mock.found({}) == []
+
+
+@pytest.mark.parametrize("kind", [StateError, GuestError])
+async def test_a_member_whose_lifetime_cannot_begin_is_replaced(
+    mock: MockBackend, monkeypatch: pytest.MonkeyPatch, kind: type[ringfence.SandboxError]
+) -> None:
+    """Somebody ended it in the record, or its guest refused."""
+    async with ringfence.pool(SandboxSpec(lifetime=100), size=2, backend=mock) as pool:
+        await pool.fill()
+        first, second = pool._stock.ready
+        plain = ringfence.Sandbox.extend
+
+        async def extend(sandbox: ringfence.Sandbox, lifetime: float) -> float:
+            if sandbox is first:
+                raise kind("no")
+            return await plain(sandbox, lifetime)
+
+        monkeypatch.setattr(ringfence.Sandbox, "extend", extend)
+        async with pool.acquire() as sandbox:
+            assert sandbox is second
+        assert (pool.statistics.hits, pool.statistics.unhealthy) == (1, 1)
+    assert await mock.found({}) == []
+
+
+def test_whose_the_members_are_is_what_was_said() -> None:
+    """As for `open`."""
+    bus, ceiling = ringfence.EventBus(), ringfence.Ceiling(lifetime=5)
+    pool = ringfence.pool(SandboxSpec(), endpoint="unix:///x", ceiling=ceiling, events=bus)
+    where = pool._make.where
+    assert (where.endpoint, where.ceiling, where.bus) == ("unix:///x", ceiling, bus)
