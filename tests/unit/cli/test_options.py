@@ -200,3 +200,10 @@ def test_a_name_alone_takes_our_value_where_it_may(
         pair(text, "--env", inherit=inherit)
     assert caught.value.op == "usage"
     assert f"--env '{text}'" in str(caught.value)
+
+
+def test_of_an_option_that_is_there_twice_each_counts_where_there_may_be_many() -> None:
+    given = {"label": ["a=1", "b=2", "a=3"], "env": ["A=1", "B=2"], "publish": ["80", "81"]}
+    spec = spec_of(**given)
+    assert (spec.labels, spec.env) == ({"a": "3", "b": "2"}, {"A": "1", "B": "2"})
+    assert [port.inside for port in spec.network.ports] == [80, 81]

@@ -217,3 +217,15 @@ async def test_a_device_is_input_except_the_one_that_has_nothing(stdin: str) -> 
     assert (source is None) is (stdin == "/dev/null")
     if source is not None:
         assert set(await anext(source)) == {0}
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_receipt_is_told_once(
+    json_too: bool, state_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the document, which is one line for a script, or in words."""
+    words = ["--json"] * json_too
+    assert run(["run", "--backend", "mock", "--receipt", *words, "--", "sh", "-c", "exit 0"]) == 0
+    told = capfd.readouterr()
+    assert ("what was enforced" in told.err) is not json_too
+    assert told.out.count("\n") == json_too

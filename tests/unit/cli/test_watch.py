@@ -1,13 +1,18 @@
 """`ringfence stats` says whom it could not measure."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from rich.console import Console
 
+import ringfence
+from ringfence.cli import watch
 from ringfence.cli.app import run
 from ringfence.sandbox import members
-from ringfence.spec import Usage
+from ringfence.sandbox.control import Health
+from ringfence.spec import State, Usage
 
 
 @pytest.mark.parametrize(
@@ -56,3 +61,35 @@ def test_what_draws_nothing_anew_gets_a_table_a_sample(
     assert out.count("ID ") == 2
     assert out.index("ab1") < out.index("ab2")
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf"])
+def test_an_interval_that_is_none_is_named(
+    interval: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["stats", "--once", "--interval", interval]) == 125
+    assert "interval" in capfd.readouterr().err
+
+
+def test_the_cores_in_use_are_those_since_the_last_sample() -> None:
+    """None where no time has passed, or nothing was measured."""
+    before, now = Usage(cpu_seconds=3.0, uptime=10.0), Usage(cpu_seconds=8.0, uptime=12.0)
+    assert watch._cores(before, now) == 2.5
+    assert watch._cores(None, now) == watch._cores(now, now) == watch._cores(Usage(), now) == 0
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_a_sandbox_that_is_not_well_is_a_1(
+    ok: bool, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Sandbox:
+        async def health(self) -> Health:
+            return Health(ok=ok, state=State.RUNNING)
+
+    @asynccontextmanager
+    async def opened(**_given: object) -> AsyncIterator[Sandbox]:
+        yield Sandbox()
+
+    monkeypatch.setattr(ringfence, "open", opened)
+    assert run(["health", "ab12", "--json"]) == code
+    assert json.loads(capfd.readouterr().out)["ok"] is ok

@@ -116,3 +116,16 @@ async def test_a_file_takes_all_of_a_piece_at_once(
         await Writer(stream).write(MUCH)
     assert (tmp_path / "output").read_bytes() == MUCH
     assert sizes == [len(MUCH)]
+
+
+@pytest.mark.parametrize(("raw", "shown"), [(True, b"\x1b[31m"), (False, b"\\x1b[31m")])
+async def test_only_what_is_raw_controls_a_terminal(
+    raw: bool, shown: bytes, terminal: tuple[int, TextIO]
+) -> None:
+    """As a shell's does. Nothing stays open afterwards."""
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - of this process
+    writer = Writer(terminal[1], raw=raw)
+    await writer.write(b"\x1b[31m")
+    writer.close()
+    assert os.read(terminal[0], 100) == shown
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208 - of this process
