@@ -23,6 +23,18 @@ def test_who_greets_wrongly_on_it_is_dropped_and_the_guest_dials(
     assert accept(listener).hello() == 1
 
 
+def test_who_is_dropped_hears_it_though_others_have_the_stream_open(
+    start_guest: Callable[..., Guest], directory: Path
+) -> None:
+    """As its own standard input is here, and the process that started it has both."""
+    guest = handed(start_guest, directory)
+    guest.raw.hello(detached=True, lifetime=600_000)
+    guest.raw.send_bytes(b"\xff" * 16)
+    with pytest.raises(EOFError):
+        while True:
+            guest.raw.frame()
+
+
 def test_the_greeting_may_wait_for_the_guest_and_the_next_session_is_dialled(
     start_guest: Callable[..., Guest], directory: Path
 ) -> None:

@@ -75,6 +75,8 @@ static void disconnect(struct conn *conn)
 	conn->connected = conn->dropping = false;
 	watch_remove(&conn->in);
 	watch_remove(&conn->out);
+	if (conn->directory)
+		shutdown(conn->in.fd, SHUT_RDWR); /* whoever else has it open */
 	close(conn->in.fd);
 	close(conn->out_fd);
 	buffer_empty(&conn->received);
