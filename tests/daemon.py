@@ -132,12 +132,7 @@ def private_daemon() -> Iterator[Daemon]:
         give_image(started)
         yield started
     finally:
-        started.end()
-        end_all_of(directory)
-        subprocess.run(
-            ["umount", "-R", str(data)], check=False, env={"PATH": TOOLS}, capture_output=True
-        )
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(started)
 
 
 @contextmanager
@@ -165,9 +160,17 @@ def daemon_with(*options: str, path: str = TOOLS) -> Iterator[Daemon]:
         give_image(started)
         yield started
     finally:
-        started.end()
-        end_all_of(directory)
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(started)
+
+
+def _remove(daemon: Daemon) -> None:
+    """End it and all that it started. One that was killed, or that lets its containers live, leaves
+    its data mounted."""
+    daemon.end()
+    end_all_of(daemon.directory)
+    data = str(daemon.directory / "data")
+    subprocess.run(["umount", "-R", data], check=False, env={"PATH": TOOLS}, capture_output=True)
+    shutil.rmtree(daemon.directory, ignore_errors=True)
 
 
 def give_image(daemon: Daemon) -> None:
