@@ -3,6 +3,8 @@
 import errno
 import os
 
+from ringfence.errors import SandboxError
+
 _SPACE = "free space for the state directory, or set RINGFENCE_STATE_DIR"
 _REMEDIES = {
     errno.ENOSPC: _SPACE,
@@ -12,17 +14,16 @@ _REMEDIES = {
     errno.EAGAIN: "this user or the machine has no more processes (ulimit -u): try again later",
     errno.ENOMEM: "the machine has no more memory: try again later",
 }
-
-
 _NO_THREAD = "can't start new thread"
 """All that Python says of it, which has no error of its own for that."""
 
 
 def told(error: BaseException) -> str | None:
-    """What has run out, where, and the remedy; None where `error` is about something else."""
+    """What has run out, where, and the remedy; None where `error` is about something else, or one
+    of ours, which says so itself."""
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return f"no thread can be started: {_REMEDIES[errno.EAGAIN]}"
-    if not isinstance(error, OSError):
+    if isinstance(error, SandboxError) or not isinstance(error, OSError):
         return None
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:

@@ -95,7 +95,7 @@ async def _undo(steps: Steps, error: BaseException) -> None:
 def named(error: BaseException) -> BaseException:
     """A full disk or too few descriptors, processes or memory, which a step met, are
     ResourceExhaustedError; all else is what it is."""
-    what = None if isinstance(error, SandboxError) else exhausted.told(error)
+    what = exhausted.told(error)
     if what is None:
         return error
     number = error.errno if isinstance(error, OSError) else errno.EAGAIN

@@ -16,7 +16,6 @@ from ringfence.backends.finish import finish
 from ringfence.errors import (
     InvalidSpecError,
     ResourceExhaustedError,
-    SandboxError,
     StateError,
 )
 from ringfence.ledger import cleaning
@@ -227,7 +226,7 @@ async def _threaded(work: Callable[[Prepared], T], prepared: Prepared) -> T:
     try:
         return await asyncio.to_thread(work, prepared)
     except (OSError, RuntimeError) as error:
-        what = None if isinstance(error, SandboxError) else exhausted.told(error)
+        what = exhausted.told(error)
         if what is None:
             raise
         raise ResourceExhaustedError(

@@ -97,9 +97,11 @@ class ProcessBackend:
         """
         try:
             return await self._create(spec, sandbox_id, facts, binds)
+        except SandboxError:
+            raise
         except OSError as error:
             what = exhausted.told(error) or self._removed(error)
-            if what is None or isinstance(error, SandboxError):
+            if what is None:
                 raise
             raise ResourceExhaustedError(
                 f"create: {what}",
