@@ -71,12 +71,11 @@ void exec_supervisor_ended(struct exec *exec, bool well)
 	kill_all_reported(exec, 0);
 	if (!well || !known)
 		exec_hunt();
-	if (exec->removed && (known || exec->over)) {
-		exec_free(exec);
+	if (known || exec->over) {
+		if (exec->removed)
+			exec_free(exec);
 		return;
 	}
-	if (known || exec->over)
-		return;
 	if (!exec->reason && !exec->main_ended)
 		exec->reason = REASON_LOST;
 	exec->lost = exec->killing = true;

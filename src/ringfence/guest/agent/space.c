@@ -11,12 +11,12 @@ static void put_space(struct conn *conn, struct bytes place)
 {
 	char path[PATH_MAX];
 	struct statfs found;
-	bool known = copy_str(place, path, sizeof path) && statfs(path, &found) == 0 && found.f_type == TMPFS;
-	u64 block = known ? (u64)found.f_bsize : 0;
-	put_u64(conn, known ? (u64)found.f_blocks * block : 0);
-	put_u64(conn, known ? (u64)found.f_bavail * block : 0);
-	put_u64(conn, known ? (u64)found.f_files : 0);
-	put_u64(conn, known ? (u64)found.f_ffree : 0);
+	if (!copy_str(place, path, sizeof path) || statfs(path, &found) < 0 || found.f_type != TMPFS)
+		found = (struct statfs){0};
+	put_u64(conn, (u64)found.f_blocks * (u64)found.f_bsize);
+	put_u64(conn, (u64)found.f_bavail * (u64)found.f_bsize);
+	put_u64(conn, (u64)found.f_files);
+	put_u64(conn, (u64)found.f_ffree);
 }
 
 int op_space(struct conn *conn, u32 id, struct reader *r)
