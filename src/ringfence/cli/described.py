@@ -25,6 +25,7 @@ _PLAIN = ("image", "backend", "profile", "user", "cwd", "lifetime", "idle_timeou
           "snapshot")  # fmt: skip
 """Options that are fields of a spec as they stand."""
 _LARGEST_SPEC = 1 << 20
+_PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})")
 
 
 def make_spec(values: dict[str, Any]) -> "SandboxSpec":
@@ -144,9 +145,6 @@ def _mount(text: str) -> dict[str, Any]:
         raise misuse(f"--mount {text!r}: write SOURCE:DESTINATION or SOURCE:DESTINATION:rw")
     mount = {"source": str(Path(source).absolute()), "destination": further[0]}
     return mount if not further[1:] else {**mount, "read_only": further[1] == "ro"}
-
-
-_PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})")
 
 
 def _port(text: str) -> dict[str, int]:

@@ -49,9 +49,7 @@ class Hits:
             life.hit("disk", name, size=size, free=free)
 
     async def look(self, outcome: ExecResult) -> None:
-        """Whether forks were refused, and which tmpfs is full: asked when a command failed."""
-        if outcome.ok:
-            return
+        """Whether forks were refused, and which tmpfs is full: for a command that failed."""
         await self._look_at_forks(outcome)
         await self._look_at_tmpfs(outcome)
 

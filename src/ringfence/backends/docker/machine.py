@@ -12,7 +12,7 @@ from typing import Any
 
 from ringfence.backends.docker.devices import disks_of
 from ringfence.backends.docker.engine import Engine
-from ringfence.backends.docker.probing import DIRECTORIES, PROBE
+from ringfence.backends.docker.probing import DIRECTORIES, PROBE, probe_name
 from ringfence.backends.door import peer_pid
 from ringfence.backends.finish import finish
 from ringfence.backends.state import state_directory
@@ -201,7 +201,7 @@ async def sees_our_files(engine: Engine, image: str) -> bool:
         "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
         "Labels": {PROBE: directory.name},
     }
-    name = f"ringfence-{directory.name}"
+    name = probe_name(directory.name)
     try:
         await finish(engine.post("probe", "containers", "create", body=body, name=name))
     except SandboxError as error:

@@ -20,6 +20,11 @@ VOLUMES = "ringfence-guest-"
 _ABANDONED_SECONDS = 600.0
 
 
+def probe_name(directory: str) -> str:
+    """The name of the container that tries a directory of this name."""
+    return f"ringfence-{directory}"
+
+
 async def sweep(engine: Engine) -> None:
     """Remove those that are older than ten minutes, on the daemon and here."""
     rows = await engine.get("list", "containers", "json", all=True, filters={"status": ["created"]})
@@ -42,7 +47,7 @@ def _is_ours(name: str, labels: Mapping[str, str]) -> bool:
     """An image's labels are its containers' too, and hold what anybody likes: only ours have the
     name that goes with it, and that is of our making."""
     probe, volume = labels.get(PROBE, ""), labels.get(VOLUME, "")
-    if probe.startswith(DIRECTORIES) and name == f"/ringfence-{probe}":
+    if probe.startswith(DIRECTORIES) and name == f"/{probe_name(probe)}":
         return True
     return volume.startswith(VOLUMES) and name.startswith(f"/{volume}-")
 
