@@ -8,7 +8,7 @@ import typer
 from ringfence.backends import exhausted
 from ringfence.cli import FAILED, INTERRUPTED, TERMINATED, output, verbs
 from ringfence.cli.exits import exits
-from ringfence.cli.shown import Group, Verb
+from ringfence.cli.shown import Group
 
 _EPILOG = (
     "Exit codes of run and exec: the command's own; 124 timeout, 137 out of memory, 125 when"
@@ -32,10 +32,7 @@ def tree(only: str | None = None) -> typer.Typer:
         for name, module in modules.items():
             if only in (None, name):
                 function = exits(verbs.verb(name, module))
-                settings = verbs.SETTINGS.get(name)
-                app.command(name, cls=Verb, rich_help_panel=panel, context_settings=settings)(
-                    function
-                )
+                app.command(name, cls=verbs.kind(name), rich_help_panel=panel)(function)
     for name, panel in verbs.GROUPS.items():
         if only in (None, name):
             app.add_typer(verbs.group(name), cls=Group, name=name, rich_help_panel=panel)

@@ -52,6 +52,30 @@ class Verb(TyperCommand):
         return ["[OPTIONS]", *arguments]
 
 
+class OfCommand(Verb):
+    """A verb whose arguments end with a command. Options may stand until that one's name; what
+    follows the name is the command's."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """What reads its options: among our own arguments, such as an ID, and no further."""
+        parser = super().make_parser(ctx)
+        arguments = [one for one in self.params if one.param_type_name == "argument"]
+        parser.allow_interspersed_args = _Times(len(arguments) - 1)
+        return parser
+
+
+class _Times:
+    """True as often as it says. The parser asks at each word that is no option whether options may
+    follow."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def __bool__(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
 class Group(TyperGroup):
     """A group of verbs."""
 

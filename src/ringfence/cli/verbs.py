@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from ringfence.cli.shown import Verb
+from ringfence.cli.shown import OfCommand, Verb
 
 _COMMANDS = "Commands"
 _SANDBOXES = "Sandboxes"
@@ -44,12 +44,12 @@ GROUPS: Mapping[str, str] = {
 
 NAMES = frozenset(GROUPS).union(*PANELS.values())
 
-_OURS_FIRST = {"allow_interspersed_args": False}
-SETTINGS: Mapping[str, dict[str, Any]] = {
-    "run": _OURS_FIRST,
-    "exec": {},
-    "shell": {},
-}
+_OF_COMMANDS = frozenset(PANELS[_COMMANDS])
+
+
+def kind(name: str) -> type[Verb]:
+    """What a verb is for who reads its command line."""
+    return OfCommand if name in _OF_COMMANDS else Verb
 
 
 def verb(name: str, module: str) -> Callable[..., Any]:

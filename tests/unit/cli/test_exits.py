@@ -22,6 +22,8 @@ BAD = ["--memory", "1parsec"]
         ["run", "--cwd=--json", "mytool"],
         ["run", "--cwd", "--json", "mytool"],
         ["exec", "nosuch", "--", "mytool", "--json"],
+        ["exec", "nosuch", "mytool", "--json"],
+        ["exec", "--", "nosuch", "mytool", "--json"],
         ["exec", "nosuch", "--cwd", "--json", "--", "mytool"],
         ["rm", "--label", "--json"],
         ["digest", "-a", "--json"],
@@ -44,7 +46,8 @@ def test_a_word_that_is_not_for_us_asks_for_no_document(
     [
         ([*MOCK, *BAD, "--json", "mytool"], 125),
         (["exec", "nosuch", "--json", "mytool"], 125),
-        (["exec", "nosuch", "mytool", "--json"], 125),
+        (["exec", "--json", "nosuch", "mytool"], 125),
+        (["exec", "nosuch", "--json", "--", "mytool"], 125),
         (["rm", "--json"], 2),
         (["digest", "--json", "-a", "x"], 2),
         (["policy", "show", "nosuch", "--json"], 125),
@@ -96,6 +99,8 @@ def test_a_command_line_that_cannot_be_read_is_told_so(
     [
         ["run", "--bogus", "mytool", "--json"],
         ["run", "--cpus", "x", "mytool", "--json"],
+        ["exec", "nosuch", "--bogus", "mytool", "--json"],
+        ["exec", "--bogus", "nosuch", "mytool", "--json"],
         ["ps", "--bogus", "--label", "--json"],
         ["ps", "--bogus", "--", "--json"],
         ["nosuch", "--json"],
