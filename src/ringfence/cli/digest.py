@@ -21,10 +21,11 @@ _BY_LENGTH = {64: "sha256", 96: "sha384", 128: "sha512"}
 
 
 class Checked(NamedTuple):
-    """verdict: "OK", "FAILED" or why it could not be read."""
+    """verdict: "OK", "FAILED" or why it could not be read. digest: None of a list, or a line of it,
+    that names nothing to check."""
 
     name: str
-    digest: str
+    digest: str | None
     verdict: str
 
 
@@ -50,45 +51,42 @@ def digest(
     _register(algorithm)
     if check:
         return _check(names, algorithm, json, quiet)
-    found: list[dict[str, str]] = []
-    failed = False
+    found: list[dict[str, str | None]] = []
     for name in names:
         try:
             made = _digest(name, algorithm)
         except OSError as error:
             output.note(output.escape_text(f"{name}: {error.strerror}"))
-            failed = True
+            found.append({"file": name, "digest": None, "error": error.strerror})
             continue
-        found.append({"file": name, "digest": made})
+        found.append({"file": name, "digest": made, "error": None})
         if not json:
             output.name_line(_line(made, name))
     if json:
         output.document(found)
-    return 1 if failed else 0
+    return 1 if any(one["error"] for one in found) else 0
 
 
 def _check(names: list[str], algorithm: str, json: bool, quiet: bool) -> int:
     results: list[Checked] = []
-    wrong = False
     for listing in names:
-        before = len(results)
         try:
-            for place, line in _lines(listing):
-                wanted = _parsed(line, algorithm, place)
-                wrong = wrong or wanted is None
-                if wanted is not None:
-                    results.append(_look(*wanted))
-                    _tell(results[-1], json, quiet)
+            found = [_checked(*line, algorithm, json, quiet) for line in _lines(listing)]
         except OSError as error:
-            output.note(output.escape_text(f"{listing}: {error.strerror}"))
-            wrong = True
-            continue
-        if len(results) == before:
-            output.note(output.escape_text(f"{listing}: nothing in it was checked"))
-            wrong = True
+            found = [_unchecked(listing, str(error.strerror))]
+        else:
+            if not any(result.digest for result in found):
+                found.append(_unchecked(listing, "nothing in it was checked"))
+        results += found
     if json:
         output.document([result._asdict() for result in results])
-    return 1 if wrong or any(result.verdict != "OK" for result in results) else 0
+    return 1 if any(result.verdict != "OK" for result in results) else 0
+
+
+def _unchecked(name: str, why: str) -> Checked:
+    """A list, or a line of it, that names nothing to check, which is said."""
+    output.note(output.escape_text(f"{name}: {why}"))
+    return Checked(name, None, why)
 
 
 def _lines(listing: str) -> Iterator[tuple[str, str]]:
@@ -100,12 +98,19 @@ def _lines(listing: str) -> Iterator[tuple[str, str]]:
             yield f"{listing}:{number}", line
 
 
-def _look(name: str, wanted: str) -> Checked:
+def _checked(place: str, line: str, algorithm: str, json: bool, quiet: bool) -> Checked:
+    """A line of a list, and the file that it names, which is told."""
+    try:
+        name, wanted = _parse(line, algorithm)
+    except InvalidSpecError as error:
+        return _unchecked(place, str(error))
     try:
         verdict = "OK" if _digest(name, wanted.partition(":")[0]) == wanted else "FAILED"
     except OSError as error:
         verdict = str(error.strerror)
-    return Checked(name, wanted, verdict)
+    result = Checked(name, wanted, verdict)
+    _tell(result, json, quiet)
+    return result
 
 
 def _tell(result: Checked, json: bool, quiet: bool) -> None:
@@ -117,15 +122,6 @@ def _tell(result: Checked, json: bool, quiet: bool) -> None:
         output.line(output.escape_text(f"{name}: FAILED open or read"))
     tell = output.line if result.verdict in ("OK", "FAILED") and not json else output.note
     tell(output.escape_text(f"{name}: {result.verdict}"))
-
-
-def _parsed(line: str, algorithm: str, place: str) -> tuple[str, str] | None:
-    """As `_parse`; None for a line that is wrong, which is said."""
-    try:
-        return _parse(line, algorithm)
-    except InvalidSpecError as error:
-        output.note(output.escape_text(f"{place}: {error}"))
-        return None
 
 
 def _parse(line: str, algorithm: str) -> tuple[str, str]:

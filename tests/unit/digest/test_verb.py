@@ -1,5 +1,6 @@
 """`ringfence digest` and `ringfence store`."""
 
+import errno
 import hashlib
 import json
 import os
@@ -78,6 +79,24 @@ def test_what_cannot_be_checked_is_told_and_the_rest_is_checked(
     assert "list: nothing in it was checked" in capsys.readouterr().err
 
 
+def test_a_document_says_why_there_is_no_digest(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a file that cannot be read, and of a list or a line of it that names nothing to check."""
+    assert run(["digest", "--json", "gone", "a"]) == 1
+    assert json.loads(capsys.readouterr().out) == [
+        {"file": "gone", "digest": None, "error": os.strerror(errno.ENOENT)},
+        {"file": "a", "digest": SUM, "error": None},
+    ]
+    (here / "list").write_text(f"{SUM}  a\nnonsense\n")
+    (here / "empty").write_text("# nothing\n")
+    assert run(["digest", "-c", "--json", "list", "gone", "empty"]) == 1
+    found = [tuple(entry.values()) for entry in json.loads(capsys.readouterr().out)]
+    assert [name for name, _, _ in found] == ["a", "list:2", "gone", "empty"]
+    assert [bool(digest) for _, digest, _ in found] == [True, False, False, False]
+    assert [verdict.split()[0] for _, _, verdict in found] == ["OK", "it", "No", "nothing"]
+
+
 def test_only_newlines_end_the_lines_of_a_list(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +118,7 @@ def test_algorithms_standard_input_and_errors(
 ) -> None:
     assert run(["digest", "-a", "sha512", "--json", "a"]) == 0
     wanted = "sha512:" + hashlib.sha512(b"content").hexdigest()
-    assert json.loads(capsys.readouterr().out) == [{"file": "a", "digest": wanted}]
+    assert json.loads(capsys.readouterr().out) == [{"file": "a", "digest": wanted, "error": None}]
     assert run(["digest", "missing", "a"]) == 1
     ended = capsys.readouterr()
     assert "missing: No such file" in ended.err
