@@ -7,13 +7,13 @@ from typing import Any
 import typer
 
 from ringfence.cli import FAILED, UNREAD, USAGE, output
-from ringfence.errors import InvalidSpecError, SandboxError
+from ringfence.errors import Category, InvalidSpecError, SandboxError
 
 
 def exits(function: Callable[..., int]) -> Callable[..., None]:
-    """Let a verb that returns its exit code end the process with it, one that fails tell its error,
-    with its --json as a document, and one whose output nobody reads any more end with what a shell
-    shows of a SIGPIPE."""
+    """Let a verb that returns its exit code end the process with it, one that fails or is
+    interrupted tell its error, with its --json as a document, and one whose output nobody reads any
+    more end with what a shell shows of a SIGPIPE."""
 
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> None:
@@ -33,3 +33,14 @@ def _code(verb: Callable[[], int], options: dict[str, Any]) -> int:
     except SandboxError as error:
         output.error(error, json=options.get("json", False))
         return USAGE if isinstance(error, InvalidSpecError) and error.op == "usage" else FAILED
+    except (KeyboardInterrupt, typer.Exit):
+        if options.get("json", False):
+            output.document({"error": _interrupted()})
+        raise
+
+
+def _interrupted() -> dict[str, Any]:
+    """Why there is no answer after a Ctrl-C or a SIGTERM. No error of the library, which raises
+    what Python does then."""
+    error = SandboxError("it was interrupted before it had an answer")
+    return {**error.to_dict(), "code": "interrupted", "category": str(Category.FAILED)}

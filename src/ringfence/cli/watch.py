@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli import output, shape
+from ringfence.cli import INTERRUPTED, output, shape
 from ringfence.cli.common import Id, Json
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -72,7 +72,10 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="One JSON line a sample.")] = False,
 ) -> int:
     """Show usage, live: processor, memory, processes, disk. Ctrl-C ends it."""
-    return asyncio.run(_stats(list(sandboxes or []), interval, once, json))
+    try:
+        return asyncio.run(_stats(list(sandboxes or []), interval, once, json))
+    except KeyboardInterrupt:  # its usual end: no failure that --json would tell
+        return INTERRUPTED
 
 
 async def _stats(names: list[str], interval: float, once: bool, json: bool) -> int:

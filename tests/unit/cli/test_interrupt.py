@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM when no command is there that they could go to."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-from ringfence.cli import relay
+from ringfence.cli import exec as executing
+from ringfence.cli import relay, watch
+from ringfence.cli.app import run
 
 _INTERRUPTED = """
 import sys
@@ -54,7 +57,7 @@ async def at(self, *args, **kw):
     return done
 
 setattr(cls, moment, at)
-sys.exit(run(["run", "--backend", "mock", "--", "echo", "ran"]))
+sys.exit(run(["run", "--backend", "mock", *sys.argv[3:], "--", "echo", "ran"]))
 """
 
 
@@ -73,6 +76,39 @@ def test_the_exit_code_says_which_signal_came_and_what_was_begun_is_cleared_up(
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+@pytest.mark.parametrize("moment", ["create", "delete"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_reads_json_is_told_of_an_interrupt_in_a_document(
+    number: int, code: int, moment: str, state_directory: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AT, str(int(number)), moment, "--json"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code
+    assert json.loads(done.stdout)["error"]["code"] == "interrupted"
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), typer.Exit(130)], ids=repr)
+def test_a_command_that_was_left_is_a_document_too_and_samples_that_were_ended_are_none(
+    ended: BaseException, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C is how `stats` ends: what it printed until then is what it was asked for."""
+
+    async def left(*_: object) -> int:
+        raise ended
+
+    monkeypatch.setattr(executing, "_exec", left)
+    assert run(["exec", "ab12", "--json", "true"]) == 130
+    assert json.loads(capfd.readouterr().out)["error"]["code"] == "interrupted"
+    monkeypatch.setattr(watch, "_stats", left)
+    if isinstance(ended, KeyboardInterrupt):
+        assert run(["stats", "--json"]) == 130
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
