@@ -1,5 +1,11 @@
 """`--help` says what is typed, in the words of docs/cli.md, whichever verb is asked."""
 
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +58,37 @@ def test_an_example_is_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "$ ringfence shell 3f2a" in lines
     assert "$ ringfence shell 3f2a -- python3 -i app.py" in lines
+
+
+@pytest.mark.parametrize(
+    ("environment", "codes"),
+    [({}, {"1", "2", "36"}), ({"NO_COLOR": "1"}, {"1", "2"}), ({"TERM": "dumb"}, set())],
+    ids=["colours", "no colours", "dumb"],
+)
+def test_a_terminal_gets_the_colours_and_the_bold_that_it_is_said_to_want(
+    environment: dict[str, str], codes: set[str]
+) -> None:
+    """NO_COLOR is of colours, as no-color.org and rich have it; a dumb terminal has nothing."""
+    master, slave = pty.openpty()
+    plain = {name: text for name, text in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    help_shown = subprocess.Popen(
+        [sys.executable, "-m", "ringfence", "ps", "--help"],
+        stdout=slave,
+        env={**plain, "TERM": "xterm", **environment},
+    )
+    os.close(slave)
+    shown = read_all(master)
+    assert help_shown.wait(60) == 0
+    found = {code for group in re.findall(r"\x1b\[([0-9;]+)m", shown) for code in group.split(";")}
+    assert found & {"1", "2", "36"} == codes
+    assert "List sandboxes" in re.sub(r"\x1b\[[0-9;]+m", "", shown)
+
+
+def read_all(master: int) -> str:
+    """What a terminal was sent until its other end is closed."""
+    seen = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(master, 65536):
+            seen += data
+    os.close(master)
+    return seen.decode()
