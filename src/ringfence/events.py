@@ -136,9 +136,9 @@ class ExecEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitHit(Event):
-    """A limit took effect. limit: "timeout", "memory", "cpu_time", "output", "pids", "disk",
-    "lifetime", "idle_timeout". detail: the program, or what else is known. counters: what was
-    counted, by name, such as oom_kills or forks_refused; bytes and seconds."""
+    """A limit took effect. limit: "timeout", "memory", "cpu_time", "output", "pids", "disk", "tmp",
+    "shm", "run", "tmpfs", "lifetime", "idle_timeout". detail: the program, or what else is known.
+    counters: what was counted, by name, such as oom_kills or forks_refused; bytes and seconds."""
 
     limit: str
     detail: str = ""
