@@ -1,4 +1,4 @@
-"""The pages that list what there is list all of it: fields, variables, events, profiles."""
+"""The pages that list what there is list all of it: fields, variables, events, methods."""
 
 import re
 from dataclasses import fields
@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+import ringfence
 from ringfence import events
 from ringfence.policy import Ceiling
 from ringfence.policy.ceiling import NetworkCeiling, SecurityCeiling
 from ringfence.policy.profiles import PROFILES
+from ringfence.sandbox.networking import Networking
 from ringfence.spec import Limits, Mount, Network, Repository, SandboxSpec, Security
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 _NAME = re.compile(r"`([\w.]+)`")
+OURS: dict[type, set[str]] = {ringfence.Process: {"exec"}, ringfence.Workspace: {"join"}}
+"""Methods that the library alone calls."""
 _GIB, _MIB, _KIB = 2**30, 2**20, 2**10
 
 
@@ -101,6 +105,24 @@ def test_every_field_of_a_ceiling_is_named() -> None:
     for model in (Ceiling, SecurityCeiling, NetworkCeiling):
         for name in model.model_fields:
             assert re.search(rf"^{name} =|^\[{name}\]|`{name}`", text, re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls", "attributes"),
+    [
+        ("Sandbox", ringfence.Sandbox, {"files", "network"}),
+        ("Process", ringfence.Process, {"stdout", "stderr"}),
+        ("Files", ringfence.Files, set()),
+        ("Workspace", ringfence.Workspace, set()),
+        ("Network", Networking, {"ports"}),
+        ("Pool", ringfence.Pool, set()),
+    ],
+)
+def test_every_method_is_listed(heading: str, cls: type, attributes: set[str]) -> None:
+    """docs/library.md; but for what only the library itself calls."""
+    told = {name for row in rows(section("library.md", heading)) for name in _NAME.findall(row[0])}
+    known = {name for name in vars(cls) if not name.startswith("_")} | attributes
+    assert told == known - OURS.get(cls, set())
 
 
 def size(value: int | None) -> str:
