@@ -14,7 +14,13 @@ from ringfence.backends.state import state_directory
 from ringfence.digest import Descriptor, Digest, DigestError
 from ringfence.digest.store import Store, StoreError
 from ringfence.digest.store.manifest import MANIFEST, put_index, read_document
-from ringfence.errors import BackendUnavailableError, InvalidSpecError, StateError, UnsupportedError
+from ringfence.errors import (
+    BackendUnavailableError,
+    InvalidSpecError,
+    NotFoundError,
+    StateError,
+    UnsupportedError,
+)
 from ringfence.sandbox.context import Context
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace import Prepared, Snapshot, Snapshots
@@ -227,18 +233,27 @@ async def load(backend: Backend, root: Descriptor) -> None:
     await backend.load(place.store.root, root)
 
 
+def _image_of(digest: str, place: Snapshots) -> str:
+    """The image of its root file system; "" where it holds none, or what says so is damaged."""
+    try:
+        return start_of(digest, place).image
+    except (NotFoundError, StateError):
+        return ""
+
+
 async def delete_snapshot(digest: str, *, backend: str = "docker") -> int:
     """Remove a snapshot and what only it needed, in the store and on the backend; the bytes freed
-    in the store. NotFoundError. Sandboxes that were opened on it go on."""
+    in the store. Of a damaged one only what is known. NotFoundError. Sandboxes that were opened on
+    it go on."""
     place = await asyncio.to_thread(snapshots)
-    start = await asyncio.to_thread(start_of, digest, place)
+    image = await asyncio.to_thread(_image_of, digest, place)
     freed = await asyncio.to_thread(delete, digest, place)
-    if start.image:
+    if image:
         there = registry.load(backend, None)
         try:
             if isinstance(there, Loading):
                 with suppress(BackendUnavailableError):
-                    await there.unload(start.image)
+                    await there.unload(image)
         finally:
             await there.aclose()
     return freed

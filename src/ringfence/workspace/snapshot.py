@@ -160,11 +160,8 @@ def verify(digest: str, place: Snapshots) -> None:
 
 
 def delete(digest: str, place: Snapshots) -> int:
-    """Remove a snapshot and what only it needed; the bytes freed in the store. NotFoundError.
-
-    Sandboxes that were opened on it go on.
-    """
-    find(digest, place)
+    """Remove a snapshot, damaged or not, and what only it needed; the bytes freed in the store.
+    NotFoundError. Sandboxes that were opened on it go on."""
     try:
         freed = place.store.release(name_of(digest)).size
     except BlobNotFound:

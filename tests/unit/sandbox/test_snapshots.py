@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from ringfence.digest import Descriptor, Digest
-from ringfence.digest.store import Store
+from ringfence.digest.store import Store, StoreInvalid
 from ringfence.digest.store.manifest import LAYER, put_image
-from ringfence.errors import StateError
+from ringfence.errors import NotFoundError, StateError
 from ringfence.sandbox import snapshots
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.workspace import Workspace
@@ -115,3 +115,24 @@ async def test_a_workspaces_that_is_cancelled_is_taken_back_if_it_is_new(
     assert kept(state_directory) == there
     made = await workspace.snapshot()
     assert kept(state_directory)[0] == [snapshots.name_of(made.digest)]
+
+
+@pytest.mark.parametrize("taken_out", [False, True])
+async def test_a_damaged_one_can_be_removed(
+    context: Context, state_directory: Path, taken_out: bool
+) -> None:
+    """Whether its manifest is there or `scrub` took it out: else nothing is collected any more."""
+    made = await snapshots.keep_whole(context, None)
+    store = Store(state_directory / "store")
+    blob = store.blob_path(made.digest)
+    blob.chmod(0o600)
+    blob.write_bytes(b"{}")
+    if taken_out:
+        assert [found.moved for found in store.scrub(move=True)] == [True, False]
+    with pytest.raises(StoreInvalid):
+        store.gc(grace=0)
+    await snapshots.delete_snapshot(made.digest)
+    store.gc(grace=0)
+    assert kept(state_directory) == ([], 0)
+    with pytest.raises(NotFoundError):
+        await snapshots.delete_snapshot(made.digest)
