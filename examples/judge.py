@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ringfence
-from ringfence import ExecResult, Limits, Reason, SandboxError, SandboxSpec, Ulimit, Ulimits
+from ringfence import ExecResult, Limits, Reason, SandboxError, SandboxSpec, Ulimits
 
 CASES = [("1 2\n", "3\n"), ("-5 5\n", "0\n"), ("1000000007 1\n", "1000000008\n")]
-SECONDS, OUTPUT = 2, 64 * 1024
+SECONDS, PATIENCE, OUTPUT = 2, 10, 64 * 1024
+"""Seconds of processor time, seconds of the clock (a program may sleep, or the machine be busy) and
+bytes."""
 LIMITS = Limits(memory="128MiB", pids=32, cpus=1, tmp="16MiB")
 READ = "a, b = map(int, input().split())\n"
 OWN = {
@@ -53,6 +55,8 @@ def verdict(result: ExecResult, answer: str) -> str:
         return "output limit exceeded"
     if not result.ok:
         return f"runtime error ({result.describe()})"
+    if result.usage.user_seconds + result.usage.system_seconds > SECONDS:
+        return "time limit exceeded"
     right = result.stdout.decode(errors="replace").split() == answer.split()
     return "accepted" if right else "wrong answer"
 
@@ -66,11 +70,11 @@ async def judge(source: str, spec: SandboxSpec) -> Judged:
             result = await sandbox.exec(
                 ["python3", "-I", "/tmp/main.py"],
                 stdin=given.encode(),
-                timeout=SECONDS * 2,
+                timeout=PATIENCE,
                 grace=0,
                 output=OUTPUT,
                 on_output_limit="kill",
-                ulimits=Ulimits(cpu=Ulimit(soft=SECONDS, hard=SECONDS + 1)),
+                ulimits=Ulimits(cpu=SECONDS + 1),  # a stop with room: the kernel keeps it by ticks
             )
             seconds = max(seconds, result.usage.user_seconds + result.usage.system_seconds)
             memory = max(memory, result.usage.max_rss)

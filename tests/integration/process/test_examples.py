@@ -3,15 +3,17 @@
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ringfence import Repository, SandboxSpec
+from ringfence import ExecResult, ExecUsage, Reason, Repository, SandboxSpec
 from tests.conftest import require_bwrap, require_root
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+EXITED = ExecResult(("true",), 0, None, Reason.EXITED, b"3\n", b"", 2, 0, 1.0, ExecUsage())
 
 
 @pytest.fixture
@@ -49,6 +51,14 @@ async def test_a_judge_gives_every_submission_its_verdict(example: ModuleType) -
     assert judged["right"].passed == len(example.CASES)
     assert judged["right"].seconds > 0
     assert judged["hungry"].memory > 2**20
+
+
+@pytest.mark.parametrize("example", ["judge"], indirect=True)
+def test_a_right_answer_that_took_too_much_processor_time_is_late(example: ModuleType) -> None:
+    """The ulimit is a stop with room: what the program used is what counts."""
+    used = replace(EXITED, usage=ExecUsage(user_seconds=example.SECONDS + 0.5))
+    assert example.verdict(EXITED, "3\n") == "accepted"
+    assert example.verdict(used, "3\n") == "time limit exceeded"
 
 
 @pytest.mark.parametrize("example", ["agent"], indirect=True)
