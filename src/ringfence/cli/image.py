@@ -262,7 +262,7 @@ def prune(
         bool, typer.Option("--unpacked", help="Those that the process backend unpacked.")
     ] = False,
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="Of --unpacked, those not used for so long.")
+        str, typer.Option(metavar="DURATION", help="Of --unpacked, those not used for so long.")
     ] = AGE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --unpacked, only say what would go.")

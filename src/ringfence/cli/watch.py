@@ -65,7 +65,8 @@ async def _health(name: str, json: bool) -> int:
 
 def stats(
     sandboxes: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID...]", show_default=False, help="None: all.")
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", show_default=False, help="All without one."),
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two samples.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One sample, then end.")] = False,
