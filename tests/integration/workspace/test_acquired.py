@@ -3,10 +3,12 @@
 import asyncio
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ import pytest
 
 import ringfence
 from ringfence import Ceiling, Repository, SandboxSpec, State
+from ringfence.backends import late_binds
 from ringfence.backends.base import Bind
 from ringfence.errors import (
     InvalidSpecError,
@@ -26,7 +29,7 @@ from ringfence.errors import (
 from ringfence.ledger import Ledger
 from ringfence.sandbox import binds
 from ringfence.workspace import mounts
-from tests.conftest import require_gvisor, require_root, wait_for
+from tests.conftest import give, require_gvisor, require_root, wait_for
 from tests.images import DEBIAN
 from tests.integration.workspace.conftest import (
     BACKENDS,
@@ -400,6 +403,49 @@ async def test_a_member_that_ends_while_files_are_prepared_is_on_record_until_th
                 pytest.fail("acquired")
         assert not Ledger.default().get(member.id).live
     assert left_in(state_directory) == []
+
+
+async def test_in_a_member_that_has_ended_nothing_is_prepared(
+    process: SandboxSpec,
+    repository: Path,
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would remove it: what belonged to the member is removed already."""
+    async with ringfence.pool(process, size=1) as pool:
+        await pool.fill()
+        (member,) = pool._stock.ready
+        life = member._context.life
+        note = life.note
+
+        async def noted(*args: Any) -> None:
+            await note(*args)
+            await life.end("lifetime")
+
+        monkeypatch.setattr(life, "note", noted)
+        with pytest.raises(SandboxLostError, match="lifetime"):
+            async with pool.acquire(repository=repository):
+                pytest.fail("acquired")
+    assert left_in(state_directory) == []
+
+
+async def test_what_was_bound_is_what_was_checked(
+    process: SandboxSpec, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not a directory that looks like it, time and all."""
+    give(repository)  # to the pool's user, so that no owner is mapped
+    twin = shutil.copytree(repository, tmp_path / "twin", symlinks=True)
+    plain = late_binds.bind
+
+    async def bind(pid: int, given: list[Bind], *rest: Any, **more: Any) -> None:
+        assert given[0].source == str(repository)
+        await plain(pid, [replace(given[0], source=str(twin)), *given[1:]], *rest, **more)
+
+    monkeypatch.setattr(late_binds, "bind", bind)
+    async with ringfence.pool(process, size=1) as pool:
+        with pytest.raises(PolicyDeniedError, match="something else was mounted"):
+            async with pool.acquire(repository=Repository(path=str(repository), mode="ro")):
+                pytest.fail("acquired")
 
 
 def test_a_client_that_was_killed_leaves_no_mount_and_no_file(

@@ -4,8 +4,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +16,10 @@ from ringfence import SandboxSpec, StateError
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import BackendUnavailableError, GuestError, InvalidSpecError, UnsupportedError
 from ringfence.ledger import Ledger
+from ringfence.sandbox import acquiring
+from ringfence.sandbox.context import Context
 from ringfence.sandbox.sandbox import context_of
+from ringfence.sandbox.steps import Where
 from tests.unit.sandbox.conftest import Durable
 
 
@@ -405,3 +410,82 @@ def test_whose_the_members_are_is_what_was_said() -> None:
     pool = ringfence.pool(SandboxSpec(), endpoint="unix:///x", ceiling=ceiling, events=bus)
     where = pool._make.where
     assert (where.endpoint, where.ceiling, where.bus) == ("unix:///x", ceiling, bus)
+
+
+@pytest.fixture
+def giving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has the members of a pool bind any repository, which takes as long as `give` does."""
+
+    def patch(pool: ringfence.Pool, give: Callable[..., Any]) -> None:
+        async def asked(_: object) -> SandboxSpec:
+            return SandboxSpec()
+
+        monkeypatch.setattr(pool._make, "asked", asked)
+        monkeypatch.setattr("ringfence.sandbox.pool.give", give)
+
+    return patch
+
+
+async def test_the_next_one_is_made_while_a_long_repository_is_bound(
+    mock: MockBackend, giving: Callable[..., None]
+) -> None:
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+
+        async def give(*_: object) -> None:
+            async with asyncio.timeout(30):
+                while not pool._stock.ready:
+                    await asyncio.sleep(0.01)
+
+        giving(pool, give)
+        await pool.fill()
+        async with pool.acquire(repository="."):
+            assert (pool.statistics.created, pool.statistics.ready) == (2, 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_next_one_is_made_after_a_short_repository_was_bound(
+    mock: MockBackend,
+    giving: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    """Not before, which would hold it up; also where that fails, which deletes the member."""
+    monkeypatch.setattr("ringfence.sandbox.pool._AHEAD_SECONDS", 3600.0)
+    async with ringfence.pool(SandboxSpec(), size=1, backend=mock) as pool:
+
+        async def give(*_: object) -> None:
+            for _turn in range(50):
+                await asyncio.sleep(0)
+                assert not pool._stock._making
+            if fails:
+                raise GuestError("no")
+
+        giving(pool, give)
+        await pool.fill()
+        (waiting,) = pool._stock.ready
+        with pytest.raises(GuestError) if fails else nullcontext():
+            async with pool.acquire(repository=".") as sandbox:
+                assert sandbox is waiting
+                async with asyncio.timeout(30):
+                    await turned(lambda: pool._stock.ready)
+        async with asyncio.timeout(30):
+            await turned(lambda: pool._stock.ready)
+        assert [one.id for one in pool._stock.ready] == [one.id for one in await mock.found({})]
+        assert (pool.statistics.created, pool.statistics.in_use) == (2, 0)
+
+
+async def test_a_closed_pool_asks_nothing_of_a_repository(
+    mock: MockBackend, tmp_path: Path
+) -> None:
+    pool = ringfence.pool(SandboxSpec(), size=1, backend=mock)
+    with pytest.raises(StateError, match="not open"):
+        async with pool.acquire(repository=tmp_path / "missing"):
+            pytest.fail("acquired")
+
+
+async def test_a_rate_of_the_ceiling_leaves_no_room_for_a_repository_either() -> None:
+    """Which may be on another disk than the rate was given for."""
+    granted = SandboxSpec.parse({"limits": {"read_rate": "1M"}})
+    has = cast(Context, SimpleNamespace(spec=granted))
+    with pytest.raises(UnsupportedError, match=r"limits\.read_rate"):
+        await acquiring._granted(has, SandboxSpec(), Where())
