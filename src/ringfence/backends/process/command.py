@@ -26,7 +26,12 @@ _COUNTER, _LIFELINE = 4, 5
 """The descriptors that the keeper opens the counter as, and the pipe that ends with it."""
 STREAM = 6
 """The descriptor on which keeper and guest get the other end of the first session's stream."""
+TEMPLATE = STREAM + 1
+"""The one on which a keeper gets the mounts that the sandbox begins with."""
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
+_GUESTS = frozenset(("/proc", "/dev", *_ALWAYS))
+_FEW = 100
+"""As many entries and binds as a keeper puts together: each is a descriptor, for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,8 @@ class Place:
     last: str | None = None
 
 
-def keeper(spec: SandboxSpec, place: Place) -> list[str]:
-    """The whole command line that starts a sandbox."""
+def keeper(spec: SandboxSpec, place: Place, *, template: bool = False) -> list[str]:
+    """The whole command line that starts a sandbox. template: whether it is handed one."""
     machine, plan = place.machine, place.plan
     args = [machine.guest, "--keep", str(place.home.path)]
     for directory in plan.make:
@@ -66,7 +71,46 @@ def keeper(spec: SandboxSpec, place: Place) -> list[str]:
         args.append("--attached")
     if place.last is not None:
         args += ["--last", place.last]
-    return [*args, "--", *bubblewrap(spec, place)]
+    if not template:
+        return [*args, "--", *bubblewrap(spec, place)]
+    args += ["--template", str(TEMPLATE), "--", *_parts(spec, place)]
+    return [*args, "--", *_guest(spec, place)]
+
+
+def template(machine: Machine, root: Sequence[Entry]) -> list[str]:
+    """bubblewrap's part of a template: what of the host a root shows, and who holds it."""
+    args = [machine.bwrap, "--new-session", "--cap-drop", "ALL"]
+    for entry in root:
+        if entry.kind == "bind":
+            args += entry.args()
+    return [*args, "--ro-bind", machine.guest, GUEST, "--remount-ro", "/", "--", GUEST, "--hold"]
+
+
+def takes_template(spec: SandboxSpec, place: Place) -> bool:
+    """Whether a template, binds side by side and what the guest mounts itself are all of it; what
+    lies one below another is for bubblewrap to mount, and what is very much."""
+    many = len(place.root) + len(place.binds) > _FEW
+    if many or not place.machine.templates or spec.security.tmpfs:
+        return False
+    targets = {bind.destination for bind in place.binds}
+    nested = any(not targets.isdisjoint(_above(target)) for target in targets)
+    return not nested and _mounted_by_guest(spec, place) == _GUESTS
+
+
+def _parts(spec: SandboxSpec, place: Place) -> list[str]:
+    """What guest/agent/keep_root.c makes a root of."""
+    args: list[str] = []
+    for entry in place.root:
+        args += entry.part()
+    for path in _parents(spec, place):
+        args += ["--dir", path]
+    for bind in place.binds:
+        mode = "ro" if bind.read_only else "rw"
+        args += ["--bind", mode, bind.source, bind.destination]
+    args += ["--bind", "ro", str(place.home.run), RUN]
+    if not place.linked:
+        args += ["--bind", "ro", place.machine.guest, GUEST]
+    return args
 
 
 def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
@@ -89,12 +133,16 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     args += ["--ro-bind", str(place.home.run), RUN]
     if not place.linked:
         args += ["--ro-bind", place.machine.guest, GUEST]
-    args += ["--chdir", "/", "--info-fd", "3", "--"]
-    guest = ["--socket", RUN, "--connected", str(STREAM)]
+    return [*args, "--chdir", "/", "--info-fd", "3", "--", *_guest(spec, place)]
+
+
+def _guest(spec: SandboxSpec, place: Place) -> list[str]:
+    args = [GUEST, "--enter", *_entering(spec, place)]
+    args += ["--", "--socket", RUN, "--connected", str(STREAM)]
     if not place.machine.privileged:
         # Commands have the guest's own uid: a pid namespace of their own keeps them off it.
-        guest.append("--pidns")
-    return [*args, GUEST, "--enter", *_entering(spec, place), "--", *guest]
+        args.append("--pidns")
+    return args
 
 
 def _isolation(place: Place) -> list[str]:
@@ -140,7 +188,7 @@ def _mounted_by_guest(spec: SandboxSpec, place: Place) -> frozenset[str]:
     if not place.machine.devices or spec.security.devices:
         return frozenset()
     taken = {path for target in _targets(spec, place) for path in (target, *_above(target))}
-    return frozenset(("/proc", "/dev", *_ALWAYS)) - taken
+    return _GUESTS - taken
 
 
 def _tmpfs(spec: SandboxSpec) -> Iterable[tuple[str, int]]:

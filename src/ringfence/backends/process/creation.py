@@ -17,7 +17,7 @@ from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, apart, end
-from ringfence.backends.process.known import Ground
+from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.starting import Start
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
@@ -81,7 +81,10 @@ class Creation:
                 linked,
                 memories.target(home.path.parent),
             )
-            keeper, stream = _spawned(spec, place)
+            template = None
+            if command.takes_template(spec, place):
+                template = await known().templates.get(self.ground.machine, entries)
+            keeper, stream = _spawned(spec, place, template)
             program = self.program()
         except BaseException:
             if stream is not None:
@@ -129,14 +132,19 @@ class Creation:
         return tree.plan(self.record.id, limits, devices), tree.cgroup(self.record.id, limits)
 
 
-def _spawned(spec: SandboxSpec, place: command.Place) -> tuple[Keeper, socket.socket]:
+def _spawned(
+    spec: SandboxSpec, place: command.Place, template: int | None
+) -> tuple[Keeper, socket.socket]:
     """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
     ours, far = socket.socketpair()
     try:
         theirs = apart(far.detach())
         try:
-            args, attached = command.keeper(spec, place), not spec.detached
-            keeper = Keeper.spawn(args, attached=attached, passed={command.STREAM: theirs})
+            args = command.keeper(spec, place, template=template is not None)
+            passed = {command.STREAM: theirs}
+            if template is not None:
+                passed[command.TEMPLATE] = template
+            keeper = Keeper.spawn(args, attached=not spec.detached, passed=passed)
         finally:
             os.close(theirs)
     except BaseException:

@@ -2,7 +2,7 @@
 
     ID/run/       bound read-only into the sandbox: the guest's program, the socket that it dials
     ID/keeper     locked by the keeper while it lives
-    ID/info       the guest's pid, written by bubblewrap
+    ID/info       the guest's pid, written by whoever starts it
     ID/sandbox    labels and the like, for `found`
 
 The keeper removes all of it when the sandbox has ended.
@@ -114,7 +114,7 @@ class Home:
         return found if isinstance(found, dict) else None
 
     def guest(self) -> int | None:
-        """The guest's pid as bubblewrap told it, None when it did not yet."""
+        """The guest's pid as it was told at its start, None when it was not yet."""
         try:
             pid = json.loads(read_value(f"{self.path}/info"))["child-pid"]
         except (FileNotFoundError, ValueError, KeyError):

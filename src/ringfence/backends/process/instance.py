@@ -34,7 +34,7 @@ _HANG_UP_SECONDS = 0.5
 class ProcessInstance:
     """A sandbox. Made by `ProcessBackend.create` and `attach`.
 
-    pid: the guest's, None where bubblewrap has yet to tell it. filter: the granted seccomp profile
+    pid: the guest's, None where it is yet to be told. filter: the granted seccomp profile
     as a program for the guest's FILTER, b"" for none. start: what is left of the start that made
     it, None where it was attached to. user: see `base.user_of`. ends: how many of its backend's
     instances may end at once.

@@ -15,6 +15,7 @@ from typing import Self
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.process import memory
 from ringfence.backends.process.home import Home
+from ringfence.backends.process.machine import said
 from ringfence.errors import ResourceExhaustedError
 
 _ERRORS_BYTES = 4096
@@ -192,8 +193,7 @@ class Keeper:
         """What it and bubblewrap complained of so far."""
         if self._errors < 0:
             return ""
-        text = os.pread(self._errors, _ERRORS_BYTES, 0).decode("utf-8", "replace")
-        return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+        return said(os.pread(self._errors, _ERRORS_BYTES, 0))
 
     def started(self) -> None:
         """Nothing can go wrong with the start any more: forget its words."""

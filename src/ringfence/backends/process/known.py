@@ -18,6 +18,7 @@ from ringfence.backends.process import machine as machines
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.keeper import sweep
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.templates import Templates
 from ringfence.backends.state import VARIABLE, state_directory
 
 _AT_ONCE = 32
@@ -69,10 +70,12 @@ class Ground:
 
 @dataclass(eq=False)
 class Known:
-    """Of one event loop. starts, ends: how many sandboxes may start, and end, at once."""
+    """Of one event loop. starts, ends: how many sandboxes may start, and end, at once. templates:
+    what they begin with."""
 
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     ends: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    templates: Templates = field(default_factory=Templates)
     _grounds: dict[tuple[str | None, ...], Ground] = field(default_factory=dict)
 
     def ground(self, endpoint: str | None) -> Ground:
@@ -102,7 +105,7 @@ def known() -> Known:
     if found is None:
         with _lock:
             for other in [one for one in _known if one.is_closed()]:
-                del _known[other]
+                _known.pop(other).templates.close()
             found = _known[loop] = Known()
     return found
 

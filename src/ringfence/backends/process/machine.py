@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.backends import exhausted
+from ringfence.backends import exhausted, late_binds
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
@@ -23,7 +23,7 @@ from ringfence.spec.limits import RESOURCES
 LEAST_VERSION = (0, 8)
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _INSTALL = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora)"
-_CAP_SYS_ADMIN = 21
+_CAP_SYS_CHROOT, _CAP_SYS_ADMIN = 18, 21
 _ANSWER_SECONDS = 10.0
 
 
@@ -31,7 +31,8 @@ _ANSWER_SECONDS = 10.0
 class Machine:
     """bwrap: its path. privileged: whether sandboxes are made as root, without a user namespace.
     guest: the guest's program. tree: where their cgroups go. devices: whether devices can be made,
-    so that the guest can have a /dev of its own."""
+    so that the guest can have a /dev of its own. templates: whether a sandbox can begin with a copy
+    of mounts that were made before, see `templates`."""
 
     bwrap: str
     version: tuple[int, int]
@@ -39,6 +40,7 @@ class Machine:
     guest: str
     tree: Tree
     devices: bool = False
+    templates: bool = False
 
 
 def look(guest: Path) -> Machine:
@@ -58,12 +60,13 @@ def look(guest: Path) -> Machine:
             " nothing can be run there"
         )
     privileged = os.geteuid() == 0
-    if privileged:
-        _check_root()
-    else:
+    if not privileged:
         _check_user(bwrap)
-    devices = privileged and _makes_devices(guest.parent)
-    return Machine(bwrap, version, privileged, str(guest), known_tree(), devices)
+        return Machine(bwrap, version, privileged, str(guest), known_tree())
+    capabilities = _check_root()
+    devices = _makes_devices(guest.parent)
+    templates = devices and late_binds.possible() and bool(capabilities >> _CAP_SYS_CHROOT & 1)
+    return Machine(bwrap, version, privileged, str(guest), known_tree(), devices, templates)
 
 
 def _makes_devices(directory: Path) -> bool:
@@ -102,7 +105,8 @@ def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: 
     return int(match[1]), int(match[2])
 
 
-def _check_root() -> None:
+def _check_root() -> int:
+    """The capabilities of this root, which are enough."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
     if not effective >> _CAP_SYS_ADMIN & 1:
@@ -110,12 +114,12 @@ def _check_root() -> None:
             "this root has no CAP_SYS_ADMIN (a container?): run as an ordinary user where user"
             " namespaces are allowed, or give it that capability"
         )
-
     if not all(map(_has_users, ("uid_map", "gid_map"))):
         raise _unavailable(
             "this root is one of a user namespace with too few users for the guest and its"
             " commands: run as an ordinary user there, or map 65536 users and groups"
         )
+    return effective
 
 
 def _has_users(name: str) -> bool:
@@ -156,6 +160,12 @@ def namespaces_refused(root: Path = Path("/proc/sys")) -> str | None:
 
 _NOT_PERMITTED = ("setting up uid map", "No permissions to creat", "RTM_NEWADDR")
 """Of what bubblewrap says when user namespaces are forbidden, or come without privileges."""
+
+
+def said(output: bytes) -> str:
+    """What bubblewrap and the guest wrote to standard error, as one line."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    return "; ".join(line.strip() for line in lines if line.strip())
 
 
 def explain(errors: str, root: Path = Path("/proc/sys")) -> str:

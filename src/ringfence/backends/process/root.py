@@ -33,6 +33,12 @@ class Entry:
             return ["--perms", "0755", "--dir", self.target]
         return [_FLAG[self.kind], self.source, self.target]
 
+    def part(self) -> list[str]:
+        """It as a part of what guest/agent/keep_root.c makes."""
+        if self.kind == "link":
+            return ["--link", self.source, self.target]
+        return ["--dir" if self.kind == "dir" else "--shown", self.target]
+
 
 def host(etc: Path, home: str, top: Path = Path("/")) -> list[Entry]:
     """The host's system directories with `etc` as /etc and an empty home directory."""

@@ -12,6 +12,17 @@ from ringfence.errors import BackendUnavailableError
 _WORDS_SECONDS = 2.0
 
 
+def not_started(words: str, sandbox_id: str | None = None) -> BackendUnavailableError:
+    """The error for the last words of whoever failed, "" for none."""
+    return BackendUnavailableError(
+        "process: the sandbox did not start: "
+        + machine.explain(words or "it ended without a word"),
+        op="create",
+        sandbox_id=sandbox_id,
+        context={"words": words},
+    )
+
+
 class Start:
     """stream: our end of the first session's, in which what is sent waits for the guest. over:
     called once, when the guest has answered or the sandbox is to end."""
@@ -30,14 +41,7 @@ class Start:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_WORDS_SECONDS):
                 await keeper.ended()
-        words = keeper.words()
-        return BackendUnavailableError(
-            "process: the sandbox did not start: "
-            + machine.explain(words or "it ended without a word"),
-            op="create",
-            sandbox_id=sandbox_id,
-            context={"words": words},
-        )
+        return not_started(keeper.words(), sandbox_id)
 
     def close(self) -> None:
         """It is over, one way or the other. Idempotent."""

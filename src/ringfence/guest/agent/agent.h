@@ -228,6 +228,8 @@ int cover_proc(void);
 int show_main(int count, char **args);
 /* list.c: what stands in the directories of a repository, on the host; an exit status. */
 int list_main(int count, char **args);
+/* hold.c: a root that many sandboxes begin with, held for as long as somebody asks for it; an exit status. */
+int hold_main(void);
 /* bind.c: what is the host's, mounted in a sandbox that runs already, on the host; an exit status. */
 int bind_main(int count, char **args);
 
@@ -241,7 +243,7 @@ int as_user(const struct cred *cred);
 void as_self(void);
 /* For good, in a worker process: setresuid(R, U, R), no capability; it cannot be signalled or traced by U. */
 int become_worker(const struct cred *cred);
-/* In a worker just forked: close every descriptor except `keep` (and 0-2, which are /dev/null). */
-void close_all_but(int keep);
+/* Close every descriptor but 0-2 and `first` to `last`. */
+void close_all_but(int first, int last);
 
 #endif

@@ -9,7 +9,7 @@
  */
 #include "agent.h"
 #include "core.h"
-#include "opening.h"
+#include "graft.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -20,17 +20,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* As in linux/mount.h and linux/stat.h, which musl has not. */
-enum {
-	TREE_CLONE = 1, TREE_CLOEXEC = O_CLOEXEC, RECURSIVE = 0x8000, EMPTY_PATH = 0x1000,
-	MOVE_FROM_EMPTY = 0x04, MOVE_TO_EMPTY = 0x40,
-	ATTR_RDONLY = 1, ATTR_NOSUID = 2, ATTR_NODEV = 4, PRIVATE = 1 << 18,
-	STATX_MOUNT = 0x1000,
-};
+enum { STATX_MOUNT = 0x1000, BIND_ARGS = 3, BIND_MOST = 1000 }; /* STATX_MNT_ID, which musl has not */
 
-enum { SYSCALL_OPEN_TREE = 428, SYSCALL_MOVE_MOUNT = 429, SYSCALL_MOUNT_SETATTR = 442, BIND_ARGS = 3, BIND_MOST = 1000 };
-
-struct attributes { u64 set, clear, propagation, user_namespace; };
 struct seen { u32 mask, unused[35]; u64 mount, rest[13]; };
 
 static int failed(const char *stage, int number)
@@ -38,25 +29,6 @@ static int failed(const char *stage, int number)
 	printf("%d %s %d\n", errno, stage, number);
 	fflush(stdout);
 	return 1;
-}
-
-static int set(int tree, const struct attributes *attributes, int flags)
-{
-	return (int)syscall(SYSCALL_MOUNT_SETATTR, tree, "", EMPTY_PATH | flags, attributes, sizeof *attributes);
-}
-
-/* A mount of `path` that is nowhere yet. */
-static int take(const char *path, bool read_only, int flags)
-{
-	struct attributes wanted = {.set = ATTR_NOSUID | ATTR_NODEV | (read_only ? ATTR_RDONLY : 0), .propagation = PRIVATE};
-	int tree = (int)syscall(SYSCALL_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | flags);
-	return tree < 0 || set(tree, &wanted, flags) < 0 ? -1 : tree;
-}
-
-/* The working directory is the sandbox's root by now. */
-static int inside(const char *path)
-{
-	return open_how(AT_FDCWD, path, O_PATH | O_CLOEXEC, IN_ROOT | WITHOUT_LINKS);
 }
 
 static u64 mount_of(int fd)
@@ -72,13 +44,13 @@ static u64 mount_of(int fd)
 static int make_in(const char *above, const char *name)
 {
 	struct attributes writable = {.clear = ATTR_RDONLY};
-	int root = inside("/"), parent = inside(above), result = -1;
+	int root = graft_place("/"), parent = graft_place(above), result = -1;
 	u64 mount = root < 0 || parent < 0 ? 0 : mount_of(root);
 
 	errno = EROFS;
 	if (mount && mount == mount_of(parent)) {
 		int own = (int)syscall(SYSCALL_OPEN_TREE, parent, "", TREE_CLONE | TREE_CLOEXEC | EMPTY_PATH);
-		if (own >= 0 && set(own, &writable, 0) == 0)
+		if (own >= 0 && mount_change(own, &writable, 0) == 0)
 			result = mkdirat(own, name, 0755);
 		int error = errno;
 		if (own >= 0)
@@ -101,7 +73,7 @@ static int make_all(const char *path)
 		char *name = slash + 1, *next = strchr(name, '/');
 		if (next)
 			*next = 0;
-		int there = inside(copy);
+		int there = graft_place(copy);
 		if (there >= 0)
 			close(there);
 		*slash = 0;
@@ -120,12 +92,8 @@ static int make_all(const char *path)
 
 static int put(int tree, const char *target)
 {
-	int place = inside(target);
-
-	if (place < 0 && errno == ENOENT && make_all(target) == 0)
-		place = inside(target);
-	return place < 0 ? -1
-			 : (int)syscall(SYSCALL_MOVE_MOUNT, tree, "", place, "", MOVE_FROM_EMPTY | MOVE_TO_EMPTY);
+	int done = graft_put(tree, target);
+	return done < 0 && errno == ENOENT && make_all(target) == 0 ? graft_put(tree, target) : done;
 }
 
 int bind_main(int count, char **args)
@@ -141,7 +109,7 @@ int bind_main(int count, char **args)
 	open_files_raise();
 	for (int i = 0; i < binds; i++) {
 		char **bind = args + 2 + i * BIND_ARGS;
-		trees[i] = take(bind[1], strcmp(bind[0], "rw") != 0, flags);
+		trees[i] = graft_take(bind[1], strcmp(bind[0], "rw") != 0, flags);
 		if (trees[i] < 0)
 			return failed("source", i);
 	}

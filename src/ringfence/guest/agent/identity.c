@@ -147,27 +147,29 @@ int become_worker(const struct cred *cred)
 }
 
 /* One question for many: where a call takes 10 us (gVisor), to close each number there may be takes most of a second. */
-static void close_open(int first, int count, int keep)
+static void close_open(int from, int count, int first, int last)
 {
 	struct pollfd some[DESCRIPTORS_AT_ONCE];
 	for (int i = 0; i < count; i++)
-		some[i] = (struct pollfd){.fd = first + i};
+		some[i] = (struct pollfd){.fd = from + i};
 	bool told = poll(some, (nfds_t)count, 0) >= 0;
 	for (int i = 0; i < count; i++)
-		if (some[i].fd != keep && !(told && some[i].revents & POLLNVAL))
+		if ((some[i].fd < first || some[i].fd > last) && !(told && some[i].revents & POLLNVAL))
 			close(some[i].fd);
 }
 
-void close_all_but(int keep)
+void close_all_but(int first, int last)
 {
-	if ((keep <= 3 || syscall(SYS_close_range, 3u, (unsigned)keep - 1, 0u) == 0) &&
-	    syscall(SYS_close_range, keep < 3 ? 3u : (unsigned)keep + 1, ~0u, 0u) == 0)
+	if ((first <= 3 || syscall(SYS_close_range, 3u, (unsigned)first - 1, 0u) == 0) &&
+	    syscall(SYS_close_range, last < 3 ? 3u : (unsigned)last + 1, ~0u, 0u) == 0)
 		return;
 	long most = sysconf(_SC_OPEN_MAX);
 	if (most < 0 || most > DESCRIPTORS_CAP)
 		most = DESCRIPTORS_CAP;
-	for (int first = 3; first < most; first += DESCRIPTORS_AT_ONCE)
-		close_open(first, most - first < DESCRIPTORS_AT_ONCE ? (int)most - first : DESCRIPTORS_AT_ONCE, keep);
+	for (int from = 3; from < most; from += DESCRIPTORS_AT_ONCE) {
+		int count = most - from < DESCRIPTORS_AT_ONCE ? (int)most - from : DESCRIPTORS_AT_ONCE;
+		close_open(from, count, first, last);
+	}
 }
 
 /* A second reserved uid is the real one meanwhile: `uid` cannot signal the agent, and the agent reaches nobody but

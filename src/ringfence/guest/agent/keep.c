@@ -14,6 +14,8 @@
  *   --into PATH          PROGRAM is born in this version 2 cgroup
  *   --counter FILE       PROGRAM gets it as descriptor 4, open for reading
  *   --pass DESCRIPTOR    PROGRAM has this open file, too; it is closed here then
+ *   --template DESCRIPTOR  there is no PROGRAM that makes namespaces: what is in PROGRAM's place is told in keep_root.c.
+ *                        It is the descriptor after that of --pass
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
  *   --last PATH          the directory that DIRECTORY is in: removed, with the files in it, by the last to leave it
@@ -68,6 +70,8 @@ static const char **setting(const char *name)
 		return &keeping.counter;
 	if (!strcmp(name, "--pass"))
 		return &keeping.passed;
+	if (!strcmp(name, "--template"))
+		return &keeping.template;
 	if (!strcmp(name, "--last"))
 		return &keeping.last;
 	return NULL;
@@ -174,12 +178,15 @@ static int listen_to_signals(void)
 /* What whoever started us had open besides, such as a lock of a shell, is not to be held as long as the sandbox lives. */
 static void close_others(int count, char **args)
 {
-	int passed = 2;
+	int first = 2, last = 2;
 
-	for (int i = 0; i + 1 < count && strcmp(args[i], "--"); i++)
+	for (int i = 0; i + 1 < count && strcmp(args[i], "--"); i++) {
 		if (!strcmp(args[i], "--pass"))
-			passed = (int)strtol(args[i + 1], NULL, 10);
-	close_all_but(passed);
+			first = last = (int)strtol(args[i + 1], NULL, 10);
+		else if (!strcmp(args[i], "--template"))
+			last = (int)strtol(args[i + 1], NULL, 10);
+	}
+	close_all_but(first, last);
 }
 
 int keep_main(int count, char **args)

@@ -15,7 +15,7 @@ struct steps {
 };
 struct keeping {
 	struct steps made, inside, thaws;
-	const char *into, *counter, *passed, *last;
+	const char *into, *counter, *passed, *last, *template;
 	bool attached;
 	bool killing;
 	int home;  /* DIRECTORY */
@@ -33,6 +33,15 @@ int write_file(const char *path, const char *value);
 
 /* A fork that becomes PROGRAM, in its place; -1 and errno. */
 pid_t start_program(char **args);
+
+/* ---- keep_root.c ------------------------------------------------------------------------------------------------- */
+
+/* Where a template, a descriptor of its mounts, has an empty directory. */
+#define TEMPLATE_ROOM "/.ringfence"
+#define SANDBOX_NAME "sandbox"
+
+/* Become PROGRAM in a copy of the template, as the parts say, in namespaces that are new but for mounts and cgroup. */
+_Noreturn void begin_with(int template, char **parts);
 
 /* ---- keep_kill.c ------------------------------------------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -36,6 +37,13 @@ struct start {
 	int lifeline;
 };
 
+/* Who this is on the host, whichever namespace of pids it is in: what bubblewrap tells of its child. */
+static bool tell_pid(int info)
+{
+	char name[16] = "";
+	return readlink("/proc/self", name, sizeof(name) - 1) > 0 && dprintf(info, "{\"child-pid\": %s}\n", name) > 0;
+}
+
 static int run_program(void *argument)
 {
 	const struct start *start = argument;
@@ -53,7 +61,8 @@ static int run_program(void *argument)
 	}
 	int info = openat(keeping.home, "info", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (!hand_over(info, INFO_FD) || !hand_over(null, 0)) {
+	bool told = keeping.template ? tell_pid(info) : hand_over(info, INFO_FD);
+	if (!told || !hand_over(null, 0)) {
 		complain("open", "info", errno);
 		_exit(NOT_STARTED);
 	}
@@ -65,9 +74,16 @@ static int run_program(void *argument)
 		complain("open", "lifeline", errno);
 		_exit(NOT_STARTED);
 	}
+	if (keeping.template)
+		begin_with((int)strtol(keeping.template, NULL, 10), args);
 	execv(args[0], args);
 	complain("run", args[0], errno);
 	_exit(NOT_STARTED);
+}
+
+static unsigned namespaces(void)
+{
+	return keeping.template ? CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0;
 }
 
 /* Born in the cgroup `into`: joining later would wait for every processor. */
@@ -76,7 +92,7 @@ static pid_t start_inside(struct start *start)
 	int cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup < 0)
 		return -1;
-	struct clone_args_v2 args = {.flags = INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
+	struct clone_args_v2 args = {.flags = INTO_CGROUP | namespaces(), .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
 	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0)
 		_exit(run_program(start));
@@ -89,7 +105,7 @@ static pid_t start_here(struct start *start)
 {
 	static char stack[STACK_BYTES] __attribute__((aligned(16)));
 	int dumpable = prctl(PR_GET_DUMPABLE);
-	pid_t pid = clone(run_program, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, start);
+	pid_t pid = clone(run_program, stack + sizeof(stack), (int)(CLONE_VM | CLONE_VFORK | SIGCHLD | namespaces()), start);
 	prctl(PR_SET_DUMPABLE, dumpable == 1);
 	return pid;
 }
@@ -115,5 +131,7 @@ pid_t start_program(char **args)
 	close(lifeline);
 	if (keeping.passed)
 		close((int)strtol(keeping.passed, NULL, 10));
+	if (keeping.template)
+		close((int)strtol(keeping.template, NULL, 10));
 	return pid;
 }

@@ -226,7 +226,7 @@ _Noreturn void supervise(int fd)
 {
 	struct sigaction action = {.sa_handler = nothing};
 	host = tells = fd;
-	close_all_but(fd);
+	close_all_but(fd, fd);
 	sigaction(SIGCHLD, &action, NULL);
 	block_signals();
 	subreaper = have_subreaper();

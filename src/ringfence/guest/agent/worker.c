@@ -52,7 +52,7 @@ static _Noreturn void work(const struct cred *cred, const struct job *job, int f
 	u64 done = 0;
 
 	host = fd;
-	close_all_but(fd);
+	close_all_but(fd, fd);
 	int error = become_worker(cred);
 	umask(0);
 	if (error == 0)

@@ -21,12 +21,14 @@ SPEC = SandboxSpec(
 )
 
 
-def line(
-    spec: SandboxSpec = SPEC, *, privileged: bool = True, devices: bool = False, **more: object
-) -> list[str]:
-    machine = Machine("/usr/bin/bwrap", (0, 8), privileged, "/g/guest", Tree(), devices)
+def place(*, privileged: bool = True, devices: bool = False, **more: object) -> Place:
+    machine = Machine("/usr/bin/bwrap", (0, 8), privileged, "/g/guest", Tree(), devices, devices)
     values = {"root": [], "user": User(1000, 1001), "plan": Plan(), **more}
-    return command.keeper(spec, Place(Home(Path("/state/box")), machine, **values))  # type: ignore[arg-type]
+    return Place(Home(Path("/state/box")), machine, **values)  # type: ignore[arg-type]
+
+
+def line(spec: SandboxSpec = SPEC, **more: object) -> list[str]:
+    return command.keeper(spec, place(**more))  # type: ignore[arg-type]
 
 
 def pairs(args: list[str], option: str) -> list[str]:
@@ -143,6 +145,59 @@ def test_the_root_is_sealed_unless_it_may_be_written() -> None:
 def test_the_guest_is_bound_where_its_home_has_no_link_to_it() -> None:
     assert "/.ringfence/guest" not in pairs(line(), "/g/guest")
     assert "/.ringfence/guest" in pairs(line(linked=False), "/g/guest")
+
+
+ENTRIES = (
+    root.Entry("bind", "/usr", "/usr"),
+    root.Entry("link", "/bin", "usr/bin"),
+    root.Entry("dir", "/var"),
+)
+
+
+def test_a_template_shows_what_a_root_has_of_the_host_and_cannot_be_written() -> None:
+    machine = place().machine
+    assert command.template(machine, ENTRIES) == [
+        "/usr/bin/bwrap", "--new-session", "--cap-drop", "ALL", "--ro-bind", "/usr", "/usr",
+        "--ro-bind", "/g/guest", "/.ringfence/guest", "--remount-ro", "/",
+        "--", "/.ringfence/guest", "--hold",
+    ]  # fmt: skip
+
+
+def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -> None:
+    binds = (Bind("/h/a", "/data/a"), Bind("/h/b", "/data/b", read_only=False))
+    made = place(devices=True, root=ENTRIES, binds=binds, linked=False)
+    args = command.keeper(SPEC, made, template=True)
+    first, _, rest = "\0".join(args).partition("\0--\0")
+    parts, _, guest = rest.partition("\0--\0")
+    assert first.endswith("\0--template\x007")
+    assert parts.split("\0") == [
+        "--shown", "/usr", "--link", "usr/bin", "/bin", "--dir", "/var", "--dir", "/data",
+        "--bind", "ro", "/h/a", "/data/a", "--bind", "rw", "/h/b", "/data/b",
+        "--bind", "ro", "/state/box/run", "/.ringfence",
+        "--bind", "ro", "/g/guest", "/.ringfence/guest",
+    ]  # fmt: skip
+    whole = command.keeper(SPEC, made)
+    assert guest.split("\0") == whole[whole.index("--enter") - 1 :]
+    assert "/usr/bin/bwrap" not in args
+
+
+@pytest.mark.parametrize(
+    ("taken", "wanted", "spec"),
+    [
+        (True, {}, SPEC),
+        (True, {"binds": (Bind("/h/a", "/data/a"), Bind("/h/b", "/data/ab"))}, SPEC),
+        (False, {"devices": False}, SPEC),
+        (False, {"binds": (Bind("/h/a", "/data"), Bind("/h/b", "/data/a/b"))}, SPEC),
+        (False, {"binds": (Bind("/h/a", "/tmp/a"),)}, SPEC),
+        (False, {"binds": tuple(Bind("/h", f"/{number}") for number in range(101))}, SPEC),
+        (False, {}, SPEC.model_copy(update={"security": Security(tmpfs={"/data": 4096})})),
+        (False, {}, SPEC.model_copy(update={"security": Security(devices=("/dev/kvm",))})),
+    ],
+)
+def test_what_lies_below_something_else_is_mounted_by_bubblewrap(
+    taken: bool, wanted: dict[str, object], spec: SandboxSpec
+) -> None:
+    assert command.takes_template(spec, place(**{"devices": True, **wanted})) == taken  # type: ignore[arg-type]
 
 
 def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:

@@ -1,0 +1,150 @@
+/* What the keeper's child does itself where bubblewrap has made a template: the mounts that many sandboxes show, in a
+ * namespace of their own. The child begins with a copy of that, and gives the sandbox a root of its own.
+ *
+ *   [PART]... -- PROGRAM [ARGUMENT]...
+ *
+ * Parts, made in this order; PATH is one inside:
+ *   --dir PATH              a directory
+ *   --link TARGET PATH      a symbolic link
+ *   --shown PATH            what the template has there, a directory or a file
+ *   --bind ro|rw FROM PATH  what the host has at FROM, with nosuid and nodev
+ */
+#include "core.h"
+#include "graft.h"
+#include "keep.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { PARTS_MOST = 512 };
+
+static int trees[PARTS_MOST];
+
+static _Noreturn void give_up(const char *what, const char *name)
+{
+	complain(what, name, errno);
+	_exit(NOT_STARTED);
+}
+
+/* How many arguments a part has, its name too; 0 when it is none. */
+static int size_of(char **part)
+{
+	static const struct { const char *name; int size; } kinds[] = {
+		{"--dir", 2}, {"--shown", 2}, {"--link", 3}, {"--bind", 4}};
+
+	for (size_t i = 0; *part && i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!strcmp(part[0], kinds[i].name))
+			return kinds[i].size;
+	return 0;
+}
+
+static bool is(char **part, const char *kind)
+{
+	return !strcmp(part[0], kind);
+}
+
+/* Where the parts end, at "--". */
+static char **look_through(char **part)
+{
+	int count = 0;
+
+	errno = EINVAL;
+	for (int size; (size = size_of(part)); part += size) {
+		if (++count > PARTS_MOST)
+			give_up("part", "too many");
+		for (int i = 1; i < size; i++)
+			if (!part[i])
+				give_up("part", part[0]);
+	}
+	if (!*part || !is(part, "--") || !part[1])
+		give_up("part", *part ? *part : "--");
+	return part;
+}
+
+/* What parts of this kind mount, while its source is what is seen. */
+static void take(char **part, const char *kind)
+{
+	for (int i = 0, size; (size = size_of(part)); i++, part += size) {
+		if (!is(part, kind))
+			continue;
+		if (size == 2)
+			trees[i] = tree_of(part[1], RECURSIVE);
+		else
+			trees[i] = graft_take(part[2], strcmp(part[1], "rw") != 0, RECURSIVE);
+		if (trees[i] < 0)
+			give_up(kind + 2, part[size == 2 ? 1 : 2]);
+	}
+}
+
+/* Mount a tree where something may be: a directory, or a file, as it is one itself. */
+static int put(int tree, const char *path)
+{
+	struct stat status;
+
+	if (fstat(tree, &status) < 0)
+		return -1;
+	int made = S_ISDIR(status.st_mode) ? mkdir(path, 0755) : mknod(path, S_IFREG | 0644, 0);
+	if ((made < 0 && errno != EEXIST) || graft_put(tree, path) < 0)
+		return -1;
+	return close(tree);
+}
+
+static int make(char **part, int tree)
+{
+	if (is(part, "--dir"))
+		return mkdir(part[1], 0755) < 0 && errno != EEXIST ? -1 : 0;
+	if (is(part, "--link"))
+		return symlink(part[1], part[2]);
+	return put(tree, part[size_of(part) - 1]);
+}
+
+/* An empty one, in which nothing of the template can be reached. */
+static void change_root(void)
+{
+	if (mount("tmpfs", TEMPLATE_ROOM, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 || chdir(TEMPLATE_ROOM) < 0)
+		give_up("mount", TEMPLATE_ROOM);
+	/* The old root comes to lie on the new one, and what lies on "/" is taken away then: pivot_root(2). */
+	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		give_up("change", "the root");
+}
+
+/* The loopback interface; the kernel gives it its addresses. */
+static void raise_loopback(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		give_up("raise", "lo");
+	close(fd);
+}
+
+void begin_with(int template, char **parts)
+{
+	char **program = look_through(parts) + 1;
+
+	open_files_raise();
+	take(parts, "--bind");
+	if (setns(template, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0)
+		give_up("enter", "the template");
+	close(template);
+	take(parts, "--shown");
+	change_root();
+	for (int i = 0, size; (size = size_of(parts)); i++, parts += size)
+		if (make(parts, trees[i]) < 0)
+			give_up(parts[0] + 2, parts[size - 1]);
+	raise_loopback();
+	if (sethostname(SANDBOX_NAME, strlen(SANDBOX_NAME)) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		give_up("name", SANDBOX_NAME);
+	execv(program[0], program);
+	give_up("run", program[0]);
+}
