@@ -8,7 +8,7 @@ import pytest
 
 from ringfence.network.duplex import CHUNK_BYTES, Buffered, SocketDuplex, join, pump
 from ringfence.network.hello import UNCLEAR, server_name
-from ringfence.network.http import copy_body
+from ringfence.network.http import copy_body, read_request
 
 
 @contextlib.asynccontextmanager
@@ -107,3 +107,8 @@ async def test_no_more_is_read_than_the_other_side_takes(size: int | None) -> No
 async def test_a_hello_without_an_end_is_not_read_for_ever() -> None:
     for piece in (b"\x16\x03\x01\0\0", b"\x16\x03\x01\0\x04\x01\xff\xff\xff"):
         assert await server_name(Buffered(Endless(piece))) == UNCLEAR
+
+
+async def test_a_head_without_an_end_is_not_read_for_ever() -> None:
+    with pytest.raises(ValueError, match="no end"):
+        await read_request(Buffered(Endless(b"x" * 1000)))

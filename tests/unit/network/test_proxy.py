@@ -159,13 +159,13 @@ async def test_a_request_reaches_an_allowed_host_in_origin_form(make: Make) -> N
     place = await make(allow=["good.test"])
     answer = await place.ask(
         b"GET http://good.test/a?b=c HTTP/1.1\r\nHost: good.test\r\nProxy-Connection: keep-alive\r\n"
-        b"Connection: x-hop\r\nX-Hop: 1\r\nX-Kept: 2\r\n\r\n"
+        b"Proxy-Authorization: Basic bWluZQ==\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Kept: 2\r\n\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 200 OK")
     [head] = place.outside.seen
     assert head.startswith(b"GET /a?b=c HTTP/1.1\r\nHost: good.test\r\n")
     assert b"X-Kept: 2" in head
-    for gone in (b"X-Hop", b"Proxy-Connection"):
+    for gone in (b"X-Hop", b"Proxy-Connection", b"Proxy-Authorization"):
         assert gone not in head
     assert place.outside.connections == [(PUBLIC, 80)]
     assert place.decisions == [Decision("good.test", 80, True, "good.test:80")]
@@ -332,6 +332,7 @@ async def test_what_is_no_http_is_answered_with_400(make: Make, data: bytes) -> 
         b"Content-Length: 3\r\nTransfer-Encoding: chunked",
         b"Transfer-Encoding: gzip, chunked",
         b"Content-Length: -1",
+        b"Content-Length: 18446744073709551619",
     ],
 )
 async def test_an_unclear_length_is_not_forwarded(make: Make, headers: bytes) -> None:
@@ -409,6 +410,15 @@ async def test_a_tunnel_names_its_host_at_every_port(make: Make, port: int) -> N
         await place.ask(asked + split_hello("bad.test", 1))
     assert place.decisions[-1] == Decision("good.test", port, False, "TLS inside names 'bad.test'")
     assert place.outside.seen == []
+
+
+async def test_of_a_long_name_inside_a_tunnel_a_part_is_told(make: Make) -> None:
+    """The decision is kept, in an audit log, too."""
+    place = await make(allow=["good.test"])
+    with contextlib.suppress(ConnectionError):
+        asked = b"CONNECT good.test:443 HTTP/1.1\r\n\r\n"
+        await place.ask(asked + hello_of(names_of(b"a" * 10_000)))
+    assert place.decisions[-1].rule == f"TLS inside names '{'a' * 255}'"
 
 
 @pytest.mark.parametrize("port", [22, 443])
@@ -550,6 +560,8 @@ OTHER_SECRET = {"host": "other.test", "value": "Bearer other"}
     [
         (b"POST /mine\nContent-Length:\t999\n\n HTTP/1.1\r\nHost: good.test\r\n\r\n", b"400"),
         (b"TRACE / HTTP/1.1\r\nHost: good.test\r\n\r\n", b"403"),
+        (b"trace / HTTP/1.1\r\nHost: good.test\r\n\r\n", b"403"),
+        (b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n", b"400"),
         (b"GET /x HTTP/1.1\r\nHost: bad.test\r\n\r\n", b"403"),
         (b"nonsense\r\n\r\n", b"400"),
     ],
@@ -601,6 +613,7 @@ async def test_a_body_keeps_its_length_whatever_connection_names(make: Make) -> 
         b"3\r\nabc\r\n0\r\nX: 1\n\nGET / HTTP/1.1\r\n\r\n",
         b"0\r\n" + b"X: 1\r\n" * 20_000 + b"\r\n",
         b"-3\r\nabc\r\n0\r\n\r\n",
+        b"10000000000000003\r\nabc\r\n0\r\n\r\n",
     ],
 )
 async def test_a_body_that_can_be_read_in_two_ways_does_not_end(make: Make, body: bytes) -> None:
@@ -612,6 +625,36 @@ async def test_a_body_that_can_be_read_in_two_ways_does_not_end(make: Make, body
     with contextlib.suppress(ConnectionError):
         assert b" 200 " not in await place.ask(head + body)
     assert place.outside.seen == []
+
+
+@pytest.fixture
+async def silent(monkeypatch: pytest.MonkeyPatch, make: Make) -> AsyncIterator[list[bytes]]:
+    """An origin that only listens: what it got of each connection, once that has ended."""
+    got: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            got.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    there = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(asyncio, "open_connection", lambda *_, **__: _local(there))
+    yield got
+    server.close()
+
+
+async def test_a_body_that_ends_early_ends_both_connections(
+    make: Make, silent: list[bytes]
+) -> None:
+    place = await make(allow=["good.test"])
+    head = b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nContent-Length: 10\r\n\r\n"
+    with contextlib.suppress(ConnectionError):
+        assert await place.ask(head + b"abc", eof=True) == b""
+    async with asyncio.timeout(20):
+        while not silent:
+            await asyncio.sleep(0.01)
+    assert silent[0].endswith(b"\r\n\r\nabc")
 
 
 async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Make) -> None:
@@ -715,6 +758,8 @@ async def test_an_answer_comes_back_before_the_body_went_out(make: Make) -> None
         )
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         assert answer.startswith(first)
+        if path == b"/no":
+            assert await asyncio.wait_for(reader.read(), 20) == b""
         if path == b"/continue":
             writer.write(b"abc")
             answer = await asyncio.wait_for(reader.read(), 20)
@@ -767,7 +812,7 @@ def names_of(*names: bytes, kind: int = 0) -> bytes:
 async def test_a_hello_made_here_is_one(make: Make) -> None:
     place = await make(allow=["good.test"])
     tunnel = b"CONNECT good.test:443 HTTP/1.1\r\n\r\n"
-    for hello in (hello_of(names_of(b"GOOD.test")), hello_of(b"\0\x10" + sized(b"x"))):
+    for hello in (hello_of(names_of(b"GOOD.test.")), hello_of(b"\0\x10" + sized(b"x"))):
         await place.ask(tunnel + hello + b"\r\n\r\n", eof=True)
         assert place.decisions[-1].allowed
         assert place.outside.seen[-1].startswith(hello)
