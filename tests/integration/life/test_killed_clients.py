@@ -160,7 +160,7 @@ def kill_outside(backend: str, sandbox: ringfence.Sandbox) -> None:
 
 
 def first_process(sandbox_id: str) -> int:
-    """The pid of the sandbox's first process: the child of the bubblewrap under its keeper."""
+    """The pid of the sandbox's first process: its keeper's child."""
     parents: dict[int, tuple[int, bytes]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -174,6 +174,5 @@ def first_process(sandbox_id: str) -> int:
         for pid, (_, line) in parents.items()
         if b"--keep" in line and sandbox_id.encode() in line
     }
-    wraps = {pid for pid, (parent, _) in parents.items() if parent in keepers}
-    [first] = [pid for pid, (parent, _) in parents.items() if parent in wraps]
+    [first] = [pid for pid, (parent, _) in parents.items() if parent in keepers]
     return first
