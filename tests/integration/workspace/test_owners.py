@@ -12,7 +12,7 @@ from ringfence.errors import PolicyDeniedError, ResourceExhaustedError
 from ringfence.policy.facts import Facts
 from ringfence.sandbox import binds
 from ringfence.spec import SandboxSpec
-from ringfence.workspace import apply, clean, mounts, prepare
+from ringfence.workspace import apply, clean, discard, mounts, prepare
 from tests.integration.workspace.conftest import Mount, opened_on
 from tests.unit.workspace.conftest import digest_of_tree, inside, only_kept
 
@@ -55,6 +55,18 @@ def test_only_what_is_the_owners_is_mapped(repository: Path, mounted: Mount, str
     assert owners(inside(prepared) / "README.md") == (1000, 1000)
     assert owners(inside(prepared) / "run.sh") == (4321, 4321)
     assert owners(repository / "run.sh") == (4321, 4321)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_put_back_is_whose_it_was(repository: Path, mounted: Mount, strategy: str) -> None:
+    os.chown(repository / "run.sh", 4321, 4321)
+    prepared = mounted(repository, strategy=strategy, uid=1000)
+    for name in ("README.md", "run.sh"):
+        (inside(prepared) / name).unlink()
+    discard(prepared)
+    assert owners(inside(prepared) / "README.md") == (1000, 1000)
+    assert owners(inside(prepared) / "run.sh") == (4321, 4321)
+    assert len(prepared.changes()) == 0
 
 
 @pytest.mark.docker

@@ -64,6 +64,38 @@ def test_apply_gives_the_original_what_the_workspace_has(repository: Path, make:
     assert len(prepared.changes()) > 0
 
 
+def test_new_directories_are_whose_the_one_above_is(repository: Path, make: Make) -> None:
+    give(repository)
+    prepared = make(repository)
+    (inside(prepared) / "src/fresh/deep").mkdir(parents=True)
+    (inside(prepared) / "src/fresh/deep/file").write_text("x")
+    apply(prepared)
+    whose = (repository / "src").stat()
+    for name in ("fresh", "fresh/deep", "fresh/deep/file"):
+        found = (repository / "src" / name).stat()
+        assert (found.st_uid, found.st_gid) == (whose.st_uid, whose.st_gid), name
+
+
+def test_what_changes_in_the_sandbox_while_it_is_applied_is_not_applied(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it is as long as what was compared."""
+    prepared = make(repository)
+    (inside(prepared) / "README.md").write_text("Changed.\n")
+
+    def turn(_: int) -> None:
+        (inside(prepared) / "README.md").write_text("Changes.\n")
+
+    before = snapshot(repository)
+    with monkeypatch.context() as patched:
+        patched.setitem(apply.__globals__, "turn", turn)
+        with pytest.raises(StateError, match="meanwhile"):
+            apply(prepared)
+    assert snapshot(repository) == before
+    apply(prepared)
+    assert (repository / "README.md").read_text() == "Changes.\n"
+
+
 @pytest.mark.parametrize(
     "how",
     ["edited", "edited in place", "deleted", "appeared", "link", "chmod", "replaced, other mode"],
@@ -253,7 +285,9 @@ def test_a_failure_half_way_is_undone(
 ) -> None:
     prepared = make(repository)
     change_all(inside(prepared))
-    before = snapshot(repository)
+    (inside(prepared) / "fresh/deep").mkdir(parents=True)
+    (inside(prepared) / "fresh/deep/file").write_text("x")
+    before, places = snapshot(repository), sorted(repository.rglob("*"))
     real, calls = os.link, []
 
     def link(*args: object, **kwargs: object) -> None:
@@ -266,7 +300,7 @@ def test_a_failure_half_way_is_undone(
     with pytest.raises(ResourceExhaustedError):
         apply(prepared)
     assert snapshot(repository) == before
-    assert not list(repository.glob(".ringfence*"))
+    assert sorted(repository.rglob("*")) == places
 
 
 def test_a_directory_that_was_emptied_comes_back_as_it_was(
@@ -386,6 +420,22 @@ def test_discard_puts_everything_back(repository: Path, make: Make) -> None:
     assert git(work, "status", "--porcelain").strip() == ""
     (work / "README.md").write_text("again\n")
     assert prepared.changes().of("modified") == ("README.md",)
+
+
+def test_discard_puts_owners_modes_and_times_back(repository: Path, make: Make) -> None:
+    give(repository)
+    (repository / "src/code.py").chmod(0o640)
+    prepared = make(repository)
+    place = inside(prepared) / "src/code.py"
+
+    def facts() -> tuple[int, ...]:
+        found = place.stat()
+        return found.st_uid, found.st_gid, found.st_mode, found.st_mtime_ns
+
+    before = facts()
+    shutil.rmtree(place.parent)
+    discard(prepared)
+    assert facts() == before
 
 
 @pytest.mark.parametrize("call", ["mkdir", "rename", "link"])
@@ -563,6 +613,15 @@ def test_apply_goes_on_where_it_stopped(repository: Path, make: Make) -> None:
     kept.pop(".env")
     assert kept == snapshot(work)
     assert (repository / "src/data.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_carried_nowhere_is_named_by_each_application(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    os.mkfifo(inside(prepared) / "pipe")
+    for text in ("Changed.\n", "Changed again.\n"):
+        (inside(prepared) / "README.md").write_text(text)
+        done = apply(prepared)
+        assert (len(done), list(done.refused)) == (1, ["pipe"])
 
 
 def test_apply_again_refuses_what_somebody_else_changed_meanwhile(
