@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from ringfence.backends.cgroup_tree import find_tree
 from ringfence.backends.process import memory
+from ringfence.backends.process.templates import Templates
 
 # The same examples every time: what a random search finds is for `make soak`, which sets "soak".
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -44,6 +45,14 @@ def require_docker(*images: str) -> None:
     for image in images:
         if not _has_image(image):
             missing(f"the image {image} is not on the daemon: run scripts/images")
+
+
+@pytest.fixture(scope="module")
+def templates_at_once() -> Iterator[None]:
+    """Have sandboxes of processes begin with a template, those too that are alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Templates, "at_once", True)
+        yield
 
 
 def require_bwrap() -> None:

@@ -1,4 +1,4 @@
-"""The process backend, as root."""
+"""The process backend, as root, where each sandbox begins with a bubblewrap of its own."""
 
 from typing import Any
 

@@ -21,6 +21,11 @@ from tests.conftest import missing, require_bwrap, require_root
 UNLIMITED = ("memory", "swap", "cpus", "pids")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _templates(templates_at_once: None) -> None:
+    """As where many start, and without one where a test says so."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:

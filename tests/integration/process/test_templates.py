@@ -46,7 +46,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     lines: list[list[str]] = []
     make = templates._made
 
-    def counted(args: list[str]) -> templates._Template:
+    def counted(args: list[str]) -> templates.Template:
         lines.append(args)
         return make(args)
 
@@ -76,6 +76,16 @@ async def test_starts_beside_each_other_and_later_ones_share_a_template(
         await stack.enter_async_context(opens())
         assert len(made) == 1
         assert len(held()) == 1
+
+
+async def test_the_first_of_a_kind_has_a_bubblewrap_of_its_own(
+    opens: Opened, made: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates.Templates, "at_once", False)
+    async with opens():
+        assert made == []
+        async with opens(), opens():
+            assert len(made) == 1
 
 
 async def test_a_root_that_can_be_written_is_one_sandboxs_alone(opens: Opened) -> None:
@@ -169,6 +179,21 @@ async def test_an_image_whose_directories_were_replaced_is_shown_as_it_is_now(
             assert (await other.sh("test -e /bin/new")).code == 0
 
 
+async def test_a_template_that_is_given_up_while_it_is_made_starts_who_waited(
+    opens: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = templates._made
+
+    def slow(args: list[str]) -> templates.Template:
+        time.sleep(0.2)
+        return make(args)
+
+    monkeypatch.setattr(templates, "_made", slow)
+    monkeypatch.setattr(templates, "_IDLE_SECONDS", 0.02)
+    async with opens() as sandbox:
+        assert (await sandbox.sh("echo on")).stdout == b"on\n"
+
+
 async def test_a_template_that_nothing_starts_with_is_given_up(
     opens: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +240,7 @@ async def test_who_is_cancelled_while_one_is_made_leaves_it_to_the_others(
 ) -> None:
     make = templates._made
 
-    def slow(args: list[str]) -> templates._Template:
+    def slow(args: list[str]) -> templates.Template:
         time.sleep(0.3)
         return make(args)
 
@@ -301,7 +326,9 @@ async def test_a_root_that_cannot_be_made_says_why_and_runs_nothing(
 ) -> None:
     ground = backend._ground()
     found = await known().templates.get(ground.machine, [])
-    kept.start("--template", str(found), "--", *parts, passed=(found,))
+    assert found is not None
+    number = found.descriptor
+    kept.start("--template", str(number), "--", *parts, passed=(number,))
     code, words = await asyncio.to_thread(kept.end)
     assert (code, says in words) == (125, True), words
     assert not kept.home.path.exists()

@@ -19,6 +19,7 @@ from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, apart, end
 from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.starting import Start
+from ringfence.backends.process.templates import Template
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
 
@@ -133,7 +134,7 @@ class Creation:
 
 
 def _spawned(
-    spec: SandboxSpec, place: command.Place, template: int | None
+    spec: SandboxSpec, place: command.Place, template: Template | None
 ) -> tuple[Keeper, socket.socket]:
     """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
     ours, far = socket.socketpair()
@@ -143,7 +144,7 @@ def _spawned(
             args = command.keeper(spec, place, template=template is not None)
             passed = {command.STREAM: theirs}
             if template is not None:
-                passed[command.TEMPLATE] = template
+                passed[command.TEMPLATE] = template.descriptor
             keeper = Keeper.spawn(args, attached=not spec.detached, passed=passed)
         finally:
             os.close(theirs)

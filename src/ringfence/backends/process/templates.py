@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from subprocess import PIPE, STDOUT, Popen
-from typing import IO, cast
+from typing import IO, ClassVar, cast
 
 from ringfence.backends import exhausted
 from ringfence.backends.process.command import template
@@ -30,75 +30,95 @@ _AGE_SECONDS = 60.0
 """A newer one shows what was mounted on the host since, where that is not passed on by itself."""
 _IDLE_SECONDS = 5.0
 _ANSWER_SECONDS = 20.0
-_MOST = 8
+_MOST = 64
 _WORDS_BYTES = 4096
 
 Key = tuple[str, str, tuple[object, ...]]
 
 
 @dataclass(eq=False)
-class _Template:
-    """descriptor: of the mount namespace, open as long as this lives. made, used: when, on the
-    monotonic clock in seconds."""
+class Template:
+    """Held by who starts a sandbox until it is passed on. descriptor: of the mount namespace, open
+    as long as this lives. made: when, on the monotonic clock in seconds."""
 
     descriptor: int
     made: float = field(default_factory=time.monotonic)
-    used: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         weakref.finalize(self, os.close, self.descriptor)
 
 
 @dataclass(eq=False)
-class Templates:
-    """Those of one event loop. They are given up when nothing has started with them for a while."""
+class _Kind:
+    """Sandboxes that show the same. used: when one started last, on the monotonic clock."""
 
-    _made: dict[Key, _Template] = field(default_factory=dict)
-    _making: dict[Key, asyncio.Future[_Template]] = field(default_factory=dict)
+    used: float
+    template: Template | None = None
+    making: asyncio.Future[Template] | None = None
+
+
+@dataclass(eq=False)
+class Templates:
+    """Those of one event loop. They are given up when nothing has started with them for a while.
+
+    at_once: whether the first of a kind gets one, too.
+    """
+
+    at_once: ClassVar[bool] = False
+    _kinds: dict[Key, _Kind] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
 
-    async def get(self, machine: Machine, root: Sequence[Entry]) -> int:
-        """A descriptor of the mounts of `root`, to be passed on before anything is waited for.
+    async def get(self, machine: Machine, root: Sequence[Entry]) -> Template | None:
+        """The mounts of `root`; None for the first of a kind: should it stay the only one, its own
+        bubblewrap costs less.
 
         BackendUnavailableError when bubblewrap cannot make them, OSError when something has run
         out. Cancellation changes nothing for others that wait for the same.
         """
+        now = time.monotonic()
         key = _key(machine, root)
-        found = self._made.get(key)
-        if found is None or time.monotonic() - found.made > _AGE_SECONDS:
-            found = await self._new(key, machine, root)
-        found.used = time.monotonic()
+        known = self._kinds.pop(key, None)
+        kind = self._kinds[key] = known or _Kind(now)
+        kind.used = now
+        self._give_up_more()
+        if known is None and not self.at_once:
+            return None
+        held = kind.template
+        if held is None or now - held.made > _AGE_SECONDS:
+            held = await _renewed(kind, template(machine, root))
+        return held
+
+    def _give_up_more(self) -> None:
+        while len(self._kinds) > _MOST:  # the first is the one that was used last the longest ago
+            del self._kinds[next(iter(self._kinds))]
         if self._timer is None:
             self._give_up_idle()
-        return found.descriptor
-
-    async def _new(self, key: Key, machine: Machine, root: Sequence[Entry]) -> _Template:
-        making = self._making.get(key)
-        if making is None:
-            making = asyncio.ensure_future(asyncio.to_thread(_made, template(machine, root)))
-            self._making[key] = making
-            making.add_done_callback(partial(self._keep, key))
-        return await asyncio.shield(making)
-
-    def _keep(self, key: Key, making: asyncio.Future[_Template]) -> None:
-        del self._making[key]
-        if making.cancelled() or making.exception() is not None:
-            return
-        self._made[key] = making.result()
-        if len(self._made) > _MOST:
-            del self._made[min(self._made, key=lambda one: self._made[one].used)]
 
     def close(self) -> None:
         """Give up all of them: their loop has ended."""
-        self._made.clear()
+        self._kinds.clear()
 
     def _give_up_idle(self) -> None:
         before = time.monotonic() - _IDLE_SECONDS
-        self._made = {key: one for key, one in self._made.items() if one.used > before}
+        self._kinds = {key: kind for key, kind in self._kinds.items() if kind.used > before}
         self._timer = None
-        if self._made:
+        if self._kinds:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_IDLE_SECONDS, self._give_up_idle)
+
+
+async def _renewed(kind: _Kind, args: list[str]) -> Template:
+    """A new template, made once for all that wait for it."""
+    if kind.making is None:
+        kind.making = asyncio.ensure_future(asyncio.to_thread(_made, args))
+        kind.making.add_done_callback(partial(_keep, kind))
+    return await asyncio.shield(kind.making)
+
+
+def _keep(kind: _Kind, making: asyncio.Future[Template]) -> None:
+    kind.making = None
+    if not making.cancelled() and making.exception() is None:
+        kind.template = making.result()
 
 
 def _key(machine: Machine, root: Sequence[Entry]) -> Key:
@@ -111,7 +131,7 @@ def _key(machine: Machine, root: Sequence[Entry]) -> Key:
     return machine.bwrap, machine.guest, tuple(shown)
 
 
-def _made(args: list[str]) -> _Template:
+def _made(args: list[str]) -> Template:
     """What a bubblewrap mounts, once its holder says that it has. It ends before this does."""
     try:
         holder = Popen(args, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env={})
@@ -121,7 +141,7 @@ def _made(args: list[str]) -> _Template:
         raise not_started(f"{args[0]}: {error.strerror}") from None
     with holder:
         try:
-            return _Template(_mounts(cast("IO[bytes]", holder.stdout)))
+            return Template(_mounts(cast("IO[bytes]", holder.stdout)))
         except BaseException:
             holder.kill()
             raise
