@@ -103,6 +103,14 @@ async def test_clients_wait_while_a_port_has_all_that_it_takes() -> None:
         assert inside.most == CLIENTS_MOST
 
 
+async def test_no_other_machine_reaches_a_port() -> None:
+    """It is open at one address of the loopback interface, not at all of this machine's."""
+    async with published(Inside(room=1)) as port:
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.2", port.host)
+        assert await told(port.host, b"here") == b"here"
+
+
 async def test_clients_wait_while_there_is_no_room_inside() -> None:
     """The proxy and other ports have a part in it. One asks again for all of them."""
     inside = Inside(room=3)

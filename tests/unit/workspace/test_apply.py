@@ -540,6 +540,7 @@ def test_download_copies_what_is_named_and_follows_nothing(
     assert (target / "out/report").read_text() == "fine\n"
     assert (target / "out/report").stat().st_mode & 0o7777 == 0o755
     assert not (target / "out/shadow").is_symlink()
+    assert (target / "out/near").readlink() == Path("report")
     with pytest.raises(AlreadyExistsError):
         download(prepared, ["README.md"], target)
     for outside in ("../x", "/etc/passwd", "nothing", "out/shadow/x"):
