@@ -58,7 +58,7 @@ class OfCommand(Verb):
 
     def make_parser(self, ctx: Any) -> Any:
         """What reads its options: among our own arguments, such as an ID, and no further."""
-        parser = super().make_parser(ctx)
+        parser: Any = super().make_parser(ctx)
         arguments = [one for one in self.params if one.param_type_name == "argument"]
         parser.allow_interspersed_args = _Times(len(arguments) - 1)
         return parser
