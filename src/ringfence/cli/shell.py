@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import math
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -64,7 +63,7 @@ async def _shell(
 
     async with ringfence.open(id=name, audit=audit) as sandbox:
         args = command or [await _first_shell(sandbox)]
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = _size()
         spawning = sandbox.spawn(
             args,
             pty=ringfence.Terminal(rows, columns),
@@ -81,6 +80,16 @@ async def _shell(
         async with process:
             with _orderly(), _raw_terminal():
                 return await _join(process)
+
+
+def _size() -> tuple[int, int]:
+    """Columns and rows of our terminal now: COLUMNS and LINES of the environment, where somebody
+    exported them, are of another or of before."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:  # it is gone
+        columns, rows = 0, 0
+    return columns or 80, rows or 24
 
 
 async def _first_shell(sandbox: object) -> str:
@@ -102,7 +111,7 @@ async def _join(process: "Process") -> int:
         keys.put_nowait(data)
 
     def resized() -> None:
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = _size()
         process.resize(rows, columns)
 
     loop.add_reader(0, typed)
