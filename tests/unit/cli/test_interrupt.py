@@ -111,9 +111,16 @@ def test_a_command_that_was_left_is_a_document_too_and_samples_that_were_ended_a
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_beside_other_commands_a_stubborn_one_is_left_with_the_code_of_the_signal(
-    number: int, code: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "second", "code"),
+    [
+        (signal.SIGINT, signal.SIGINT, 130),
+        (signal.SIGINT, signal.SIGTERM, 143),
+        (signal.SIGTERM, None, 143),
+    ],
+)
+async def test_beside_other_commands_a_stubborn_one_is_left_with_the_code_of_the_last_signal(
+    number: int, second: int | None, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_GRACE_SECONDS", 0)
     listed = [SimpleNamespace(id=1, running=True)]
@@ -133,9 +140,9 @@ async def test_beside_other_commands_a_stubborn_one_is_left_with_the_code_of_the
     told = asyncio.create_task(relay.relay(sandbox, ["true"]))
     await begun.wait()
     signal.raise_signal(number)
-    if number == signal.SIGINT:
+    if second is not None:
         await asyncio.sleep(0)
-        signal.raise_signal(number)
+        signal.raise_signal(second)
     with pytest.raises(typer.Exit) as ended:
         await told
     assert ended.value.exit_code == code

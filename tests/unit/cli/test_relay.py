@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ringfence.cli import relay
+from ringfence.cli.app import _terminable
 from ringfence.errors import NotFoundError
 
 
@@ -95,6 +96,33 @@ async def test_the_first_ctrl_c_is_for_the_group_of_our_command_alone_and_the_se
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     others.running.cancel()
     command.running.cancel()
+
+
+async def test_a_sigterm_that_comes_as_signals_are_joined_to_the_command_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who sends one waits for what it ends, and sends no other."""
+    command, sandbox = joined(frozenset())
+    loop = asyncio.get_running_loop()
+    join, taken = loop.add_signal_handler, list[int]()
+
+    def joining(number: int, *what_to_do: Any) -> None:
+        join(number, *what_to_do)
+        taken.append(number)
+        if len(taken) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "add_signal_handler", joining)
+    before = signal.getsignal(signal.SIGTERM)
+    _terminable()
+    try:
+        async with asyncio.timeout(30):
+            with relay._interrupts(command):
+                await until(sandbox, 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        command.running.cancel()
+    assert sandbox.done[0] == (1, signal.SIGTERM, True)
 
 
 async def test_a_sigterm_kills_nobody_after_the_command_has_ended(
