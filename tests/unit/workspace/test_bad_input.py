@@ -209,6 +209,22 @@ def test_what_only_root_can_do_is_refused(repository: Path, make: Make) -> None:
         make(repository, owner="12345")
 
 
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_more_than_can_be_covered_is_refused(repository: Path, make: Make, mode: str) -> None:
+    """Each hidden path is a mount; a copy has none of them."""
+    hidden = [repository / f"{number}.pem" for number in range(254)]  # with what is hidden already
+    for path in hidden:
+        path.touch()
+    bound = make(repository, mode=mode)
+    covered = {bind.destination for bind in bound.binds}
+    assert {f"{bound.mount_point}/{path.name}" for path in hidden} <= covered
+    for number in range(3):
+        (repository / f"more-{number}.pem").touch()
+    with pytest.raises(InvalidSpecError, match="too many to cover"):
+        make(repository, mode=mode)
+    assert not list(inside(make(repository)).glob("*.pem"))
+
+
 def test_set_user_id_does_not_cross(repository: Path, make: Make) -> None:
     (repository / "run.sh").chmod(0o4755)
     assert (inside(make(repository)) / "run.sh").stat().st_mode & 0o7777 == 0o755
