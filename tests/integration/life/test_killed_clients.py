@@ -15,6 +15,7 @@ import pytest
 
 import ringfence
 from ringfence.backends import registry
+from ringfence.backends.process.home import Home
 from ringfence.ledger import Ledger
 from tests.conftest import on_process, require_docker, wait_for
 from tests.images import BUSYBOX
@@ -156,23 +157,7 @@ def kill_outside(backend: str, sandbox: ringfence.Sandbox) -> None:
     if backend == "docker":
         subprocess.run(["docker", "rm", "-f", entry.record.native], check=True, capture_output=True)
     else:
-        os.kill(first_process(sandbox.id), signal.SIGKILL)
-
-
-def first_process(sandbox_id: str) -> int:
-    """The pid of the sandbox's first process: its keeper's child."""
-    parents: dict[int, tuple[int, bytes]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                parents[int(entry.name)] = (int(fields[1]), (entry / "cmdline").read_bytes())
-            except OSError:
-                continue
-    keepers = {
-        pid
-        for pid, (_, line) in parents.items()
-        if b"--keep" in line and sandbox_id.encode() in line
-    }
-    [first] = [pid for pid, (parent, _) in parents.items() if parent in keepers]
-    return first
+        home = Home(Path(entry.record.endpoint, "process/sandboxes", sandbox.id))
+        guest = home.guest()
+        assert guest is not None
+        os.kill(guest, signal.SIGKILL)
