@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,17 +255,21 @@ def test_events_are_followed_while_others_use_the_sandbox(place: list[str], crea
 
 
 def test_a_shell_is_a_real_terminal(created: str) -> None:
+    """As large as ours, and with colours."""
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (33, 99))
     process = subprocess.Popen(
         [*RINGFENCE, "shell", created, "--", "sh"], stdin=slave, stdout=slave, stderr=slave, close_fds=True,
         start_new_session=True,
     )  # fmt: skip
     os.close(slave)
-    os.write(master, b"tty && stty size && exit 5\n")
+    os.write(master, b"tty && stty size && printf '\\033[31mred' && exit 5\n")
     seen = read_all(master)
     assert process.wait(60) == 5
     assert b"/dev/pts/" in seen or b"/dev/" in seen
     assert b"not a tty" not in seen
+    assert b"33 99" in seen
+    assert b"\x1b[31mred" in seen
 
 
 def test_a_program_that_a_shell_does_not_find_is_127(created: str) -> None:

@@ -84,12 +84,12 @@ def test_why_a_sandbox_ended_before_the_command_is_told(
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was opened, by its spec, and what was deleted, by its id."""
+    """What was opened, by its spec and its log, and what was deleted, by its id."""
     found: list[Any] = []
 
     @asynccontextmanager
-    async def opened(spec: object, audit: object) -> AsyncIterator[Any]:
-        found.append(spec)
+    async def opened(*given: object) -> AsyncIterator[Any]:
+        found.append(given)
         yield SimpleNamespace(info=INFO)
 
     async def delete(name: str) -> None:
@@ -105,9 +105,10 @@ def test_create_makes_one_that_goes_on_and_prints_its_id_or_all_of_it(
 ) -> None:
     assert run(["create", "--lifetime", "1h"]) == 0
     assert capfd.readouterr().out == "ab12\n"
-    assert run(["create", "--lifetime", "1h", "--json"]) == 0
+    assert run(["create", "--lifetime", "1h", "--json", "--audit", "log"]) == 0
     assert json.loads(capfd.readouterr().out)["ends"] == 60.0
-    assert [(spec.detached, spec.lifetime) for spec in made] == [(True, 3600.0)] * 2
+    assert [(spec.detached, spec.lifetime) for spec, _ in made] == [(True, 3600.0)] * 2
+    assert [audit and str(audit) for _, audit in made] == [None, "log"]
 
 
 def test_create_wants_to_know_for_how_long(

@@ -1,5 +1,6 @@
 """`ls` and `cp`: what they ask of a sandbox's files, and how they show it."""
 
+import io
 import json
 import time
 from collections.abc import AsyncIterator
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import ringfence
+from ringfence.cli import output
 from ringfence.cli.app import run
 from ringfence.sandbox.entries import FileInfo, Kind
 
@@ -26,6 +29,7 @@ class Files:
     def __init__(self) -> None:
         self.files = self
         self.asked: list[Any] = []
+        self.progress: object = None
 
     async def list(self, path: str, *, cursor: bytes | None, user: str | None) -> Any:
         self.asked.append((path, user))
@@ -40,9 +44,11 @@ class Files:
 
     async def upload(self, *given: object, user: str | None, progress: object) -> None:
         self.asked.append((*map(str, given), user))
+        self.progress = progress
 
     async def download(self, *given: object, user: str | None, progress: object) -> None:
         self.asked.append((*map(str, given), user))
+        self.progress = progress
 
 
 @pytest.fixture
@@ -116,8 +122,22 @@ def test_cp_out_of_a_sandbox_does_likewise(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    assert run(["cp", source, destination]) == 0
-    assert sandbox.asked == [(*asked, None)]
+    assert run(["cp", source, destination, "-u", "5"]) == 0
+    assert sandbox.asked == [(*asked, "5")]
+
+
+@pytest.mark.parametrize(
+    ("words", "terminal", "told"), [([], True, True), (["-q"], True, False), ([], False, False)]
+)
+@pytest.mark.parametrize("way", [("tree", "ab12:"), ("ab12:", "/nowhere")])
+def test_cp_tells_a_terminal_how_far_it_is_unless_it_is_to_be_quiet(
+    way: tuple[str, str], words: list[str], terminal: bool, told: bool, sandbox: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    screen = Console(file=io.StringIO(), force_terminal=terminal)
+    monkeypatch.setattr(output, "console", lambda: screen)
+    assert run(["cp", *words, *way]) == 0
+    assert (sandbox.progress is not None) is told
 
 
 @pytest.mark.parametrize("words", ["a b", "ab12:/a cd34:/b", "./ab12:a b", ":a b", "/x:a b"])

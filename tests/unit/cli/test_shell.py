@@ -172,6 +172,32 @@ async def test_a_terminal_that_is_gone_is_the_end_of_what_is_typed(keyboard: int
         assert await joined == 7
 
 
+async def test_a_terminal_that_is_gone_is_not_asked_again_and_again(
+    keyboard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program may go on for long, and would have a processor kept busy."""
+    process: Any = Process()
+    process.close_stdin = lambda: None
+    asked, typed = list[bytes](), shell._typed
+
+    def asking() -> bytes:
+        asked.append(typed())
+        return asked[-1]
+
+    monkeypatch.setattr(shell, "_typed", asking)
+    joined = asyncio.create_task(shell._join(process))
+    await asyncio.sleep(0)
+    os.close(keyboard)
+    async with asyncio.timeout(30):
+        while not asked:
+            await asyncio.sleep(0.01)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked == [b""]
+    process.heard.put_nowait(b"q")
+    assert await joined == 7
+
+
 @pytest.mark.parametrize("size", [(0, 0), None])
 def test_a_terminal_that_does_not_say_how_large_it_is_has_the_usual_size(
     size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
