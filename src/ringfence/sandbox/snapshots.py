@@ -1,8 +1,8 @@
 """Sandboxes kept for later, whole: the workspace, and a root file system that may be written."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +24,7 @@ from ringfence.errors import (
 from ringfence.sandbox.context import Context
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace import Prepared, Snapshot, Snapshots
+from ringfence.workspace.failures import failed
 from ringfence.workspace.snapshot import KIND, SIZE, delete, document_of, find, name_of, put
 
 
@@ -76,32 +77,25 @@ async def keep_whole(context: Context, prepared: Prepared | None) -> Snapshot:
     """Keep a sandbox whose root file system may be written, with its workspace if it has one.
 
     It should be frozen. UnsupportedError on a backend that cannot. An error or a cancellation
-    leaves no snapshot.
+    leaves no snapshot; ResourceExhaustedError when the disk is full.
     """
     instance = context.life.instance
     if not isinstance(instance, Committable):
         raise not_kept(context.spec, "snapshot")
     place = await asyncio.to_thread(snapshots)
-    keeping = _Keeping(place.store)
-    try:
+    async with _keeping(place.store) as keeping:
         digest = await keeping.compose(instance, prepared)
         return await asyncio.to_thread(find, digest, place)
-    except BaseException:
-        await finish(asyncio.to_thread(keeping.take_back))
-        raise
 
 
 async def keep_workspace(prepared: Prepared, place: Snapshots) -> Snapshot:
     """Keep a workspace alone. Nothing should write to it meanwhile.
 
     An error or a cancellation leaves no snapshot; it is raised once what is under way is done.
+    ResourceExhaustedError when the disk is full.
     """
-    keeping = _Keeping(place.store)
-    try:
+    async with _keeping(place.store) as keeping:
         return await keeping.keep(prepared)
-    except BaseException:
-        await finish(asyncio.to_thread(keeping.take_back))
-        raise
 
 
 class _Keeping:
@@ -129,7 +123,7 @@ class _Keeping:
             return Snapshot(await finish(asyncio.to_thread(self._call, self._parts[0])), size)
 
     def _put(self, prepared: Prepared) -> int:
-        made, size = put(prepared, self._store)
+        made, size = put(prepared, self._store, self._made)
         self._parts.append(made)
         return size
 
@@ -143,17 +137,29 @@ class _Keeping:
     def _call(self, whole: Descriptor) -> str:
         """Give it its name; the digest."""
         name = name_of(whole.digest)
-        known = name in self._store.tags()
+        self._name = None if name in self._store.tags() else name
         self._store.tag(name, whole)
-        self._name = None if known else name
         return str(whole.digest)
 
     def take_back(self) -> None:
         """Leave nothing that was not there before. It blocks."""
-        if self._name is not None:
+        if self._name in self._store.tags():
             self._store.untag(self._name)
         for each in (*(part.digest for part in reversed(self._parts)), *reversed(self._made)):
             self._store.discard(each)
+
+
+@asynccontextmanager
+async def _keeping(store: Store) -> AsyncIterator[_Keeping]:
+    """A snapshot that is put into the store here, whole or not at all."""
+    keeping = _Keeping(store)
+    try:
+        yield keeping
+    except BaseException as error:
+        await finish(asyncio.to_thread(keeping.take_back))
+        if isinstance(error, OSError):
+            raise failed(error, error.filename or store.root, "keeping a snapshot") from None
+        raise
 
 
 def _joined(store: Store, root: Descriptor, parts: list[dict[str, Any]], size: int) -> Descriptor:

@@ -78,33 +78,41 @@ def name_of(digest: str) -> str:
     return f"snapshot-{_encoded(digest)}"
 
 
-def put(prepared: Prepared, store: Store) -> tuple[Descriptor, int]:
+def put(prepared: Prepared, store: Store, made: list[Digest]) -> tuple[Descriptor, int]:
     """Keep the present state, without a name in the store: the manifest, and the bytes of the
-    files. The same state gives the same digest, and one copy.
+    files. The same state gives the same digest, and one copy. made: is told what was put, also of
+    one that fails, for `Store.discard`.
 
     State is names, kinds, modes, owners and content; times are kept, too, those of the first time.
     Nothing should write to the workspace meanwhile: StateError names a file that changed.
-    ResourceExhaustedError when there is no room; then nothing stays. It blocks.
+    ResourceExhaustedError when there is no room. It blocks.
     """
     with store.composing():
         try:
             with prepared.now() as now:
                 packing = Packing(prepared, now)
                 layer = _layer(packing, store)
+            made.append(layer.digest)
+            return _described(packing, layer, store, made), packing.size
         except OSError as error:
             raise failed(error, error.filename or store.root, "keeping a snapshot") from None
-        config: dict[str, Any] = {
-            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
-            "os": "linux",
-            "config": {"Labels": {KIND: "workspace"}},
-            "rootfs": {"type": "layers", "diff_ids": [str(layer.digest)]},
-        }
-        annotations = {KIND: "workspace", SIZE: str(packing.size)}
-        made = put_image(store, config, [layer], annotations)
-        if TIMES not in store.info(made.digest).labels:
-            times = json.dumps(packing.times, separators=(",", ":")).encode()
-            store.label(made.digest, {TIMES: str(store.put(times))})
-    return made, packing.size
+
+
+def _described(packing: Packing, layer: Descriptor, store: Store, made: list[Digest]) -> Descriptor:
+    """The manifest of a layer, with its configuration and times."""
+    config: dict[str, Any] = {
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "config": {"Labels": {KIND: "workspace"}},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.digest)]},
+    }
+    annotations = {KIND: "workspace", SIZE: str(packing.size)}
+    manifest = put_image(store, config, [layer], annotations, made)
+    if TIMES not in store.info(manifest.digest).labels:
+        times = store.put(json.dumps(packing.times, separators=(",", ":")).encode())
+        made.append(times)
+        store.label(manifest.digest, {TIMES: str(times)})
+    return manifest
 
 
 def _layer(packing: Packing, store: Store) -> Descriptor:

@@ -1,6 +1,8 @@
 """A snapshot of a sandbox that does not come about leaves nothing in the store."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 from ringfence.digest import Descriptor, Digest
 from ringfence.digest.store import Store, StoreInvalid
 from ringfence.digest.store.manifest import LAYER, put_image
-from ringfence.errors import NotFoundError, StateError
+from ringfence.errors import NotFoundError, ResourceExhaustedError, StateError
 from ringfence.sandbox import snapshots
 from ringfence.sandbox.context import Context
 from ringfence.sandbox.workspace import Workspace
+from ringfence.workspace import Snapshot
 from tests.unit.workspace.conftest import Make, make, repository  # noqa: F401 - fixtures
 
 CONFIG = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
@@ -114,6 +117,46 @@ async def test_a_workspaces_that_is_cancelled_is_taken_back_if_it_is_new(
             await task
     assert kept(state_directory) == there
     made = await workspace.snapshot()
+    assert kept(state_directory)[0] == [snapshots.name_of(made.digest)]
+
+
+@pytest.mark.parametrize("what", ["workspace", "root", "both"])
+async def test_a_disk_that_is_full_at_any_step_is_told_and_nothing_stays(
+    context: Context,
+    repository: Path,  # noqa: F811 - a fixture
+    make: Make,  # noqa: F811 - a fixture
+    state_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    prepared = None if what == "root" else make(repository)
+    place = snapshots.snapshots()
+    real, left = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal left
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        left -= place.parent.name != "blobs"  # what was renamed into one of these is there
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    async def keep() -> Snapshot:
+        if what == "workspace":
+            assert prepared is not None
+            return await snapshots.keep_workspace(prepared, place)
+        return await snapshots.keep_whole(context, prepared)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for step in range(1, 100):
+        left = step
+        try:
+            made = await keep()
+        except ResourceExhaustedError:
+            assert kept(state_directory) == ([], 0), step
+        else:
+            break
+    assert step > 5
     assert kept(state_directory)[0] == [snapshots.name_of(made.digest)]
 
 

@@ -43,7 +43,7 @@ def git(directory: Path, *args: str, env: dict[str, str] | None = None) -> str:
 def keep(prepared: Prepared, place: Snapshots) -> Snapshot:
     """A snapshot of the present state, with its name in the store."""
     with place.store.composing():
-        made, size = put(prepared, place.store)
+        made, size = put(prepared, place.store, [])
         place.store.tag(name_of(made.digest), made)
     return Snapshot(str(made.digest), size)
 
