@@ -86,6 +86,20 @@ def test_what_is_written_is_limited(repository: Path, mounted: Mount, strategy: 
     assert prepared.changes().of("added") == ("small",)
 
 
+def test_no_mount_of_a_workspace_has_devices_or_set_user_id(
+    repository: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the host, too, where somebody may find the way into one."""
+    made = [mounted(repository), mounted(repository, mode="rw")]
+    monkeypatch.setattr(mounts, "_ext4", lambda *args: False)
+    made.append(mounted(repository))
+    places = {str(place) for one in made for place in mounts.mounted_below(one.directory)}
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    options = {line[4]: set(line[5].split(",")) for line in lines if line[4] in places}
+    assert len(options) == 7  # mapped, writable and merged, two times, and one that is mapped
+    assert [place for place, found in options.items() if not {"nosuid", "nodev"} <= found] == []
+
+
 def test_a_tmpfs_stands_in_where_there_are_no_loop_devices(
     repository: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -358,6 +358,28 @@ async def test_a_name_is_looked_up_once_for_check_and_connection(make: Make) -> 
     assert place.outside.lookups == 1
 
 
+async def test_of_several_addresses_the_first_that_answers_is_taken(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of the last is told where none does."""
+    place = await make(allow=["good.test"])
+    monkeypatch.setitem(NAMES, "good.test", ["203.0.113.1", "203.0.113.2", PUBLIC])
+    plain = asyncio.open_connection
+
+    async def dial(host: str, *rest: Any, **more: Any) -> Any:
+        if host not in answering:
+            raise ConnectionRefusedError(f"{host} refused")
+        return await plain(host, *rest, **more)
+
+    monkeypatch.setattr(asyncio, "open_connection", dial)
+    request = b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n"
+    answering = ["203.0.113.2", PUBLIC]
+    assert (await place.ask(request)).startswith(b"HTTP/1.1 200 ")
+    assert place.outside.connections == [("203.0.113.2", 80)]
+    answering = []
+    assert f"{PUBLIC} refused".encode() in await place.ask(request)
+
+
 async def test_a_host_without_an_address_is_a_bad_gateway(make: Make) -> None:
     place = await make(allow=["gone.test"])
     answer = await place.ask(b"GET http://gone.test/ HTTP/1.1\r\nHost: gone.test\r\n\r\n")

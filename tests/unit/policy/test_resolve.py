@@ -67,6 +67,7 @@ def test_granting_twice_changes_nothing(name: str) -> None:
     (f"app:{RESERVED_IDS[0]}", None, "1000"),
     ("", (1234, RESERVED_IDS[1]), "1234"),
     ("", (70000, 1), "1000"),
+    ("", (1234, 70000), "1234"),
 ])  # fmt: skip
 def test_nobody_is_root_unless_asked_for(
     image: str, owner: tuple[int, int] | None, expected: str
