@@ -104,6 +104,18 @@ def test_an_address_of_no_public_place_is_denied(address: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "network",
+    ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+     "192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+     "64:ff9b:1::/48", "100::/64", "2001::/32", "2001:2::/48", "5f00::/16", "fc00::/7", "fe80::/10",
+     "fec0::/10", "ff00::/8"],
+)  # fmt: skip
+def test_what_is_denied_is_so_from_its_first_address_to_its_last(network: str) -> None:
+    first, last = ipaddress.ip_network(network)[0], ipaddress.ip_network(network)[-1]
+    assert None not in (denied(first), denied(last))
+
+
+@pytest.mark.parametrize(
     "address", ["1.1.1.1", "203.0.113.7", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 )
 def test_a_public_address_is_not(address: str) -> None:

@@ -246,3 +246,21 @@ def test_a_profiles_ulimit_is_lowered_to_the_machines() -> None:
     facts = dataclasses.replace(SMALL, ulimits={"memlock": 4096, "msgqueue": 0})
     ulimits = resolve(SandboxSpec(), facts).limits.ulimits
     assert (ulimits.memlock, ulimits.msgqueue) == (Ulimit.parse(4096), Ulimit.parse(0))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_soft_limit_stays_below_its_hard_one(name: str) -> None:
+    """As it was asked for: a profile has the two alike."""
+    asked = spec(profile=name, limits={"ulimits": {"nofile": {"soft": 100, "hard": 1000}}})
+    nofile = resolve(asked, SMALL).limits.ulimits.nofile
+    assert nofile is not None
+    assert (nofile.soft, nofile.hard) == (100, 1000)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_where_no_program_may_run_from_tmp_none_does_unless_that_is_asked_for(name: str) -> None:
+    """The ceiling takes it from a profile; who asks for it is told."""
+    ceiling = Ceiling.parse({"security": {"tmp_exec": False}})
+    assert resolve(spec(profile=name), SMALL, ceiling=ceiling).security.tmp_exec is False
+    with pytest.raises(PolicyDeniedError, match="tmp_exec"):
+        resolve(spec(profile=name, security={"tmp_exec": True}), SMALL, ceiling=ceiling)
