@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ringfence.backends import cgroup_leaf
+from ringfence.backends import cgroup_leaf, exhausted
 from ringfence.backends.finish import finish
 from ringfence.backends.tally import Tally
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError, UnsupportedError
@@ -33,7 +33,6 @@ _UNIFIED = "unified"
 _EVENTS = ("memory", "pids", _UNIFIED)
 _LINKS_OF_NONE = 2
 """Of a directory with none in it."""
-_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 def possible(version: int) -> bool:
@@ -258,7 +257,7 @@ def _refused(error: OSError) -> SandboxError:
     context = {"errno": error.errno, "fields": ["cgroup"]}
     if error.errno in (errno.ENOENT, errno.ENODEV):
         return NotFoundError("cgroup: the sandbox has ended", op="exec", context=context)
-    if error.errno in _FULL:
+    if error.errno in exhausted.NUMBERS:
         return ResourceExhaustedError(
             f"cgroup: none can be made now: {error.strerror}", op="exec", context=context
         )

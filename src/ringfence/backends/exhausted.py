@@ -14,6 +14,8 @@ _REMEDIES = {
     errno.EAGAIN: "this user or the machine has no more processes (ulimit -u): try again later",
     errno.ENOMEM: "the machine has no more memory: try again later",
 }
+NUMBERS = frozenset(_REMEDIES)
+"""The errors of the kernel that say that something has."""
 _NO_THREAD = "can't start new thread"
 """All that Python says of it, which has no error of its own for that."""
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 
+from ringfence.backends import exhausted
 from ringfence.backends.base import Bind
 from ringfence.backends.finish import finish
 from ringfence.errors import (
@@ -27,7 +28,6 @@ from ringfence.guest import build
 LEAST_KERNEL = (5, 12)
 """The first whose mounts can be made before they are anywhere, and be changed there."""
 _SECONDS = 30.0
-_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _NO_PLACE = (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EINVAL)
 _OP = "pool.acquire"
 
@@ -91,7 +91,7 @@ def _error(words: str, binds: Sequence[Bind]) -> SandboxError:
     number, stage, index = words.split()
     code, one = int(number), binds[int(index)]
     why = os.strerror(code)
-    if code in _FULL:
+    if code in exhausted.NUMBERS:
         return ResourceExhaustedError(f"bind: the machine is full: {why}", op=_OP)
     if stage == "enter" and code == errno.ESRCH:
         return SandboxLostError("bind: the sandbox has ended", op=_OP)
