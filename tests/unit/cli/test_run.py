@@ -1,5 +1,6 @@
 """`ringfence run` on the mock: what it prints and how it ends."""
 
+import asyncio
 import base64
 import errno
 import io
@@ -157,6 +158,39 @@ async def test_why_nothing_was_applied_is_told_where_the_changes_cannot_be_kept_
         assert "could not be kept as a patch" in told
         assert "Errno" not in told
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+async def test_what_was_not_found_is_not_said_to_be_applied(tmp_path: Path) -> None:
+    async def lost() -> Patch:
+        raise StateError("no", op="workspace.diff")
+
+    sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=lost))
+    out, failed = await changes(sandbox, tmp_path / "out.patch", apply=True)
+    assert out == {"applied": False}
+    assert isinstance(failed, StateError)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize(("data", "named"), [(b"a patch", True), (b"a patch", False), (b"", False)])
+async def test_changes_that_cannot_be_applied_are_kept_where_nobody_has_them(
+    data: bytes, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: not beside the file that was named for them, and not where there are none."""
+
+    async def refused() -> None:
+        raise StateError("the original moved", op="workspace.apply")
+
+    async def found() -> Patch:
+        return Patch(data, "")
+
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "kept"))
+    sandbox = SimpleNamespace(workspace=SimpleNamespace(diff=found, apply=refused))
+    out, failed = await changes(sandbox, tmp_path / "out.patch" if named else None, apply=True)
+    assert (out["patch"].encode(), out["applied"]) == (data, False)
+    assert isinstance(failed, StateError)
+    kept = await asyncio.to_thread(lambda: [one.read_bytes() for one in tmp_path.rglob("*.patch")])
+    assert kept == [data] * bool(data)
 
 
 @pytest.mark.parametrize(

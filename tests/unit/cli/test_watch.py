@@ -78,6 +78,13 @@ def test_the_cores_in_use_are_those_since_the_last_sample() -> None:
     assert watch._cores(None, now) == watch._cores(now, now) == watch._cores(Usage(), now) == 0
 
 
+def test_a_row_has_the_cores_of_now_after_those_of_before() -> None:
+    row = watch._row("ab12", Usage(memory=1 << 20, pids=3, source="cgroup"), [0.0, 2.0, 1.0])
+    assert row[:2] == ("ab12", "100%")
+    assert row[2] == "▁█▄"
+    assert row[3:6] == ("1.0MiB", "-", "3")
+
+
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
 def test_a_sandbox_that_is_not_well_is_a_1(
     ok: bool, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
