@@ -595,3 +595,42 @@ def test_hashes_agree_with_hashlib_however_it_is_cut(store: Store) -> None:
         for start in range(0, len(DATA), 7777):
             ingest.write(bytearray(DATA[start : start + 7777]))
         assert ingest.commit() == "sha256:" + hashlib.sha256(DATA).hexdigest()
+
+
+def test_a_blob_is_as_old_as_its_commit(store: Store) -> None:
+    """However long ago its last byte came: a collection right after leaves it."""
+    with store.ingest("slow") as ingest:
+        ingest.write(b"content")
+        os.utime(ingest._data, (1, 1))
+        digest = ingest.commit()
+    assert store.gc(grace=3600).removed == ()
+    assert store.info(digest).modified > 1
+
+
+def test_what_came_after_the_last_checkpoint_before_a_crash_is_cut_off(store: Store) -> None:
+    """Also where less comes the second time."""
+    crashed = store.ingest("again")
+    crashed.write(b"a" * 10)
+    crashed.checkpoint()
+    crashed.write(b"b" * 100)
+    crashed._close()
+    with store.ingest("again") as ingest:
+        assert ingest.offset == 10
+        ingest.write(b"c")
+        digest = ingest.commit()
+    assert store.read(digest) == b"a" * 10 + b"c"
+
+
+def test_an_ingest_whose_checkpoint_is_damaged_begins_anew(store: Store) -> None:
+    """Else the content would get a digest that is not its own."""
+    begun = store.ingest("damaged")
+    begun.write(b"a" * 10)
+    begun.suspend()
+    place = begun._directory / "checkpoint"
+    about = json.loads(place.read_text())
+    state = bytearray.fromhex(about["state"])
+    state[4] ^= 1
+    place.write_text(json.dumps({**about, "state": state.hex()}))
+    again = store.ingest("damaged")
+    assert again.offset == 0
+    again.abort()

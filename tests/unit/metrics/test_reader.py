@@ -1,13 +1,16 @@
 """A reader gives all that the files have, says when a sandbox is gone, and holds no more files."""
 
+import errno
 import gc
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from ringfence.errors import NotFoundError
-from ringfence.metrics import Place, reader_for, reader_of
+from ringfence.metrics import Place, reader, reader_for, reader_of
 from ringfence.metrics.places import GUEST_LEAF, mounted_hierarchies
 
 FILES_V2 = {
@@ -92,6 +95,47 @@ def test_the_files_are_read_anew_each_time_and_stay_open(tmp_path: Path) -> None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     with pytest.raises(NotFoundError):
         reader.read()
+
+
+def test_no_descriptor_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a reader that is closed, or that could not be made."""
+    files = {**FILES_V2, "cgroup.stat": "nr_descendants 0\n"}
+    places = {"unified": Place(2, "/x", str(make(tmp_path, files)))}
+    before = list(Path("/proc/self/fd").iterdir())
+    reader_of(places).close()
+    assert list(Path("/proc/self/fd").iterdir()) == before
+
+    def full(_: Place) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(reader, "_below", full)
+    with pytest.raises(OSError, match="Too many"):
+        reader_of(places)
+    assert list(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_open_files_that_may_not_be_looked_at_are_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of root's processes, for an ordinary user."""
+
+    def denied(_: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with reader_of({"unified": Place(2, "/x", str(make(tmp_path, FILES_V2)))}) as found:
+        monkeypatch.setattr(os, "listdir", denied)
+        assert found.open_files() is None
+
+
+def test_a_process_is_as_old_as_it_is_whatever_its_name(tmp_path: Path) -> None:
+    program = shutil.copy("/bin/sleep", tmp_path / "a) R 1 (b")
+    place = Place(2, "/x", str(make(tmp_path, FILES_V2)))
+    with subprocess.Popen([program, "60"]) as process:
+        with reader_of({"unified": place}, process.pid) as found:
+            uptime = found.read().uptime
+        process.kill()
+    assert uptime is not None
+    assert uptime < 300
 
 
 def test_a_process_that_is_not_there_has_no_reader() -> None:

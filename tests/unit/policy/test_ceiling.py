@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ringfence
 from ringfence.errors import InvalidSpecError, PolicyDeniedError
-from ringfence.policy import PROFILES, Ceiling, Facts, load_ceiling, resolve
+from ringfence.policy import PROFILES, Ceiling, Facts, check_ceiling, load_ceiling, resolve
 from ringfence.spec import Limits, SandboxSpec, Ulimits
 from ringfence.spec.limits import MOST_OUTPUT, cores
 from ringfence.spec.names import GRANTABLE
@@ -382,3 +382,9 @@ def test_what_is_above_one_word_of_a_ceiling_is_refused_by_its_name(
         resolve(SandboxSpec.parse(asked), MACHINE, ceiling=ceiling)
     assert str(caught.value).startswith(f"{named}: ")
     resolve(SandboxSpec.parse(within), MACHINE, ceiling=ceiling)
+
+
+def test_what_is_as_high_as_the_ceiling_is_within_it() -> None:
+    check_ceiling("lifetime", 60.0, 60.0, op="extend")
+    with pytest.raises(PolicyDeniedError, match=r"lifetime: 60\.5 is outside of 0 to 60"):
+        check_ceiling("lifetime", 60.5, 60.0, op="extend")
