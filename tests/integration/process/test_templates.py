@@ -294,6 +294,27 @@ async def test_a_bubblewrap_that_never_answers_is_ended(
     assert processes("98.76") == []
 
 
+async def test_what_is_said_before_the_answer_keeps_no_sandbox_from_starting(
+    backend: ProcessBackend, bubblewrap: Callable[[str], None]
+) -> None:
+    bubblewrap("echo 'a warning' >&2; printf 'and another'; echo; exec \"$BWRAP\" \"$@\"")
+    async with opened(backend) as sandbox:
+        assert (await sandbox.sh("echo on")).stdout == b"on\n"
+    assert len(held()) == 1
+
+
+async def test_a_holder_that_goes_on_is_ended(
+    backend: ProcessBackend, bubblewrap: Callable[[str], None]
+) -> None:
+    """As where a process that was forked meanwhile has the other end of its standard input."""
+    bubblewrap("echo $$; exec sleep 98.77")
+    spec, facts = await grant(backend)
+    async with asyncio.timeout(WAIT_SECONDS):
+        instance = await backend.create(spec, new_id(), facts)
+    await instance.delete()
+    assert processes("98.77") == []
+
+
 async def test_a_bubblewrap_that_is_gone_is_told(
     backend: ProcessBackend, bubblewrap: Callable[[str], None], tmp_path: Path
 ) -> None:

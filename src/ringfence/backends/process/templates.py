@@ -141,22 +141,31 @@ def _made(args: list[str]) -> Template:
         raise not_started(f"{args[0]}: {error.strerror}") from None
     with holder:
         try:
-            return Template(_mounts(cast("IO[bytes]", holder.stdout)))
-        except BaseException:
+            return Template(_mounts(_answer(cast("IO[bytes]", holder.stdout))))
+        finally:  # the end of its standard input is not told where a fork of ours has that, too
             holder.kill()
-            raise
 
 
-def _mounts(output: IO[bytes]) -> int:
-    """A descriptor of the mounts of the process whose pid this says."""
+def _answer(output: IO[bytes]) -> int:
+    """The pid that the holder says, after what bubblewrap says before."""
     told = select.poll()
     told.register(output, select.POLLIN)
-    if not told.poll(_ANSWER_SECONDS * 1000):
-        raise not_started(f"bwrap: no answer within {_ANSWER_SECONDS:g} s")
-    line = output.readline(_WORDS_BYTES)
-    if not line.strip().isdigit():
-        raise not_started(said(line + output.read(_WORDS_BYTES)))
-    found = os.open(f"/proc/{int(line)}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    end = time.monotonic() + _ANSWER_SECONDS
+    words = b""
+    while told.poll(max(0.0, end - time.monotonic()) * 1000):
+        more = os.read(output.fileno(), _WORDS_BYTES)
+        words += more
+        line = words.rpartition(b"\n")[0].rpartition(b"\n")[2]
+        if line.isdigit():
+            return int(line)
+        if not more or len(words) > _WORDS_BYTES:
+            raise not_started(said(words))
+    raise not_started(f"{said(words) or 'bwrap'}: no answer within {_ANSWER_SECONDS:g} s")
+
+
+def _mounts(pid: int) -> int:
+    """A descriptor of the mounts of this process."""
+    found = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, LEAST_DESCRIPTOR)
     finally:
