@@ -634,3 +634,38 @@ def test_an_ingest_whose_checkpoint_is_damaged_begins_anew(store: Store) -> None
     again = store.ingest("damaged")
     assert again.offset == 0
     again.abort()
+
+
+def test_what_a_full_disk_took_of_a_write_is_no_part_of_the_blob(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = os.write, 50
+
+    def full(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        written = real(descriptor, data[:room])
+        room -= written
+        return written
+
+    with store.ingest("full") as ingest:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"):
+                ingest.write(b"a" * 100)
+        ingest.write(b"b")
+        digest = ingest.commit()
+    assert store.read(digest) == b"b"
+
+
+def test_a_blob_that_comes_again_is_young_and_ends_what_was_begun_of_it(store: Store) -> None:
+    digest = Digest.from_bytes(b"content")
+    with store.ingest("begun", expected=digest) as ingest:
+        ingest.write(b"con")
+    store.put(b"content")
+    os.utime(store.blob_path(digest), (1, 1))
+    with pytest.raises(BlobExists):
+        store.ingest("begun", expected=digest)
+    assert store.ingests() == {}
+    assert store.gc(grace=3600).removed == ()
