@@ -23,6 +23,11 @@ void open_files_raise(void)
 	setrlimit(RLIMIT_NOFILE, &most);
 }
 
+int open_files_restore(void)
+{
+	return files_given.rlim_max ? setrlimit(RLIMIT_NOFILE, &files_given) : 0;
+}
+
 /* A "0" moves who writes it, with all that it forks later. The command has none of these descriptors. */
 static int join_cgroups(const struct command *command)
 {
@@ -36,7 +41,7 @@ static int join_cgroups(const struct command *command)
 
 static int set_limits(const struct job *job)
 {
-	if (files_given.rlim_max && setrlimit(RLIMIT_NOFILE, &files_given))
+	if (open_files_restore() < 0)
 		return errno;
 	for (u32 i = 0; i < job->limit_count; i++) {
 		const struct limit *limit = &job->limits[i];

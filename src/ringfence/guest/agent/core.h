@@ -81,6 +81,7 @@ bool signal_uid(u32 uid, int number);
 
 /* command.c */
 void open_files_raise(void);  /* for the agent alone: commands start with what it was given */
+int open_files_restore(void); /* to what was given; -1 with errno */
 
 /* oom.c */
 void oom_given(int descriptor);  /* its file, open already */

@@ -13,15 +13,10 @@ int mount_change(int tree, const struct attributes *attributes, int flags)
 	return (int)syscall(SYSCALL_MOUNT_SETATTR, tree, "", EMPTY_PATH | flags, attributes, sizeof *attributes);
 }
 
-int tree_of(const char *path, int flags)
-{
-	return (int)syscall(SYSCALL_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | flags);
-}
-
 int graft_take(const char *path, bool read_only, int flags)
 {
 	struct attributes wanted = {.set = ATTR_NOSUID | ATTR_NODEV | (read_only ? ATTR_RDONLY : 0), .propagation = PRIVATE};
-	int tree = tree_of(path, flags);
+	int tree = (int)syscall(SYSCALL_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | flags);
 	return tree < 0 || mount_change(tree, &wanted, flags) < 0 ? -1 : tree;
 }
 

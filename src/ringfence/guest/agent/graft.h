@@ -13,9 +13,8 @@ enum { SYSCALL_OPEN_TREE = 428, SYSCALL_MOUNT_SETATTR = 442 };
 struct attributes { u64 set, clear, propagation, user_namespace; };
 
 int mount_change(int tree, const struct attributes *attributes, int flags);
-/* A mount of `path` as it is that is nowhere yet; -1 with errno. flags: RECURSIVE or 0. */
-int tree_of(const char *path, int flags);
-/* The same with nosuid and nodev, of which nobody else's mounts are heard. */
+/* A mount of `path` that is nowhere yet, with nosuid and nodev, of which nobody else's mounts are heard; -1 with errno.
+ * flags: RECURSIVE or 0. */
 int graft_take(const char *path, bool read_only, int flags);
 /* A descriptor of `path` in the sandbox, whose root is the working directory by now: no link on the way is followed. */
 int graft_place(const char *path);

@@ -208,7 +208,7 @@ int keep_main(int count, char **args)
 	}
 	keeping.program = start_program(args + at + 1);
 	if (keeping.program < 0) {
-		complain("start", args[at + 1], errno);
+		complain("start", keeping.template ? "namespaces" : args[at + 1], errno);
 		clear_away(args[0]);
 		return NOT_STARTED;
 	}

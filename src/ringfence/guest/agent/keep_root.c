@@ -6,8 +6,11 @@
  * Parts, made in this order; PATH is one inside:
  *   --dir PATH              a directory
  *   --link TARGET PATH      a symbolic link
- *   --shown PATH            what the template has there, a directory or a file
- *   --bind ro|rw FROM PATH  what the host has at FROM, with nosuid and nodev
+ *   --shown PATH            what the template has there, a directory or a file, read-only, with all that the host has
+ *                           mounted below it by now
+ *   --bind ro|rw FROM PATH  what the host has at FROM
+ *
+ * What is mounted has nosuid and nodev.
  */
 #include "core.h"
 #include "graft.h"
@@ -76,12 +79,10 @@ static void take(char **part, const char *kind)
 	for (int i = 0, size; (size = size_of(part)); i++, part += size) {
 		if (!is(part, kind))
 			continue;
-		if (size == 2)
-			trees[i] = tree_of(part[1], RECURSIVE);
-		else
-			trees[i] = graft_take(part[2], strcmp(part[1], "rw") != 0, RECURSIVE);
+		const char *source = part[size == 2 ? 1 : 2];
+		trees[i] = graft_take(source, strcmp(part[1], "rw") != 0, RECURSIVE);
 		if (trees[i] < 0)
-			give_up(kind + 2, part[size == 2 ? 1 : 2]);
+			give_up(kind + 2, source);
 	}
 }
 
@@ -92,9 +93,15 @@ static int put(int tree, const char *path)
 
 	if (fstat(tree, &status) < 0)
 		return -1;
-	int made = S_ISDIR(status.st_mode) ? mkdir(path, 0755) : mknod(path, S_IFREG | 0644, 0);
-	if ((made < 0 && errno != EEXIST) || graft_put(tree, path) < 0)
+	bool directory = S_ISDIR(status.st_mode);
+	int made = directory ? mkdir(path, 0755) : mknod(path, S_IFREG | 0644, 0);
+	if (made < 0 && errno != EEXIST)
 		return -1;
+	if (graft_put(tree, path) < 0) {
+		if (errno == EINVAL)
+			errno = directory ? ENOTDIR : EISDIR;
+		return -1;
+	}
 	return close(tree);
 }
 
@@ -135,7 +142,7 @@ void begin_with(int template, char **parts)
 	open_files_raise();
 	take(parts, "--bind");
 	if (setns(template, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0)
-		give_up("enter", "the template");
+		give_up("enter", "the namespace of a template");
 	close(template);
 	take(parts, "--shown");
 	change_root();
@@ -143,6 +150,7 @@ void begin_with(int template, char **parts)
 		if (make(parts, trees[i]) < 0)
 			give_up(parts[0] + 2, parts[size - 1]);
 	raise_loopback();
+	open_files_restore();
 	if (sethostname(SANDBOX_NAME, strlen(SANDBOX_NAME)) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		give_up("name", SANDBOX_NAME);
 	execv(program[0], program);

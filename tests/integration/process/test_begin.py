@@ -1,0 +1,114 @@
+"""A sandbox is the same to whom is in it, whether it begins with a template or has a bubblewrap."""
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.backends.base import Bind
+from ringfence.backends.process import ProcessBackend, command
+from ringfence.backends.process.machine import explain, said
+from ringfence.guest import build
+from tests.integration.process.conftest import Opened, grant, new_id
+from tests.integration.process.test_templates import image
+
+
+@pytest.fixture(params=["template", "bubblewrap"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to begin, one after the other."""
+    if request.param == "bubblewrap":
+        monkeypatch.setattr(command, "takes_template", lambda *_: False)
+    return str(request.param)
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """A limit of open files below the one that this process could have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fewer = min(hard // 2, 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fewer, hard))
+    yield fewer
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("either")
+async def test_commands_have_the_limit_of_open_files_that_their_client_has(
+    opens: Opened, few_files: int
+) -> None:
+    async with opens() as sandbox:
+        assert int((await sandbox.sh("ulimit -Sn")).stdout) == few_files
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [("file", "/etc", "Is a directory"), ("tree", "/etc/hosts", "Not a directory")],
+)
+async def test_a_file_where_a_directory_is_and_the_other_way_round_are_told(
+    source: str, target: str, says: str, backend: ProcessBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "tree").mkdir()
+    spec, facts = await grant(backend)
+    binds = (Bind(str(tmp_path / source), target),)
+    instance = await backend.create(spec, new_id(), facts, binds=binds)
+    try:
+        assert says in str(await instance.not_started())
+    finally:
+        await instance.delete()
+
+
+@contextlib.contextmanager
+def shared(directory: Path) -> Iterator[Path]:
+    """Have what is mounted below `directory` be told to mounts that were made of it, as where an
+    init system shares all of them."""
+    subprocess.run(["mount", "--bind", directory, directory], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", directory], check=True)
+        yield directory
+    finally:
+        subprocess.run(["umount", "--recursive", "--lazy", directory], check=True)
+
+
+def mount_late(directory: Path) -> None:
+    """A file system that can be written, with a device that everybody may use."""
+    subprocess.run(["mount", "-t", "tmpfs", "late", directory], check=True)
+    os.mknod(directory / "null", 0o20666, os.makedev(1, 3))
+    (directory / "null").chmod(0o666)
+
+
+@pytest.mark.usefixtures("either")
+async def test_what_the_host_mounts_below_after_the_template_is_no_less_confined(
+    opens: Opened, tmp_path: Path, busybox: Path
+) -> None:
+    with shared(image(tmp_path / "image", busybox)) as root:
+        (root / "data/late").mkdir(parents=True)
+        async with opens(image=str(root)) as first:
+            mount_late(root / "data/late")
+            async with opens(image=str(root)) as second:
+                script = "echo 1 > /data/late/file || echo 1 > /data/late/null || echo refused"
+                assert (await second.sh(script, user=0)).stdout == b"refused\n"
+                seen = await second.sh("busybox grep ' /data/late ' /proc/self/mountinfo")
+                assert b"ro,nosuid,nodev" in seen.stdout
+            assert (await first.sh("busybox true")).code == 0
+
+
+@pytest.mark.parametrize("kind", ["pid", "net", "ipc", "uts", "mnt", "cgroup"])
+def test_that_there_are_no_more_namespaces_is_told(kind: str, tmp_path: Path) -> None:
+    limit = f"/proc/sys/user/max_{kind}_namespaces"
+    script = f'exec 7</proc/self/ns/mnt && echo 0 > {limit} && exec "$0" "$@"'
+    limited = ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", script]
+    (tmp_path / "kept").mkdir()
+    keeper = [str(build.target()), "--keep", str(tmp_path / "kept"), "--template", "7", "--"]
+    done = subprocess.run(
+        [*limited, *keeper, "--dir", "/x", "--", "/bin/true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert "no more namespaces" in explain(said(done.stderr))
