@@ -13,7 +13,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.process import ProcessBackend, command
 from ringfence.backends.process.machine import explain, said
 from ringfence.guest import build
-from tests.integration.process.conftest import Opened, grant, new_id
+from tests.integration.process.conftest import Opened, grant, new_id, opened
 from tests.integration.process.test_templates import image
 
 
@@ -44,6 +44,26 @@ async def test_commands_have_the_limit_of_open_files_that_their_client_has(
 
 
 @pytest.mark.usefixtures("either")
+async def test_what_is_bound_lies_where_links_inside_lead(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    root = image(tmp_path / "image", busybox)
+    (root / "sbin").symlink_to("bin")
+    (root / "bin/tree").mkdir()
+    (root / "bin/link").symlink_to("sh")
+    (tmp_path / "file").write_text("bound")
+    binds = (
+        Bind(str(tmp_path / "file"), "/sbin/link"),
+        Bind(str(tmp_path), "/sbin/tree"),
+    )
+    (root / "bin/sh").unlink()
+    (root / "bin/sh").write_text("covered")
+    async with opened(backend, image=str(root), binds=binds) as sandbox:
+        ran = await sandbox.run("/bin/busybox", "cat", "/bin/sh", "/bin/tree/file", user=0)
+        assert ran.stdout == b"boundbound"
+
+
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize(
     ("source", "target", "says"),
     [("file", "/etc", "Is a directory"), ("tree", "/etc/hosts", "Not a directory")],
@@ -60,6 +80,47 @@ async def test_a_file_where_a_directory_is_and_the_other_way_round_are_told(
         assert says in str(await instance.not_started())
     finally:
         await instance.delete()
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("up", ["", "..", "../oldroot"], ids=["absolute", "above", "before"])
+async def test_no_link_of_an_image_has_something_made_on_the_host(
+    up: str, backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    root = image(tmp_path / "image", busybox)
+    there = tmp_path / "there"
+    there.mkdir()
+    (root / "out").symlink_to(f"{up}{there}")
+    (tmp_path / "file").write_text("bound")
+    (tmp_path / "file").chmod(0o644)
+    for wanted in ({"security": {"tmpfs": {"/out/made": 4096}}}, {}):
+        binds = (Bind(str(tmp_path / "file"), "/out/file"),)
+        async with opened(backend, image=str(root), binds=binds, **wanted) as sandbox:
+            assert (await sandbox.sh("busybox cat /out/file")).stdout == b"bound"
+            assert (await sandbox.sh("test -d /out/made")).code == (0 if wanted else 1)
+        assert list(there.iterdir()) == []
+
+
+@pytest.mark.usefixtures("either")
+async def test_everybody_may_pass_the_directories_above_what_is_bound(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("read")
+    (tmp_path / "file").chmod(0o644)
+    for target in ("/tmp/a/b/file", "/a/b/file", "/run/a/b/file"):
+        async with opened(backend, binds=(Bind(str(tmp_path / "file"), target),)) as sandbox:
+            assert (await sandbox.run("/bin/cat", target)).stdout == b"read"
+
+
+@pytest.mark.usefixtures("either")
+async def test_each_of_many_binds_may_have_directories_of_its_own_above_it(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("last")
+    targets = [f"/{number}/a/b/c/d/e/f/g/h/file" for number in range(60)]
+    binds = [Bind(str(tmp_path / "file"), target) for target in targets]
+    async with opened(backend, binds=binds) as sandbox:
+        assert (await sandbox.run("/bin/cat", targets[-1])).stdout == b"last"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.cgroups import Plan
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
-from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.machine import Machine, nofile
 from ringfence.backends.process.root import Entry
 from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS, tmpfs_inodes
 from ringfence.spec import SandboxSpec
@@ -31,7 +31,8 @@ TEMPLATE = STREAM + 1
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 _GUESTS = frozenset(("/proc", "/dev", *_ALWAYS))
 _FEW = 100
-"""As many entries and binds as a keeper puts together: each is a descriptor, for a moment."""
+"""As many entries, binds and directories above them as a keeper puts together: most are a
+descriptor, for a moment, of those that it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def template(machine: Machine, root: Sequence[Entry]) -> list[str]:
 def takes_template(spec: SandboxSpec, place: Place) -> bool:
     """Whether a template, binds side by side and what the guest mounts itself are all of it; what
     lies one below another is for bubblewrap to mount, and what is very much."""
-    many = len(place.root) + len(place.binds) > _FEW
-    if many or not place.machine.templates or spec.security.tmpfs:
+    parts = len(place.root) + len(_parents(spec, place)) + len(place.binds)
+    if parts > min(_FEW, nofile() // 2) or not place.machine.templates or spec.security.tmpfs:
         return False
     targets = {bind.destination for bind in place.binds}
     nested = any(not targets.isdisjoint(_above(target)) for target in targets)
@@ -104,7 +105,7 @@ def _parts(spec: SandboxSpec, place: Place) -> list[str]:
         args += entry.part()
     for path in _parents(spec, place):
         args += ["--dir", path]
-    for bind in place.binds:
+    for bind in sorted(place.binds, key=lambda one: one.destination):
         mode = "ro" if bind.read_only else "rw"
         args += ["--bind", mode, bind.source, bind.destination]
     args += ["--bind", "ro", str(place.home.run), RUN]
@@ -121,11 +122,12 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     own = _mounted_by_guest(spec, place)
     if not own:
         args += ["--proc", "/proc", "--dev", "/dev"]
-    for path in _parents(spec, place):
-        args += ["--perms", "0755", "--dir", path]
-    for path, size in _tmpfs(spec):
-        if path not in own:
-            args += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
+    sizes = dict(_tmpfs(spec))
+    for path in sorted({*_parents(spec, place), *sizes} - own):
+        if path in sizes:
+            args += ["--perms", "1777", "--size", str(sizes[path]), "--tmpfs", path]
+        else:
+            args += ["--perms", "0755", "--dir", path]
     for device in spec.security.devices:
         args += ["--dev-bind", device, device]
     for bind in sorted(place.binds, key=lambda one: one.destination):

@@ -6,15 +6,19 @@ there without writing to it.
 
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.errors import ImageError
+from ringfence.errors import ImageError, PolicyDeniedError
+from ringfence.spec.model import check_inside_path
 
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """What of the host's root is shown besides /usr."""
 
 _MADE = frozenset({"proc", "dev", "tmp", "run", "sys", ".ringfence", "lost+found"})
+_MOST_LINKS = 40
+"""As many as the kernel follows."""
 _FLAG = {"dir": "--dir", "link": "--symlink", "bind": "--ro-bind"}
 
 
@@ -80,3 +84,51 @@ def image(rootfs: Path) -> list[Entry]:
             f"image: {rootfs} is empty: it should hold a root file system", op="create"
         )
     return entries
+
+
+def place(root: Sequence[Entry], path: str) -> str:
+    """Where the links of a root lead `path`: who mounts there from outside would follow them to
+    the host. PolicyDeniedError where that is a directory of the kernel's or of our own."""
+    shown = {entry.target: entry for entry in root}
+    left, names, links = path.split("/")[::-1], list[str](), 0
+    while left:
+        name = left.pop()
+        if name == "..":
+            del names[-1:]
+        elif name not in ("", "."):
+            names.append(name)
+            target = _link(shown, names)
+            if target is None:
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                return path  # whoever mounts there says so
+            del names[0 if target.startswith("/") else -1 :]
+            left += target.split("/")[::-1]
+    found = "/" + "/".join(names)
+    try:
+        return path if found == path else check_inside_path(found, "it")
+    except ValueError as error:
+        raise PolicyDeniedError(
+            f"mount: a symbolic link leads {path!r} to {found!r} in the sandbox, and {error}",
+            op="create",
+            context={"path": path},
+        ) from None
+
+
+def _link(shown: Mapping[str, Entry], names: Sequence[str]) -> str | None:
+    """What the link of these names points to, None when it is none; those above it are none."""
+    for length in range(len(names), 0, -1):
+        entry = shown.get("/" + "/".join(names[:length]))
+        if entry is None:
+            continue
+        below = names[length:]
+        if entry.kind == "link" and not below:
+            return entry.source
+        if entry.kind != "bind" or not below:
+            return None
+        try:
+            return os.readlink("/".join((entry.source, *below)))  # noqa: PTH115 - as it is
+        except OSError:
+            return None
+    return None

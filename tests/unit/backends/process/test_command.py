@@ -1,6 +1,7 @@
 """The command line says every confinement that was granted."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ringfence.backends.process.command import Place
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.machine import Machine
-from ringfence.errors import ImageError
+from ringfence.errors import ImageError, PolicyDeniedError
 from ringfence.spec import Limits, SandboxSpec, Security
 
 SPEC = SandboxSpec(
@@ -100,7 +101,7 @@ def test_a_tmpfs_below_which_the_host_is_mounted_is_bubblewraps() -> None:
 def test_a_tmpfs_below_which_another_is_asked_for_is_bubblewraps_as_that_is() -> None:
     security = Security(tmpfs={"/tmp/x": 4096, "/data": 8192})
     bwrap, guest = parts(line(SPEC.model_copy(update={"security": security}), devices=True))
-    assert pairs(bwrap, "--tmpfs") == ["/tmp", "/tmp/x", "/data"]
+    assert pairs(bwrap, "--tmpfs") == ["/data", "/tmp", "/tmp/x"]
     assert [value.split(":")[1] for value in pairs(guest, "--tmpfs")] == ["/run", "/dev/shm"]
 
 
@@ -200,6 +201,15 @@ def test_what_lies_below_something_else_is_mounted_by_bubblewrap(
     assert command.takes_template(spec, place(**{"devices": True, **wanted})) == taken  # type: ignore[arg-type]
 
 
+def test_who_may_open_few_files_has_bubblewrap_mount_what_takes_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "nofile", lambda: 64)
+    entries = [root.Entry("dir", f"/{number}") for number in range(33)]
+    assert command.takes_template(SPEC, place(devices=True, root=entries[1:]))
+    assert not command.takes_template(SPEC, place(devices=True, root=entries))
+
+
 def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
     plan = Plan(("/c/box",), (("/c/box/pids.max", "9"),), (("/c/box/tasks", "0"),), None)
     args = line(plan=plan)
@@ -240,3 +250,47 @@ def test_the_hosts_system_and_an_image_are_put_together_entry_by_entry(tmp_path:
         root.image(empty)
     with pytest.raises(ImageError, match="cannot be read"):
         root.image(tmp_path / "absent")
+
+
+ROOT = [
+    root.Entry("bind", "/usr", "{top}/usr"),
+    root.Entry("link", "/bin", "usr/bin"),
+    root.Entry("link", "/loop", "loop/x"),
+    root.Entry("link", "/kernel", "/proc"),
+    root.Entry("dir", "/var"),
+    root.Entry("link", "/var/run", "/run"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/data/a", "/data/a"),
+        ("/bin/tool", "/usr/bin/tool"),
+        ("/var/run/x/y", "/run/x/y"),
+        ("/usr/lib64/x", "/usr/lib/x"),
+        ("/usr/up/x", "/x"),
+        ("/usr/away", "/data/new"),
+        ("/usr/bin/file/x", "/usr/bin/file/x"),
+        ("/loop", "/loop"),
+        ("/loop/x", "/loop/x"),
+    ],
+)
+def test_what_is_mounted_lies_where_links_lead_inside(
+    path: str, leads: str, tmp_path: Path
+) -> None:
+    usr = tmp_path / "usr"
+    (usr / "bin").mkdir(parents=True)
+    (usr / "bin/file").touch()
+    (usr / "lib64").symlink_to("lib")
+    (usr / "up").symlink_to("../../../..")
+    (usr / "away").symlink_to("/data/new")
+    entries = [replace(one, source=one.source.format(top=tmp_path)) for one in ROOT]
+    assert root.place(entries, path) == leads
+
+
+@pytest.mark.parametrize("path", ["/kernel", "/kernel/self", "/own/guest"])
+def test_no_link_leads_a_mount_to_the_kernel_or_to_us(path: str) -> None:
+    entries = [*ROOT, root.Entry("link", "/own", ".ringfence")]
+    with pytest.raises(PolicyDeniedError, match="a symbolic link leads"):
+        root.place(entries, path)
