@@ -234,16 +234,26 @@ async def test_of_many_roots_the_last_used_are_kept(
     assert held() == 2
 
 
+async def once(backend: ProcessBackend) -> None:
+    async with opened(backend):
+        """It started."""
+
+
 def test_a_loop_that_is_closed_keeps_none_for_the_next(
     backend: ProcessBackend, state_directory: Path, held: Callable[[], int]
 ) -> None:
-    async def once() -> None:
-        async with opened(backend):
-            pass
-
-    asyncio.run(once())
-    asyncio.run(once())
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(once(backend))
+        loop.close()
     assert held() == 1
+
+
+def test_a_client_whose_loop_has_ended_pins_no_file_system(
+    backend: ProcessBackend, state_directory: Path, held: Callable[[], int]
+) -> None:
+    asyncio.run(once(backend))
+    assert held() == 0
 
 
 async def test_who_is_cancelled_while_one_is_made_leaves_it_to_the_others(

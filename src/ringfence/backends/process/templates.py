@@ -12,7 +12,7 @@ import os
 import select
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from subprocess import PIPE, STDOUT, Popen
@@ -67,6 +67,7 @@ class Templates:
     at_once: ClassVar[bool] = False
     _kinds: dict[Key, _Kind] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
+    _ending: AsyncGenerator[None, None] | None = None
 
     async def get(self, machine: Machine, root: Sequence[Entry]) -> Template | None:
         """The mounts of `root`; None for the first of a kind: should it stay the only one, its own
@@ -75,6 +76,9 @@ class Templates:
         BackendUnavailableError when bubblewrap cannot make them, OSError when something has run
         out. Cancellation changes nothing for others that wait for the same.
         """
+        if self._ending is None:
+            self._ending = self._end_with_loop()
+            await anext(self._ending)
         now = time.monotonic()
         key = _key(machine, root)
         known = self._kinds.pop(key, None)
@@ -87,6 +91,13 @@ class Templates:
         if held is None or now - held.made > _AGE_SECONDS:
             held = await _renewed(kind, template(machine, root))
         return held
+
+    async def _end_with_loop(self) -> AsyncGenerator[None, None]:
+        """`asyncio.run` ends what generators are left before it closes its loop."""
+        try:
+            yield
+        finally:
+            self.close()
 
     def _give_up_more(self) -> None:
         while len(self._kinds) > _MOST:  # the first is the one that was used last the longest ago
