@@ -9,6 +9,8 @@ from ringfence.errors import BackendUnavailableError
 _OLDEST = (1, 41)
 """Engine 20.10. Older ones ignore parts of what is asked of them."""
 _NEWEST = (1, 51)
+_PODMAN = "Podman Engine"
+"""What a Podman calls itself among the parts of its version."""
 _PAIR = re.compile(r"\d+\.\d+")
 
 
@@ -34,16 +36,19 @@ def refuse_podman(version: str | None, endpoint: Endpoint) -> None:
 
 def of_answer(data: bytes, endpoint: Endpoint) -> str:
     """The start of every path, by what /version answered. BackendUnavailableError for an Engine
-    that is too old, or what is none."""
+    that is too old, or what is none, a Podman too."""
     try:
         answer = json.loads(data)
         newest, engine = _pair(answer["ApiVersion"]), str(answer.get("Version", "?"))
         oldest = _pair(answer.get("MinAPIVersion") or "1.0")
+        parts = {part["Name"]: part.get("Version") for part in answer.get("Components") or ()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BackendUnavailableError(
             f"what answers at {endpoint.url} is no Docker Engine: check {endpoint.source}",
             op="version",
         ) from None
+    if _PODMAN in parts:
+        refuse_podman(str(parts[_PODMAN]), endpoint)
     if newest < _OLDEST:
         raise BackendUnavailableError(
             f"Docker Engine {engine} at {endpoint.url} speaks API {newest[0]}.{newest[1]}: upgrade "

@@ -44,13 +44,15 @@ Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamRespon
 
 @asynccontextmanager
 async def engine_that(
-    answer: Answer, directory: Path, version: object = VERSION
+    answer: Answer, directory: Path, version: object = VERSION, *, ping: int = 200
 ) -> AsyncIterator[Engine]:
     """An Engine on a socket of its own; `answer` gets all but /version and /_ping. A version with
-    "Libpod" in it is a Podman's."""
+    "Libpod" in it is a Podman's. ping: the status of pings, which tell nothing unless it is 200."""
     newest = version.get("ApiVersion") if isinstance(version, dict) else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/_ping" and ping != 200:
+            return web.Response(status=ping)
         if request.path == "/_ping":
             headers = {"Api-Version": newest} if isinstance(newest, str) else {}
             if isinstance(version, dict) and "Libpod" in version:

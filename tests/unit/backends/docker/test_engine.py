@@ -67,6 +67,22 @@ async def test_a_podman_is_refused_with_what_it_lacks(short: Path) -> None:
             await engine.get("info", "info")
 
 
+async def test_a_podman_whose_ping_tells_nothing_is_refused_by_its_version(short: Path) -> None:
+    """A proxy before it may not let pings through: doctor called it an Engine that is well."""
+    podman = {**VERSION, "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}
+    async with engine_that(echo, short, podman, ping=403) as engine:
+        with pytest.raises(BackendUnavailableError, match=r"Podman 4\.3\.1.*seccomp.*process"):
+            await engine.get("info", "info")
+
+
+@pytest.mark.parametrize(
+    "parts", [None, [], [{"Name": "Engine", "Version": "20.10.24"}, {"Name": "containerd"}]]
+)
+async def test_an_engine_whose_ping_tells_nothing_is_spoken_to(short: Path, parts: object) -> None:
+    async with engine_that(echo, short, {**VERSION, "Components": parts}, ping=403) as engine:
+        assert (await engine.get("info", "info"))["path"] == "/v1.41/info"
+
+
 @pytest.mark.parametrize("answer", [[], {}, {"ApiVersion": "x"}, {"ApiVersion": None}])
 async def test_what_is_no_engine_is_said_to_be_none(short: Path, answer: object) -> None:
     async with engine_that(echo, short, answer) as engine:
