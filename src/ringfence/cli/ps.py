@@ -27,6 +27,8 @@ def ps(
     for info in infos:
         if info.warning is not None:
             output.note(f"warning: {info.id}: {output.escape_text(info.warning)}")
+        if _unknown(info):
+            output.note(f"warning: {info.id}: state {output.escape_text(info.reason)}")
     if json:
         output.document([info.to_dict() for info in infos])
     elif quiet:
@@ -48,7 +50,13 @@ async def _list(everything: bool, label: list[str] | None) -> list[Any]:
     return await list_sandboxes(labels=labels, ended=everything)
 
 
+def _unknown(info: Any) -> bool:
+    """Whether its runtime could not be asked: of one that runs there is no other reason to tell."""
+    return str(info.state) == "running" and info.reason is not None
+
+
 def _row(info: Any) -> tuple[str, ...]:
     created, ends = shape.times(info)
-    return (info.id, str(info.state), info.backend, info.image or "-", created, ends or "-",
+    state = "unknown" if _unknown(info) else str(info.state)
+    return (info.id, state, info.backend, info.image or "-", created, ends or "-",
             output.labels(info.labels))  # fmt: skip

@@ -29,8 +29,8 @@ async def list_sandboxes(
     """Every sandbox on record that carries all of `labels`, the oldest first.
 
     The state is the runtime's word at this moment; one that is gone is written off. ended: those
-    of the last week, too, with the reason. A backend that is away leaves the state `creating` or
-    what is on record. Cancellation changes nothing.
+    of the last week, too, with the reason. Of one whose backend is away, which is on record as
+    running, the reason is "unknown: " and why. Cancellation changes nothing.
     """
     book = await book_of(ledger)
     infos = {}

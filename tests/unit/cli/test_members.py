@@ -77,6 +77,21 @@ def test_ps_is_a_table_or_ids_or_a_document_and_warns_beside_it(
     ]
 
 
+def test_ps_says_of_whom_no_runtime_could_be_asked_and_why(
+    there: Members, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = replace(ONE, reason="unknown: no daemon\x1b[2J: start it")
+
+    async def listed(**_: Any) -> list[SandboxInfo]:
+        return [away]
+
+    monkeypatch.setattr(members, "list_sandboxes", listed)
+    assert run(["ps"]) == 0
+    out, err = capfd.readouterr()
+    assert out.splitlines()[1].split()[:2] == ["ab12", "unknown"]
+    assert err == "ringfence: warning: ab12: state unknown: no daemon\\x1b[2J: start it\n"
+
+
 def test_rm_removes_who_is_named_and_who_has_the_label(
     there: Members, capfd: pytest.CaptureFixture[str]
 ) -> None:
