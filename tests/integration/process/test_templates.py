@@ -15,7 +15,7 @@ from ringfence.backends.process import ProcessBackend, templates
 from ringfence.backends.process import known as knowing
 from ringfence.backends.process import machine as machines
 from ringfence.backends.process.known import known
-from ringfence.errors import BackendUnavailableError
+from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from tests.integration.process.conftest import Opened, grant, new_id, opened, processes
 from tests.integration.process.test_keeper import Kept
 
@@ -323,6 +323,15 @@ async def test_a_holder_that_goes_on_is_ended(
         instance = await backend.create(spec, new_id(), facts)
     await instance.delete()
     assert processes("98.77") == []
+
+
+async def test_a_limit_of_open_files_that_is_too_low_is_told(
+    backend: ProcessBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates, "LEAST_DESCRIPTOR", 2**30)
+    spec, facts = await grant(backend)
+    with pytest.raises(ResourceExhaustedError, match="ulimit -n"):
+        await backend.create(spec, new_id(), facts)
 
 
 async def test_a_bubblewrap_that_is_gone_is_told(

@@ -7,6 +7,7 @@ be written is shared.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import select
@@ -179,5 +180,10 @@ def _mounts(pid: int) -> int:
     found = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, LEAST_DESCRIPTOR)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # No number is that high here.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
     finally:
         os.close(found)
