@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import ctypes
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +19,7 @@ from ringfence.backends.process import known as knowing
 from ringfence.backends.process import machine as machines
 from ringfence.backends.process.known import known
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
+from tests.conftest import missing
 from tests.integration.process.conftest import Opened, grant, new_id, opened, processes
 from tests.integration.process.test_keeper import Kept
 
@@ -351,6 +355,43 @@ def kept(tmp_path: Path, backend: ProcessBackend) -> Iterator[Kept]:
     if made.process is not None and made.process.poll() is None:
         made.process.terminate()
         made.process.wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose file system answers nobody."""
+    place = tmp_path / "hanging"
+    place.mkdir()
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        missing(f"/dev/fuse cannot be opened: {error.strerror}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    assert libc.mount(b"fuse", bytes(place), b"fuse", 0, options) == 0, ctypes.get_errno()
+    yield place
+    libc.umount2(bytes(place), 2)
+    os.close(server)
+
+
+async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
+    kept: Kept, backend: ProcessBackend, hanging: Path
+) -> None:
+    found = await known().templates.get(backend._ground().machine, [])
+    assert found is not None
+    number = found.descriptor
+    parts = ["--bind", "ro", str(hanging / "repository"), "/workspace", "--", "/bin/true"]
+    process = kept.start(
+        "--attached", "--template", str(number), "--", *parts,
+        stdin=subprocess.PIPE, passed=(number,),
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    await until(lambda: children.read_text().split())
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdin = None
+    await until(lambda: process.poll() is not None)
+    assert not kept.home.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From a granted spec to the keeper's command line. Pure."""
+"""From a granted spec to the keeper's command line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -40,6 +40,8 @@ pid_t start_program(char **args);
 #define TEMPLATE_ROOM "/.ringfence"
 #define SANDBOX_NAME "sandbox"
 
+/* Whether a part is a bind of what is not Ringfence's own, such as a repository. */
+bool binds_of_others(char **parts);
 /* Become PROGRAM in a copy of the template, as the parts say, in namespaces that are new but for mounts and cgroup. */
 _Noreturn void begin_with(int template, char **parts);
 

@@ -55,6 +55,17 @@ static bool is(char **part, const char *kind)
 	return !strcmp(part[0], kind);
 }
 
+bool binds_of_others(char **part)
+{
+	for (int size; (size = size_of(part)); part += size)
+		for (int i = 1; i < size; i++)
+			if (!part[i])
+				return false; /* it is told when it is made */
+			else if (i == 3 && strncmp(part[i], TEMPLATE_ROOM, strlen(TEMPLATE_ROOM)))
+				return true;
+	return false;
+}
+
 /* Where the parts end, at "--". */
 static char **look_through(char **part)
 {

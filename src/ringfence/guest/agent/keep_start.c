@@ -110,6 +110,15 @@ static pid_t start_here(struct start *start)
 	return pid;
 }
 
+/* A copy of us, which may hang while it mounts what is somebody else's: we are free to kill it. */
+static pid_t start_apart(struct start *start)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD | namespaces(), 0, 0, 0, 0);
+	if (pid == 0)
+		_exit(run_program(start));
+	return pid;
+}
+
 /* A pipe whose other end is this process's alone, as long as it lives; -1 and errno. */
 static int lifeline_end(void)
 {
@@ -127,7 +136,9 @@ pid_t start_program(char **args)
 	if (lifeline < 0)
 		return -1;
 	struct start start = {args, lifeline};
-	pid_t pid = keeping.into ? start_inside(&start) : start_here(&start);
+	pid_t pid = keeping.into                             ? start_inside(&start)
+		  : keeping.template && binds_of_others(args) ? start_apart(&start)
+							      : start_here(&start);
 	close(lifeline);
 	if (keeping.passed)
 		close((int)strtol(keeping.passed, NULL, 10));
