@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.backends.base import Bind, Record
@@ -63,9 +63,11 @@ class Creation:
         """Start it, with the stream on which its guest will answer. What raises leaves nothing
         behind. over: called once, when the guest has answered or the sandbox is to end."""
         home = Home(Path(f"{self.ground.directory}/sandboxes/{self.record.id}"))
-        user = user_of(self.record.spec)
+        spec = self.record.spec
+        user = user_of(spec)
         entries, selected = self._root(user)
-        spec, binds = self._placed(entries)
+        sources = {bind.destination: bind.source for bind in self.binds}
+        root.check_places(entries, spec.security.tmpfs, sources)
         plan, cgroup = self._plan()
         linked = self._made(home, selected)
         keeper: Keeper | None = None
@@ -77,7 +79,7 @@ class Creation:
                 entries,
                 user,
                 plan,
-                binds,
+                self.binds,
                 "" if cgroup is None else cgroup.counter,
                 linked,
                 memories.target(home.path.parent),
@@ -121,17 +123,6 @@ class Creation:
         if self.rootfs is not None:
             return root.image(self.rootfs), ""
         return self.ground.system(user)
-
-    def _placed(self, entries: Sequence[root.Entry]) -> tuple[SandboxSpec, Sequence[Bind]]:
-        """The spec and the binds with what they mount where the links of the root lead."""
-        spec = self.record.spec
-        if spec.security.tmpfs:
-            tmpfs = {root.place(entries, path): size for path, size in spec.security.tmpfs.items()}
-            security = spec.security.model_copy(update={"tmpfs": tmpfs})
-            spec = spec.model_copy(update={"security": security})
-        return spec, [
-            replace(bind, destination=root.place(entries, bind.destination)) for bind in self.binds
-        ]
 
     def _plan(self) -> tuple[Plan, Cgroup | None]:
         tree, limits = self.ground.machine.tree, self.record.spec.limits

@@ -6,19 +6,16 @@ there without writing to it.
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence.errors import ImageError, PolicyDeniedError
-from ringfence.spec.model import check_inside_path
 
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """What of the host's root is shown besides /usr."""
 
 _MADE = frozenset({"proc", "dev", "tmp", "run", "sys", ".ringfence", "lost+found"})
-_MOST_LINKS = 40
-"""As many as the kernel follows."""
 _FLAG = {"dir": "--dir", "link": "--symlink", "bind": "--ro-bind"}
 
 
@@ -86,34 +83,31 @@ def image(rootfs: Path) -> list[Entry]:
     return entries
 
 
-def place(root: Sequence[Entry], path: str) -> str:
-    """Where the links of a root lead `path`: who mounts there from outside would follow them to
-    the host. PolicyDeniedError where that is a directory of the kernel's or of our own."""
+def check_places(root: Sequence[Entry], tmpfs: Iterable[str], binds: Mapping[str, str]) -> None:
+    """That no link leads away from where something is mounted: who does that from outside would
+    follow it to the host. binds: sources by destination. PolicyDeniedError."""
     shown = {entry.target: entry for entry in root}
-    left, names, links = path.split("/")[::-1], list[str](), 0
-    while left:
-        name = left.pop()
-        if name == "..":
-            del names[-1:]
-        elif name not in ("", "."):
-            names.append(name)
-            target = _link(shown, names)
-            if target is None:
-                continue
-            links += 1
-            if links > _MOST_LINKS:
-                return path  # whoever mounts there says so
-            del names[0 if target.startswith("/") else -1 :]
-            left += target.split("/")[::-1]
-    found = "/" + "/".join(names)
-    try:
-        return path if found == path else check_inside_path(found, "it")
-    except ValueError as error:
-        raise PolicyDeniedError(
-            f"mount: a symbolic link leads {path!r} to {found!r} in the sandbox, and {error}",
-            op="create",
-            context={"path": path},
-        ) from None
+    for path in sorted(tmpfs):
+        _check_place(shown, path)
+        shown[path] = Entry("dir", path)
+    for path in sorted(binds):
+        _check_place(shown, path)
+        shown = {at: entry for at, entry in shown.items() if not at.startswith(f"{path}/")}
+        shown[path] = Entry("bind", path, binds[path])
+
+
+def _check_place(shown: Mapping[str, Entry], path: str) -> None:
+    names = path[1:].split("/")
+    for length in range(1, len(names) + 1):
+        target = _link(shown, names[:length])
+        if target is not None:
+            link = "/" + "/".join(names[:length])
+            raise PolicyDeniedError(
+                f"mount: {link!r} is a link to {target!r} in the sandbox: nothing is mounted"
+                f" through it; choose another destination than {path!r}",
+                op="create",
+                context={"path": path},
+            )
 
 
 def _link(shown: Mapping[str, Entry], names: Sequence[str]) -> str | None:
