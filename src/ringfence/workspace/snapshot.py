@@ -85,17 +85,14 @@ def put(prepared: Prepared, store: Store, made: list[Digest]) -> tuple[Descripto
 
     State is names, kinds, modes, owners and content; times are kept, too, those of the first time.
     Nothing should write to the workspace meanwhile: StateError names a file that changed.
-    ResourceExhaustedError when there is no room. It blocks.
+    ResourceExhaustedError when there is no room, OSError when the disk is full. It blocks.
     """
     with store.composing():
-        try:
-            with prepared.now() as now:
-                packing = Packing(prepared, now)
-                layer = _layer(packing, store)
-            made.append(layer.digest)
-            return _described(packing, layer, store, made), packing.size
-        except OSError as error:
-            raise failed(error, error.filename or store.root, "keeping a snapshot") from None
+        with prepared.now() as now:
+            packing = Packing(prepared, now)
+            layer = _layer(packing, store)
+        made.append(layer.digest)
+        return _described(packing, layer, store, made), packing.size
 
 
 def _described(packing: Packing, layer: Descriptor, store: Store, made: list[Digest]) -> Descriptor:
