@@ -204,7 +204,8 @@ def _signal_name(number: int) -> str:
 class SandboxInfo:
     """What and where a sandbox is. created: seconds since the epoch; ends: likewise or None.
 
-    warning: what of its record cannot be read, since another version of Ringfence wrote it.
+    reason: why it ended; of one on record as running whose runtime cannot be asked, "unknown: " and
+    why. warning: what of its record cannot be read, since another version of Ringfence wrote it.
     """
 
     id: str
