@@ -52,8 +52,8 @@ class Place:
     last: str | None = None
 
 
-def keeper(spec: SandboxSpec, place: Place, *, template: bool = False) -> list[str]:
-    """The whole command line that starts a sandbox. template: whether it is handed one."""
+def keeper(spec: SandboxSpec, place: Place, *, templated: bool = False) -> list[str]:
+    """The whole command line that starts a sandbox. templated: whether it is handed a template."""
     machine, plan = place.machine, place.plan
     args = [machine.guest, "--keep", str(place.home.path)]
     for directory in plan.make:
@@ -72,7 +72,7 @@ def keeper(spec: SandboxSpec, place: Place, *, template: bool = False) -> list[s
         args.append("--attached")
     if place.last is not None:
         args += ["--last", place.last]
-    if not template:
+    if not templated:
         return [*args, "--", *bubblewrap(spec, place)]
     args += ["--template", str(TEMPLATE), "--", *_parts(spec, place)]
     return [*args, "--", *_guest(spec, place)]

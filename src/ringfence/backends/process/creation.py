@@ -143,7 +143,7 @@ def _spawned(
     try:
         theirs = apart(far.detach())
         try:
-            args = command.keeper(spec, place, template=template is not None)
+            args = command.keeper(spec, place, templated=template is not None)
             passed = {command.STREAM: theirs}
             if template is not None:
                 passed[command.TEMPLATE] = template.descriptor

@@ -90,8 +90,9 @@ static void take(char **part, const char *kind)
 	for (int i = 0, size; (size = size_of(part)); i++, part += size) {
 		if (!is(part, kind))
 			continue;
-		const char *source = part[size == 2 ? 1 : 2];
-		trees[i] = graft_take(source, strcmp(part[1], "rw") != 0, RECURSIVE);
+		bool bound = size == 4;
+		const char *source = part[bound ? 2 : 1];
+		trees[i] = graft_take(source, !bound || strcmp(part[1], "rw"), RECURSIVE);
 		if (trees[i] < 0)
 			give_up(kind + 2, source);
 	}

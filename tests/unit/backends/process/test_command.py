@@ -166,7 +166,7 @@ def test_a_template_shows_what_a_root_has_of_the_host_and_cannot_be_written() ->
 def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -> None:
     binds = (Bind("/h/a", "/data/a"), Bind("/h/b", "/data/b", read_only=False))
     made = place(devices=True, root=ENTRIES, binds=binds, linked=False)
-    args = command.keeper(SPEC, made, template=True)
+    args = command.keeper(SPEC, made, templated=True)
     first, _, rest = "\0".join(args).partition("\0--\0")
     parts, _, guest = rest.partition("\0--\0")
     assert first.endswith("\0--template\x007")
