@@ -18,6 +18,7 @@ from ringfence.backends.base import Bind
 from ringfence.backends.process import ProcessBackend, templates
 from ringfence.backends.process import known as knowing
 from ringfence.backends.process import machine as machines
+from ringfence.backends.process import root as roots
 from ringfence.backends.process.known import known
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from tests.conftest import missing
@@ -410,7 +411,7 @@ async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
         (["--link", "/x"], "part --link: Invalid"),
         (["--dir", "/x"], "part --: Invalid"),
         (["--dir", "/x", "--"], "part --: Invalid"),
-        (["--dir", "/x"] * 600, "part too many: Invalid"),
+        (["--dir", "/x"] * 1100, "part too many: Invalid"),
         (["--bind", "ro", "/absent", "/x", "--", "/bin/true"], "bind /absent: No such"),
         (["--shown", "/absent", "--", "/bin/true"], "shown /absent: No such"),
         (["--dir", "/a/b", "--", "/bin/true"], "dir /a/b: No such"),
@@ -433,3 +434,47 @@ async def test_a_root_that_cannot_be_made_says_why_and_runs_nothing(
     code, words = await asyncio.to_thread(kept.end)
     assert (code, says in words) == (125, True), words
     assert not kept.home.path.exists()
+
+
+async def test_a_link_that_is_put_on_the_way_to_a_cover_meanwhile_is_not_followed(
+    backend: ProcessBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another sandbox that may write to the same repository, after it was looked at."""
+    repository, elsewhere, cover = (tmp_path / name for name in ("repository", "host", "cover"))
+    repository.mkdir()
+    elsewhere.mkdir()
+    cover.touch()
+    (repository / "a").symlink_to(f"../../oldroot{elsewhere}")  # where bubblewrap has the host
+    monkeypatch.setattr(roots, "check_places", lambda *_: None)
+    monkeypatch.setattr(templates.Templates, "at_once", False)
+    binds = (
+        Bind(str(repository), "/workspace", read_only=False),
+        Bind(str(cover), "/workspace/a/.env"),
+    )
+    spec, facts = await grant(backend)
+    instance = await backend.create(spec, new_id(), facts, binds=binds)
+    try:
+        assert "bind /workspace/a/.env: Symbolic link loop" in str(await instance.not_started())
+    finally:
+        await instance.delete()
+    assert list(elsewhere.iterdir()) == []
+
+
+async def test_what_is_bound_in_something_bound_is_made_there_where_it_is_missing(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    repository, cover = tmp_path / "repository", tmp_path / "cover"
+    repository.mkdir()
+    cover.touch()
+    (repository / "b").mkdir()
+    (repository / "b/.env").write_text("secret")
+    binds = (
+        Bind(str(cover), "/workspace/b/.env"),
+        Bind(str(cover), "/workspace/new/er/file"),
+        Bind(str(repository), "/workspace", read_only=False),
+    )
+    async with opened(backend, binds=binds) as sandbox:
+        assert (await sandbox.sh("cat /workspace/b/.env", user=0)).stdout == b""
+        assert (await sandbox.sh("test -f /workspace/new/er/file", user=0)).code == 0
+    assert (repository / "b/.env").read_text() == "secret"
+    assert (repository / "new/er/file").is_file()

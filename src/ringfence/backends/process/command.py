@@ -30,9 +30,9 @@ TEMPLATE = STREAM + 1
 """The one on which a keeper gets the mounts that the sandbox begins with."""
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 _GUESTS = frozenset(("/proc", "/dev", *_ALWAYS))
-_FEW = 100
-"""As many entries, binds and directories above them as a keeper puts together: most are a
-descriptor, for a moment, of those that it may have."""
+_FEW = 1000
+"""As many entries and binds as a keeper puts together: most are a descriptor, for a moment, of
+those that it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def keeper(spec: SandboxSpec, place: Place, *, templated: bool = False) -> list[
         args += ["--last", place.last]
     if not templated:
         return [*args, "--", *bubblewrap(spec, place)]
-    args += ["--template", str(TEMPLATE), "--", *_parts(spec, place)]
+    args += ["--template", str(TEMPLATE), "--", *_parts(place)]
     return [*args, "--", *_guest(spec, place)]
 
 
@@ -88,23 +88,26 @@ def template(machine: Machine, root: Sequence[Entry]) -> list[str]:
 
 
 def takes_template(spec: SandboxSpec, place: Place) -> bool:
-    """Whether a template, binds side by side and what the guest mounts itself are all of it; what
-    lies one below another is for bubblewrap to mount, and what is very much."""
-    parts = len(place.root) + len(_parents(spec, place)) + len(place.binds)
+    """Whether a template, binds and what the guest mounts itself last are all of it; what lies
+    below that is for bubblewrap to mount, and what is very much."""
+    parts = len(place.root) + len(place.binds)
     if parts > min(_FEW, nofile() // 2) or not place.machine.templates or spec.security.tmpfs:
         return False
+    return _mounted_by_guest(spec, place) == _GUESTS
+
+
+def nests(place: Place) -> bool:
+    """Whether something is bound in something else that is: others may put a link on the way there
+    meanwhile, and bubblewrap would follow it."""
     targets = {bind.destination for bind in place.binds}
-    nested = any(not targets.isdisjoint(_above(target)) for target in targets)
-    return not nested and _mounted_by_guest(spec, place) == _GUESTS
+    return any(not targets.isdisjoint(_above(target)) for target in targets)
 
 
-def _parts(spec: SandboxSpec, place: Place) -> list[str]:
+def _parts(place: Place) -> list[str]:
     """What guest/agent/keep_root.c makes a root of."""
     args: list[str] = []
     for entry in place.root:
         args += entry.part()
-    for path in _parents(spec, place):
-        args += ["--dir", path]
     for bind in sorted(place.binds, key=lambda one: one.destination):
         mode = "ro" if bind.read_only else "rw"
         args += ["--bind", mode, bind.source, bind.destination]

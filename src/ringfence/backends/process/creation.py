@@ -86,7 +86,8 @@ class Creation:
             )
             template = None
             if command.takes_template(spec, place):
-                template = await known().templates.get(self.ground.machine, entries)
+                templates, now = known().templates, command.nests(place)
+                template = await templates.get(self.ground.machine, entries, now=now)
             keeper, stream = _spawned(spec, place, template)
             program = self.program()
         except BaseException:

@@ -70,9 +70,11 @@ class Templates:
     _timer: asyncio.TimerHandle | None = None
     _ending: AsyncGenerator[None, None] | None = None
 
-    async def get(self, machine: Machine, root: Sequence[Entry]) -> Template | None:
-        """The mounts of `root`; None for the first of a kind: should it stay the only one, its own
-        bubblewrap costs less.
+    async def get(
+        self, machine: Machine, root: Sequence[Entry], *, now: bool = False
+    ) -> Template | None:
+        """The mounts of `root`; None for the first of a kind, unless it is wanted `now`: should it
+        stay the only one, its own bubblewrap costs less.
 
         BackendUnavailableError when bubblewrap cannot make them, OSError when something has run
         out. Cancellation changes nothing for others that wait for the same.
@@ -80,16 +82,16 @@ class Templates:
         if self._ending is None:
             self._ending = self._end_with_loop()
             await anext(self._ending)
-        now = time.monotonic()
+        used = time.monotonic()
         key = _key(machine, root)
         known = self._kinds.pop(key, None)
-        kind = self._kinds[key] = known or _Kind(now)
-        kind.used = now
+        kind = self._kinds[key] = known or _Kind(used)
+        kind.used = used
         self._give_up_more()
-        if known is None and not self.at_once:
+        if known is None and not (now or self.at_once):
             return None
         held = kind.template
-        if held is None or now - held.made > _AGE_SECONDS:
+        if held is None or used - held.made > _AGE_SECONDS:
             held = await _renewed(kind, template(machine, root))
         return held
 

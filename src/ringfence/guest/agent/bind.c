@@ -92,8 +92,11 @@ static int make_all(const char *path)
 
 static int put(int tree, const char *target)
 {
-	int done = graft_put(tree, target);
-	return done < 0 && errno == ENOENT && make_all(target) == 0 ? graft_put(tree, target) : done;
+	int place = graft_place(target);
+
+	if (place < 0 && errno == ENOENT && make_all(target) == 0)
+		place = graft_place(target);
+	return place < 0 ? -1 : graft_put(tree, place);
 }
 
 int bind_main(int count, char **args)

@@ -25,12 +25,8 @@ int graft_place(const char *path)
 	return open_how(AT_FDCWD, path, O_PATH | O_CLOEXEC, IN_ROOT | WITHOUT_LINKS);
 }
 
-int graft_put(int tree, const char *target)
+int graft_put(int tree, int place)
 {
-	int place = graft_place(target);
-
-	if (place < 0)
-		return -1;
 	int done = (int)syscall(SYSCALL_MOVE_MOUNT, tree, "", place, "", MOVE_FROM_EMPTY | MOVE_TO_EMPTY);
 	int error = errno;
 	close(place);

@@ -18,7 +18,7 @@ int mount_change(int tree, const struct attributes *attributes, int flags);
 int graft_take(const char *path, bool read_only, int flags);
 /* A descriptor of `path` in the sandbox, whose root is the working directory by now: no link on the way is followed. */
 int graft_place(const char *path);
-/* Mount `tree` at `target`, which is there; -1 with errno. */
-int graft_put(int tree, const char *target);
+/* Mount `tree` at `place`, which is closed; -1 with errno. */
+int graft_put(int tree, int place);
 
 #endif

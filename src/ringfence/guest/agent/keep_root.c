@@ -8,17 +8,20 @@
  *   --link TARGET PATH      a symbolic link
  *   --shown PATH            what the template has there, a directory or a file, read-only, with all that the host has
  *                           mounted below it by now
- *   --bind ro|rw FROM PATH  what the host has at FROM
+ *   --bind ro|rw FROM PATH  what the host has at FROM; directories above that are missing are made
  *
  * What is mounted has nosuid and nodev.
  */
 #include "core.h"
 #include "graft.h"
 #include "keep.h"
+#include "opening.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -28,7 +31,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PARTS_MOST = 512 };
+enum { PARTS_MOST = 1024 };
 
 static int trees[PARTS_MOST];
 
@@ -98,22 +101,58 @@ static void take(char **part, const char *kind)
 	}
 }
 
+/* `name` in the directory `at`, which is closed; a directory that is missing is made. */
+static int enter_directory(int at, const char *name)
+{
+	int next = open_how(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC, WITHOUT_LINKS | BENEATH);
+	if (next < 0 && errno == ENOENT && mkdirat(at, name, 0755) == 0)
+		next = open_how(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC, WITHOUT_LINKS | BENEATH);
+	int error = errno;
+	close(at);
+	errno = error;
+	return next;
+}
+
+/* The directory that `path` is in, and its last name. No link is followed: others may put one into what is bound. */
+static int parent_of(const char *path, const char **last)
+{
+	char name[NAME_MAX + 1];
+	int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	for (const char *slash; at >= 0; path = slash) {
+		slash = strchr(++path, '/');
+		if (!slash) {
+			*last = path;
+			return at;
+		}
+		snprintf(name, sizeof(name), "%.*s", (int)(slash - path), path);
+		at = enter_directory(at, name);
+	}
+	return -1;
+}
+
 /* Mount a tree where something may be: a directory, or a file, as it is one itself. */
 static int put(int tree, const char *path)
 {
 	struct stat status;
-
-	if (fstat(tree, &status) < 0)
-		return -1;
+	const char *name = "";
+	int at = fstat(tree, &status) < 0 ? -1 : parent_of(path, &name);
 	bool directory = S_ISDIR(status.st_mode);
-	int made = directory ? mkdir(path, 0755) : mknod(path, S_IFREG | 0644, 0);
+
+	if (at < 0)
+		return -1;
+	int made = directory ? mkdirat(at, name, 0755) : mknodat(at, name, S_IFREG | 0644, 0);
 	if (made < 0 && errno != EEXIST)
 		return -1;
-	if (graft_put(tree, path) < 0) {
+	int place = open_how(at, name, O_PATH | O_CLOEXEC, WITHOUT_LINKS | BENEATH);
+	if (place < 0)
+		return -1;
+	if (graft_put(tree, place) < 0) {
 		if (errno == EINVAL)
 			errno = directory ? ENOTDIR : EISDIR;
 		return -1;
 	}
+	close(at);
 	return close(tree);
 }
 

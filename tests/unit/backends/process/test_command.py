@@ -171,7 +171,7 @@ def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -
     parts, _, guest = rest.partition("\0--\0")
     assert first.endswith("\0--template\x007")
     assert parts.split("\0") == [
-        "--shown", "/usr", "--link", "usr/bin", "/bin", "--dir", "/var", "--dir", "/data",
+        "--shown", "/usr", "--link", "usr/bin", "/bin", "--dir", "/var",
         "--bind", "ro", "/h/a", "/data/a", "--bind", "rw", "/h/b", "/data/b",
         "--bind", "ro", "/state/box/run", "/.ringfence",
         "--bind", "ro", "/g/guest", "/.ringfence/guest",
@@ -187,17 +187,22 @@ def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -
         (True, {}, SPEC),
         (True, {"binds": (Bind("/h/a", "/data/a"), Bind("/h/b", "/data/ab"))}, SPEC),
         (False, {"devices": False}, SPEC),
-        (False, {"binds": (Bind("/h/a", "/data"), Bind("/h/b", "/data/a/b"))}, SPEC),
+        (True, {"binds": (Bind("/h/b", "/data/a/b"), Bind("/h/a", "/data"))}, SPEC),
         (False, {"binds": (Bind("/h/a", "/tmp/a"),)}, SPEC),
-        (False, {"binds": tuple(Bind("/h", f"/{number}") for number in range(101))}, SPEC),
+        (False, {"binds": tuple(Bind("/h", f"/{number}") for number in range(1001))}, SPEC),
         (False, {}, SPEC.model_copy(update={"security": Security(tmpfs={"/data": 4096})})),
         (False, {}, SPEC.model_copy(update={"security": Security(devices=("/dev/kvm",))})),
     ],
 )
-def test_what_lies_below_something_else_is_mounted_by_bubblewrap(
+def test_what_lies_below_what_the_guest_mounts_is_mounted_by_bubblewrap(
     taken: bool, wanted: dict[str, object], spec: SandboxSpec
 ) -> None:
     assert command.takes_template(spec, place(**{"devices": True, **wanted})) == taken  # type: ignore[arg-type]
+
+
+def test_what_is_bound_in_something_bound_is_told() -> None:
+    assert command.nests(place(binds=(Bind("/h/b", "/data/a/b"), Bind("/h/a", "/data"))))
+    assert not command.nests(place(binds=(Bind("/h/a", "/data/a"), Bind("/h/b", "/data/ab"))))
 
 
 def test_who_may_open_few_files_has_bubblewrap_mount_what_takes_many(
