@@ -384,13 +384,14 @@ def hanging(tmp_path: Path) -> Iterator[Path]:
     os.close(server)
 
 
+@pytest.mark.parametrize("target", ["/workspace", "/.ringfence-of-others"])
 async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
-    kept: Kept, backend: ProcessBackend, hanging: Path
+    target: str, kept: Kept, backend: ProcessBackend, hanging: Path
 ) -> None:
     found = await known().templates.get(backend._ground().machine, [])
     assert found is not None
     number = found.descriptor
-    parts = ["--bind", "ro", str(hanging / "repository"), "/workspace", "--", "/bin/true"]
+    parts = ["--bind", "ro", str(hanging / "repository"), target, "--", "/bin/true"]
     process = kept.start(
         "--attached", "--template", str(number), "--", *parts,
         stdin=subprocess.PIPE, passed=(number,),
@@ -420,6 +421,11 @@ async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
             ["--link", "/y", "/x", "--bind", "ro", "/usr", "/x", "--", "/bin/true"],
             "bind /x: Symbolic link loop",
         ),
+        (
+            ["--bind", "ro", "/usr", f"/{'x' * 256}/y", "--", "/bin/true"],
+            f"bind /{'x' * 256}/y: Filename too long",
+        ),
+        (["--bind", "ro", "/usr", "/x" * 2048, "--", "/bin/true"], "/x: Filename too long"),
         (["--dir", "/x", "--", "/bin/true"], "run /bin/true: No such"),
     ],
 )
@@ -478,3 +484,21 @@ async def test_what_is_bound_in_something_bound_is_made_there_where_it_is_missin
         assert (await sandbox.sh("test -f /workspace/new/er/file", user=0)).code == 0
     assert (repository / "b/.env").read_text() == "secret"
     assert (repository / "new/er/file").is_file()
+
+
+async def test_sandboxes_that_start_together_make_the_same_directories_in_what_is_bound(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    found = await known().templates.get(backend._ground().machine, [])
+    assert found is not None
+    number = found.descriptor
+    for turn in range(5):
+        tree = tmp_path / f"{turn}"
+        tree.mkdir()
+        parts = ["--bind", "rw", str(tree), "/x", "--bind", "ro", "/usr", "/x" + "/d" * 300]
+        all_kept = [Kept(tmp_path / f"{turn}-{one}") for one in range(4)]
+        for kept in all_kept:
+            line = ("--template", str(number), "--", *parts, "--", "/bin/true")
+            kept.start(*line, passed=(number,))
+        ends = [await asyncio.to_thread(kept.end) for kept in all_kept]
+        assert ["run /bin/true: No such" in words for _, words in ends] == [True] * 4, ends

@@ -58,13 +58,19 @@ static bool is(char **part, const char *kind)
 	return !strcmp(part[0], kind);
 }
 
+static bool is_in_room(const char *path)
+{
+	size_t length = strlen(TEMPLATE_ROOM);
+	return !strncmp(path, TEMPLATE_ROOM, length) && (!path[length] || path[length] == '/');
+}
+
 bool binds_of_others(char **part)
 {
 	for (int size; (size = size_of(part)); part += size)
 		for (int i = 1; i < size; i++)
 			if (!part[i])
 				return false; /* it is told when it is made */
-			else if (i == 3 && strncmp(part[i], TEMPLATE_ROOM, strlen(TEMPLATE_ROOM)))
+			else if (i == 3 && !is_in_room(part[i]))
 				return true;
 	return false;
 }
@@ -101,11 +107,11 @@ static void take(char **part, const char *kind)
 	}
 }
 
-/* `name` in the directory `at`, which is closed; a directory that is missing is made. */
+/* `name` in the directory `at`, which is closed; a directory that is missing is made, by us or another sandbox. */
 static int enter_directory(int at, const char *name)
 {
 	int next = open_how(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC, WITHOUT_LINKS | BENEATH);
-	if (next < 0 && errno == ENOENT && mkdirat(at, name, 0755) == 0)
+	if (next < 0 && errno == ENOENT && (mkdirat(at, name, 0755) == 0 || errno == EEXIST))
 		next = open_how(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC, WITHOUT_LINKS | BENEATH);
 	int error = errno;
 	close(at);
@@ -116,9 +122,13 @@ static int enter_directory(int at, const char *name)
 /* The directory that `path` is in, and its last name. No link is followed: others may put one into what is bound. */
 static int parent_of(const char *path, const char **last)
 {
-	char name[NAME_MAX + 1];
+	static char name[PATH_MAX];
 	int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
+	if (strlen(path) >= sizeof(name)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
 	for (const char *slash; at >= 0; path = slash) {
 		slash = strchr(++path, '/');
 		if (!slash) {
