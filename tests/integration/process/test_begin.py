@@ -182,3 +182,33 @@ def test_that_there_are_no_more_namespaces_is_told(kind: str, tmp_path: Path) ->
     )
     assert done.returncode == 125
     assert "no more namespaces" in explain(said(done.stderr))
+
+
+@pytest.mark.usefixtures("either")
+async def test_what_is_missing_in_what_is_bound_is_made_there_for_everybody_to_pass(
+    backend: ProcessBackend, tmp_path: Path, busybox: Path
+) -> None:
+    """Also where an image has the place that it is bound on."""
+    root = image(tmp_path / "image", busybox)
+    (root / "work").mkdir()
+    tree = tmp_path / "tree"
+    (tree / "there").mkdir(parents=True)
+    (tmp_path / "file").write_text("read")
+    (tmp_path / "file").chmod(0o644)
+    targets = ("/work/there/file", "/work/new/er/file")
+    binds = [Bind(str(tmp_path / "file"), target) for target in targets]
+    binds.append(Bind(str(tree), "/work", read_only=False))
+    async with opened(backend, image=str(root), binds=binds) as sandbox:
+        assert (await sandbox.run("/bin/busybox", "cat", *targets)).stdout == b"readread"
+    assert (tree / "new/er").stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_tmpfs_may_lie_in_what_is_bound(backend: ProcessBackend, tmp_path: Path) -> None:
+    kept = tmp_path / "tree/kept"
+    kept.mkdir(parents=True)
+    (kept / "file").touch()
+    binds = (Bind(str(kept.parent), "/work"),)
+    async with opened(backend, binds=binds, security={"tmpfs": {"/work/kept": 1 << 20}}) as sandbox:
+        script = "test ! -e /work/kept/file && echo written > /work/kept/new && cat /work/kept/new"
+        assert (await sandbox.sh(script)).stdout == b"written\n"
+    assert [path.name for path in kept.iterdir()] == ["file"]

@@ -125,20 +125,30 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     own = _mounted_by_guest(spec, place)
     if not own:
         args += ["--proc", "/proc", "--dev", "/dev"]
-    sizes = dict(_tmpfs(spec))
-    for path in sorted({*_parents(spec, place), *sizes} - own):
-        if path in sizes:
-            args += ["--perms", "1777", "--size", str(sizes[path]), "--tmpfs", path]
-        else:
-            args += ["--perms", "0755", "--dir", path]
+    wanted = _wanted(spec, place, own)
+    for path in sorted(wanted):
+        args += wanted[path]
     for device in spec.security.devices:
         args += ["--dev-bind", device, device]
-    for bind in sorted(place.binds, key=lambda one: one.destination):
-        args += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.destination]
     args += ["--ro-bind", str(place.home.run), RUN]
     if not place.linked:
         args += ["--ro-bind", place.machine.guest, GUEST]
     return [*args, "--chdir", "/", "--info-fd", "3", "--", *_guest(spec, place)]
+
+
+def _wanted(spec: SandboxSpec, place: Place, own: frozenset[str]) -> dict[str, list[str]]:
+    """What was asked for and what the guest does not mount, by place, with the directories above:
+    each is made in what lies there by then."""
+    wanted = {path: ["--perms", "0755", "--dir", path] for path in _parents(spec, place)}
+    wanted |= {bind.destination: [] for bind in place.binds}
+    for bind in place.binds:
+        how = "--ro-bind" if bind.read_only else "--bind"
+        wanted[bind.destination] += [how, bind.source, bind.destination]
+    for path, size in _tmpfs(spec):
+        if path not in own:
+            args = ["--perms", "1777", "--size", str(size), "--tmpfs", path]
+            wanted[path] = [*wanted.get(path, []), *args]
+    return wanted
 
 
 def _guest(spec: SandboxSpec, place: Place) -> list[str]:

@@ -6,7 +6,7 @@ there without writing to it.
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,17 +83,14 @@ def image(rootfs: Path) -> list[Entry]:
     return entries
 
 
-def check_places(root: Sequence[Entry], tmpfs: Iterable[str], binds: Mapping[str, str]) -> None:
+def check_places(root: Sequence[Entry], tmpfs: Collection[str], binds: Mapping[str, str]) -> None:
     """That no link leads away from where something is mounted: who does that from outside would
     follow it to the host. binds: sources by destination. PolicyDeniedError."""
     shown = {entry.target: entry for entry in root}
-    for path in sorted(tmpfs):
-        _check_place(shown, path)
-        shown[path] = Entry("dir", path)
-    for path in sorted(binds):
+    for path in sorted({*binds, *tmpfs}):
         _check_place(shown, path)
         shown = {at: entry for at, entry in shown.items() if not at.startswith(f"{path}/")}
-        shown[path] = Entry("bind", path, binds[path])
+        shown[path] = Entry("dir", path) if path in tmpfs else Entry("bind", path, binds[path])
 
 
 def _check_place(shown: Mapping[str, Entry], path: str) -> None:
