@@ -106,7 +106,12 @@ async def prepare(
     made = given or await repository.make(
         granted, sandbox_id, facts, volumes=volumes, progress=progress
     )
-    binds = [Bind(b.source, b.destination, b.read_only, b.volume) for b in made.binds]
+    covered = {mount.destination for mount in mounts}  # by what was asked for, not by nothing
+    binds = [
+        Bind(b.source, b.destination, b.read_only, b.volume)
+        for b in made.binds
+        if b.destination not in covered
+    ]
     held = Workspace(made)
     others = [bind for bind in binds if not Path(bind.source).is_relative_to(made.directory)]
     if made.strategy == "bind":

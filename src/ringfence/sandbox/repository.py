@@ -65,6 +65,7 @@ async def _made(
         volumes=whom.volumes,
         forbidden=(Path(facts.data_root),) if facts.data_root else (),
         start=start,
+        mounts=[*(one.destination for one in granted.mounts), *granted.security.tmpfs],
     )
 
 

@@ -68,7 +68,7 @@ def _touched(prepared: Prepared, base: Layers, now: Layers) -> Iterator[str]:
 class _Reset:
     def __init__(self, prepared: Prepared, base: Layers, target: int) -> None:
         self.base, self.target = base, target
-        self.owners = prepared.owners
+        self.owners, self.mounted = prepared.owners, prepared.mounted
         self.bottom = len(prepared.layers) - 1
 
     def run(self, paths: list[str]) -> None:
@@ -87,8 +87,10 @@ class _Reset:
         status, found = lstat(self.target, path), self.base.find(path)
         if status is None:
             return
-        if stat.S_ISDIR(status.st_mode) and found and stat.S_ISDIR(found.status.st_mode):
-            return
+        if stat.S_ISDIR(status.st_mode):
+            stays = found is not None and stat.S_ISDIR(found.status.st_mode)
+            if stays or any(place.startswith(f"{path}/") for place in self.mounted):
+                return
         with parent_of(self.target, path) as (directory, name):
             remove_tree(directory, name)
 

@@ -49,6 +49,7 @@ def _child(parent: Prepared, frozen: shared.Layer, directory: Path, whom: For) -
         original=parent.original,
         keeps_modes=parent.keeps_modes,
         warnings=parent.warnings,
+        mounted=parent.mounted,
     )
     owners = parent.owners or (0, 0, 0, 0)
     stored, seen = (owners[0], owners[1]), (owners[2], owners[3])

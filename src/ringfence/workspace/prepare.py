@@ -32,17 +32,19 @@ def prepare(
     strategy: Strategy | None = None,
     forbidden: tuple[Path, ...] = (),
     start: Path | None = None,
+    mounts: Sequence[str] = (),
     check: Check = always,
     count: Count = nobody,
 ) -> Prepared:
     """Make the workspace of one sandbox in `directory`, which must not exist yet.
 
     Arguments are those of `For`. forbidden: directories that no repository may be in (the daemon's
-    data). start: the tree of a snapshot, to start from instead of the repository's files. An error
-    leaves nothing: NotFoundError, InvalidSpecError, PolicyDeniedError, StateError (it changes
-    meanwhile), ResourceExhaustedError (full), UnsupportedError (asked for, but not possible here);
-    it names the path. It blocks: run it in a thread. check: what it raises ends the work between
-    two directories or files, and leaves nothing either. count: is called in the same thread.
+    data). start: the tree of a snapshot, to start from instead of the repository's files. mounts:
+    where else in the sandbox something is mounted. An error leaves nothing: NotFoundError,
+    InvalidSpecError, PolicyDeniedError, StateError (it changes meanwhile), ResourceExhaustedError
+    (full), UnsupportedError (asked for, but not possible here); it names the path. It blocks: run
+    it in a thread. check: what it raises ends the work between two directories or files, and leaves
+    nothing either. count: is called in the same thread.
     """
     whom = For(uid, gid, privileged, volumes, strategy, check)
     try:
@@ -55,6 +57,9 @@ def prepare(
             if start is not None and repository.mode != "copy":
                 raise InvalidSpecError("a snapshot is opened in mode copy only", op="workspace")
             prepared = restored(making) if start is not None else _made(making, early)
+            above = f"{repository.mount_point}/"
+            inside = (path for path in mounts if path.startswith(above))
+            prepared.mounted = tuple(path.removeprefix(above) for path in inside)
             prepared.save()
     except OSError as error:
         clean(directory)

@@ -45,7 +45,8 @@ class Prepared:
     mode: of the repository. binds: in the order in which they are mounted. env: git's settings for
     commands. original: where changes may be applied; None when there is no such place. layers: the
     frozen trees below, the lowest last. size: bytes that may be written, None when not limited.
-    keeps_modes: whether the lowest has the modes of the original.
+    keeps_modes: whether the lowest has the modes of the original. mounted: paths in it where other
+    things are mounted: what is made there for them is no change.
     owners: uid and gid as stored in the lowest tree, and as commands see them; None when the same.
     """
 
@@ -63,6 +64,7 @@ class Prepared:
     keeps_modes: bool = False
     owners: tuple[int, int, int, int] | None = None
     warnings: tuple[str, ...] = ()
+    mounted: tuple[str, ...] = ()
     closed: bool = field(default=False, compare=False)
 
     def check_kept(self) -> None:
@@ -119,6 +121,11 @@ class Prepared:
 
     def candidates(self, now: Layers, since: Since) -> Iterator[str]:
         """Paths that may be different; some come twice."""
+        for path in self._candidates(now, since):
+            if not any(f"{path}/".startswith(f"{place}/") for place in self.mounted):
+                yield path
+
+    def _candidates(self, now: Layers, since: Since) -> Iterator[str]:
         if self.strategy != "copy":
             upper = len(self.layers) if since == "repository" else 1
             yield from now.touched(upper)
@@ -176,6 +183,7 @@ class Prepared:
             "keeps_modes": self.keeps_modes,
             "owners": self.owners,
             "warnings": list(self.warnings),
+            "mounted": list(self.mounted),
         }
         (self.directory / _RECORD).write_text(json.dumps(data), encoding="utf-8")
 
@@ -202,6 +210,7 @@ def attach(record: Mapping[str, Any]) -> Prepared:
         keeps_modes=data.get("keeps_modes", False),
         owners=None if data["owners"] is None else tuple(data["owners"]),
         warnings=tuple(data["warnings"]),
+        mounted=tuple(data.get("mounted", ())),
     )
 
 

@@ -334,3 +334,51 @@ def test_a_million_files_are_worked_on(tmp_path: Path, state_directory: Path) ->
         assert (files, changed) == (997_001, 1002)
         assert peak < 3 << 19, "KiB"
     assert sum(1 for _ in (root / "d7").iterdir()) == 1000
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_what_is_made_for_a_mount_is_no_change_and_stays_while_it_is_mounted(
+    backend: str, repository: Path, open_place: Path, state_directory: Path
+) -> None:
+    (open_place / "file").write_text("mounted\n")
+    (open_place / "file").chmod(0o644)
+    (repository / ".env").write_text("SECRET=1\n")
+    targets = ("/workspace/new/er/file", "/workspace/.env", "/workspace/src/more")
+    mounts = [{"source": open_place / "file", "destination": target} for target in targets]
+    before = digest_of_tree(repository)
+    async with ringfence.open(
+        **opened_on(backend), repository=str(repository), mounts=mounts
+    ) as sandbox:
+        work = sandbox.workspace
+        assert len(await work.changes()) == 0
+        await shell(sandbox, "echo 1 > added")
+        child = (await sandbox.fork(1))[0]
+        async with child:
+            assert (await child.workspace.changes()).of("added") == ("added",)
+            assert len(await child.workspace.changes(since="parent")) == 0
+        assert (await work.discard()).of("added") == ("added",)
+        assert await shell(sandbox, f"cat {' '.join(targets)}") == "mounted\n" * 3
+        await work.apply()
+    assert digest_of_tree(repository) == before
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_mount_may_lie_where_something_of_the_repository_is_hidden(
+    backend: str,
+    mode: Literal["ro", "rw"],
+    repository: Path,
+    open_place: Path,
+    state_directory: Path,
+) -> None:
+    (open_place / "file").write_text("mounted\n")
+    (open_place / "file").chmod(0o644)
+    (repository / ".env").write_text("SECRET=1\n")
+    mounts = [{"source": open_place / "file", "destination": "/workspace/.env"}]
+    async with ringfence.open(
+        **opened_on(backend),
+        repository=Repository(path=str(repository), mode=mode),
+        mounts=mounts,
+    ) as sandbox:
+        assert await shell(sandbox, "cat /workspace/.env") == "mounted\n"
+    assert (repository / ".env").read_text() == "SECRET=1\n"
