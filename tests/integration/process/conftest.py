@@ -2,7 +2,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ringfence.policy.resolve import resolve
 from ringfence.sandbox.greeting import greet
 from ringfence.spec import Limits, SandboxSpec, Security
 from tests.conftest import missing, require_bwrap, require_root
+from tests.integration.process.kept import WAIT_SECONDS, Kept
 
 UNLIMITED = ("memory", "swap", "cpus", "pids")
 
@@ -138,6 +139,17 @@ def opens(backend: ProcessBackend) -> Opened:
         return opened(backend, **wanted)
 
     return start
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    require_bwrap()
+    require_root()
+    made = Kept(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.terminate()
+        made.process.wait(WAIT_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -7,70 +7,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.backends.process.home import Home
 from ringfence.guest import build
-from tests.conftest import require_bwrap, require_root
 from tests.integration.process.conftest import processes
-
-WAIT_SECONDS = 30.0
-BWRAP = ("/usr/bin/bwrap", "--unshare-pid", "--as-pid-1", "--info-fd", "3", "--ro-bind", "/", "/")
-
-
-def until(fact: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not fact():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
-
-
-class Kept:
-    """A keeper in a directory of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.home = Home(directory / f"kept-{uuid.uuid4().hex[:8]}")
-        self.home.make({}, "/bin/true")
-        (self.home.run / "host.sock").touch()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(
-        self, *args: str, stdin: int = subprocess.DEVNULL, passed: tuple[int, ...] = ()
-    ) -> subprocess.Popen[bytes]:
-        self.process = subprocess.Popen(
-            [build.target(), "--keep", self.home.path, *args],
-            stdin=stdin,
-            stderr=subprocess.PIPE,
-            pass_fds=passed,
-        )
-        return self.process
-
-    def end(self) -> tuple[int, str]:
-        assert self.process is not None
-        _, errors = self.process.communicate(timeout=WAIT_SECONDS)
-        return self.process.returncode, errors.decode()
-
-    def sleeping(self, *args: str, stdin: int = subprocess.DEVNULL) -> int:
-        """Start a sandbox that sleeps; the pid of its first process."""
-        self.start(*args, "--", *BWRAP, "/bin/sleep", "1000", stdin=stdin)
-        until(self.home.guest)
-        return self.home.guest() or 0
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
-    require_bwrap()
-    require_root()
-    made = Kept(tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.terminate()
-        made.process.wait(WAIT_SECONDS)
+from tests.integration.process.kept import BWRAP, WAIT_SECONDS, Kept, until
 
 
 @pytest.fixture

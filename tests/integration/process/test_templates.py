@@ -23,7 +23,7 @@ from ringfence.backends.process.known import known
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from tests.conftest import missing
 from tests.integration.process.conftest import Opened, grant, new_id, opened, processes
-from tests.integration.process.test_keeper import Kept
+from tests.integration.process.kept import Kept
 
 WAIT_SECONDS = 30.0
 
@@ -356,15 +356,6 @@ async def test_a_bubblewrap_that_is_gone_is_told(
     (tmp_path / "bwrap").unlink()
     with pytest.raises(BackendUnavailableError, match="No such file"):
         await backend.create(spec, new_id(), facts)
-
-
-@pytest.fixture
-def kept(tmp_path: Path, backend: ProcessBackend) -> Iterator[Kept]:
-    made = Kept(tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.terminate()
-        made.process.wait(WAIT_SECONDS)
 
 
 @pytest.fixture
