@@ -86,17 +86,16 @@ def image(rootfs: Path) -> list[Entry]:
 def check_places(root: Sequence[Entry], tmpfs: Collection[str], binds: Mapping[str, str]) -> None:
     """That no link leads away from where something is mounted: who does that from outside would
     follow it to the host. binds: sources by destination. PolicyDeniedError."""
-    shown = {entry.target: entry for entry in root}
+    shown, mounted = {entry.target: entry for entry in root}, dict[str, Entry]()
     for path in sorted({*binds, *tmpfs}):
-        _check_place(shown, path)
-        shown = {at: entry for at, entry in shown.items() if not at.startswith(f"{path}/")}
-        shown[path] = Entry("dir", path) if path in tmpfs else Entry("bind", path, binds[path])
+        _check_place((mounted, shown), path)
+        mounted[path] = Entry("dir", path) if path in tmpfs else Entry("bind", path, binds[path])
 
 
-def _check_place(shown: Mapping[str, Entry], path: str) -> None:
+def _check_place(seen: Sequence[Mapping[str, Entry]], path: str) -> None:
     names = path[1:].split("/")
     for length in range(1, len(names) + 1):
-        target = _link(shown, names[:length])
+        target = _link(seen, names[:length])
         if target is not None:
             link = "/" + "/".join(names[:length])
             raise PolicyDeniedError(
@@ -107,19 +106,24 @@ def _check_place(shown: Mapping[str, Entry], path: str) -> None:
             )
 
 
-def _link(shown: Mapping[str, Entry], names: Sequence[str]) -> str | None:
-    """What the link of these names points to, None when it is none; those above it are none."""
-    for length in range(len(names), 0, -1):
-        entry = shown.get("/" + "/".join(names[:length]))
-        if entry is None:
-            continue
-        below = names[length:]
-        if entry.kind == "link" and not below:
-            return entry.source
-        if entry.kind != "bind" or not below:
-            return None
-        try:
-            return os.readlink("/".join((entry.source, *below)))  # noqa: PTH115 - as it is
-        except OSError:
-            return None
+def _link(seen: Sequence[Mapping[str, Entry]], names: Sequence[str]) -> str | None:
+    """What the link of these names points to, None when it is none; those above it are none. seen:
+    entries by place, before those that they hide."""
+    for entries in seen:
+        for length in range(len(names), 0, -1):
+            entry = entries.get("/" + "/".join(names[:length]))
+            if entry is not None:
+                return _points_to(entry, names[length:])
     return None
+
+
+def _points_to(entry: Entry, below: Sequence[str]) -> str | None:
+    """What a link below an entry, or it itself, points to; None when it is none."""
+    if entry.kind == "link" and not below:
+        return entry.source
+    if entry.kind != "bind" or not below:
+        return None
+    try:
+        return os.readlink("/".join((entry.source, *below)))  # noqa: PTH115 - as it is
+    except OSError:
+        return None
