@@ -41,21 +41,29 @@ static _Noreturn void give_up(const char *what, const char *name)
 	_exit(NOT_STARTED);
 }
 
-/* How many arguments a part has, its name too; 0 when it is none. */
+static bool is(char **part, const char *kind)
+{
+	return !strcmp(part[0], kind);
+}
+
+static bool is_whole(char **part, int size)
+{
+	for (int i = 1; i < size; i++)
+		if (!part[i])
+			return false;
+	return true;
+}
+
+/* How many arguments a part has, its name too; 0 when it is none, or not all of it is there. */
 static int size_of(char **part)
 {
 	static const struct { const char *name; int size; } kinds[] = {
 		{"--dir", 2}, {"--shown", 2}, {"--link", 3}, {"--bind", 4}};
 
 	for (size_t i = 0; *part && i < sizeof(kinds) / sizeof(*kinds); i++)
-		if (!strcmp(part[0], kinds[i].name))
-			return kinds[i].size;
+		if (is(part, kinds[i].name))
+			return is_whole(part, kinds[i].size) ? kinds[i].size : 0;
 	return 0;
-}
-
-static bool is(char **part, const char *kind)
-{
-	return !strcmp(part[0], kind);
 }
 
 static bool is_in_room(const char *path)
@@ -67,11 +75,8 @@ static bool is_in_room(const char *path)
 bool binds_of_others(char **part)
 {
 	for (int size; (size = size_of(part)); part += size)
-		for (int i = 1; i < size; i++)
-			if (!part[i])
-				return false; /* it is told when it is made */
-			else if (i == 3 && !is_in_room(part[i]))
-				return true;
+		if (is(part, "--bind") && !is_in_room(part[3]))
+			return true;
 	return false;
 }
 
@@ -81,13 +86,9 @@ static char **look_through(char **part)
 	int count = 0;
 
 	errno = EINVAL;
-	for (int size; (size = size_of(part)); part += size) {
+	for (int size; (size = size_of(part)); part += size)
 		if (++count > PARTS_MOST)
 			give_up("part", "too many");
-		for (int i = 1; i < size; i++)
-			if (!part[i])
-				give_up("part", part[0]);
-	}
 	if (!*part || !is(part, "--") || !part[1])
 		give_up("part", *part ? *part : "--");
 	return part;
@@ -99,7 +100,7 @@ static void take(char **part, const char *kind)
 	for (int i = 0, size; (size = size_of(part)); i++, part += size) {
 		if (!is(part, kind))
 			continue;
-		bool bound = size == 4;
+		bool bound = is(part, "--bind");
 		const char *source = part[bound ? 2 : 1];
 		trees[i] = graft_take(source, !bound || strcmp(part[1], "rw"), RECURSIVE);
 		if (trees[i] < 0)
