@@ -170,3 +170,30 @@ async def test_no_socket_of_the_host_is_in_a_sandbox(box: ringfence.Sandbox) -> 
     """Neither the daemon's nor the guest's own: its door is closed once the guest came."""
     found = await box.exec(shell="find / -xdev -type s 2>/dev/null; ls -A /.ringfence")
     assert b"sock" not in found.stdout
+
+
+def far_away(mountable: Path, number: int) -> list[ringfence.Mount]:
+    """As many mounts, each with a long line of its own in the kernel's table."""
+    below = "/".join(["data", *["x" * 200] * 15])
+    return [
+        ringfence.Mount(source=str(mountable), destination=f"/{below}/{i}") for i in range(number)
+    ]
+
+
+@pytest.mark.parametrize("kind", [DOCKER, PROCESS, GVISOR])
+async def test_all_of_many_mounts_are_shown_to_the_receipt(
+    state: Path, kind: str, mountable: Path
+) -> None:
+    async with ringfence.open(**keywords(kind), mounts=far_away(mountable, 80)) as sandbox:
+        table = await sandbox.files.read("/proc/self/mountinfo")
+        assert len(table) > 128 * 1024
+        assert sandbox.receipt.gaps == ()
+
+
+@pytest.mark.parametrize("kind", [DOCKER, PROCESS])
+async def test_more_mounts_than_a_receipt_reads_are_refused_as_that(
+    state: Path, kind: str, mountable: Path
+) -> None:
+    with pytest.raises(PolicyDeniedError, match="more output than is kept"):
+        async with ringfence.open(**keywords(kind), mounts=far_away(mountable, 400)):
+            pass

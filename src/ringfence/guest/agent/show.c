@@ -1,20 +1,22 @@
 /* --show: what a command sees of its own confinement, for the receipt. Runs as a command, with nothing of the agent's.
  *
  * Records "name length\n", that many bytes, "\n". An argument that begins with '/' is a path to probe, "=/path" a file
- * to copy out. A file that cannot be read has no record.
+ * to copy out. A file that cannot be read has no record. FILE_BYTES is what the host keeps of all output: where a file
+ * is longer, it knows that it has not seen all.
  */
 #include "agent.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { FILE_BYTES = 128 * 1024, TEXT_BYTES = 8192, ENTRIES_BYTES = 512, OUTPUT_BYTES = 32 * 1024, FAMILY_VSOCK = 40 };
+enum { FILE_BYTES = 1024 * 1024, TEXT_BYTES = 8192, ENTRIES_BYTES = 512, OUTPUT_BYTES = 32 * 1024, FAMILY_VSOCK = 40 };
 
 static const char *const own_files[] = {
 	"status", "mountinfo", "limits", "net/dev", "oom_score_adj", "attr/current", "uid_map",
@@ -46,15 +48,16 @@ static void record(const char *kind, const char *name, const char *data, size_t 
 	putchar('\n');
 }
 
+static char *data; /* of a file: not static memory, which every other process of the agent would have, too */
+
 static void show_file(int at, const char *path, const char *prefix)
 {
-	static char data[FILE_BYTES];
 	size_t size = 0;
 	ssize_t got;
 	int fd = openat(at, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return;
-	while (size < sizeof data && (got = read(fd, data + size, sizeof data - size)) > 0)
+	while (size < FILE_BYTES && (got = read(fd, data + size, FILE_BYTES - size)) > 0)
 		size += (size_t)got;
 	close(fd);
 	record(prefix, path, data, size);
@@ -154,6 +157,8 @@ int show_main(int count, char **args)
 {
 	static char names[TEXT_BYTES], output[OUTPUT_BYTES]; /* each write wakes the agent */
 	setvbuf(stdout, output, _IOFBF, sizeof output);
+	if (!(data = malloc(FILE_BYTES)))
+		return 1;
 	show_own();
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		show_file(AT_FDCWD, files[i], "file:");
