@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ringfence.errors import InvalidSpecError
+from ringfence.spec.paths import lies_in
 
 IGNORE = ".dockerignore"
 _SPECIAL = re.compile(r"[*?\[\\]")
@@ -90,7 +91,7 @@ def _covers(pattern: str) -> Callable[[str], bool]:
     """The cheapest way to tell what a pattern matches."""
     parts = parts_of(pattern)
     if not _SPECIAL.search(pattern):
-        return lambda name: f"{name}/".startswith(f"{pattern}/")
+        return lambda name: lies_in(name, pattern)
     rest = pattern.removeprefix("**")
     if rest != pattern and not _SPECIAL.search(rest):
         # `**log` is for mylog, too; every other `**` is for whole names.

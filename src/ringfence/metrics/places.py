@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence.spec.paths import lies_in
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _READ_BYTES = 64 * 1024
 GUEST_LEAF = "ringfence-guest"
@@ -32,7 +34,7 @@ class Hierarchy:
     def directory(self, path: str) -> str | None:
         """Where the cgroup `path` is, None when it is outside of what is mounted."""
         if self.root != "/":
-            if path != self.root and not path.startswith(self.root + "/"):
+            if not lies_in(path, self.root):
                 return None
             path = path[len(self.root) :] or "/"
         elif path.startswith("/.."):

@@ -13,6 +13,7 @@ from ringfence.errors import InvalidSpecError
 from ringfence.spec import Limits, Rule
 from ringfence.spec.model import Model, Table, Texts
 from ringfence.spec.names import PROFILES, ProfileName, check_control
+from ringfence.spec.paths import lies_in
 from ringfence.spec.quantity import Duration
 from ringfence.spec.security import check_capability
 
@@ -170,9 +171,7 @@ class Ceiling(Model):
 
     def permits_mount(self, source: str) -> bool:
         """Whether `source`, resolved by the caller, lies in one of `mounts`."""
-        return self.mounts is None or any(
-            source == root or source.startswith(root.rstrip("/") + "/") for root in self.mounts
-        )
+        return self.mounts is None or any(lies_in(source, root.rstrip("/")) for root in self.mounts)
 
 
 NO_CEILING = Ceiling.model_construct()

@@ -14,6 +14,7 @@ from pathlib import Path
 from ringfence.errors import NotFoundError, StateError
 from ringfence.policy.home import home
 from ringfence.spec import Repository
+from ringfence.spec.paths import lies_in
 from ringfence.workspace.beneath import open_directory
 from ringfence.workspace.failures import shown
 from ringfence.workspace.gitdir import GitDirectory
@@ -173,7 +174,7 @@ class _Clone:
         return [
             (path, names.get(path), commit.decode())
             for path, commit in sorted(links.items())
-            if subpath is None or f"{path}/".startswith(f"{subpath}/")
+            if subpath is None or lies_in(path, subpath)
         ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.errors import ResourceExhaustedError, StateError, UnsupportedError
+from ringfence.spec.paths import lies_in
 from ringfence.workspace.beneath import open_resolved, remove_tree
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -54,12 +55,13 @@ def unmount(target: Path) -> None:
 
 def mounted_below(directory: Path) -> list[Path]:
     """Mount points at or below `directory`, the innermost first."""
-    wanted = os.fsencode(directory.resolve())
+    wanted = str(directory.resolve())
     found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        place = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        if place == wanted or place.startswith(wanted + b"/"):
-            found.append(Path(os.fsdecode(place)))
+        raw = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+        place = os.fsdecode(raw)
+        if lies_in(place, wanted):
+            found.append(Path(place))
     return found[::-1]
 
 

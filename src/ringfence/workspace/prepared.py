@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringfence.errors import NotFoundError, SandboxError, StateError
+from ringfence.spec.paths import lies_in
 from ringfence.workspace import manifest, shared
 from ringfence.workspace.application import alone, settle
 from ringfence.workspace.changes import MAX_BYTES, Changes, compare
@@ -122,7 +123,7 @@ class Prepared:
     def candidates(self, now: Layers, since: Since) -> Iterator[str]:
         """Paths that may be different; some come twice."""
         for path in self._candidates(now, since):
-            if not any(f"{path}/".startswith(f"{place}/") for place in self.mounted):
+            if not any(lies_in(path, place) for place in self.mounted):
                 yield path
 
     def _candidates(self, now: Layers, since: Since) -> Iterator[str]:

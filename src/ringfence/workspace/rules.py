@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import Repository
+from ringfence.spec.paths import lies_in
 from ringfence.workspace.patterns import Patterns
 from ringfence.workspace.secrets import SECRETS
 
@@ -40,7 +41,7 @@ class Rules:
         """Whether `include` and `subpath` name it, or named (`above`) a directory over it."""
         if above:
             return True
-        if self.subpath is not None and not f"{path}/".startswith(f"{self.subpath}/"):
+        if self.subpath is not None and not lies_in(path, self.subpath):
             return False
         return not self._include or bool(self._include.verdict(path, name, is_directory))
 

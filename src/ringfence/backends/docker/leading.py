@@ -20,6 +20,7 @@ from ringfence.backends.docker.engine import Engine
 from ringfence.backends.state import state_directory
 from ringfence.errors import BackendUnavailableError, ImageError, NotFoundError, PolicyDeniedError
 from ringfence.spec import SandboxSpec
+from ringfence.spec.paths import lies_in
 
 _STAT = "X-Docker-Container-Path-Stat"
 _IS_LINK = 1 << 27
@@ -58,7 +59,11 @@ class Looked:
     ) -> None:
         host = body["HostConfig"]
         mounted = [*host.get("Tmpfs", {}), *(one["Target"] for one in host["Mounts"])]
-        others = [path for path in (*mounted, *volumes) if not _in(path, places)]
+        others = [
+            path
+            for path in (*mounted, *volumes)
+            if not any(lies_in(path, place) for place in places)
+        ]
         self.paths = sorted({above for path in (*others, *places) for above in _over(path)})
         facts = [body["Image"], self.paths, sorted(places)]
         self._key = hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -96,17 +101,13 @@ async def check(
         if target is None:
             continue
         for place in places:
-            if _in(place, [path]) or _in(target, [place]):
+            if lies_in(place, path) or lies_in(target, place):
                 raise PolicyDeniedError(
                     f"mount: {path!r} is a link to {target!r} in the image: through it the runtime"
                     f" would write to what is mounted at {place!r}; choose another destination",
                     op="create",
                     context={"path": path},
                 )
-
-
-def _in(path: str, places: Sequence[str]) -> bool:
-    return any(f"{path}/".startswith(f"{place}/") for place in places)
 
 
 def _over(path: str) -> list[str]:
