@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ringfence.backends.owner import Owner
+from ringfence.ledger.connection import Busy
 from ringfence.ledger.entry import Claim, Entry
 from ringfence.ledger.store import Ledger
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from ringfence.ledger.backends import Backends
     from ringfence.ledger.reaper import Reaped, reap
 
-__all__ = ["Backends", "Claim", "Entry", "Ledger", "Owner", "Reaped", "reap"]
+__all__ = ["Backends", "Busy", "Claim", "Entry", "Ledger", "Owner", "Reaped", "reap"]
 
 _HOMES = {"Backends": "backends", "Reaped": "reaper", "reap": "reaper"}
 """Loaded when they are first used: a sandbox is opened without them."""

@@ -10,12 +10,18 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ringfence.ledger.failures import Held
+from ringfence.ledger.failures import BUSY, Held
 
 _BUSY_SECONDS = 10.0
+_CHECKPOINT_EVERY = 256
+"""Transactions, after which what they wrote is moved from SQLite's journal into the file."""
 _TURN_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 _of_parents: list["Kept"] = []
+
+
+class Busy(Exception):
+    """Something would have to be waited for."""
 
 
 class Kept:
@@ -33,6 +39,7 @@ class Kept:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._closing: Callable[[], object] | None = None
+        self._journaled = 0
 
     def after_fork(self) -> "Kept":
         """A new one for a forked process. The old one is never closed there: it is its parent's."""
@@ -45,14 +52,44 @@ class Kept:
         opens the file again; IntegrityError, which says nothing of the file."""
         with self._lock:
             connection = self._open()
-            try:
-                with connection:
-                    yield connection
-            except sqlite3.IntegrityError:
-                raise
-            except sqlite3.DatabaseError:
-                self._close()
-                raise
+            with self._within(connection):
+                yield connection
+            if self._journaled >= _CHECKPOINT_EVERY:
+                self._checkpoint(connection)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[sqlite3.Connection]:
+        """As `transaction`, for who must not be held up: Busy, and nothing is done, where another
+        thread or process is at it, the file is not open, or the journal is to be emptied."""
+        if not self._lock.acquire(blocking=False):
+            raise Busy
+        try:
+            connection = self._connection
+            full = self._journaled >= _CHECKPOINT_EVERY
+            if connection is None or full or self._file != self._identity():
+                raise Busy
+            with self._within(connection), _unwaiting(connection):
+                yield connection
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def _within(self, connection: sqlite3.Connection) -> Iterator[None]:
+        try:
+            with connection:
+                yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError:
+            self._close()
+            raise
+        self._journaled += 1
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """What was written is safe in the journal, which grows where this fails."""
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._journaled = 0
 
     def _open(self) -> sqlite3.Connection:
         """The connection, a new one when the file is another by now."""
@@ -66,6 +103,7 @@ class Kept:
                 connection.row_factory = sqlite3.Row
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
                 self._prepare(connection, self._path)
             except BaseException:
                 connection.close()
@@ -112,6 +150,20 @@ class Kept:
         if self._closing is not None:
             self._closing()
         self._connection = self._closing = None
+
+
+@contextlib.contextmanager
+def _unwaiting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have SQLite not wait for other processes; Busy where it had to."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in BUSY:
+            raise
+        raise Busy from None
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
 
 def _take(lock: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ringfence.errors import ResourceExhaustedError, SandboxError, StateError, UnsupportedError
 
-_BUSY = (
+BUSY = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_BUSY_RECOVERY,
     sqlite3.SQLITE_BUSY_SNAPSHOT,
@@ -24,7 +24,7 @@ def failure(path: Path, error: sqlite3.DatabaseError) -> SandboxError:
     if not isinstance(error, sqlite3.OperationalError):
         return _damaged(path, error)
     code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, Held) or code in _BUSY:
+    if isinstance(error, Held) or code in BUSY:
         return _busy(path, error)
     if code != sqlite3.SQLITE_ERROR:
         return _full(path, error)

@@ -1,6 +1,7 @@
 """The ledger's file: SQLite in the state directory, safe between processes and after a crash."""
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -84,6 +85,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waits = True
         self._kept = Kept(path, _prepare)
         with self._transaction():
             pass
@@ -92,7 +94,24 @@ class Ledger:
     def default(cls) -> "Ledger":
         """The ledger of this user's state directory, one object for all who hold it. The directory
         is looked at once a second."""
-        return _of(wanted(), os.geteuid(), int(time.monotonic()))
+        found = cls.at_hand()
+        if found is None:
+            key, found = _key(), _at(state_directory() / "ledger.sqlite")
+            _recent.clear()
+            _recent[key] = found
+        return found
+
+    @classmethod
+    def at_hand(cls) -> "Ledger | None":
+        """As `default` where it was looked at in this second, else None: that takes longer."""
+        return _recent.get(_key())
+
+    def hasty(self) -> "Ledger":
+        """This one, of which no method waits for another thread, another process or the disk:
+        where one had to it raises `Busy`, and has done nothing."""
+        other = copy.copy(self)
+        other._waits = False
+        return other
 
     def add(
         self, record: Record, *, owner: Owner | None, workspace: Mapping[str, Any] | None = None
@@ -254,7 +273,7 @@ class Ledger:
         if self._kept.pid != os.getpid():
             self._kept = self._kept.after_fork()
         try:
-            with self._kept.transaction() as connection:
+            with self._kept.transaction() if self._waits else self._kept.at_once() as connection:
                 yield connection
         except sqlite3.IntegrityError:
             raise
@@ -267,6 +286,9 @@ def _at(path: Path) -> Ledger:
     return Ledger(path)
 
 
-@functools.lru_cache(maxsize=1)
-def _of(_directory: Path, _uid: int, _second: int) -> Ledger:
-    return _at(state_directory() / "ledger.sqlite")
+_recent: dict[tuple[Path, int, int], Ledger] = {}
+"""The default one, by directory, user and second in which it was looked at."""
+
+
+def _key() -> tuple[Path, int, int]:
+    return wanted(), os.geteuid(), int(time.monotonic())

@@ -10,7 +10,7 @@ from ringfence.backends import exhausted
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import AlreadyExistsError
-from ringfence.ledger import Entry, Ledger, Owner
+from ringfence.ledger import Busy, Entry, Ledger, Owner
 from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.spec import SandboxSpec
 
@@ -33,19 +33,20 @@ def _remembers(kind: type) -> bool:
 class Records:
     """The durable record of one sandbox. Every step is carried to its end when cancelled.
 
-    ledger: a `Ledger`, or what gives one when the first step needs it; None keeps no record.
+    ledger: None keeps no record, unless it is this user's `default` one that is to be looked for
+    when the first step needs it.
     """
 
-    def __init__(self, ledger: Ledger | Callable[[], Ledger] | None) -> None:
+    def __init__(self, ledger: Ledger | None, *, default: bool = False) -> None:
         self._ledger = ledger
-        self._opened: Ledger | None = None
+        self._default = default
 
     @classmethod
     def of(cls, backend: Backend, ledger: Ledger | None) -> "Records":
         """The records for sandboxes of `backend`: `ledger`, else this user's; none in memory."""
         if _remembers(type(backend)):
             return cls(None)
-        return cls(ledger or Ledger.default)
+        return cls(ledger, default=True)
 
     async def add(self, record: Record, workspace: Mapping[str, Any] | None = None) -> None:
         """Write down a sandbox that is about to be made, and see that somebody reaps it. It is
@@ -85,13 +86,18 @@ class Records:
         await self._step(lambda ledger: ledger.end(sandbox_id, reason))
 
     async def _step(self, step: Callable[[Ledger], object]) -> None:
-        if self._ledger is None:
+        at_hand = self._ledger or (Ledger.at_hand() if self._default else None)
+        if at_hand is not None:
+            with contextlib.suppress(Busy):
+                step(at_hand.hasty())
+                return
+        elif not self._default:
             return
         steps = [step]
 
         def take() -> None:
             if steps:  # a thread may come to it later all the same
-                steps.pop()(self._open())
+                steps.pop()(self._ledger or Ledger.default())
 
         try:
             taking = asyncio.get_running_loop().run_in_executor(None, take)
@@ -101,12 +107,6 @@ class Records:
             take()  # the event loop waits for the file's sake: nobody else would write it down
         else:
             await finish(taking)
-
-    def _open(self) -> Ledger:
-        if self._opened is None:
-            assert self._ledger is not None  # noqa: S101 - else there are no steps
-            self._opened = self._ledger() if callable(self._ledger) else self._ledger
-        return self._opened
 
 
 def _add(ledger: Ledger, record: Record, owner: Owner, workspace: Mapping[str, Any] | None) -> None:

@@ -26,7 +26,7 @@ from ringfence.errors import (
     StateError,
     UnsupportedError,
 )
-from ringfence.ledger import Ledger, Owner, connection
+from ringfence.ledger import Busy, Ledger, Owner, connection
 from ringfence.ledger.connection import Kept
 from ringfence.ledger.listing import info_of
 from ringfence.spec import SandboxSpec, State
@@ -196,6 +196,51 @@ def test_a_ledger_that_another_process_holds_is_no_full_disk(
         with pytest.raises(ResourceExhaustedError, match=held):
             Ledger(ledger.path)
     Ledger(ledger.path).add(a_record(), owner=None)
+
+
+def test_who_may_not_be_held_up_does_nothing_where_it_had_to_wait(ledger: Ledger) -> None:
+    """For another process, another thread, or the file to be opened again."""
+    hasty = ledger.hasty()
+    with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Busy):
+            hasty.add(a_record(), owner=None)
+    with ledger._transaction(), pytest.raises(Busy):
+        hasty.add(a_record(), owner=None)
+    ledger.path.rename(f"{ledger.path}-before")
+    with pytest.raises(Busy):
+        hasty.add(a_record(), owner=None)
+    assert ledger.all() == []
+    hasty.add(a_record(), owner=None)
+    assert [entry.record.id for entry in ledger.all()] == ["rf-one"]
+
+
+def test_who_waits_does_so_after_somebody_who_did_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.hasty().add(a_record(), owner=None)
+    with contextlib.closing(
+        sqlite3.connect(ledger.path, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.1, other.rollback).start()
+        assert ledger.end("rf-one", "deleted")
+
+
+def test_its_journal_does_not_grow_with_all_that_was_ever_written(ledger: Ledger) -> None:
+    """Nor is it emptied by who may not be held up: that waits for the disk."""
+    journal, sizes, waited = Path(f"{ledger.path}-wal"), [], 0
+    for number in range(1500):
+        record = a_record(f"rf-{number}")
+        try:
+            ledger.hasty().add(record, owner=None)
+        except Busy:
+            waited += 1
+            ledger.add(record, owner=None)
+        sizes.append(journal.stat().st_size)
+    assert 1 <= waited <= 10
+    assert sizes[-1] <= 1.5 * sizes[300]
+    assert len(ledger.all()) == 1500
 
 
 def test_a_damaged_ledger_says_so(ledger: Ledger, tmp_path: Path) -> None:

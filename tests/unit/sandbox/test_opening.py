@@ -3,17 +3,20 @@
 import asyncio
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import ringfence
 from ringfence import workspace
-from ringfence.backends.base import Features
+from ringfence.backends.base import Features, Record
 from ringfence.backends.mock import MockBackend
 from ringfence.errors import (
     BackendUnavailableError,
@@ -24,7 +27,8 @@ from ringfence.errors import (
 )
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
-from ringfence.ledger import Ledger, Owner
+from ringfence.ledger import Busy, Ledger, Owner, store
+from ringfence.ledger.connection import Kept
 from ringfence.ledger.reaper import reap
 from ringfence.ledger.reasons import CREATE_FAILED, DELETED
 from ringfence.sandbox import binds, granting, greeting, needs, opening
@@ -34,6 +38,7 @@ from ringfence.workspace import shared
 
 from .conftest import Durable
 
+RECORD = Record("rf-one", "mock", "", "", "", SandboxSpec(), 1.0, None)
 STEPS: dict[str, tuple[Any, str]] = {
     "features": (MockBackend, "features"),
     "needs": (opening.needs, "check"),
@@ -311,13 +316,49 @@ async def test_no_thread_for_a_step_nor_for_its_undo_is_told_as_exhausted(
     assert "new thread" in caught.value.__notes__[0]
 
 
+async def test_a_step_waits_for_a_ledger_that_another_process_holds_and_the_loop_does_not(
+    ledger: Ledger,
+) -> None:
+    records = Records(ledger)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        adding = asyncio.ensure_future(records.add(RECORD))
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert not adding.done()
+        other.rollback()
+    await adding
+    assert [entry.record.id for entry in ledger.live()] == ["rf-one"]
+
+
+async def test_no_thread_is_needed_for_a_ledger_that_nobody_holds(
+    ledger: Ledger, no_thread: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user's own, too, once it was looked at."""
+    monkeypatch.setenv("RINGFENCE_STATE_DIR", str(ledger.path.parent))
+    monkeypatch.setattr(store, "_key", lambda: (ledger.path.parent, 0, 1))
+    Ledger.default()
+    no_thread()
+    monkeypatch.setattr(Kept, "transaction", None)
+    await Records(None, default=True).add(RECORD)
+    monkeypatch.undo()
+    assert [entry.record.id for entry in ledger.live()] == ["rf-one"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
 async def test_the_record_is_closed_though_no_thread_can_be_started(
-    durable: Durable, ledger: Ledger, no_thread: Callable[[], None]
+    durable: Durable,
+    ledger: Ledger,
+    no_thread: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    busy: bool,
 ) -> None:
     """Of one that was not made, and of one that is deleted: nobody reaps what is on record as of a
-    client that lives."""
+    client that lives. busy: somebody else is at the ledger in the first moment."""
     sandbox = await ringfence.open(backend=durable, ledger=ledger)
     no_thread()
+    if busy:
+        monkeypatch.setattr(Kept, "at_once", Mock(side_effect=Busy))
     report = await sandbox.delete()
     assert report.error is None
     durable.mock.fail("connect", error=BackendUnavailableError("first"))
