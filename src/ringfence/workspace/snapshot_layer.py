@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from typing import Protocol
 
-from ringfence.workspace.beneath import chmod, parent_of, split
+from ringfence.workspace.beneath import above, chmod, parent_of, split
 from ringfence.workspace.entries import FILE, LINK, kind_of
 from ringfence.workspace.failures import failed, shown
 from ringfence.workspace.layers import Found, Layers, too_long
@@ -68,8 +68,27 @@ class _Archive:
         self._waiting.clear()
 
 
+def _made_for_mounts(prepared: Prepared, now: Layers) -> set[str]:
+    """What the repository does not have and is there for mounts alone: their places, and the
+    directories above them that hold nothing else."""
+    made: set[str] = set()
+    if not prepared.mounted:
+        return made
+    over = {directory for place in prepared.mounted for directory in above(place)}
+    with prepared.base() as base:
+        for place in prepared.mounted:
+            below = (path for path, _ in now.walk(place))
+            made.update(path for path in (place, *below) if base.find(path) is None)
+        for directory in sorted(over, reverse=True):  # each after what it holds
+            alone = all(path in made for path, _ in now.walk(directory))
+            if alone and base.find(directory) is None:
+                made.add(directory)
+    return made
+
+
 class Packing:
-    """The present state of a workspace, with the owners that commands see.
+    """The present state of a workspace, with the owners that commands see, without what is there
+    for mounts alone.
 
     size: bytes of its files. times: of the last change of each path, in nanoseconds.
     """
@@ -80,8 +99,9 @@ class Packing:
         self._paths: list[tuple[bytes, str]] = []
         self.size = 0
         self.times: dict[str, int] = {}
+        left_out = _made_for_mounts(prepared, now)
         for path, status in now.walk():
-            if kind_of(status.st_mode) is None:
+            if kind_of(status.st_mode) is None or path in left_out:
                 continue
             if too_long(path):
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)

@@ -382,3 +382,30 @@ async def test_a_mount_may_lie_where_something_of_the_repository_is_hidden(
     ) as sandbox:
         assert await shell(sandbox, "cat /workspace/.env") == "mounted\n"
     assert (repository / ".env").read_text() == "SECRET=1\n"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_what_is_made_for_a_mount_is_in_no_snapshot(
+    backend: str, repository: Path, open_place: Path, state_directory: Path
+) -> None:
+    """Neither the places nor the directories above them; what they cover in the repository is."""
+    (open_place / "file").write_text("mounted\n")
+    (open_place / "file").chmod(0o644)
+    (repository / ".env").write_text("SECRET=1\n")
+    targets = ("new/er/file", "new/file", ".env", "src/more", "run.sh", "README.md")
+    mounts = [
+        {"source": open_place / "file", "destination": f"/workspace/{target}"} for target in targets
+    ]
+    opened = {**opened_on(backend), "repository": str(repository)}
+    async with ringfence.open(**opened, security={"tmpfs": {"/workspace/t": "1m"}}) as sandbox:
+        await shell(sandbox, "echo 1 > t/gone")
+        plain = await sandbox.snapshot()
+    async with ringfence.open(**opened, mounts=mounts) as sandbox:
+        assert await shell(sandbox, "cat new/er/file run.sh") == "mounted\n" * 2
+        assert (await sandbox.snapshot()).digest == plain.digest
+        child = (await sandbox.fork(1))[0]
+        async with child:
+            assert (await child.snapshot()).digest == plain.digest
+    async with ringfence.open(**opened_on(backend), snapshot=plain.digest) as again:
+        assert await shell(again, "ls -A") == ".git\nREADME.md\nlink\nrun.sh\nsrc\n"
+        assert await shell(again, "cat README.md; ls src") == "A project.\ncode.py\ndata.bin\n"

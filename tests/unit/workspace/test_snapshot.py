@@ -53,6 +53,18 @@ def test_the_same_state_has_the_same_digest(repository: Path, make: Make, place:
     assert other is not one
 
 
+def test_a_directory_made_for_a_mount_is_kept_with_what_else_it_holds(
+    repository: Path, make: Make, place: Snapshots
+) -> None:
+    prepared = make(repository)
+    prepared.mounted = ("new/er/data", "src")
+    (inside(prepared) / "new/er/data").mkdir(parents=True)
+    (inside(prepared) / "new/own").write_text("x\n")
+    tree = place.tree(keep(prepared, place).digest)
+    assert sorted(path.name for path in tree.rglob("new*/**/*")) == ["own"]
+    assert (tree / "src/code.py").exists()
+
+
 def test_a_snapshot_can_be_opened(repository: Path, make: Make, place: Snapshots) -> None:
     prepared = make(repository)
     (inside(prepared) / "README.md").write_text("kept\n")
