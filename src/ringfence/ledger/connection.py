@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ringfence.ledger.failures import BUSY, Held
+from ringfence.ledger.failures import Held, is_busy
 
 _BUSY_SECONDS = 10.0
 _CHECKPOINT_EVERY = 256
@@ -40,6 +40,7 @@ class Kept:
         self._file: tuple[int, int] | None = None
         self._closing: Callable[[], object] | None = None
         self._journaled = 0
+        self._waits = True
 
     def after_fork(self) -> "Kept":
         """A new one for a forked process. The old one is never closed there: it is its parent's."""
@@ -52,6 +53,7 @@ class Kept:
         opens the file again; IntegrityError, which says nothing of the file."""
         with self._lock:
             connection = self._open()
+            self._wait(connection, True)
             with self._within(connection):
                 yield connection
             if self._journaled >= _CHECKPOINT_EVERY:
@@ -68,10 +70,21 @@ class Kept:
             full = self._journaled >= _CHECKPOINT_EVERY
             if connection is None or full or self._file != self._identity():
                 raise Busy
-            with self._within(connection), _unwaiting(connection):
+            self._wait(connection, False)
+            with self._within(connection):
                 yield connection
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            raise Busy from None
         finally:
             self._lock.release()
+
+    def _wait(self, connection: sqlite3.Connection, waits: bool) -> None:
+        """Whether SQLite is to wait for other processes from now on."""
+        if self._waits != waits:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * waits * 1000:.0f}")
+            self._waits = waits
 
     @contextlib.contextmanager
     def _within(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -80,8 +93,9 @@ class Kept:
                 yield
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.DatabaseError:
-            self._close()
+        except sqlite3.DatabaseError as error:
+            if self._waits or not is_busy(error):
+                self._close()
             raise
         self._journaled += 1
 
@@ -108,7 +122,7 @@ class Kept:
             except BaseException:
                 connection.close()
                 raise
-        self._connection, self._file = connection, self._identity()
+        self._connection, self._file, self._waits = connection, self._identity(), True
         self._closing = weakref.finalize(self, _close_own, connection, self.pid)
         return connection
 
@@ -150,20 +164,6 @@ class Kept:
         if self._closing is not None:
             self._closing()
         self._connection = self._closing = None
-
-
-@contextlib.contextmanager
-def _unwaiting(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have SQLite not wait for other processes; Busy where it had to."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode not in BUSY:
-            raise
-        raise Busy from None
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
 
 def _take(lock: int) -> None:

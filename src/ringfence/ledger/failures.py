@@ -6,13 +6,18 @@ from pathlib import Path
 
 from ringfence.errors import ResourceExhaustedError, SandboxError, StateError, UnsupportedError
 
-BUSY = (
+_BUSY = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_BUSY_RECOVERY,
     sqlite3.SQLITE_BUSY_SNAPSHOT,
     sqlite3.SQLITE_BUSY_TIMEOUT,
     sqlite3.SQLITE_LOCKED,
 )
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another thread or process has what was wanted."""
+    return getattr(error, "sqlite_errorcode", None) in _BUSY
 
 
 class Held(sqlite3.OperationalError):
@@ -23,10 +28,9 @@ def failure(path: Path, error: sqlite3.DatabaseError) -> SandboxError:
     """The error of ours for one of SQLite's, from whatever was done with the ledger at `path`."""
     if not isinstance(error, sqlite3.OperationalError):
         return _damaged(path, error)
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, Held) or code in BUSY:
+    if isinstance(error, Held) or is_busy(error):
         return _busy(path, error)
-    if code != sqlite3.SQLITE_ERROR:
+    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
         return _full(path, error)
     return _damaged(path, error) if _knows_json() else _without_json()
 
