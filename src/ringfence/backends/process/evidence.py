@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ringfence.backends.base import Record
-from ringfence.backends.namespaces import KINDS
 from ringfence.metrics.places import read_text, read_value
 
 
@@ -21,17 +20,17 @@ def describe(pid: int, record: Record, here: Mapping[str, str]) -> dict[str, Any
     """The description of a running sandbox whose first process is `pid`. here: the namespaces of
     this process.
 
-    namespaces: by kind, whether it is another than this process's; None where we may not look.
+    namespaces: whether that of users is another than this process's; None where we may not look.
     """
-    namespaces = {kind: _own(pid, kind, here.get(kind)) for kind in KINDS}
+    namespaces = {"user": _own_users(pid, here.get("user"))}
     return {"backend": record.backend, "id": record.id, "pid": pid, "namespaces": namespaces}
 
 
-def _own(pid: int, kind: str, ours: str | None) -> bool | None:
+def _own_users(pid: int, ours: str | None) -> bool | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}") != ours  # noqa: PTH115 - not a path
+        return os.readlink(f"/proc/{pid}/ns/user") != ours  # noqa: PTH115 - not a path
     except PermissionError:
-        return True if kind == "user" and _maps_users_otherwise(pid) else None
+        return True if _maps_users_otherwise(pid) else None
 
 
 def _maps_users_otherwise(pid: int) -> bool:

@@ -1,10 +1,10 @@
 """All that a receipt is made from, and the few ways to read it."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 from ringfence.backends.base import Evidence
 from ringfence.policy.profiles import is_gvisor
@@ -18,8 +18,16 @@ _CGROUP_INSIDE = (
     "/sys/fs/cgroup/cpu",
     "/sys/fs/cgroup/cpuset",
 )
+P = ParamSpec("P")
+T = TypeVar("T")
 _OF_GUEST = ("Uid", "CapPrm", "NoNewPrivs")
 _MANY = (list, tuple, set, frozenset)
+
+
+def remembered(rows: Callable[P, T]) -> Callable[P, T]:
+    """Made once for the same evidence, which sandboxes alike have: what it is called with, all of
+    it hashable, is all that the rows are made from."""
+    return cast("Callable[P, T]", functools.lru_cache(maxsize=256)(rows))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.policy.users import are_reserved, is_root
-from ringfence.sandbox.receipt.evidence import Findings, control
+from ringfence.sandbox.receipt.evidence import Findings, control, remembered
 from ringfence.spec import Control
 from ringfence.spec.names import CAPABILITIES
 
@@ -32,8 +32,14 @@ def identity_rows(found: Findings) -> Iterator[Control]:
 
 
 def _user(found: Findings) -> Control:
-    asked = found.spec.user or ""
-    uids, gids = found.view.status.get("Uid", "").split(), found.view.status.get("Gid", "").split()
+    status = found.view.status
+    uids, gids = status.get("Uid", ""), status.get("Gid", "")
+    return _user_row(found.spec.user or "", uids, gids, found.reserved_uid)
+
+
+@remembered
+def _user_row(asked: str, uids_seen: str, gids_seen: str, reserved: int) -> Control:
+    uids, gids = uids_seen.split(), gids_seen.split()
     name, _, group = asked.partition(":")
     ok = len(set(uids)) == 1 and len(set(gids)) == 1
     if name.isdecimal():
@@ -42,23 +48,28 @@ def _user(found: Findings) -> Control:
         ok = ok and gids[0] == str(int(group))
     if not is_root(asked):
         ok = ok and "0" not in uids
-    ok = ok and not _reserved(found, (*uids, *gids))
+    ok = ok and not _reserved((*uids, *gids), reserved)
     shown = ":".join((*sorted(set(uids)), *sorted(set(gids))))
     return control("user", asked, shown, "a command's /proc/self/status: Uid, Gid", ok=ok)
 
 
-def _reserved(found: Findings, ids: Iterable[str]) -> bool:
-    return are_reserved(map(int, filter(str.isdecimal, ids)), found.reserved_uid)
+def _reserved(ids: Iterable[str], reserved: int) -> bool:
+    return are_reserved(map(int, filter(str.isdecimal, ids)), reserved)
 
 
 def _groups(found: Findings) -> Control:
-    asked = {str(group) for group in found.spec.security.groups}
-    text = found.view.status.get("Groups")
-    has = set((text or "").split())
-    ok = text is not None and asked <= has
-    if not is_root(found.spec.user or ""):
+    root = is_root(found.spec.user or "")
+    asked, seen = found.spec.security.groups, found.view.status.get("Groups")
+    return _groups_row(tuple(map(str, asked)), seen, root, found.reserved_uid)
+
+
+@remembered
+def _groups_row(asked: tuple[str, ...], seen: str | None, root: bool, reserved: int) -> Control:
+    has = set((seen or "").split())
+    ok = seen is not None and has.issuperset(asked)
+    if not root:
         ok = ok and "0" not in has
-    ok = ok and not _reserved(found, has)
+    ok = ok and not _reserved(has, reserved)
     return control("groups", asked, has, "a command's /proc/self/status: Groups", ok=ok)
 
 
@@ -72,14 +83,13 @@ def names_of(mask: str) -> frozenset[str]:
 
 
 def _capabilities(found: Findings) -> Control:
-    granted = frozenset(found.spec.security.capabilities or ())
-    shown, ok = _held(tuple(found.view.status.get(name) for name in _SETS), granted)
-    return control("capabilities", granted, shown, "a command's /proc/self/status: Cap*", ok=ok)
+    masks = tuple([found.view.status.get(name) for name in _SETS])
+    return _capabilities_row(found.spec.security.capabilities or (), masks)
 
 
-@functools.lru_cache(maxsize=64)
-def _held(masks: tuple[str | None, ...], granted: frozenset[str]) -> tuple[str, bool]:
-    """What these masks of the sets say in words, and whether that is no more than is granted."""
+@remembered
+def _capabilities_row(asked: tuple[str, ...], masks: tuple[str | None, ...]) -> Control:
+    granted = frozenset(asked)
     has: dict[str, frozenset[str]] = {}
     ok = True
     for (name, words), mask in zip(_SETS.items(), masks, strict=True):
@@ -92,7 +102,8 @@ def _held(masks: tuple[str | None, ...], granted: frozenset[str]) -> tuple[str, 
     shown = "; ".join(
         f"{words}: {', '.join(sorted(names))}" for words, names in has.items() if names
     )
-    return shown if has else "not shown", ok
+    where = "a command's /proc/self/status: Cap*"
+    return control("capabilities", granted, shown if has else "not shown", where, ok=ok)
 
 
 def _no_new_privileges(found: Findings) -> Control:
@@ -121,15 +132,28 @@ def answers(profile: Mapping[str, Any], syscall: str) -> int | None:
 
 
 def _seccomp(found: Findings) -> Control:
-    asked = found.spec.security.seccomp
-    status, probes = found.view.status, found.view.probes
-    filtered = status.get("Seccomp") == _FILTER
-    refused = {name for name, number in probes.items() if number in (errno.EPERM, errno.ENOSYS)}
-    profile = _This(found.profile)
-    expected = {name for name in probes if _expected(profile, name)}
+    return _seccomp_row(
+        found.spec.security.seccomp,
+        found.view.status.get("Seccomp") == _FILTER,
+        tuple(found.view.probes.items()),
+        _This(found.profile),
+        found.gvisor,
+    )
+
+
+@remembered
+def _seccomp_row(
+    asked: str | None,
+    filtered: bool,
+    probes: tuple[tuple[str, int], ...],
+    profile: "_This",
+    gvisor: bool,
+) -> Control:
+    refused = {name for name, number in probes if number in (errno.EPERM, errno.ENOSYS)}
+    expected = {name for name, _ in probes if _expected(profile.profile, name)}
     ok = filtered and expected <= refused
     shown = f"filter, refuses {', '.join(sorted(refused))}" if filtered else "no filter"
-    if not filtered and found.gvisor:
+    if not filtered and gvisor:
         # None of these calls reaches the host's kernel, which is what the profile is for.
         ok, shown = True, "gVisor's kernel answers every call itself"
     missing = sorted(expected - refused)
@@ -153,10 +177,8 @@ class _This:
         return isinstance(other, _This) and other.profile is self.profile
 
 
-@functools.lru_cache(maxsize=256)
-def _expected(this: _This, probe: str) -> bool:
+def _expected(profile: Mapping[str, Any], probe: str) -> bool:
     """Whether the profile refuses what the guest probes."""
-    profile = this.profile
     if probe == "vsock":
         return not any(
             "socket" in entry["names"] and not entry.get("args")
@@ -180,15 +202,26 @@ def _labels(found: Findings) -> Iterator[Control]:
 def _guest(found: Findings) -> Control:
     """The first process: what it keeps binds what an attack on it could win."""
     status = found.guest_status
-    most = GUEST_CAPABILITIES | frozenset(found.spec.security.capabilities or ())
-    asked = "at most SETUID, SETGID, KILL"
-    if _own_user_namespace(found):
+    return _guest_row(
+        found.spec.security.capabilities or (),
+        _own_user_namespace(found),
+        status.get("Uid", ""),
+        status.get("CapPrm", "0"),
+        status.get("NoNewPrivs"),
+    )
+
+
+@remembered
+def _guest_row(
+    granted: tuple[str, ...], apart: bool, uids: str, permitted: str, no_new_privileges: str | None
+) -> Control:
+    most, asked = GUEST_CAPABILITIES | frozenset(granted), "at most SETUID, SETGID, KILL"
+    if apart:
         # Good for nothing outside of it: it gives each command a pid namespace.
         most, asked = frozenset({"SYS_ADMIN"}), "at most SYS_ADMIN in a user namespace of its own"
-    has = names_of(status.get("CapPrm", "0"))
-    ok = has <= most and status.get("NoNewPrivs") == "1"
-    uid = status.get("Uid", "").split()[:1]
-    shown = f"uid {''.join(uid)}, {', '.join(sorted(has)) or 'no capability'}"
+    has = names_of(permitted)
+    ok = has <= most and no_new_privileges == "1"
+    shown = f"uid {''.join(uids.split()[:1])}, {', '.join(sorted(has)) or 'no capability'}"
     return control("guest", asked, shown, "the guest's /proc/PID/status", ok=ok)
 
 

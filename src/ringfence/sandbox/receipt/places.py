@@ -1,11 +1,10 @@
 """Rows of what of files, devices and networks a sandbox sees."""
 
 import errno
-import functools
 from collections.abc import Iterator
 
 from ringfence.policy.profiles import tmpfs_inodes
-from ringfence.sandbox.receipt.evidence import Findings, control, number
+from ringfence.sandbox.receipt.evidence import Findings, control, number, remembered
 from ringfence.sandbox.receipt.view import MountLine
 from ringfence.spec import Control
 from ringfence.spec.quantity import parse_size
@@ -19,6 +18,8 @@ _GVISOR_DEVICES = frozenset({"fuse", "net"})
 _HIDDEN = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENOTDIR)
 _INITIAL = {"cgroup": 4026531835, "pid": 4026531836, "uts": 4026531838, "ipc": 4026531839}
 """The namespaces that a machine starts with have these numbers everywhere."""
+_MOUNTED = frozenset({"nosuid", "nodev"})
+_MOUNTED_TO_READ = _MOUNTED | {"noexec"}
 _KINDS = ("pid", "mnt", "net", "ipc", "uts", "cgroup")
 
 
@@ -61,14 +62,27 @@ def _tmpfs(found: Findings) -> Iterator[Control]:
     for path, size in (*wanted.items(), *security.tmpfs.items()):
         if size is None:
             continue
-        options = {"nosuid", "nodev"}
+        options = _MOUNTED
         if path in ("/run", "/dev/shm") or not security.tmp_exec:  # noqa: S108 - names inside the sandbox
-            options.add("noexec")
-        yield _one_tmpfs(found, path, size, options)
+            options = _MOUNTED_TO_READ
+        seen = found.view.paths.get(path)
+        room = None if seen is None else seen.bytes
+        mount, unlimited = found.view.mounts.get(path), found.gvisor or found.own_user_namespace
+        asked = (path, size, options)
+        yield _tmpfs_row(asked, mount, room, found.gvisor, unlimited)
 
 
-def _one_tmpfs(found: Findings, path: str, size: int, options: set[str]) -> Control:
-    mount = found.view.mounts.get(path)
+@remembered
+def _tmpfs_row(
+    asked: tuple[str, int, frozenset[str]],
+    mount: MountLine | None,
+    room: int | None,
+    gvisor: bool,
+    unlimited: bool,
+) -> Control:
+    """asked: path, bytes, options. room: bytes of its file system, None unknown. unlimited: whether
+    it may hold any number of files."""
+    path, size, options = asked
     most = tmpfs_inodes(size)
     requested = f"{size} bytes, {most} files, {', '.join(sorted(options))}"
     where = f"a command's /proc/self/mountinfo: {path}"
@@ -76,21 +90,17 @@ def _one_tmpfs(found: Findings, path: str, size: int, options: set[str]) -> Cont
         shown = "no mount" if mount is None else mount.type
         return control(f"tmpfs {path}", requested, shown, where, ok=False)
     has = size_of(mount)
-    if has is None and found.view.paths.get(path) is not None:
-        has = found.view.paths[path].bytes or None
+    if has is None:
+        has = room or None
     held = mount.options & {"nosuid", "nodev", "noexec"}
-    ok = has is not None and 0 < has < size + 4096 and (options <= held or found.gvisor)
+    ok = has is not None and 0 < has < size + 4096 and (options <= held or gvisor)
     inodes = _inodes(mount)
-    if inodes is None:
-        ok = ok and (found.gvisor or found.own_user_namespace)
-    else:
-        ok = ok and inodes <= most
+    ok = ok and (unlimited if inodes is None else inodes <= most)
     files = "files as memory allows" if inodes is None else f"{inodes} files"
     shown = f"{has} bytes, {files}, {', '.join(sorted(held))}"
     return control(f"tmpfs {path}", requested, shown, where, ok=ok)
 
 
-@functools.lru_cache(maxsize=64)
 def _inodes(mount: MountLine) -> int | None:
     """How many files a tmpfs may hold, None when the mount does not say."""
     for option in mount.super_options:
@@ -100,7 +110,6 @@ def _inodes(mount: MountLine) -> int | None:
     return None
 
 
-@functools.lru_cache(maxsize=64)
 def size_of(mount: MountLine) -> int | None:
     """The size of a tmpfs in bytes, None when the mount does not say."""
     for option in mount.super_options:

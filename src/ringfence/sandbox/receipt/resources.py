@@ -1,9 +1,9 @@
 """Rows of how much of the machine a sandbox can use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ringfence.sandbox.receipt.evidence import Findings, control, number
-from ringfence.spec import Control
+from ringfence.sandbox.receipt.evidence import Findings, control, number, remembered
+from ringfence.spec import Control, Ulimits
 from ringfence.spec.limits import PROC_NAMES, UNLIMITED, cores
 
 PAGE = 4096
@@ -152,19 +152,28 @@ def _disk(found: Findings, asked: int) -> Control:
     return control("disk", asked, shown, where, ok=ok)
 
 
-def _ulimits(found: Findings) -> Iterator[Control]:
+def _ulimits(found: Findings) -> Sequence[Control]:
+    seen = tuple(found.view.limits.items())
+    return _ulimit_rows(found.spec.limits.ulimits, seen, found.gvisor)
+
+
+@remembered
+def _ulimit_rows(
+    asked: Ulimits, seen: tuple[tuple[str, tuple[int | None, int | None]], ...], gvisor: bool
+) -> Sequence[Control]:
+    limits, rows = dict(seen), []
     for name, words in PROC_NAMES.items():
-        pair = getattr(found.spec.limits.ulimits, name)
+        pair = getattr(asked, name)
         if pair is None:
             continue
-        soft, hard = found.view.limits.get(words, (-1, -1))
-        has = [UNLIMITED if value is None else value for value in (soft, hard)]
+        has = [UNLIMITED if value is None else value for value in limits.get(words, (-1, -1))]
         ok = 0 <= has[0] <= pair.soft and 0 <= has[1] <= pair.hard
         where = f"a command's /proc/self/limits: {words}"
-        if words not in found.view.limits and found.gvisor:
+        if words not in limits and gvisor:
             ok, where = True, "the guest sets it before the command, or fails; gVisor hides it"
         shown = "not shown" if has[0] < 0 else f"{has[0]}:{has[1]}"
-        yield control(f"ulimits.{name}", f"{pair.soft}:{pair.hard}", shown, where, ok=ok)
+        rows.append(control(f"ulimits.{name}", f"{pair.soft}:{pair.hard}", shown, where, ok=ok))
+    return tuple(rows)
 
 
 def _oom_score(found: Findings, asked: int) -> Control:

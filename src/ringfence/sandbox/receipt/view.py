@@ -13,6 +13,11 @@ GUEST = "/.ringfence/guest"
 
 _MOST_BYTES = 2**20
 _SHORT_TEXT = 4096
+_STATUS = (
+    "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs",
+    "Seccomp", "Cpus_allowed_list",
+)  # fmt: skip
+"""Of a command's status what rows are made from."""
 _TRIED = ("devices", "path", "probe")
 T = TypeVar("T")
 
@@ -52,9 +57,10 @@ class PathView:
 
 @dataclass(frozen=True, slots=True)
 class GuestView:
-    """status: fields of /proc/self/status. mounts: the last one of each destination. limits: (soft,
-    hard) by the kernel's name, None for unlimited. namespaces: the kernel's identity by kind.
-    probes: errno by syscall, 0 when it went well. files: contents by path, of what could be read.
+    """status: the fields of /proc/self/status that rows are made from. mounts: the last one of each
+    destination. limits: (soft, hard) by the kernel's name, None for unlimited. namespaces: the
+    kernel's identity by kind. probes: errno by syscall, 0 when it went well. files: contents by
+    path, of what could be read.
     """
 
     status: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +89,7 @@ def parse_view(output: bytes) -> GuestView:
         probed = _probed(rest)
         files = {**kinds.get("file", {}), **probed.files}
         return GuestView(
-            status=parse_status(files.get("/proc/self/status", "")),
+            status=status_fields(files.get("/proc/self/status", ""), _STATUS),
             mounts=parse_mounts(files.get("/proc/self/mountinfo", "")),
             limits=_limits(files.get("/proc/self/limits", "")),
             namespaces={**kinds.get("namespace", {}), **probed.namespaces},
@@ -153,19 +159,9 @@ def _text(letters: str) -> str:
     return letters.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
-@_remembered
-def parse_status(text: str) -> Mapping[str, str]:
-    """The fields of a status file of proc(5)."""
-    found = {}
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            found[name] = value.strip()
-    return MappingProxyType(found)
-
-
 def status_fields(text: str, names: Sequence[str]) -> dict[str, str]:
-    """Those fields of a status file: what every process has of its own need not be read."""
+    """Those fields of a status file of proc(5): what every process has of its own need not be
+    read."""
     found = {}
     text = f"\n{text}"
     for name in names:
