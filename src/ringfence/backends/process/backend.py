@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ringfence.backends import exec_cgroups, exhausted, late_binds
+from ringfence.backends import exhausted
 from ringfence.backends.base import Bind, Features, Found, Record
 from ringfence.backends.process import home as homes
 from ringfence.backends.process import machine as machines
@@ -19,7 +19,7 @@ from ringfence.backends.process.home import Home
 from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, end, sweep
 from ringfence.backends.process.known import Ground, known
-from ringfence.backends.process.refusals import ALWAYS, refuse
+from ringfence.backends.process.refusals import refuse
 from ringfence.backends.sources import owner_of
 from ringfence.errors import NotFoundError, ResourceExhaustedError, SandboxError
 from ringfence.policy import seccomp
@@ -47,25 +47,7 @@ class ProcessBackend:
 
     async def features(self) -> Features:
         """What this machine can enforce. BackendUnavailableError with the remedy."""
-        machine = self._ground().machine
-        return Features(
-            limits=ALWAYS | machine.tree.limits,
-            transports=("socket",),
-            family_kill="exec",
-            pty=True,
-            detached=True,
-            users=machine.privileged,
-            mounts=True,
-            networks=frozenset({"none", "proxy"}),
-            pause=machine.tree.freezes,
-            receipt=True,
-            usage=machine.tree.version > 0,
-            lifeline=True,
-            cpu_counter=not machine.tree.controllers.isdisjoint({"cpuacct", "cpu"}),
-            exec_cgroups=exec_cgroups.possible(machine.tree.version),
-            late_binds=machine.privileged and late_binds.possible(),
-            missing=machine.tree.missing,
-        )
+        return self._ground().features
 
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine. ImageNotFoundError, ImageError,

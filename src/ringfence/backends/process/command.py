@@ -1,5 +1,6 @@
 """From a granted spec to the keeper's command line."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -226,14 +227,25 @@ def _entering(spec: SandboxSpec, place: Place) -> list[str]:
     args += ["--seal", "/dev"]
     if security.read_only_root is not False:
         args += ["--seal", "/"]
-    for path in dict.fromkeys((*READ_ONLY_PATHS, *(security.read_only_paths or ()))):
-        args += ["--read-only", path]
-    for path in dict.fromkeys((*MASKED_PATHS, *(security.masked_paths or ()))):
-        args += ["--mask", path]
+    args += _covers(security.read_only_paths or (), security.masked_paths or ())
     # With SETPCAP the guest empties the bounding set before it becomes its own user.
     own = GUEST_CAPABILITIES if place.machine.privileged else ("SYS_ADMIN",)
-    kept = sum(1 << CAPABILITIES.index(name) for name in ("SETPCAP", *own))
-    return [*args, "--capabilities", f"{kept:x}"]
+    return [*args, "--capabilities", _mask(("SETPCAP", *own))]
+
+
+@functools.lru_cache(maxsize=64)
+def _covers(read_only: tuple[str, ...], masked: tuple[str, ...]) -> tuple[str, ...]:
+    args: list[str] = []
+    for path in dict.fromkeys((*READ_ONLY_PATHS, *read_only)):
+        args += ["--read-only", path]
+    for path in dict.fromkeys((*MASKED_PATHS, *masked)):
+        args += ["--mask", path]
+    return tuple(args)
+
+
+@functools.cache
+def _mask(capabilities: tuple[str, ...]) -> str:
+    return f"{sum(1 << CAPABILITIES.index(name) for name in capabilities):x}"
 
 
 def _guests_mounts(spec: SandboxSpec, place: Place) -> list[str]:

@@ -8,9 +8,12 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
+from ringfence.backends import exec_cgroups, late_binds
+from ringfence.backends.base import Features
 from ringfence.backends.cgroups import Cgroup
 from ringfence.backends.process import binary, etc, memory, root
 from ringfence.backends.process import home as homes
@@ -18,6 +21,7 @@ from ringfence.backends.process import machine as machines
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.keeper import sweep
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.refusals import ALWAYS
 from ringfence.backends.process.templates import Templates
 from ringfence.backends.state import VARIABLE, state_directory
 
@@ -29,7 +33,7 @@ _PLACES = (VARIABLE, "XDG_STATE_HOME", "HOME", "PATH")
 """The variables that say where things are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ground:
     """The machine, and the directory of what must outlive this process, as they were found. seen:
     when, on the monotonic clock in seconds."""
@@ -43,6 +47,29 @@ class Ground:
     def fresh(self) -> bool:
         """Whether it need not be looked at again."""
         return time.monotonic() - self.seen <= _SECONDS
+
+    @cached_property
+    def features(self) -> Features:
+        """What this machine can enforce."""
+        machine, tree = self.machine, self.machine.tree
+        return Features(
+            limits=ALWAYS | tree.limits,
+            transports=("socket",),
+            family_kill="exec",
+            pty=True,
+            detached=True,
+            users=machine.privileged,
+            mounts=True,
+            networks=frozenset({"none", "proxy"}),
+            pause=tree.freezes,
+            receipt=True,
+            usage=tree.version > 0,
+            lifeline=True,
+            cpu_counter=not tree.controllers.isdisjoint({"cpuacct", "cpu"}),
+            exec_cgroups=exec_cgroups.possible(tree.version),
+            late_binds=machine.privileged and late_binds.possible(),
+            missing=tree.missing,
+        )
 
     def sandboxes(self) -> Path:
         """The directory of all sandboxes, or a link to one that is ours alone."""

@@ -26,11 +26,12 @@ from ringfence.sandbox.receipt.identity import identity_rows
 from ringfence.sandbox.receipt.places import place_rows, sysctl_path
 from ringfence.sandbox.receipt.resources import resource_rows
 from ringfence.sandbox.receipt.view import GuestView, MountLine, PathView, parse_view, show_args
-from ringfence.spec import Reason, Receipt, SandboxSpec, Security
+from ringfence.spec import Limits, Reason, Receipt, SandboxSpec, Security
 
 __all__ = ["Findings", "GuestView", "MountLine", "PathView", "check", "read", "receipt"]
 
 _SECONDS = 20.0
+_TMPFS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 _RUN_OUT = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -108,14 +109,22 @@ def viewing(spec: SandboxSpec, user: User) -> ExecRequest:
     """What shows a command's own view: the guest's `--show`, run exactly as commands are run."""
     security = spec.security
     paths = (*(security.masked_paths or ()), *(security.read_only_paths or ()), *security.devices)
-    tmpfs = ("/tmp", "/run", "/dev/shm", *security.tmpfs)  # noqa: S108 - names inside the sandbox
+    paths = (*paths, *_TMPFS, *security.tmpfs)
     if spec.limits.disk is not None and spec.repository is not None:
-        tmpfs = (*tmpfs, spec.repository.mount_point)
-    args = show_args(
-        list(dict.fromkeys((*paths, *tmpfs))), [sysctl_path(name) for name in security.sysctls]
-    )
-    limits = rlimits(spec.limits.ulimits)
-    setting = Setting(pack_env({}), "/", user, spec.limits, limits, security.groups)
+        paths = (*paths, spec.repository.mount_point)
+    return _viewing(paths, tuple(security.sysctls), user, spec.limits, security.groups)
+
+
+@functools.lru_cache(maxsize=64)
+def _viewing(
+    paths: tuple[str, ...],
+    sysctls: tuple[str, ...],
+    user: User,
+    limits: Limits,
+    groups: tuple[int, ...],
+) -> ExecRequest:
+    args = show_args(list(dict.fromkeys(paths)), [sysctl_path(name) for name in sysctls])
+    setting = Setting(pack_env({}), "/", user, limits, rlimits(limits.ulimits), groups)
     return prepare(Command(args=args, timeout=_SECONDS, output=2**20), setting).request
 
 
