@@ -143,7 +143,7 @@ class _Keeping:
 
     def take_back(self) -> None:
         """Leave nothing that was not there before. It blocks."""
-        if self._name in self._store.tags():
+        if self._name is not None and self._name in self._store.tags():
             self._store.untag(self._name)
         for each in (*(part.digest for part in reversed(self._parts)), *reversed(self._made)):
             self._store.discard(each)

@@ -86,6 +86,23 @@ async def test_one_that_was_there_before_stays(
     assert kept(state_directory) == ([snapshots.name_of(made.digest)], 3)
 
 
+async def test_one_that_has_no_name_yet_is_taken_back_without_a_look_at_the_names(
+    context: Context, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise StateError("no")
+
+    def tags(_store: Store) -> None:
+        raise StoreInvalid("names are read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "_joined", broken)
+        patched.setattr(Store, "tags", tags)
+        with pytest.raises(StateError, match="^no$"):
+            await snapshots.keep_whole(context, None)
+    assert kept(state_directory) == ([], 0)
+
+
 @pytest.mark.parametrize(("step", "before"), [("label", False), ("tag", False), ("tag", True)])
 async def test_a_workspaces_that_is_cancelled_is_taken_back_if_it_is_new(
     repository: Path,  # noqa: F811
