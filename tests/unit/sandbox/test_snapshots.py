@@ -98,7 +98,7 @@ async def test_one_that_has_no_name_yet_is_taken_back_without_a_look_at_the_name
     with monkeypatch.context() as patched:
         patched.setattr(snapshots, "_joined", broken)
         patched.setattr(Store, "tags", tags)
-        with pytest.raises(StateError, match="^no$"):
+        with pytest.raises(StateError, match=r"^no$"):
             await snapshots.keep_whole(context, None)
     assert kept(state_directory) == ([], 0)
 
