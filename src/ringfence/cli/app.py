@@ -5,9 +5,8 @@ from types import FrameType
 
 import typer
 
-from ringfence.backends import exhausted
 from ringfence.cli import FAILED, INTERRUPTED, TERMINATED, output, verbs
-from ringfence.cli.exits import exits
+from ringfence.cli.exits import exits, foreign
 from ringfence.cli.shown import Group
 
 _EPILOG = (
@@ -61,15 +60,13 @@ def run(arguments: list[str]) -> int:
         return TERMINATED if terminated and code == INTERRUPTED else code
     except KeyboardInterrupt:
         return TERMINATED if terminated else INTERRUPTED
-    except OSError as error:
-        output.silence()
-        output.note(output.escape_text(str(error)))
-        return FAILED
-    except RuntimeError as error:
-        what = exhausted.told(error)
-        if what is None:
+    except (OSError, RuntimeError) as error:
+        failure = foreign(error)
+        if failure is None:
             raise
-        output.note(what)
+        if isinstance(error, OSError):
+            output.silence()
+        output.note(output.escape_text(str(failure)))
         return FAILED
     return 0
 

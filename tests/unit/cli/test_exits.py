@@ -1,12 +1,13 @@
 """How a verb ends, and for whom it tells an error: a document for who asked Ringfence for JSON."""
 
+import errno
 import json
 import threading
 from pathlib import Path
 
 import pytest
 
-from ringfence.cli import output
+from ringfence.cli import output, watch
 from ringfence.cli.app import run
 
 MOCK = ["run", "--backend", "mock"]
@@ -143,6 +144,50 @@ def test_where_no_thread_can_be_started_that_is_said(
     monkeypatch.setattr(output, "silence", lambda: None)
     assert run(words) == 125
     assert "ulimit -u" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "context"),
+    [
+        (RuntimeError("can't start new thread"), "resource_exhausted", {}),
+        (OSError(errno.EMFILE, "Too many", "/x"), "resource_exhausted", {"errno": errno.EMFILE}),
+        (PermissionError(errno.EACCES, "Denied", "/x"), "sandbox", {"errno": errno.EACCES}),
+        (OSError("of no number"), "sandbox", {}),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("words", [["ps", "--json"], ["exec", "--json", "x", "true"]], ids=" ".join)
+@pytest.mark.usefixtures("state_directory")
+def test_an_error_that_is_none_of_ours_is_a_document_too(
+    words: list[str],
+    error: Exception,
+    code: str,
+    context: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(output, "silence", lambda: None)
+    assert run(words) == 125
+    told = capfd.readouterr()
+    document = json.loads(told.out)["error"]
+    assert (document["code"], document["context"]) == (code, context)
+    assert told.err == f"ringfence: {document['message']}\n"
+
+
+def test_a_mistake_of_ours_is_a_traceback_and_no_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def mistaken(*_: object) -> int:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(watch, "_stats", mistaken)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run(["stats", "--json"])
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("verb", ["exec", "health", "pause", "diff", "ls", "rm", "stats --once"])
