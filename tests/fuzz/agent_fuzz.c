@@ -239,6 +239,7 @@ static void play_supervisor(struct exec *exec)
 		report.kinds = exec->killing ? REPORT_EXITED | REPORT_KILLED : REPORT_EXITED;
 		report.ended = true;
 		report.empty = exec->killing || below(2);
+		report.free = report.empty && below(2);
 		exec_reported(exec, &report);
 	} else if (exec->main_ended && exec->killing && !exec->killed && !below(3)) {
 		report.kinds = REPORT_HEARD | REPORT_KILLED;

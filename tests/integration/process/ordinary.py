@@ -84,7 +84,8 @@ async def look() -> dict[str, Any]:
         ]
         told["python"] = (await sandbox.sh("python3 -c 'print(1+1)'")).stdout.decode()
         told["unshare"] = (await sandbox.sh("unshare -U true")).code
-        told["kill"] = (await sandbox.sh("kill -9 -1; kill -9 1; echo $$")).stdout.decode()
+        told["kill"] = (await sandbox.sh("kill -9 -1; kill -9 1; echo /proc/[0-9]*")).stdout
+        told["kill"] = told["kill"].decode().split()
         told["alive"] = (await sandbox.sh("echo alive")).stdout.decode()
         told["masked"] = (await sandbox.sh("cat /proc/keys; ls /proc/acpi")).stdout.decode()
         told["sysrq"] = (await sandbox.sh("test -w /proc/sysrq-trigger")).code

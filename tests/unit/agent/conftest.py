@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from ringfence.guest import build
-from tests.conftest import missing, require_root
+from tests.conftest import missing, require_bwrap, require_root
 
 from .raw import Guest, accept, listen
+from .wrapped import Wrapped
 
 
 @pytest.fixture
@@ -38,6 +39,17 @@ def guest(start_guest: Callable[..., Guest]) -> Guest:
     started = start_guest("--stream")
     started.raw.hello()
     return started
+
+
+@pytest.fixture
+def wrapped() -> Iterator[Wrapped]:
+    """A guest with an attached session that gives each supervisor a pid namespace."""
+    require_root()
+    require_bwrap()
+    started = Wrapped(build.target())
+    started.raw.hello()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 from ringfence.guest import build
 from ringfence.guest.protocol import TOLD, U32, Ask, Cred, Told, cred, string
 from ringfence.workspace.listing import list_again
-from tests.conftest import require_root
+from tests.conftest import require_bwrap, require_root
 from tests.fuzz import sanitized
 
 from .raw import USER, Guest
+from .wrapped import WHO, Wrapped
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,26 @@ def test_execs_of_every_kind(guest: Guest) -> None:
     raw.send(Ask.STDIN, fed)
     assert raw.ending(fed).stdout == b"first " + b"x" * 100_000
     assert raw.ask(Ask.FORGET, b"", fed) == b""
+
+
+def test_supervisors_with_a_pid_namespace(program: Path) -> None:
+    require_bwrap()
+    wrapped = Wrapped(program, sanitized.ENVIRONMENT)
+    wrapped.raw.hello()
+    try:
+        for _ in range(3):
+            assert wrapped.run("cat", stdin=b"x" * 100_000).stdout == b"x" * 100_000
+            assert b"24 80" in wrapped.run("stty", "size", flags=32 | 2).stdout
+            assert wrapped.run("prlimit", "--pid", "1", "--nofile=0").status == 0
+            assert wrapped.run("sh", "-c", "sleep 1000 >&- 2>&- & exit 3").proof == 3
+            killed = wrapped.raw.start("sh", "-c", "sleep 1000 & wait", who=WHO)
+            wrapped.raw.started(killed)
+            wrapped.raw.send(Ask.KILL, killed)
+            assert wrapped.raw.ending(killed).reason == 2
+        wrapped.raw.send(Ask.SHUTDOWN)
+        assert wrapped.wait() == 0
+    finally:
+        wrapped.close()
 
 
 def test_kills_and_losses(guest: Guest) -> None:

@@ -248,12 +248,12 @@ static void killed(struct exec *exec, const struct report *report)
 	exec->rounds = report->rounds;
 }
 
-/* Its command ended and left nobody. Where that is not sure, or a command could have changed its supervisor's limits, it
- * ends; who is left is hunted. */
-static void nobody_left(struct exec *exec)
+/* Its command ended and left nobody. Where that is not sure, or the supervisor is not as it was, it ends; who is left is
+ * hunted. */
+static void nobody_left(struct exec *exec, bool free)
 {
 	struct supervisor *supervisor = exec->supervisor;
-	if (exec->killing || own_pid_namespace || !can_switch || !(features() & FEATURE_SUBREAPER)) {
+	if (exec->killing || !free) {
 		supervisor_dismiss(supervisor);
 		return;
 	}
@@ -276,7 +276,7 @@ void exec_reported(struct exec *exec, const struct report *report)
 	if (report->kinds & REPORT_KILLED)
 		killed(exec, report);
 	if (report->kinds & REPORT_EXITED && report->empty && exec->supervisor)
-		nobody_left(exec);
+		nobody_left(exec, report->free);
 	if (!exec_settle(exec) && exec->started)
 		streams_watch(exec);
 }

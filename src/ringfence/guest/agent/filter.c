@@ -10,7 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-enum { OP_FILTER = 0x08, INSTRUCTIONS_MOST = 4096, MODE_FILTER = 2 };
+enum { OP_FILTER = 0x08, INSTRUCTIONS_MOST = 4096, MODE_FILTER = 2, KEYRING_TO_PARENT = 18 };
 
 /* As in <linux/filter.h>. */
 struct instruction {
@@ -26,6 +26,9 @@ enum { LOAD = 0x20, AND = 0x54, JUMP = 0x05, IF_EQUAL = 0x15, IF_GREATER = 0x25,
 /* As in <linux/seccomp.h> and <linux/audit.h>. */
 enum { NUMBER_AT = 0, ARCH_AT = 4, ARGUMENTS_AT = 16, ARGUMENT_BYTES = 8 };
 #define ALLOW 0x7fff0000u
+#define ACTION 0x7fff0000u  /* to end the process is to end the thread, with another bit */
+#define REFUSE 0x00050000u  /* and all below it: an error, a signal, the end */
+#define UNKNOWN 0x7fc00000u /* ask somebody else */
 #define PROC (O_RDONLY | O_CLOEXEC | O_LARGEFILE)  /* how family.c opens */
 #ifdef __x86_64__
 #define ARCH 0xc000003eu
@@ -74,8 +77,8 @@ static bool load(const struct call *call, u32 at, u32 *value)
 	return at == NUMBER_AT || at == ARCH_AT || (call->argument && (at == low || at == low + 4));
 }
 
-/* Whether it allows the call whatever its other arguments; false as well where that cannot be told. */
-static bool allows(const struct filter *filter, const struct call *call)
+/* Its answer to the call whatever the other arguments; UNKNOWN where that cannot be told. */
+static u32 answer(const struct filter *filter, const struct call *call)
 {
 	u32 value = 0;
 	for (u32 i = 0; i < filter->count; i++) {
@@ -89,17 +92,27 @@ static bool allows(const struct filter *filter, const struct call *call)
 		else if (at->code == IF_EQUAL || at->code == IF_GREATER || at->code == IF_NOT_LESS || at->code == IF_SET)
 			i += jumps(at, value) ? at->jump_true : at->jump_false;
 		else
-			return at->code == RETURN && at->operand == ALLOW;
+			return at->code == RETURN ? at->operand : UNKNOWN;
 	}
-	return false;
+	return UNKNOWN;
 }
 
-/* All calls of job.c, supervisor.c and family.c, and of command.c up to its execve. */
+static bool allows(const struct filter *filter, const struct call *call) { return answer(filter, call) == ALLOW; }
+
+/* A command with its supervisor's user could put its own keyring in the place of that one's, which could not look any
+ * more whether it is another. */
+static bool keeps_keyring(const struct filter *filter)
+{
+	static const struct call call = {SYS_keyctl, 1, KEYRING_TO_PARENT};
+	return !own_pid_namespace || (answer(filter, &call) & ACTION) <= REFUSE;
+}
+
+/* All calls of job.c, supervisor.c, nest.c's inner process and family.c, and of command.c up to its execve. */
 static bool is_harmless(const struct filter *filter)
 {
 	static const struct call calls[] = {
 		{SYS_recvmsg, 0, 0}, {SYS_recvfrom, 0, 0}, {SYS_sendto, 0, 0}, {SYS_ppoll, 0, 0}, {SYS_wait4, 0, 0},
-		{SYS_rt_sigreturn, 0, 0}, {SYS_nanosleep, 0, 0}, {SYS_clock_nanosleep, 0, 0}, {SYS_clock_gettime, 0, 0},
+		{SYS_rt_sigreturn, 0, 0}, {SYS_rt_sigpending, 0, 0}, {SYS_nanosleep, 0, 0}, {SYS_clock_nanosleep, 0, 0}, {SYS_clock_gettime, 0, 0},
 		{SYS_kill, 0, 0}, {SYS_pidfd_open, 0, 0}, {SYS_pidfd_send_signal, 0, 0}, {SYS_getpid, 0, 0},
 		{SYS_openat, 3, PROC | O_DIRECTORY}, {SYS_openat, 3, PROC}, {SYS_getdents64, 0, 0}, {SYS_read, 0, 0}, {SYS_write, 0, 0},
 		{SYS_close, 0, 0}, {SYS_fcntl, 2, F_SETFD}, {SYS_brk, 0, 0}, {SYS_mmap, 0, 0}, {SYS_munmap, 0, 0},
@@ -114,7 +127,7 @@ static bool is_harmless(const struct filter *filter)
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!allows(filter, &calls[i]))
 			return false;
-	return true;
+	return keeps_keyring(filter);
 }
 
 static int op_filter(struct conn *conn, u32 id, struct reader *r)

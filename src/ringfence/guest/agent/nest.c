@@ -1,12 +1,27 @@
-/* A pid namespace of its own for each exec, where the agent may not change users: its commands could signal a supervisor
- * beside them. The supervisor stays outside; the namespace's first process does its work inside, and its death is the
- * family's.
+/* A pid namespace of its own for a supervisor's commands, where the agent may not change users: they could signal a
+ * supervisor beside them.
+ *
+ * Two processes are the supervisor then. The outer one is the agent's child, and out of the commands' reach. The inner
+ * one, the namespace's first, does the work and reports. One of them at a time takes what the agent tells:
+ *   the inner one until it has a job. Then it clears `told` and says BEGUN;
+ *   the outer one while there is a family. Signals and timeouts it hands in; a kill it carries out by the inner one's
+ *   death, and reports. It does the same, unreported, when the agent is gone.
+ * Where nobody is left the inner one says OVER and waits for the answer; what was handed in before that is dropped. Only
+ * then it reports the end, so that the outer one is silent when a job follows, and answers a kill that crossed the report
+ * itself. Whichever of the two ends takes the other along.
+ *
+ * The commands have the inner one's uid. That lets them change its limits (the outer one began with the same), give it a
+ * session keyring and leave signals that wait for it. Where anything of this is not as it was the answer to OVER is no, and
+ * the agent gives it no other job; afterwards nobody can change it, since the namespace is empty. Its capability, which
+ * no command has, keeps its priorities and processors from them, and that it is not dumpable all else.
  */
 #include "agent.h"
 #include "supervisor.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -15,7 +30,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { KEYRING_ID = 0, SESSION_KEYRING = -3 }; /* as in <linux/keyctl.h> */
+enum { FIRST_COMMAND = 2 };
+
 bool own_pid_namespace;
+static long keyring;
+
+/* ---- the outer one ---- */
 
 /* The first process's and all below it. */
 static void kill_namespace(struct told *told, pid_t first)
@@ -27,7 +48,7 @@ static void kill_namespace(struct told *told, pid_t first)
 	while (wait4(first, &status, 0, &usage) < 0 && errno == EINTR)
 		;
 	if (!report->pid)
-		report->pid = 2; /* its command was not there yet; this is the id it would have had */
+		report->pid = told->next_pid; /* its command was not there yet */
 	report->killed = found > 1 ? (u32)found - 1 : 0;
 	report->rounds = 1;
 	report->proof = PROOF_ECHILD;
@@ -58,20 +79,49 @@ static void take_tell(int host, int inside, struct told *told, pid_t first)
 	_exit(0);
 }
 
+static bool same_limits(pid_t first)
+{
+	for (int resource = 0; resource < RLIM_NLIMITS; resource++) {
+		u64 ours[2], its[2];
+		if (syscall(SYS_prlimit64, 0, resource, NULL, ours) || syscall(SYS_prlimit64, first, resource, NULL, its) ||
+		    memcmp(ours, its, sizeof ours))
+			return false;
+	}
+	return true;
+}
+
+/* BEGUN, OVER, or the end of the inner one, after which *inside is -1. Whether the agent is listened to from now on. */
+static bool hear(int *inside, pid_t first)
+{
+	struct tell tell;
+	if (recv(*inside, &tell, sizeof tell, 0) <= 0) {
+		*inside = -1;
+		return true;
+	}
+	if (tell.kind == TELL_BEGUN)
+		return true;
+	tell.ok = tell.ok && same_limits(first);
+	send(*inside, &tell, sizeof tell, MSG_NOSIGNAL);
+	return false;
+}
+
 static _Noreturn void stay_outside(int host, int inside, struct told *told, pid_t first)
 {
+	bool listening = false;
 	int status;
-	char begun;
-	while (recv(inside, &begun, 1, 0) < 0 && errno == EINTR)
-		;
 	for (;;) {
-		bool news = wait_for_news(host, -1);
+		struct pollfd polls[] = {{.fd = inside, .events = POLLIN}, {.fd = listening ? host : -1, .events = POLLIN}};
+		wait_for_news(polls, 2, -1);
 		if (waitpid(first, &status, WNOHANG) == first)
 			_exit(0);
-		if (news)
+		if (polls[1].revents)
 			take_tell(host, inside, told, first);
+		if (polls[0].revents)
+			listening = hear(&inside, first);
 	}
 }
+
+/* ---- the inner one ---- */
 
 /* A /proc of the new namespace, where the place allows it: else the outer one stays, in which ids are others. */
 static void go_inside(void)
@@ -80,6 +130,38 @@ static void go_inside(void)
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0 &&
 	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 && cover_proc())
 		_exit(1);
+}
+
+static long session_keyring(void)
+{
+	long id = syscall(SYS_keyctl, KEYRING_ID, SESSION_KEYRING, 0);
+	return id < 0 ? -errno : id;
+}
+
+/* They take room in what the user may have in all. */
+static bool no_signal_waits(void)
+{
+	u64 waiting = 0;
+	return syscall(SYS_rt_sigpending, &waiting, sizeof waiting) == 0 && !(waiting & ~(1ull << (SIGCHLD - 1)));
+}
+
+void nest_begun(int outside, bool filtered)
+{
+	struct tell tell = {.kind = TELL_BEGUN};
+	if (!filtered)
+		keyring = session_keyring();
+	send(outside, &tell, sizeof tell, MSG_NOSIGNAL);
+}
+
+bool nest_over(int outside, bool filtered)
+{
+	struct tell tell = {.kind = TELL_OVER, .ok = no_signal_waits() && (filtered || session_keyring() == keyring)};
+	ssize_t got;
+	send(outside, &tell, sizeof tell, MSG_NOSIGNAL);
+	do
+		got = recv(outside, &tell, sizeof tell, 0);
+	while ((got < 0 && errno == EINTR) || (got > 0 && tell.kind != TELL_OVER));
+	return got > 0 && tell.ok;
 }
 
 /* The agent hears of it when there is a job that it fails for. */
@@ -98,6 +180,7 @@ struct told *nest(int host, int *tells)
 	struct told *told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (told == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		_exit(1);
+	told->next_pid = FIRST_COMMAND;
 	pid_t first = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
 	if (first == 0) {
 		close(pair[0]);

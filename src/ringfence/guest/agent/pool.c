@@ -14,9 +14,8 @@
 #include <unistd.h>
 
 enum {
-	AHEAD = 1,      /* forked ahead */
-	AHEAD_ONCE = 2, /* the same where each serves one exec only */
-	KEPT = 4,       /* of those that are free again */
+	AHEAD = 1, /* forked ahead */
+	KEPT = 4,  /* of those that are free again */
 	WHILE_MS = 200,
 };
 
@@ -114,7 +113,7 @@ static struct supervisor *supervisor_fork(void)
 	return supervisor;
 }
 
-static bool has_enough(void) { return idle_count >= (own_pid_namespace ? AHEAD_ONCE : AHEAD); }
+static bool has_enough(void) { return idle_count >= AHEAD; }
 
 static void fork_ahead(void)
 {
@@ -237,8 +236,6 @@ void pool_fill(void)
 
 void pool_refill(void)
 {
-	if (own_pid_namespace)
-		pool_fill();
-	else if (!has_enough() && !later.set)
+	if (!has_enough() && !later.set)
 		timer_set(&later, WHILE_MS, fork_later);
 }

@@ -27,7 +27,7 @@ static int host;    /* the agent's end: reports go there */
 static int tells;   /* where tells come from: the same, or the supervisor outside of this pid namespace */
 static pid_t main_pid;
 static struct told own, *told = &own;
-static bool subreaper;
+static bool subreaper, filtered;
 static u32 reaped_killed;
 
 bool have_subreaper(void)
@@ -77,14 +77,13 @@ static void drain(void)
 	told->report.empty = pid < 0 && errno == ECHILD;
 }
 
-bool wait_for_news(int fd, long ns)
+bool wait_for_news(struct pollfd *polls, unsigned count, long ns)
 {
-	struct pollfd poll = {.fd = fd, .events = POLLIN};
 	struct timespec time = {ns / 1000000000, ns % 1000000000};
 	sigset_t others;
 	memset(&others, 0xff, sizeof others);
 	sigdelset(&others, SIGCHLD);
-	return ppoll(&poll, 1, ns < 0 ? NULL : &time, &others) > 0;
+	return ppoll(polls, count, ns < 0 ? NULL : &time, &others) > 0;
 }
 
 /* Have the agent signal every process of the command's user. */
@@ -164,15 +163,25 @@ static void take_tell(void)
 	kill(tell.group ? -main_pid : main_pid, (int)tell.number);
 }
 
-/* Until nobody is left. It returns when that was reported with the end of the command: the agent knows that it can have
- * the next job then. */
+/* Whether a command could have changed its supervisor, or nobody can tell who is left, is decided before the report. */
+static bool can_serve_again(void)
+{
+	bool unchanged = own_pid_namespace ? nest_over(tells, filtered) : can_switch;
+	return unchanged && subreaper;
+}
+
+/* Until nobody is left. It returns when that was reported with the end of the command: the agent gives it the next job
+ * then, or has it end. */
 static void watch_over(void)
 {
+	struct pollfd poll = {.fd = tells, .events = POLLIN};
 	bool first = true;
 	for (;;) {
-		bool news = wait_for_news(tells, first ? COALESCE_NS : -1);
+		bool news = wait_for_news(&poll, 1, first ? COALESCE_NS : -1);
 		drain();
 		bool due = !told->start || (told->report.ended && !told->exit);
+		if (due && told->report.empty)
+			told->report.free = can_serve_again();
 		if (due)
 			report_send(host, told, 0);
 		if (told->report.empty && due)
@@ -198,7 +207,6 @@ static void block_signals(void)
 
 static void start_next(void)
 {
-	static bool filtered;
 	struct command command;
 	if (!filtered)
 		filtered = seccomp_ahead && seccomp_ahead();
@@ -207,9 +215,9 @@ static void start_next(void)
 		_exit(0);
 	if (next == JOB_KILL)
 		killed();
+	*told = (struct told){.next_pid = told->next_pid};
 	if (own_pid_namespace)
-		send(tells, "", 1, MSG_NOSIGNAL);
-	*told = (struct told){0};
+		nest_begun(tells, filtered);
 	command.filtered = filtered;
 	main_pid = command_start(&command);
 	if (main_pid < 0) {
@@ -219,6 +227,7 @@ static void start_next(void)
 		_exit(0);
 	}
 	told->report.pid = (u32)main_pid;
+	told->next_pid = told->report.pid + 1;
 	job_free(&command);
 }
 
@@ -233,9 +242,8 @@ _Noreturn void supervise(int fd)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (own_pid_namespace)
 		told = nest(host, &tells);
-	do {
+	for (;;) {
 		start_next();
 		watch_over();
-	} while (!own_pid_namespace);
-	_exit(0);
+	}
 }

@@ -19,7 +19,7 @@ enum { FLAG_STDIN_OPEN = 1, FLAG_PTY = 2, FLAG_JOIN = 4, FLAG_HOLD = 8, FLAG_KIL
 enum { STAGE_LIMITS = 1, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_PTY, STAGE_CGROUP };
 enum { PROOF_NONE, PROOF_ECHILD, PROOF_USER_KILLED, PROOF_LEFT_RUNNING };
 
-enum { TELL_JOB = 1, TELL_SIGNAL, TELL_TIMEOUT, TELL_KILL, TELL_SIGNALLED };
+enum { TELL_JOB = 1, TELL_SIGNAL, TELL_TIMEOUT, TELL_KILL, TELL_SIGNALLED, TELL_BEGUN, TELL_OVER };
 
 struct limit {
 	u32 resource;
@@ -50,6 +50,7 @@ struct report {
 	int error, stage;
 	int status;  /* of the main process, once it ended, in every report after that */
 	bool ended, empty;
+	bool free;       /* nobody is left, and the supervisor is as it was: it can have the next job */
 	bool timed_out;  /* a TELL_TIMEOUT came before the main process was seen to have ended */
 	struct rusage usage;
 	u64 ended_us;
@@ -62,14 +63,16 @@ struct report {
 struct told {
 	struct report report;
 	bool start, exit;
+	u32 next_pid;  /* of the command, where it is killed before it is there */
 };
 
 /* supervisor.c: the life of a supervisor; does not return. */
 _Noreturn void supervise(int fd);
 bool have_subreaper(void);
 void report_send(int fd, struct told *what, u32 kinds);  /* with STARTED and EXITED when they are due */
-/* Until `fd` is readable (true), a child ended or `ns` passed; negative: no limit. */
-bool wait_for_news(int fd, long ns);
+struct pollfd;
+/* Until one of `polls` has something (true), a child ended or `ns` passed; negative: no limit. */
+bool wait_for_news(struct pollfd *polls, unsigned count, long ns);
 
 /* command.c: start the job's command; its pid, or -errno with *stage. fds: its 0, 1 and 2. filtered: it inherits the
  * filter. */
@@ -89,10 +92,12 @@ enum next { JOB_TAKEN, JOB_KILL, JOB_NONE };  /* a job; kill what is there; the 
 enum next job_receive(int host, struct command *command);
 void job_free(const struct command *command);
 
-/* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside, which
- * listens from the first byte on that is sent there. */
+/* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside. That
+ * listens to the agent from BEGUN to OVER. */
 extern bool own_pid_namespace;
 struct told *nest(int host, int *tells);
+void nest_begun(int outside, bool filtered);
+bool nest_over(int outside, bool filtered);  /* nobody is left; whether the commands changed nothing */
 
 /* filter.c: install the filter that is present, where all that a supervisor and a command before its execve do is allowed
  * under it: commands inherit it then. */
