@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -175,8 +176,8 @@ class SandboxSpec(Model):
         if self.repository is not None:
             taken.append(self.repository.mount_point)
         taken.extend(self.security.tmpfs)
-        for place in taken:
-            if taken.count(place) > 1:
+        for place, times in Counter(taken).items():
+            if times > 1:
                 raise ValueError(f"two mounts at {place}")
         return self
 

@@ -11,6 +11,7 @@ from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.machine import Machine, nofile
 from ringfence.backends.process.root import Entry
+from ringfence.errors import InvalidSpecError
 from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS, tmpfs_inodes
 from ringfence.spec import SandboxSpec
 from ringfence.spec.names import CAPABILITIES
@@ -31,6 +32,8 @@ TEMPLATE = STREAM + 1
 """The one on which a keeper gets the mounts that the sandbox begins with."""
 _ALWAYS = ("/tmp", "/run", "/dev/shm")  # noqa: S108 - names inside the sandbox
 _GUESTS = frozenset(("/proc", "/dev", *_ALWAYS))
+_MOST_ARGUMENTS = 9000
+"""Of a bubblewrap: MAX_ARGS of its source."""
 _FEW = 1000
 """As many entries and binds as a keeper puts together: most are a descriptor, for a moment, of
 those that it may have."""
@@ -119,7 +122,8 @@ def _parts(place: Place) -> list[str]:
 
 
 def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
-    """bubblewrap's part: namespaces, mounts, and the guest as the first process."""
+    """bubblewrap's part: namespaces, mounts, and the guest as the first process. InvalidSpecError
+    for more mounts than it takes."""
     args = [place.machine.bwrap, *_isolation(place)]
     for entry in place.root:
         args += entry.args()
@@ -134,7 +138,15 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     args += ["--ro-bind", str(place.home.run), RUN]
     if not place.linked:
         args += ["--ro-bind", place.machine.guest, GUEST]
-    return [*args, "--chdir", "/", "--info-fd", "3", "--", *_guest(spec, place)]
+    args += ["--chdir", "/", "--info-fd", "3", "--", *_guest(spec, place)]
+    if len(args) > _MOST_ARGUMENTS:
+        raise InvalidSpecError(
+            f"mounts: bubblewrap takes {_MOST_ARGUMENTS} arguments, and {len(place.binds)} mounts,"
+            f" with the directories above them, need {len(args)}: mount a directory above them",
+            op="create",
+            context={"fields": ["mounts"]},
+        )
+    return args
 
 
 def _wanted(spec: SandboxSpec, place: Place, own: frozenset[str]) -> dict[str, list[str]]:

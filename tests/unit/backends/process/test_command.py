@@ -12,7 +12,7 @@ from ringfence.backends.process.command import Place
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.machine import Machine
-from ringfence.errors import ImageError, PolicyDeniedError
+from ringfence.errors import ImageError, InvalidSpecError, PolicyDeniedError
 from ringfence.spec import Limits, SandboxSpec, Security
 
 SPEC = SandboxSpec(
@@ -221,6 +221,14 @@ def test_who_may_open_few_files_has_bubblewrap_mount_what_takes_many(
     entries = [root.Entry("dir", f"/{number}") for number in range(33)]
     assert command.takes_template(SPEC, place(devices=True, root=entries[1:]))
     assert not command.takes_template(SPEC, place(devices=True, root=entries))
+
+
+def test_more_mounts_than_bubblewrap_takes_are_refused_before_it_runs() -> None:
+    """One that takes no more says so itself; that would pass for a fault that passes."""
+    binds = tuple(Bind("/h", f"/data/{number}/a/b") for number in range(900))
+    assert len(line(binds=binds[:700])) < 9000
+    with pytest.raises(InvalidSpecError, match=r"mounts: bubblewrap takes 9000 arguments, and 900"):
+        line(binds=binds)
 
 
 def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
