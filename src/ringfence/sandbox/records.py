@@ -34,7 +34,7 @@ class Records:
     """The durable record of one sandbox. Every step is carried to its end when cancelled.
 
     ledger: None keeps no record, unless it is this user's `default` one that is to be looked for
-    when the first step needs it.
+    when the first step needs it, and is kept to then.
     """
 
     def __init__(self, ledger: Ledger | None, *, default: bool = False) -> None:
@@ -88,6 +88,7 @@ class Records:
     async def _step(self, step: Callable[[Ledger], object]) -> None:
         at_hand = self._ledger or (Ledger.at_hand() if self._default else None)
         if at_hand is not None:
+            self._ledger = at_hand
             with contextlib.suppress(Busy):
                 step(at_hand.hasty())
                 return
@@ -97,7 +98,8 @@ class Records:
 
         def take() -> None:
             if steps:  # a thread may come to it later all the same
-                steps.pop()(self._ledger or Ledger.default())
+                self._ledger = self._ledger or Ledger.default()
+                steps.pop()(self._ledger)
 
         try:
             taking = asyncio.get_running_loop().run_in_executor(None, take)

@@ -337,12 +337,35 @@ async def test_no_thread_is_needed_for_a_ledger_that_nobody_holds(
     """This user's own, too, once it was looked at."""
     monkeypatch.setenv("RINGFENCE_STATE_DIR", str(ledger.path.parent))
     monkeypatch.setattr(store, "_key", lambda: (ledger.path.parent, 0, 1))
-    Ledger.default()
+    Ledger.default().add(replace(RECORD, id="rf-zero"), owner=None)
     no_thread()
     monkeypatch.setattr(Kept, "transaction", None)
     await Records(None, default=True).add(RECORD)
     monkeypatch.undo()
-    assert [entry.record.id for entry in ledger.live()] == ["rf-one"]
+    assert {entry.record.id for entry in ledger.live()} == {"rf-zero", "rf-one"}
+
+
+async def test_a_sandbox_stays_in_the_ledger_in_which_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state directory may be another one before it has ended."""
+    for name in ("first", "second"):
+        monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path / name))
+        Ledger.default()
+    ledgers = [Ledger(tmp_path / name / "ledger.sqlite") for name in ("first", "second")]
+    for at_hand in (False, True):
+        monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path / "first"))
+        record, records = replace(RECORD, id=f"rf-{at_hand}"), Records(None, default=True)
+        if at_hand:
+            Ledger.default()
+        await records.add(record)
+        monkeypatch.setenv("RINGFENCE_STATE_DIR", str(tmp_path / "second"))
+        if at_hand:
+            Ledger.default()
+        await records.created(record)
+        await records.end(record.id, DELETED)
+    assert [len(each.live()) for each in ledgers] == [0, 0]
+    assert [len(each.all()) for each in ledgers] == [2, 0]
 
 
 @pytest.mark.parametrize("busy", [False, True])
