@@ -10,11 +10,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ringfence.ledger.failures import Held, is_busy
+from ringfence.ledger.failures import Held
 
 _BUSY_SECONDS = 10.0
 _CHECKPOINT_EVERY = 256
-"""Transactions, after which what they wrote is moved from SQLite's journal into the file."""
+"""Changes, after which what was written is moved from SQLite's journal into the file."""
+_JOURNAL_BYTES = 4 * 2**20
+"""So is what others have left in it that come and go before they made as many."""
 _TURN_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 _of_parents: list["Kept"] = []
@@ -39,7 +41,7 @@ class Kept:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._closing: Callable[[], object] | None = None
-        self._journaled = 0
+        self._moved = 0
         self._waits = True
 
     def after_fork(self) -> "Kept":
@@ -56,26 +58,28 @@ class Kept:
             self._wait(connection, True)
             with self._within(connection):
                 yield connection
-            if self._journaled >= _CHECKPOINT_EVERY:
+            if self._is_full(connection):
                 self._checkpoint(connection)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[sqlite3.Connection]:
         """As `transaction`, for who must not be held up: Busy, and nothing is done, where another
-        thread or process is at it, the file is not open, or the journal is to be emptied."""
+        thread or process is at it, the file is to be opened, the journal is to be begun or to be
+        emptied, or it fails, which `transaction` then tells."""
         if not self._lock.acquire(blocking=False):
             raise Busy
         try:
             connection = self._connection
-            full = self._journaled >= _CHECKPOINT_EVERY
-            if connection is None or full or self._file != self._identity():
+            if connection is None or self._file != self._identity():
+                raise Busy
+            if not connection.total_changes or self._is_full(connection):
                 raise Busy
             self._wait(connection, False)
-            with self._within(connection):
+            with connection:
                 yield connection
-        except sqlite3.OperationalError as error:
-            if not is_busy(error):
-                raise
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError:
             raise Busy from None
         finally:
             self._lock.release()
@@ -93,17 +97,21 @@ class Kept:
                 yield
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.DatabaseError as error:
-            if self._waits or not is_busy(error):
-                self._close()
+        except sqlite3.DatabaseError:
+            self._close()
             raise
-        self._journaled += 1
+
+    def _is_full(self, connection: sqlite3.Connection) -> bool:
+        return connection.total_changes - self._moved >= _CHECKPOINT_EVERY
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """What was written is safe in the journal, which grows where this fails."""
+        """What was written is safe in the journal, which grows where this fails. The next to write
+        begins it anew and waits for the disk: that is done here, by writing what is there."""
+        self._moved = connection.total_changes
         with contextlib.suppress(sqlite3.DatabaseError):
+            self._wait(connection, False)
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._journaled = 0
+            connection.execute("PRAGMA application_id = 0")
 
     def _open(self) -> sqlite3.Connection:
         """The connection, a new one when the file is another by now."""
@@ -118,13 +126,21 @@ class Kept:
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
                 self._prepare(connection, self._path)
             except BaseException:
                 connection.close()
                 raise
         self._connection, self._file, self._waits = connection, self._identity(), True
+        self._moved = -_CHECKPOINT_EVERY if self._is_long() else 0
         self._closing = weakref.finalize(self, _close_own, connection, self.pid)
         return connection
+
+    def _is_long(self) -> bool:
+        try:
+            return os.stat(f"{self._path}-wal").st_size > _JOURNAL_BYTES  # noqa: PTH116 - as below
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
