@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,24 @@ def findings() -> Findings:
         here={kind: f"{kind}:[4026531000]" for kind in KINDS},
         profile=seccomp.profile("strict", "x86_64"),
     )
+
+
+def test_of_what_a_guest_shows_at_length_nothing_is_kept() -> None:
+    """One that is not ours any more could fill the memory of who opens its sandbox again."""
+    tracemalloc.start()
+    try:
+        receipt(findings())
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20):
+            long = STATUS.replace("1000\t1000", f"{number} " * 40_000)
+            text = shown().replace(record("file:/proc/self/status", STATUS), b"")
+            seen = parse_view(record("file:/proc/self/status", long) + text)
+            assert "user" in gaps(dataclasses.replace(findings(), view=seen))
+        del long, text, seen
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2**20
 
 
 def gaps(found: Findings) -> list[str]:

@@ -21,7 +21,7 @@ from ringfence.guest.request import ExecRequest, Exit, NotStarted, pack_env
 from ringfence.guest.session import Session
 from ringfence.policy import seccomp
 from ringfence.sandbox.commands import Command, Setting, prepare, rlimits
-from ringfence.sandbox.receipt.evidence import Findings
+from ringfence.sandbox.receipt.evidence import Findings, keep_nothing_long
 from ringfence.sandbox.receipt.identity import identity_rows
 from ringfence.sandbox.receipt.places import place_rows, sysctl_path
 from ringfence.sandbox.receipt.resources import resource_rows
@@ -38,6 +38,7 @@ _RUN_OUT = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 def receipt(found: Findings) -> Receipt:
     """The rows of all controls."""
     rows = (*identity_rows(found), *resource_rows(found), *place_rows(found))
+    keep_nothing_long(found.view)
     return Receipt(tuple(rows))
 
 

@@ -22,12 +22,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _OF_GUEST = ("Uid", "CapPrm", "NoNewPrivs")
 _MANY = (list, tuple, set, frozenset)
+_LONG = 32 * 1024
+_forget: list[Callable[[], None]] = []
 
 
 def remembered(rows: Callable[P, T]) -> Callable[P, T]:
     """Made once for the same evidence, which sandboxes alike have: what it is called with, all of
     it hashable, is all that the rows are made from."""
-    return cast("Callable[P, T]", functools.lru_cache(maxsize=256)(rows))
+    once = functools.lru_cache(maxsize=512)(rows)
+    _forget.append(once.cache_clear)
+    return cast("Callable[P, T]", once)
+
+
+def keep_nothing_long(view: GuestView) -> None:
+    """After the rows from it were made: a guest that is not ours any more shows what it wants."""
+    if view.bytes > _LONG:
+        for each in _forget:
+            each()
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def control(name: str, requested: object, enforced: object, evidence: str, *, ok
     return _row(name, _shown(requested), _shown(enforced), ok, evidence)
 
 
-_row = functools.lru_cache(maxsize=512)(Control)
+_row = remembered(Control)
 """Sandboxes alike have most rows alike, which are texts only: one value stands for them all."""
 
 

@@ -1,7 +1,6 @@
 """Rows of who a command is and what it may ask of the kernel."""
 
 import errno
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +72,7 @@ def _groups_row(asked: tuple[str, ...], seen: str | None, root: bool, reserved: 
     return control("groups", asked, has, "a command's /proc/self/status: Groups", ok=ok)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def names_of(mask: str) -> frozenset[str]:
     """Capabilities of a hexadecimal mask of proc(5); unknown bits by their number."""
     bits = int(mask, 16)

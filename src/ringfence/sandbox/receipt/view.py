@@ -60,7 +60,7 @@ class GuestView:
     """status: the fields of /proc/self/status that rows are made from. mounts: the last one of each
     destination. limits: (soft, hard) by the kernel's name, None for unlimited. namespaces: the
     kernel's identity by kind. probes: errno by syscall, 0 when it went well. files: contents by
-    path, of what could be read.
+    path, of what could be read. bytes: of all that was shown.
     """
 
     status: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +72,7 @@ class GuestView:
     probes: Mapping[str, int] = field(default_factory=dict)
     paths: Mapping[str, PathView] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    bytes: int = 0
 
 
 def show_args(paths: Sequence[str], files: Sequence[str]) -> list[str]:
@@ -98,6 +99,7 @@ def parse_view(output: bytes) -> GuestView:
             probes=probed.probes,
             paths=probed.paths,
             files=files,
+            bytes=len(output),
         )
     except (ValueError, IndexError):
         raise _bad() from None
