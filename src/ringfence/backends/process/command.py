@@ -1,7 +1,7 @@
 """From a granted spec to the keeper's command line."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -13,7 +13,7 @@ from ringfence.backends.process.machine import Machine, nofile
 from ringfence.backends.process.root import Entry
 from ringfence.errors import InvalidSpecError
 from ringfence.policy.profiles import MASKED_PATHS, READ_ONLY_PATHS, tmpfs_inodes
-from ringfence.spec import SandboxSpec
+from ringfence.spec import SandboxSpec, Security
 from ringfence.spec.names import CAPABILITIES
 
 RUN = "/.ringfence"
@@ -123,7 +123,7 @@ def _parts(place: Place) -> list[str]:
 
 def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     """bubblewrap's part: namespaces, mounts, and the guest as the first process. InvalidSpecError
-    for more mounts than it takes."""
+    for more paths than it takes."""
     args = [place.machine.bwrap, *_isolation(place)]
     for entry in place.root:
         args += entry.args()
@@ -139,14 +139,26 @@ def bubblewrap(spec: SandboxSpec, place: Place) -> list[str]:
     if not place.linked:
         args += ["--ro-bind", place.machine.guest, GUEST]
     args += ["--chdir", "/", "--info-fd", "3", "--", *_guest(spec, place)]
-    if len(args) > _MOST_ARGUMENTS:
-        raise InvalidSpecError(
-            f"mounts: bubblewrap takes {_MOST_ARGUMENTS} arguments, and {len(place.binds)} mounts,"
-            f" with the directories above them, need {len(args)}: mount a directory above them",
-            op="create",
-            context={"fields": ["mounts"]},
-        )
+    _check_number(len(args) - 1, spec.security, place)
     return args
+
+
+def _check_number(needed: int, security: Security, place: Place) -> None:
+    if needed <= _MOST_ARGUMENTS:
+        return
+    paths: dict[str, Collection[object]] = {
+        "mounts": place.binds,
+        "security.tmpfs": security.tmpfs,
+        "security.masked_paths": security.masked_paths or (),
+        "security.read_only_paths": security.read_only_paths or (),
+    }
+    field = max(paths, key=lambda name: len(paths[name]))
+    raise InvalidSpecError(
+        f"{field}: bubblewrap takes {_MOST_ARGUMENTS} arguments, and with {len(paths[field])} paths"
+        f" here, and the directories above them, it is given {needed}: name directories above them",
+        op="create",
+        context={"fields": [field]},
+    )
 
 
 def _wanted(spec: SandboxSpec, place: Place, own: frozenset[str]) -> dict[str, list[str]]:

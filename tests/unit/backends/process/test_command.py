@@ -227,8 +227,18 @@ def test_more_mounts_than_bubblewrap_takes_are_refused_before_it_runs() -> None:
     """One that takes no more says so itself; that would pass for a fault that passes."""
     binds = tuple(Bind("/h", f"/data/{number}/a/b") for number in range(900))
     assert len(line(binds=binds[:700])) < 9000
-    with pytest.raises(InvalidSpecError, match=r"mounts: bubblewrap takes 9000 arguments, and 900"):
+    with pytest.raises(InvalidSpecError, match=r"mounts: bubblewrap takes 9000 .* 900 paths"):
         line(binds=binds)
+
+
+@pytest.mark.parametrize("field", ["tmpfs", "masked_paths", "read_only_paths"])
+def test_what_there_is_too_much_of_for_bubblewrap_is_named(field: str) -> None:
+    """Others than mounts become its arguments, too."""
+    paths = [f"/data/{number}" for number in range(4600)]
+    many = dict.fromkeys(paths, 4096) if field == "tmpfs" else paths
+    with pytest.raises(InvalidSpecError, match=rf"^security\.{field}: .* 4600 paths") as caught:
+        line(SandboxSpec(security=Security(**{field: many})))  # type: ignore[arg-type]
+    assert caught.value.context["fields"] == [f"security.{field}"]
 
 
 def test_cgroups_are_the_keepers_business_before_anything_starts() -> None:
