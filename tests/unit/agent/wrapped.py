@@ -16,9 +16,14 @@ _SYSTEM = ("/usr", "/bin", "/lib", "/lib64")
 
 
 class Wrapped(Guest):
-    """A guest under bwrap, which uid 1000 runs. `binary`: copied to where that user reaches it."""
+    """A guest under bwrap, which uid 1000 runs. `binary`: copied to where that user reaches it.
 
-    def __init__(self, binary: Path, env: Mapping[str, str] | None = None) -> None:
+    uid: that user's inside.
+    """
+
+    def __init__(
+        self, binary: Path, env: Mapping[str, str] | None = None, uid: int = WHO.uid
+    ) -> None:
         self._directory = Path("/tmp") / f"rf-{os.urandom(6).hex()}"
         self._directory.mkdir(mode=0o755)
         copied = Path(shutil.copy(binary, self._directory / "guest"))
@@ -27,7 +32,9 @@ class Wrapped(Guest):
         binds = [word for path in _SYSTEM for word in ("--ro-bind-try", path, path)]
         binds += ["--ro-bind", str(copied), "/guest", "--dev", "/dev", "--proc", "/proc"]
         kept = ["--cap-add", "CAP_SYS_ADMIN", "--as-pid-1"]
-        args = ["bwrap", "--unshare-all", *binds, "--tmpfs", "/tmp", *kept]
+        ids = ["--uid", str(uid), "--gid", str(uid)]
+        self.who = Cred(uid, uid)
+        args = ["bwrap", "--unshare-all", *ids, *binds, "--tmpfs", "/tmp", *kept]
         self.process = subprocess.Popen(
             [*args, "/guest", "--stream", "--pidns"],
             stdin=theirs,
@@ -43,7 +50,7 @@ class Wrapped(Guest):
 
     def run(self, *args: str, **options) -> Ending:
         """EXEC to EXIT, as the one user there is."""
-        return self.raw.run(*args, who=WHO, **options)
+        return self.raw.run(*args, who=self.who, **options)
 
     def sh(self, script: str, **options) -> str:
         """What a script prints."""

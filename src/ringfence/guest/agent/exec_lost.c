@@ -53,6 +53,8 @@ static void hunt_orphans(struct timer *timer)
 
 void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
 {
+	if (own_pid_namespace) /* which an exec's pid is of: this one is the namespace's first, with all its commands' usage */
+		return;
 	for (struct exec *exec = execs; exec; exec = exec->next)
 		if (exec->lost && !exec->main_ended && exec->pid == (u32)pid) {
 			exec->main_ended = true;

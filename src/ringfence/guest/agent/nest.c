@@ -13,7 +13,8 @@
  * The commands have the inner one's uid. That lets them change its limits (the outer one began with the same), give it a
  * session keyring and leave signals that wait for it. Where anything of this is not as it was the answer to OVER is no, and
  * the agent gives it no other job; afterwards nobody can change it, since the namespace is empty. Its capability, which
- * no command has, keeps its priorities and processors from them, and that it is not dumpable all else.
+ * no command has, keeps its priorities and processors from them, and that it is not dumpable all else: not from the root
+ * of its user namespace, who owns its files in /proc then (oom_score_adj, coredump_filter). With that uid it serves once.
  */
 #include "agent.h"
 #include "supervisor.h"
@@ -26,6 +27,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,6 +37,7 @@ enum { FIRST_COMMAND = 2 };
 
 bool own_pid_namespace;
 static long keyring;
+static bool files_are_theirs;
 
 /* ---- the outer one ---- */
 
@@ -42,10 +45,10 @@ static long keyring;
 static void kill_namespace(struct told *told, pid_t first)
 {
 	struct report *report = &told->report;
-	struct rusage usage;
-	int status, found = family_signal(0, NULL);
+	struct rusage usage = used_below(first);
+	int found = family_signal(0, NULL);
 	kill(first, SIGKILL);
-	while (wait4(first, &status, 0, &usage) < 0 && errno == EINTR)
+	while (waitpid(first, NULL, 0) < 0 && errno == EINTR)
 		;
 	if (!report->pid)
 		report->pid = told->next_pid; /* its command was not there yet */
@@ -132,6 +135,13 @@ static void go_inside(void)
 		_exit(1);
 }
 
+/* The user namespace's root owns those in /proc of who is not dumpable; the commands may have that uid. */
+static bool commands_own_files(void)
+{
+	struct stat file;
+	return stat("/proc/self/oom_score_adj", &file) || file.st_uid == geteuid();
+}
+
 static long session_keyring(void)
 {
 	long id = syscall(SYS_keyctl, KEYRING_ID, SESSION_KEYRING, 0);
@@ -155,7 +165,8 @@ void nest_begun(int outside, bool filtered)
 
 bool nest_over(int outside, bool filtered)
 {
-	struct tell tell = {.kind = TELL_OVER, .ok = no_signal_waits() && (filtered || session_keyring() == keyring)};
+	bool unchanged = !files_are_theirs && no_signal_waits() && (filtered || session_keyring() == keyring);
+	struct tell tell = {.kind = TELL_OVER, .ok = unchanged};
 	ssize_t got;
 	send(outside, &tell, sizeof tell, MSG_NOSIGNAL);
 	do
@@ -186,6 +197,7 @@ struct told *nest(int host, int *tells)
 		close(pair[0]);
 		*tells = pair[1];
 		go_inside();
+		files_are_theirs = commands_own_files();
 		return told;
 	}
 	if (first < 0)

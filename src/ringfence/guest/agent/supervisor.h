@@ -99,6 +99,9 @@ struct told *nest(int host, int *tells);
 void nest_begun(int outside, bool filtered);
 bool nest_over(int outside, bool filtered);  /* nobody is left; whether the commands changed nothing */
 
+/* used.c: what the first of the children of `pid` used, with those that it waited for; all 0 where there is none. */
+struct rusage used_below(pid_t pid);
+
 /* filter.c: install the filter that is present, where all that a supervisor and a command before its execve do is allowed
  * under it: commands inherit it then. */
 bool seccomp_ahead(void) __attribute__((weak));
