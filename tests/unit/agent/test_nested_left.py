@@ -1,7 +1,9 @@
-"""What the commands before leave in a pid namespace is no later one's: usage, and what root has."""
+"""What commands leave behind them is no later one's: usage, what root has, supervisors that wait."""
 
 import os
+import resource
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from ringfence.guest import build
 from ringfence.guest.protocol import Ask
 from tests.conftest import require_bwrap, require_root
 
+from .raw import until
 from .wrapped import WHO, Wrapped
 
 USER, SYSTEM, PEAK, FAULTS = 9, 10, 11, 12
@@ -37,6 +40,11 @@ def zero() -> Iterator[Wrapped]:
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def supervisors(guest: Wrapped) -> int:
+    agent = guest.host_pid(1)
+    return len(Path(f"/proc/{agent}/task/{agent}/children").read_text().split())
 
 
 def spent(fields: tuple[int, ...]) -> int:
@@ -89,3 +97,13 @@ def test_a_lost_command_has_not_used_what_others_did(wrapped: Wrapped) -> None:
     ending = wrapped.raw.ending(lost)
     assert ending.status == signal.SIGKILL
     assert spent(ending.fields) < spent(before.fields)
+
+
+def test_few_supervisors_wait_where_they_take_of_the_processes(wrapped: Wrapped) -> None:
+    """They are of the user whose processes the limit counts."""
+    limits = ((resource.RLIMIT_NPROC, 100, 100),)
+    ids = [wrapped.raw.start("sleep", "1000", who=WHO, limits=limits) for _ in range(6)]
+    for operation_id in ids:
+        wrapped.raw.send(Ask.SIGNAL, operation_id, struct.pack("<IB", signal.SIGTERM, 0))
+        wrapped.raw.ending(operation_id)
+    until(lambda: supervisors(wrapped) == 1, "the others have ended")

@@ -39,6 +39,7 @@ struct supervisor {
 	struct supervisor *next;
 	u32 filter_changes;  /* when it was taken */
 	bool stopped_others; /* the others of its command's user, for a while */
+	bool counted;        /* among the processes that its command's user may have, and these are limited */
 	bool grown;          /* by a large job: its peak of memory would be every later command's, which begins in it */
 };
 

@@ -66,8 +66,9 @@ void supervisor_dismiss(struct supervisor *supervisor) { shutdown(supervisor->wa
 
 void supervisor_free(struct supervisor *supervisor)
 {
+	int most = supervisor->counted ? AHEAD : KEPT;
 	supervisor->exec = NULL;
-	if (idle_count < KEPT && supervisor->filter_changes == filter_changes && !supervisor->grown)
+	if (idle_count < most && supervisor->filter_changes == filter_changes && !supervisor->grown)
 		add_idle(&idle, supervisor);
 	else
 		supervisor_dismiss(supervisor);
@@ -180,6 +181,14 @@ struct supervisor *supervisor_take(void)
 	return supervisor;
 }
 
+static bool limits_processes(const struct job *job)
+{
+	for (u32 i = 0; i < job->limit_count; i++)
+		if (job->limits[i].resource == RLIMIT_NPROC)
+			return true;
+	return false;
+}
+
 static int strings_file(const struct job *job, const char *strings)
 {
 	int fd = memfd_create("job", MFD_CLOEXEC);
@@ -204,6 +213,7 @@ int supervisor_send(struct supervisor *supervisor, const struct job *job, const 
 	bool inlined = job->strings <= INLINE_STRINGS;
 	int file = inlined ? -1 : strings_file(job, strings);
 	supervisor->grown |= !inlined;
+	supervisor->counted = own_pid_namespace && limits_processes(job);
 	if (!inlined && file < 0)
 		return -errno;
 	int all[JOB_FDS];
