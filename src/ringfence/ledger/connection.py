@@ -19,7 +19,10 @@ _JOURNAL_BYTES = 4 * 2**20
 """So is what others have left in it that come and go before they made as many."""
 _TURN_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
+_FORK_SECONDS = 1.0
 _of_parents: list["Kept"] = []
+_all: "weakref.WeakSet[Kept]" = weakref.WeakSet()
+_held: list["Kept"] = []
 
 
 class Busy(Exception):
@@ -27,7 +30,9 @@ class Busy(Exception):
 
 
 class Kept:
-    """One connection of this process, opened when it is needed and used by one thread at a time.
+    """One connection of this process, opened when it is needed and used by one thread at a time,
+    and closed before a fork: SQLite would take the parent's locks for its own there, hold none, and
+    write to a journal that the parent removes when it closes the file.
 
     prepare: called with each connection that was opened, and the path. pid: the process that it
     belongs to; a forked one must not touch it.
@@ -43,6 +48,17 @@ class Kept:
         self._closing: Callable[[], object] | None = None
         self._moved = 0
         self._waits = True
+        _all.add(self)
+
+    def before_fork(self) -> None:
+        """Nobody else opens it until `_held` is let go. One that a thread is at for long stays."""
+        if self._lock.acquire(timeout=_FORK_SECONDS):
+            _held.append(self)
+            self._close()
+
+    def forked(self) -> None:
+        """It may be opened again, in both."""
+        self._lock.release()
 
     def after_fork(self) -> "Kept":
         """A new one for a forked process. The old one is never closed there: it is its parent's."""
@@ -199,3 +215,16 @@ def _close_own(connection: sqlite3.Connection, pid: int) -> None:
     """Nobody uses it any more, or the process ends. A fork's is its parent's."""
     if pid == os.getpid():
         connection.close()
+
+
+def _before_fork() -> None:
+    for kept in list(_all):
+        kept.before_fork()
+
+
+def _forked() -> None:
+    while _held:
+        _held.pop().forked()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_forked, after_in_child=_forked)

@@ -371,22 +371,27 @@ def test_a_ledger_goes_on_when_its_file_was_removed(ledger: Ledger) -> None:
     assert [entry.record.id for entry in Ledger(ledger.path).live()] == ["after"]
 
 
-def test_a_ledger_that_nobody_has_any_more_closes_its_connection(tmp_path: Path) -> None:
-    """Python 3.13 and newer warn of one that is left open; a forked process leaves its parent's."""
+def test_a_ledger_that_nobody_has_any_more_closes_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13 and newer warn of one that is left open; a forked process leaves its parent's,
+    which one has where a thread was at it."""
+    monkeypatch.setattr(connection, "_FORK_SECONDS", 0.01)
     ledger = Ledger(tmp_path / "l")
     ledger.add(a_record("rf-one"), owner=None)
-    connection = ledger._kept._connection
-    assert connection is not None
-    child = os.fork()
+    kept = ledger._kept._connection
+    assert kept is not None
+    with ledger._kept._lock:
+        child = os.fork()
     if child == 0:
         del ledger
         gc.collect()
-        os._exit(0 if connection.execute("SELECT 1").fetchone()[0] == 1 else 1)
+        os._exit(0 if kept.execute("SELECT 1").fetchone()[0] == 1 else 1)
     assert os.waitpid(child, 0)[1] == 0
     del ledger
     gc.collect()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        connection.execute("SELECT 1")
+        kept.execute("SELECT 1")
 
 
 def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger) -> None:
@@ -400,6 +405,47 @@ def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger)
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     ledger.end("parents", "deleted")
+    assert [entry.record.id for entry in ledger.live()] == ["childs"]
+
+
+def test_what_a_forked_process_writes_outlives_its_parents_connection(ledger: Ledger) -> None:
+    """The last to close it removes SQLite's journal, and a process that was forked counts."""
+    path = ledger.path
+    ledger.add(a_record("parents"), owner=None)
+    begun, closed = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            ledger.add(a_record("first"), owner=None)
+            os.write(begun[1], b".")
+            os.read(closed[0], 1)
+            ledger.add(a_record("second"), owner=None)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.read(begun[0], 1)
+    assert len(ledger.all()) == 2
+    ledger._kept._close()
+    os.write(closed[1], b".")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (*begun, *closed):
+        os.close(end)
+    assert {entry.record.id for entry in Ledger(path).all()} == {"parents", "first", "second"}
+
+
+def test_a_fork_waits_for_no_thread_that_is_at_it_for_long(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_FORK_SECONDS", 0.01)
+    with ledger._transaction():
+        child = os.fork()
+        if child == 0:
+            try:
+                ledger.add(a_record("childs"), owner=None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
     assert [entry.record.id for entry in ledger.live()] == ["childs"]
 
 
