@@ -80,6 +80,49 @@ def test_it_does_not_open_by_conditions_of_its_own(write: Write) -> None:
         load(write(own), "x86_64", base="strict")
 
 
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [
+        # half of what must hold together
+        ("socket", [{"index": 0, "value": 0xFFFFFFFF, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}]),
+        # two on one argument are alternatives, and the second holds always
+        ("clone", [
+            {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"},
+            {"index": 0, "value": 0, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"},
+        ]),
+    ],
+)  # fmt: skip
+def test_part_of_the_conditions_is_not_enough(
+    write: Write, call: str, args: list[dict[str, Any]]
+) -> None:
+    own = strict()
+    own["syscalls"] = [entry for entry in own["syscalls"] if call not in entry["names"]]
+    own["syscalls"].append({"names": [call], "action": "SCMP_ACT_ALLOW", "args": args})
+    with pytest.raises(PolicyDeniedError, match=f"{call}.*wider"):
+        load(write(own), "x86_64", base="strict")
+
+
+def test_to_log_a_call_is_to_allow_it(write: Write) -> None:
+    own = strict()
+    own["syscalls"].append({"names": ["ptrace"], "action": "SCMP_ACT_LOG"})
+    with pytest.raises(PolicyDeniedError, match="ptrace"):
+        load(write(own), "x86_64", base="strict")
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_one_profile_serves_both_architectures(write: Write, arch: str) -> None:
+    """What only the other one has is no hole, is left out, and nothing that the guest lacks."""
+    own = strict()
+    own["syscalls"] += copy.deepcopy(profile("strict", "aarch64")["syscalls"][:1])
+    made = load(write(own), arch, base="strict")
+    assert {name for entry in made["syscalls"] for name in entry["names"]} <= set(syscalls(arch))
+
+
+def test_the_errno_of_the_default_is_kept(write: Write) -> None:
+    made = load(write(strict() | {"defaultErrnoRet": 4095}), "x86_64", base="strict")
+    assert answer(made, "unshare") == 0x50000 | 4095
+
+
 def _set(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda own: own.update({key: value})
 
@@ -93,6 +136,7 @@ def _entry(**fields: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(("change", "words"), [
     (_set("defaultAction", "SCMP_ACT_ALLOW"), ("defaultAction", "SCMP_ACT_ALLOW")),
     (_set("defaultErrnoRet", 0), ("defaultErrnoRet",)),
+    (_set("defaultErrnoRet", 4096), ("defaultErrnoRet", "4096")),
     (_set("sycalls", []), ("sycalls", "'syscalls'")),
     (_set("syscalls", {}), ("syscalls", "list")),
     (_entry(names=["raed"]), ("raed", "'read'")),
@@ -102,9 +146,13 @@ def _entry(**fields: Any) -> Callable[[dict[str, Any]], Any]:
     (lambda own: own["syscalls"].append("read"), (".entry", "an object")),
     (_entry(action="SCMP_ACT_TRACE"), ("action", "SCMP_ACT_TRACE")),
     (_entry(errnoRet="x"), ("errnoRet", "x")),
+    (_entry(errnoRet=True), ("errnoRet", "True")),
     (_entry(args=[{"index": 7, "value": 1, "op": "SCMP_CMP_EQ"}]), ("args",)),
     (_entry(args=[{"index": 0, "value": 1, "op": "SCMP_CMP_IS"}]), ("args", "IS")),
     (_entry(action="SCMP_ACT_ERRNO"), ("read", "contradict")),
+    (_entry(action="SCMP_ACT_ERRNO", args=[{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]),
+     ("read", "contradict")),
+    (_entry(names=["clone3"], action="SCMP_ACT_ERRNO"), ("clone3", "contradict")),
     (lambda own: own["syscalls"][0]["names"].remove("setfsuid"), ("guest needs", "setfsuid")),
 ])  # fmt: skip
 def test_what_is_no_profile_is_refused_by_file_field_and_value(
@@ -118,6 +166,22 @@ def test_what_is_no_profile_is_refused_by_file_field_and_value(
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("field", [
+    {"index": 6}, {"index": -1}, {"index": True}, {"index": None}, {"value": 2**64}, {"value": -1},
+    {"value": None}, {"value": True}, {"valueTwo": 2**64}, {"valueTwo": -1}, {"valueTwo": "1"},
+    {"more": 1},
+])  # fmt: skip
+def test_a_condition_is_of_an_argument_and_of_64_bits(write: Write, field: dict[str, Any]) -> None:
+    own, fine = strict(), {"index": 5, "value": 2**64 - 1, "op": "SCMP_CMP_NE"}
+    own["syscalls"][0]["names"].remove("getcpu")
+    own["syscalls"].append({"names": ["getcpu"], "action": "SCMP_ACT_ALLOW", "args": [fine]})
+    load(write(own), "x86_64", base="strict")
+    bad = {key: value for key, value in (fine | field).items() if value is not None}
+    own["syscalls"][-1]["args"] = [fine, bad]
+    with pytest.raises(InvalidSpecError, match="are not conditions"):
+        load(write(own), "x86_64", base="strict")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100000, "null"])
 def test_malformed_json_is_refused(write: Write, text: str) -> None:
     with pytest.raises(InvalidSpecError, match=r"own\.json"):
@@ -127,6 +191,10 @@ def test_malformed_json_is_refused(write: Write, text: str) -> None:
 def test_a_file_of_any_length_is_not_read(write: Write) -> None:
     with pytest.raises(InvalidSpecError, match=r"own\.json: over \d+ bytes"):
         load(write(" " * (1 << 24)), "x86_64", base="strict")
+    longest = json.dumps(strict()).ljust(1 << 20)
+    load(write(longest), "x86_64", base="strict")
+    with pytest.raises(InvalidSpecError, match=r"own\.json: over \d+ bytes"):
+        load(write(longest + " "), "x86_64", base="strict")
 
 
 def test_rules_of_one_syscall_may_answer_otherwise_on_conditions(write: Write) -> None:
@@ -163,5 +231,10 @@ def test_additions_by_name_reach_the_next_wider_profile() -> None:
 def test_an_added_syscall_with_conditions_gets_those_of_the_wider_profile() -> None:
     made = granted(Security(seccomp_allow=("fchmod",)), "standard", "x86_64")
     assert answer(made, "fchmod", 0, 0o4755) == ALLOW
+    made = granted(Security(seccomp_allow=("fchmod",)), "strict", "x86_64")
+    assert answer(made, "fchmod", 0, 0o4755) != ALLOW
     made = granted(Security(seccomp_allow=("ioctl",)), "strict", "x86_64")
     assert answer(made, "ioctl", 0, 0x5412) != ALLOW
+    assert all(entry["names"] for entry in made["syscalls"]), "no rule of nothing is left"
+    made = granted(Security(seccomp_allow=("fcntl",)), "standard", "x86_64")
+    assert answer(made, "fcntl", 0, 10, 9) != ALLOW, "and no others"

@@ -93,8 +93,7 @@ def load(path: str | Path, arch: str, *, base: str) -> dict[str, Any]:
         )
     below = by_syscall(builtin(base, arch))
     mine = by_syscall(own)
-    wide = [name for name in sorted(mine) if _allows(mine[name]) and not _allows(below.get(name))]
-    wide = [name for name in wide if group_of(name, base) is not None]
+    wide = [name for name in sorted(mine) if _allows(mine[name]) and group_of(name, base)]
     if wide:
         raise PolicyDeniedError(
             f"seccomp {path}: {', '.join(wide)}: refused by profile {base!r}, which it may only"
