@@ -6,10 +6,12 @@ One for each state directory. It ends by itself when nothing is left to watch.
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,38 @@ _LOCK_FD = 3
 
 
 def ensure(directory: Path) -> None:
-    """Start the guard of a state directory unless one is there. Takes about a millisecond.
+    """Start the guard of a state directory unless one is there.
 
     ResourceExhaustedError when there is no descriptor, process or room for it.
     """
+    start = missing(directory)
+    if start is not None:
+        start()
+
+
+def missing(directory: Path) -> Callable[[], None] | None:
+    """What starts the guard, which takes some milliseconds, and is to be called; None where one is
+    there. Both raise as `ensure`."""
+    with _told(directory):
+        lock = _lock(directory / LOCK)
+    return None if lock is None else functools.partial(_begin, directory, lock)
+
+
+def _begin(directory: Path, lock: int) -> None:
+    # The lock goes to the new process with its descriptor, so that whoever asks next, before that
+    # process has even begun to read its program, starts no other.
+    with _told(directory):
+        try:
+            pid = _start(directory, lock)
+        finally:
+            os.close(lock)
+    threading.Thread(target=_wait, args=(pid,), name="ringfence-guard", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _told(directory: Path) -> Iterator[None]:
     try:
-        _ensure(directory)
+        yield
     except OSError as error:
         what = exhausted.told(error)
         if what is None:
@@ -40,19 +68,6 @@ def ensure(directory: Path) -> None:
         raise ResourceExhaustedError(
             f"the guard of {directory} cannot be started: {what}", op="ledger"
         ) from None
-
-
-def _ensure(directory: Path) -> None:
-    lock = _lock(directory / LOCK)
-    if lock is None:
-        return
-    # The lock goes to the new process with its descriptor, so that whoever asks next, before that
-    # process has even begun to read its program, starts no other.
-    try:
-        pid = _start(directory, lock)
-    finally:
-        os.close(lock)
-    threading.Thread(target=_wait, args=(pid,), name="ringfence-guard", daemon=True).start()
 
 
 def _start(directory: Path, lock: int) -> int:

@@ -51,7 +51,9 @@ class Records:
     async def add(self, record: Record, workspace: Mapping[str, Any] | None = None) -> None:
         """Write down a sandbox that is about to be made, and see that somebody reaps it. It is
         ours, a detached one until it is `created`."""
-        await self._step(lambda ledger: _add(ledger, record, Owner.me(), workspace))
+        await self._step(
+            lambda ledger: ledger.add(record, owner=Owner.me(), workspace=workspace), reaped=True
+        )
 
     async def created(self, record: Record) -> None:
         """The backend made it."""
@@ -85,37 +87,47 @@ class Records:
         """It is gone; the first reason stays."""
         await self._step(lambda ledger: ledger.end(sandbox_id, reason))
 
-    async def _step(self, step: Callable[[Ledger], object]) -> None:
+    async def _step(self, step: Callable[[Ledger], object], *, reaped: bool = False) -> None:
+        """reaped: see to it after the step that somebody reaps."""
+        from ringfence.ledger import guard
+
         at_hand = self._ledger or (Ledger.at_hand() if self._default else None)
         if at_hand is not None:
             self._ledger = at_hand
             with contextlib.suppress(Busy):
                 step(at_hand.hasty())
+                start = guard.missing(at_hand.path.parent) if reaped else None
+                if start is not None:
+                    await _aside(start)
                 return
         elif not self._default:
             return
-        steps = [step]
 
         def take() -> None:
-            if steps:  # a thread may come to it later all the same
-                self._ledger = self._ledger or Ledger.default()
-                steps.pop()(self._ledger)
+            ledger = self._ledger = self._ledger or Ledger.default()
+            step(ledger)
+            if reaped:
+                guard.ensure(ledger.path.parent)
 
-        try:
-            taking = asyncio.get_running_loop().run_in_executor(None, take)
-        except RuntimeError as error:
-            if exhausted.told(error) is None:
-                raise
-            take()  # the event loop waits for the file's sake: nobody else would write it down
-        else:
-            await finish(taking)
+        await _aside(take)
 
 
-def _add(ledger: Ledger, record: Record, owner: Owner, workspace: Mapping[str, Any] | None) -> None:
-    from ringfence.ledger import guard
+async def _aside(step: Callable[[], object]) -> None:
+    """Take it in another thread, once and to its end."""
+    steps = [step]
 
-    ledger.add(record, owner=owner, workspace=workspace)
-    guard.ensure(ledger.path.parent)
+    def take() -> None:
+        if steps:  # a thread may come to it later all the same
+            steps.pop()()
+
+    try:
+        taking = asyncio.get_running_loop().run_in_executor(None, take)
+    except RuntimeError as error:
+        if exhausted.told(error) is None:
+            raise
+        take()  # the event loop waits for the file's sake: nobody else would write it down
+    else:
+        await finish(taking)
 
 
 def _fail(ledger: Ledger, record: Record) -> None:

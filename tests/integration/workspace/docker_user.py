@@ -117,7 +117,7 @@ def main() -> None:
     os.environ["DOCKER_HOST"] = endpoint.url
     for name in ringfence.__all__:
         getattr(ringfence, name)
-    guard.ensure = lambda directory: None
+    guard.missing = lambda directory: None
     count_mounts()
     become(uid, directory, groups=[Path(endpoint.socket or "").stat().st_gid])
     looked = Looked(directory)

@@ -37,7 +37,7 @@ def durable(mock: MockBackend) -> Durable:
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr(guard, "ensure", lambda directory: None)
+    monkeypatch.setattr(guard, "missing", lambda directory: None)
     return Ledger(tmp_path / "ledger.sqlite")
 
 

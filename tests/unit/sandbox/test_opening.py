@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ringfence.errors import (
 )
 from ringfence.events import CreateFailed, Event, EventBus
 from ringfence.guest.session import Session
-from ringfence.ledger import Busy, Ledger, Owner, store
+from ringfence.ledger import Busy, Ledger, Owner, guard, store
 from ringfence.ledger.connection import Kept
 from ringfence.ledger.reaper import reap
 from ringfence.ledger.reasons import CREATE_FAILED, DELETED
@@ -343,6 +344,28 @@ async def test_no_thread_is_needed_for_a_ledger_that_nobody_holds(
     await Records(None, default=True).add(RECORD)
     monkeypatch.undo()
     assert {entry.record.id for entry in ledger.live()} == {"rf-zero", "rf-one"}
+
+
+async def test_a_guard_is_started_in_another_thread(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes as long as a process does. The ledger is written in the event loop's."""
+    here = threading.get_ident()
+    started: list[int] = []
+    written: list[int] = []
+    add = Ledger.add
+
+    def seen(self: Ledger, *arguments: Any, **options: Any) -> None:
+        add(self, *arguments, **options)
+        written.append(threading.get_ident())
+
+    ledger.add(replace(RECORD, id="rf-zero"), owner=None)
+    monkeypatch.setattr(Ledger, "add", seen)
+    monkeypatch.setattr(guard, "missing", lambda _: lambda: started.append(threading.get_ident()))
+    await Records(ledger).add(RECORD)
+    assert written == [here]
+    assert len(started) == 1
+    assert started != [here]
 
 
 async def test_a_sandbox_stays_in_the_ledger_in_which_it_began(
