@@ -15,6 +15,8 @@ from ringfence.ledger.failures import Held
 _BUSY_SECONDS = 10.0
 _CHECKPOINT_EVERY = 256
 """Changes, after which what was written is moved from SQLite's journal into the file."""
+_AGAIN_AFTER = 16
+"""Changes, after which that is tried again where somebody was at it."""
 _JOURNAL_BYTES = 4 * 2**20
 """So is what others have left in it that come and go before they made as many."""
 _TURN_SECONDS = 60.0
@@ -126,7 +128,9 @@ class Kept:
         self._moved = connection.total_changes
         with contextlib.suppress(sqlite3.DatabaseError):
             self._wait(connection, False)
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if busy:
+                self._moved -= _CHECKPOINT_EVERY - _AGAIN_AFTER
             connection.execute("PRAGMA application_id = 0")
 
     def _open(self) -> sqlite3.Connection:

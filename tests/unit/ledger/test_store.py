@@ -280,6 +280,20 @@ def test_its_journal_does_not_grow_with_processes_that_come_and_go(
     assert len(ledger.all()) == 100
 
 
+def test_a_journal_that_somebody_reads_is_begun_anew_soon_after_that(ledger: Ledger) -> None:
+    with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        ledger.add(a_record(), owner=None)
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM sandboxes").fetchone()
+        for number in range(256):
+            ledger.add(a_record(f"rf-{number}"), owner=None)
+        other.rollback()
+        before = Path(f"{ledger.path}-wal").read_bytes()[:32]
+        for number in range(256, 256 + 20):
+            ledger.add(a_record(f"rf-{number}"), owner=None)
+        assert Path(f"{ledger.path}-wal").read_bytes()[:32] != before
+
+
 def test_who_may_not_be_held_up_leaves_it_to_who_may_to_tell_what_fails(ledger: Ledger) -> None:
     """To close the file may take long: SQLite then moves what was written into it."""
     ledger.add(a_record(), owner=None)
