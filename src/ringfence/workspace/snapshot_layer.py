@@ -205,7 +205,8 @@ def unpack(reader: Source, root: int, times: Mapping[str, int]) -> None:
 def _make(
     archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, root: int, times: Mapping[str, int]
 ) -> None:
-    split(path)
+    if not split(path):
+        raise ValueError("an entry has no name")
     with parent_of(root, path) as (directory, name):
         if info.isdir():
             os.mkdir(name, 0o700, dir_fd=directory)

@@ -152,6 +152,11 @@ def test_what_is_no_snapshot_is_not_opened(place: Snapshots) -> None:
         ("../out", tarfile.REGTYPE, ""),
         ("/etc/out", tarfile.REGTYPE, ""),
         ("link/out", tarfile.REGTYPE, ""),
+        ("file", tarfile.REGTYPE, ""),
+        ("file", tarfile.DIRTYPE, ""),
+        ("a/../out", tarfile.REGTYPE, ""),
+        ("/", tarfile.DIRTYPE, ""),
+        ("", tarfile.REGTYPE, ""),
         ("device", tarfile.CHRTYPE, ""),
         ("hard", tarfile.LNKTYPE, "/etc/passwd"),
     ],
@@ -167,6 +172,8 @@ def test_a_hostile_layer_writes_nothing_outside(
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, str(outside)
         archive.addfile(link)
+        link.name, link.linkname = "file", str(outside / "made")
+        archive.addfile(link)
         info = tarfile.TarInfo(name)
         info.type, info.linkname = kind, target
         archive.addfile(info)
@@ -178,6 +185,27 @@ def test_a_hostile_layer_writes_nothing_outside(
         os.close(root)
     assert not any(outside.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"place", "outside", "layer.tar"}
+
+
+def test_bits_that_lend_an_identity_are_not_unpacked(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        for name, kind in ((".", tarfile.DIRTYPE), ("d", tarfile.DIRTYPE), ("f", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.uid, info.gid = kind, 0o7751, 12, 34
+            archive.addfile(info)
+    layer.seek(0)
+    root = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        unpack(layer, root, {".": 5_000_000_001, "d": 6, "f": 7})
+    finally:
+        os.close(root)
+    for path, when in ((place, 5_000_000_001), (place / "d", 6), (place / "f", 7)):
+        status = path.stat()
+        assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o751, when)
+        assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (12, 34)
 
 
 def test_a_layer_with_holes_does_not_fill_the_disk(tmp_path: Path) -> None:
