@@ -189,9 +189,11 @@ def test_the_clone_listens_to_no_configuration_hook_or_protocol(
     assert not mark.exists()
 
 
-def test_a_clone_cannot_be_written_through(served: str, clone: Clone) -> None:
+def test_a_clone_cannot_be_written_through(grown: Path, served: str, clone: Clone) -> None:
     with pytest.raises(InvalidSpecError, match="copy"):
         clone(served, mode="rw")
+    with pytest.raises(InvalidSpecError, match="mode rw has no ref"):
+        clone(str(grown), mode="rw", ref="side")
 
 
 def test_a_plan_of_a_url_leaves_nothing(served: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ringfence.errors import (
 )
 from ringfence.spec import Repository, SandboxSpec
 from ringfence.workspace import clean, plan, prepare, putting
-from ringfence.workspace.sources import _forbidden, check_root
+from ringfence.workspace.sources import _forbidden, check_root, find
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
 
 
@@ -52,6 +52,26 @@ def test_a_url_of_another_kind_is_told_so(url: str) -> None:
     with pytest.raises(InvalidSpecError, match=f"not of {url.partition(':')[0]}") as caught:
         plan(Repository(path=url))
     assert "hunter2" not in str(caught.value.to_dict())
+
+
+def test_a_directory_may_have_the_name_of_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s3:/b").mkdir(parents=True)
+    (tmp_path / "s3:/b/file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert plan(Repository(path="s3://b")).selection.count == 1
+
+
+def test_a_directory_that_goes_behind_a_link_once_it_was_checked_is_not_opened(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "above/project").mkdir(parents=True)
+    found = find(Repository(path=str(tmp_path / "above/project")), tmp_path)
+    (tmp_path / "above").rename(tmp_path / "elsewhere")
+    (tmp_path / "above").symlink_to("elsewhere")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
+        found.open()
 
 
 def test_a_path_in_a_commit_that_no_file_can_have(repository: Path, make: Make) -> None:
@@ -89,6 +109,9 @@ def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "daemon/overlay2").mkdir(parents=True)
     with pytest.raises(PolicyDeniedError, match="daemon"):
         check_root(str(tmp_path / "daemon/overlay2"), forbidden=(tmp_path / "daemon",))
+    (tmp_path / "data").symlink_to("daemon")
+    with pytest.raises(PolicyDeniedError, match="daemon"):
+        check_root(str(tmp_path / "daemon/overlay2"), forbidden=(tmp_path / "data",))
     assert check_root(str(home / "project")) == home / "project"
 
 
@@ -121,6 +144,7 @@ def test_a_directory_that_this_user_may_not_read_is_named(
 ) -> None:
     def access(path: Path, mode: int, *, effective_ids: bool) -> bool:
         assert effective_ids, "as it will be opened"
+        assert mode == os.R_OK | os.X_OK, "its names, and what they are"
         return Path(path) != tmp_path
 
     monkeypatch.setattr(os, "access", access)

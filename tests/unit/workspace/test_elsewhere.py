@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import StateError, UnsupportedError
+from ringfence.errors import InvalidSpecError, NotFoundError, StateError, UnsupportedError
 from ringfence.spec import Repository
 from ringfence.workspace import gitdir, plan
 from tests.unit.workspace.conftest import Make, digest_of_tree, git, inside
@@ -91,9 +91,32 @@ def _work_tree(own: Path, other: Path) -> None:
     _alternates(module, other)
 
 
+def _worktree(own: Path, other: Path) -> None:
+    """A worktree of the victim's repository by its own word alone."""
+    tree = own.with_name("tree")
+    tree.mkdir()
+    (tree / "HEAD").write_text("ref: refs/heads/main\n")
+    (tree / "gitdir").write_text(f"{own}\n")
+    (tree / "commondir").write_text(f"{other}\n")
+    own.rename(own.with_name("old"))
+    own.write_text("gitdir: tree\n")
+
+
+def _worktree_of_another_place(own: Path, other: Path) -> None:
+    git(other.parent, "worktree", "add", "-q", "-b", "side", str(other.parent / "side"))
+    _file(own, other / "worktrees/side")
+
+
+def _work_tree_of_another_place(own: Path, other: Path) -> None:
+    git(other.parent, "config", "core.worktree", "..")
+    _file(own, other)
+
+
 @pytest.mark.parametrize(
-    "disguise", [_alternates, _fan_out, _loose, _pack, _common, _file, _link, _work_tree]
-)
+    "disguise",
+    [_alternates, _fan_out, _loose, _pack, _common, _file, _link, _work_tree, _worktree,
+     _worktree_of_another_place, _work_tree_of_another_place],
+)  # fmt: skip
 @pytest.mark.parametrize("ref", [None, "main"])
 def test_no_object_of_another_repository_goes_in(
     disguise: Callable[[Path, Path], None],
@@ -115,6 +138,19 @@ def test_no_object_of_another_repository_goes_in(
         assert ref is None
         assert any("git's history stays outside" in warning for warning in prepared.warnings)
     assert digest_of_tree(victim) == before
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["HEAD", "index", "config", "objects", "objects/pack", "packed-refs", "refs", "shallow"],
+)
+def test_a_part_of_git_that_is_a_link_is_named(repository: Path, part: str) -> None:
+    place = repository / ".git" / part
+    if place.exists():
+        place.rename(repository / "elsewhere")
+    place.symlink_to(repository / "elsewhere")
+    reason = f"{place.name} of its .git is a symbolic link"
+    assert gitdir.find(repository) == (None, reason)
 
 
 def test_nothing_in_git_is_waited_for(repository: Path, make: Make) -> None:
@@ -243,6 +279,38 @@ def test_submodules_never_come_from_where_a_local_repository_says(
         make(repository, ref="main", submodules=True)
 
 
+def test_a_submodules_repository_is_not_looked_for_behind_a_link(
+    repository: Path, victim: Path, make: Make
+) -> None:
+    name = git(victim, "rev-parse", "HEAD").strip()
+    (repository / ".gitmodules").write_text('[submodule "s"]\n\tpath = s\n\turl = ./s\n')
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{name},s")
+    git(repository, "add", ".gitmodules")
+    git(repository, "commit", "-q", "-m", "evil")
+    (repository / ".git/modules").mkdir()
+    (repository / ".git/modules/s").symlink_to(victim / ".git")
+    with pytest.raises(StateError, match="modules/s/objects"):
+        make(repository, ref="main", submodules=True)
+    (repository / ".git/modules").rename(repository / "modules")
+    (repository / ".git/modules").symlink_to(repository / "modules")
+    with pytest.raises(StateError, match="modules/s/objects"):
+        make(repository, ref="main", submodules=True)
+
+
+def test_a_submodule_is_kept_below_its_repository_and_nowhere_else(repository: Path) -> None:
+    (repository / ".git/modules").mkdir()
+    found, _ = gitdir.find(repository)
+    assert found is not None
+    for name in ("..", "../../.git", "", ".", "s/../..", "/", "none"):
+        assert found.module(name) is None, name
+    git(repository, "clone", "-q", "--bare", ".", ".git/modules/own")
+    own = found.module("own")
+    assert own is not None
+    assert own.common == repository / ".git/modules/own"
+    (repository / ".git/modules/own/objects/info/alternates").write_text("../../../objects\n")
+    assert found.module("own") is None
+
+
 def test_objects_that_are_borrowed_stay_outside_and_it_is_said(
     repository: Path, tmp_path: Path
 ) -> None:
@@ -250,6 +318,13 @@ def test_objects_that_are_borrowed_stay_outside_and_it_is_said(
     found = plan(Repository(path=str(tmp_path / "borrowed")))
     assert found.history is None
     assert any("borrows objects" in warning for warning in found.warnings)
+
+
+def test_references_that_are_not_read_are_said(repository: Path) -> None:
+    (repository / ".git/reftable").mkdir()
+    found = plan(Repository(path=str(repository)))
+    assert found.history is None
+    assert any("reftable" in warning for warning in found.warnings)
 
 
 def test_of_a_partial_clone_one_commit_goes_in(
@@ -274,11 +349,34 @@ def test_of_a_partial_clone_one_commit_goes_in(
 def test_a_bare_repository_is_cloned_by_its_url(
     repository: Path, make: Make, tmp_path: Path
 ) -> None:
-    git(tmp_path, "clone", "-q", "--bare", str(repository), "bare one.git")
-    found, reason = gitdir.find_bare(tmp_path / "bare one.git")
+    bare = tmp_path / os.fsdecode(b"bare one\xff.git")
+    git(tmp_path, "clone", "-q", "--bare", str(repository), bare.name)
+    found, reason = gitdir.find_bare(bare)
     assert (found is not None, reason) == (True, None)
-    found_plan = plan(Repository(path=(tmp_path / "bare one.git").as_uri(), ref="main"))
-    assert {entry.path for entry in found_plan.selection.entries} >= {"README.md", "src/code.py"}
+    for url in (bare.as_uri(), bare.as_uri().replace("file:", "File:")):
+        found_plan = plan(Repository(path=url, ref="main"))
+        paths = {entry.path for entry in found_plan.selection.entries}
+        assert paths >= {"README.md", "src/code.py"}
+
+
+def test_a_url_of_a_file_names_a_directory_of_this_host_from_its_root(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository.parent)
+    with pytest.raises(InvalidSpecError, match="not the URL of a file of this host"):
+        plan(Repository(path=f"file://{repository.name}"))
+    for name in ("none", "README.md"):
+        with pytest.raises(NotFoundError, match=name):
+            plan(Repository(path=(repository / name).as_uri()))
+
+
+def test_a_repository_that_is_refused_is_no_bare_one_at_a_ref(repository: Path) -> None:
+    """What looks like one beside its .git is not taken in its place."""
+    shutil.copytree(repository / ".git", repository, dirs_exist_ok=True)
+    (repository / ".git").rename(repository / "elsewhere")
+    (repository / ".git").symlink_to("elsewhere")
+    with pytest.raises(StateError, match=r"cannot be cloned: \.git is a symbolic link"):
+        plan(Repository(path=str(repository), ref="main"))
 
 
 def test_git_works_in_a_repository_without_a_commit(repository: Path, make: Make) -> None:
@@ -328,7 +426,8 @@ def test_a_sparse_index_does_not_name_more_files_than_there_is_room_for(
 def test_a_reference_of_any_other_name_is_none(victim: Path) -> None:
     """It would be written into the repository that the sandbox gets, or name a file outside."""
     commit = git(victim, "rev-parse", "HEAD").strip()
-    odd = ["refs/heads/../../x", "refs/heads/a b", "refs/heads/a\x7f", "refs/odd/x", "HEAD", "x",
+    odd = ["refs/heads/../../x", "refs/heads/a b", "refs/heads/a\x7f", "refs/odd/x", "HEAD", "x", "refs/stash",
+           "refs/replace/x",
            "refs/heads/", "refs/heads/a:b", "refs/heads/" + "a" * 401, "../refs/heads/x"]  # fmt: skip
     fine = {"refs/heads/fine/one", "refs/tags/v1", "refs/remotes/o/m", "refs/notes/commits"}
     lines = [f"{commit} {name}\n" for name in (*odd, *fine)]
@@ -339,8 +438,10 @@ def test_a_reference_of_any_other_name_is_none(victim: Path) -> None:
     (victim / ".git/refs/odd").mkdir()
     (victim / ".git/refs/odd/x").write_text(commit)
     (victim / ".git/refs/heads/words").write_text(SECRET)
+    (victim / ".git/shallow").write_text(f"{commit}\n{commit}0\nwords\n")
     found, _ = gitdir.find(victim)
     assert found is not None
+    assert found.shallow() == [commit]
     assert found.references() == dict.fromkeys({*fine, "refs/heads/main"}, commit)
     assert found.head() == "ref: refs/heads/main"
     for name in odd:

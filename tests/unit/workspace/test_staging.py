@@ -3,15 +3,17 @@
 import errno
 import fcntl
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ringfence.errors import ResourceExhaustedError, StateError
+from ringfence.errors import ResourceExhaustedError, SandboxError, StateError
 from ringfence.spec import Repository
 from ringfence.workspace import plan, staging
+from ringfence.workspace.filling import Filling
 from tests.unit.workspace.conftest import Make, digest_of_tree, inside
 from tests.unit.workspace.test_patch import snapshot
 
@@ -77,6 +79,70 @@ def test_a_file_that_takes_no_link_is_copied_and_no_other(
     assert not (frozen / "README.md").samefile(repository / "README.md")
     (inside(prepared[0]) / "README.md").write_text("Changed.\n")
     assert prepared[0].changes().of("modified") == ("README.md",)
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_no_file_takes_a_link_one_is_tried(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tried = []
+
+    def link(name: str, *args: object, **kwargs: object) -> None:
+        tried.append(name)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    shutil.rmtree(repository / ".git")
+    prepared = make(repository, subpath="src")
+    assert len(tried) == 1
+    assert sorted(path.name for path in inside(prepared).glob("src/*")) == ["code.py", "data.bin"]
+    assert len(prepared.changes()) == 0
+
+
+def test_nothing_is_written_into_a_file_that_is_there_already(tmp_path: Path) -> None:
+    """It may be another name of somebody's."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/file").write_text("ours\n")
+    (tmp_path / "into").mkdir()
+    (tmp_path / "theirs").write_text("theirs\n")
+    (tmp_path / "into/file").hardlink_to(tmp_path / "theirs")
+    entries = plan(Repository(path=str(tmp_path / "from"))).selection.entries
+    root, target = (os.open(tmp_path / name, os.O_RDONLY) for name in ("from", "into"))
+    try:
+        with pytest.raises(SandboxError, match="file"):
+            staging.stage(root, entries, target, links=False)
+    finally:
+        os.close(root)
+        os.close(target)
+    assert (tmp_path / "theirs").read_text() == "theirs\n"
+
+
+def test_a_copy_is_nobody_elses_before_it_has_its_mode(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, modes = Filling.fill, []
+
+    def fill(self: Filling, reader: int, writer: int, size: int) -> None:
+        modes.append(os.fstat(writer).st_mode & 0o777)
+        real(self, reader, writer, size)
+
+    monkeypatch.setattr(Filling, "fill", fill)
+    before = os.umask(0)
+    try:
+        prepared = make(repository, file_mode=0o644)
+    finally:
+        os.umask(before)
+    assert set(modes) == {0o600}
+    assert (inside(prepared) / "README.md").stat().st_mode & 0o777 == 0o644
+
+
+def test_directories_have_the_times_of_the_originals(repository: Path, make: Make) -> None:
+    when = 1_000_000_000_123_456_789
+    os.utime(repository / "src", ns=(when, when))
+    os.utime(repository, ns=(when, when + 1))
+    work = inside(make(repository))
+    assert (work / "src").stat().st_mtime_ns == when
+    assert work.stat().st_mtime_ns == when + 1
 
 
 @pytest.mark.parametrize("ranges", [True, False])
