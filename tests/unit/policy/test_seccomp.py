@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ringfence.errors import InvalidSpecError
 from ringfence.policy.seccomp import bpf, profile, syscalls
 from ringfence.policy.seccomp.arguments import REASONS, others, rules
+from ringfence.policy.seccomp.assembler import Program
 from ringfence.policy.seccomp.groups import GROUPS, GUEST
 from ringfence.policy.seccomp.own import by_syscall
 from ringfence.spec.names import PROFILES
@@ -442,3 +443,32 @@ def test_unknown_profiles_and_architectures_are_named(name: str, arch: str, word
 def test_docker_names_of_architectures_are_understood() -> None:
     assert profile("strict", "amd64") == profile("strict", "x86_64")
     assert profile("strict", "arm64")["architectures"] == ["SCMP_ARCH_AARCH64"]
+
+
+def far(between: int) -> Program:
+    """A condition that skips so many instructions to what stands after them, when it holds."""
+    program = Program()
+    near, behind = program.label(), program.label()
+    program.emit(0x20)
+    program.emit(0x15, 7, behind, near)
+    program.place(near)
+    for _ in range(between - 1):
+        program.emit(0x20)
+    program.emit(0x06, 1)
+    program.place(behind)
+    program.emit(0x06, 2)
+    return program
+
+
+@pytest.mark.parametrize("between", [254, 255, 256, 257])
+def test_a_hop_is_taken_only_where_a_condition_does_not_reach(between: int) -> None:
+    program = far(between).assemble()
+    assert [run(program, 0, number, (0,) * 6) for number in (7, 8)] == [2, 1]
+    assert len(program) == 8 * (between + 3 + (between > 255))
+
+
+def test_a_program_is_as_long_as_the_kernel_takes() -> None:
+    """BPF_MAXINSNS, hops counted."""
+    assert len(far(4092).assemble()) == 4096 * 8
+    with pytest.raises(InvalidSpecError, match="4097 instructions, the kernel takes 4096"):
+        far(4093).assemble()
