@@ -445,6 +445,16 @@ def test_docker_names_of_architectures_are_understood() -> None:
     assert profile("strict", "arm64")["architectures"] == ["SCMP_ARCH_AARCH64"]
 
 
+def test_a_condition_that_cannot_hold_never_does() -> None:
+    """What is asked for outside of the mask, in either half."""
+    for mask, value in ((0, 5), (0xFF, 1 << 40), (0xFF << 32, 5)):
+        condition = {"index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+        entry = {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [condition]}
+        program = bpf({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [entry]}, "x86_64")
+        for argument in (0, mask, value, 2**64 - 1):
+            assert run(program, AUDIT["x86_64"], 0, (argument, 0, 0, 0, 0, 0)) != ALLOW
+
+
 def far(between: int) -> Program:
     """A condition that skips so many instructions to what stands after them, when it holds."""
     program = Program()

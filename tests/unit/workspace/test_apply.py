@@ -130,6 +130,49 @@ def test_apply_refuses_an_original_that_moved(repository: Path, make: Make, how:
     assert digest_of_tree(repository) == before
 
 
+def test_apply_takes_no_place_that_somebody_else_took(repository: Path, make: Make) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "src/code.py").rename(inside(prepared) / "moved.py")
+    (repository / "moved.py").write_text("somebody's\n")
+    before = digest_of_tree(repository)
+    with pytest.raises(StateError, match=r"moved\.py: it exists in the repository"):
+        apply(prepared)
+    assert digest_of_tree(repository) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_apply_goes_below_nothing_but_directories(
+    repository: Path, make: Make, tmp_path: Path, kind: str
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "new/er").mkdir(parents=True)
+    (inside(prepared) / "new/er/file").touch()
+    (tmp_path / "outside").mkdir()
+    if kind == "file":
+        (repository / "new").touch()
+    else:
+        (repository / "new").symlink_to(tmp_path / "outside")
+    before = digest_of_tree(repository)
+    with pytest.raises(StateError, match="new: it is no directory"):
+        apply(prepared)
+    assert digest_of_tree(repository) == before
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_apply_puts_things_where_others_go_away(repository: Path, make: Make) -> None:
+    """A file that moves into a directory of its name, and one that becomes a link."""
+    prepared = make(repository)
+    work = inside(prepared)
+    (work / "src/code.py").rename(work / "moving")
+    (work / "src/code.py").mkdir()
+    (work / "moving").rename(work / "src/code.py/inner")
+    (work / "README.md").unlink()
+    (work / "README.md").symlink_to("run.sh")
+    apply(prepared)
+    assert snapshot(repository / "src") == snapshot(work / "src")
+    assert (repository / "README.md").readlink() == Path("run.sh")
+
+
 def test_a_mode_that_changed_after_an_application_is_told_by_the_next(
     repository: Path, make: Make
 ) -> None:
