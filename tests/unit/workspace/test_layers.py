@@ -51,6 +51,7 @@ SHOWN = {"shut": 0, "shut/new": 0, "shut/half": 1, "shut/sub": 1, "shut/sub/new"
 def test_what_an_upper_layer_hides_is_not_there(tmp_path: Path, mark: str) -> None:
     require_root()
     with stack(tmp_path, mark, mark) as layers:
+        assert list(layers.walk("dir")) == [], "it is a file"
         for path in (*HIDDEN, "kept/z", "kept/y/z", "none", "gone/below"):
             assert layers.find(path) is None
         found = {path: layers.find(path) for path in SHOWN}
@@ -71,6 +72,16 @@ def test_what_upper_layers_say_and_hide_is_touched(tmp_path: Path, mark: str) ->
                   "kept/z", "shut/sub/new", "shut/sub/old"}  # fmt: skip
         assert set(layers.touched(2)) == said | middle | {"dir/x"}
         assert list(layers.touched(3)) == []
+
+
+def test_a_device_with_a_number_hides_nothing(tmp_path: Path) -> None:
+    require_root()
+    (tmp_path / "top").mkdir()
+    (tmp_path / "low").mkdir()
+    os.mknod(tmp_path / "top/null", stat.S_IFCHR, os.makedev(1, 3))
+    with Layers([tmp_path / "top", tmp_path / "low"]) as layers:
+        assert layers.find("null") is not None
+        assert [path for path, _ in layers.walk()] == ["null"]
 
 
 def test_the_attribute_of_another_kind_of_overlay_hides_nothing(tmp_path: Path) -> None:

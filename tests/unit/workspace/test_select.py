@@ -109,6 +109,18 @@ def test_gitignore_counts_by_choice_and_nests(repository: Path) -> None:
     assert {"src/keep.log", "out"} <= seen
 
 
+def test_what_git_excludes_here_alone_counts_below_gitignore(repository: Path) -> None:
+    (repository / ".git/info").mkdir(exist_ok=True)
+    (repository / ".git/info/exclude").write_text("*.own\n")
+    (repository / "src/.gitignore").write_text("!kept.own\n")
+    for name in ("a.own", "src/b.own", "src/kept.own"):
+        (repository / name).touch()
+    hidden = plan(Repository(path=str(repository), gitignore=True)).selection.hidden
+    assert {path for path in hidden if path.endswith(".own")} == {"a.own", "src/b.own"}
+    hidden = plan(Repository(path=str(repository))).selection.hidden
+    assert not any(path.endswith(".own") for path in hidden)
+
+
 def test_a_byte_order_mark_is_no_part_of_a_gitignores_first_pattern(repository: Path) -> None:
     """Editors put it there, and git passes over it."""
     (repository / ".gitignore").write_bytes(b"\xef\xbb\xbfREADME.md\r\nrun.sh\r\n")
