@@ -19,20 +19,21 @@ def row(container: str, name: str, created: float = OLD, **labels: str) -> dict[
     return {"Id": container, "Names": [f"/{name}"], "Labels": named, "Created": int(created)}
 
 
-ROWS = [
-    row("probe", "ringfence-probe-abc", probe="probe-abc"),
-    row("filling", "ringfence-guest-1-f00", volume="ringfence-guest-1"),
-    row("young", "ringfence-probe-new", time.time(), probe="probe-new"),
-    row("other", "somebody-s", probe="probe-abc", volume="ringfence-guest-1"),
-    row("sandbox", "ringfence-abc", id="abc"),
-    row("unlabelled", "None-1"),
-    row("called so", "ringfence-None"),
-    row("an image's volume", "web-1", volume="web"),
-    row("an image's probe", "ringfence-registry", probe="registry"),
-    row("an image's nothing", "ringfence-cache", probe="", volume=""),
-    row("a longer name", "ringfence-probe-abcd", probe="probe-abc"),
-    {"Id": "nameless", "Names": None, "Labels": None, "Created": 0},
-]
+def rows() -> list[dict[str, Any]]:
+    return [
+        row("probe", "ringfence-probe-abc", probe="probe-abc"),
+        row("filling", "ringfence-guest-1-f00", volume="ringfence-guest-1"),
+        row("young", "ringfence-probe-new", time.time(), probe="probe-new"),
+        row("other", "somebody-s", probe="probe-abc", volume="ringfence-guest-1"),
+        row("sandbox", "ringfence-abc", id="abc"),
+        row("unlabelled", "None-1"),
+        row("called so", "ringfence-None"),
+        row("an image's volume", "web-1", volume="web"),
+        row("an image's probe", "ringfence-registry", probe="registry"),
+        row("an image's nothing", "ringfence-cache", probe="", volume=""),
+        row("a longer name", "ringfence-probe-abcd", probe="probe-abc"),
+        {"Id": "nameless", "Names": None, "Labels": None, "Created": 0},
+    ]
 
 
 async def test_old_ones_of_ours_are_removed_and_no_others(
@@ -43,7 +44,7 @@ async def test_old_ones_of_ours_are_removed_and_no_others(
 
     def answer(request: web.Request) -> web.StreamResponse:
         asked.append((request.method, request.path.rpartition("/")[2]))
-        return web.json_response(ROWS if request.method == "GET" else {})
+        return web.json_response(rows() if request.method == "GET" else {})
 
     async with engine_that(answer, short) as engine:
         await probing.sweep(engine)
