@@ -336,15 +336,22 @@ def test_a_million_files_are_worked_on(tmp_path: Path, state_directory: Path) ->
     assert sum(1 for _ in (root / "d7").iterdir()) == 1000
 
 
+@pytest.fixture
+def file_to_mount(open_place: Path, repository: Path) -> Path:
+    """Beside a repository with a secret, in the place of which it may be mounted."""
+    (repository / ".env").write_text("SECRET=1\n")
+    file = open_place / "file"
+    file.write_text("mounted\n")
+    file.chmod(0o644)
+    return file
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_what_is_made_for_a_mount_is_no_change_and_stays_while_it_is_mounted(
-    backend: str, repository: Path, open_place: Path, state_directory: Path
+    backend: str, repository: Path, file_to_mount: Path, state_directory: Path
 ) -> None:
-    (open_place / "file").write_text("mounted\n")
-    (open_place / "file").chmod(0o644)
-    (repository / ".env").write_text("SECRET=1\n")
     targets = ("/workspace/new/er/file", "/workspace/.env", "/workspace/src/more")
-    mounts = [{"source": open_place / "file", "destination": target} for target in targets]
+    mounts = [{"source": file_to_mount, "destination": target} for target in targets]
     before = digest_of_tree(repository)
     async with ringfence.open(
         **opened_on(backend), repository=str(repository), mounts=mounts
@@ -368,13 +375,10 @@ async def test_a_mount_may_lie_where_something_of_the_repository_is_hidden(
     backend: str,
     mode: Literal["ro", "rw"],
     repository: Path,
-    open_place: Path,
+    file_to_mount: Path,
     state_directory: Path,
 ) -> None:
-    (open_place / "file").write_text("mounted\n")
-    (open_place / "file").chmod(0o644)
-    (repository / ".env").write_text("SECRET=1\n")
-    mounts = [{"source": open_place / "file", "destination": "/workspace/.env"}]
+    mounts = [{"source": file_to_mount, "destination": "/workspace/.env"}]
     async with ringfence.open(
         **opened_on(backend),
         repository=Repository(path=str(repository), mode=mode),
@@ -386,15 +390,12 @@ async def test_a_mount_may_lie_where_something_of_the_repository_is_hidden(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_what_is_made_for_a_mount_is_in_no_snapshot(
-    backend: str, repository: Path, open_place: Path, state_directory: Path
+    backend: str, repository: Path, file_to_mount: Path, state_directory: Path
 ) -> None:
     """Neither the places nor the directories above them; what they cover in the repository is."""
-    (open_place / "file").write_text("mounted\n")
-    (open_place / "file").chmod(0o644)
-    (repository / ".env").write_text("SECRET=1\n")
     targets = ("new/er/file", "new/file", ".env", "src/more", "run.sh", "README.md")
     mounts = [
-        {"source": open_place / "file", "destination": f"/workspace/{target}"} for target in targets
+        {"source": file_to_mount, "destination": f"/workspace/{target}"} for target in targets
     ]
     opened = {**opened_on(backend), "repository": str(repository)}
     async with ringfence.open(**opened, security={"tmpfs": {"/workspace/t": "1m"}}) as sandbox:

@@ -408,8 +408,8 @@ def test_a_ledger_that_nobody_has_any_more_closes_its_connection(
         kept.execute("SELECT 1")
 
 
-def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger) -> None:
-    ledger.add(a_record("parents"), owner=None)
+def add_in_a_child(ledger: Ledger) -> int:
+    """Add one in a process that is forked; how that ended."""
     child = os.fork()
     if child == 0:
         try:
@@ -417,7 +417,12 @@ def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger)
             os._exit(0)
         finally:
             os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_forked_process_writes_through_a_connection_of_its_own(ledger: Ledger) -> None:
+    ledger.add(a_record("parents"), owner=None)
+    assert add_in_a_child(ledger) == 0
     ledger.end("parents", "deleted")
     assert [entry.record.id for entry in ledger.live()] == ["childs"]
 
@@ -452,14 +457,8 @@ def test_a_fork_waits_for_no_thread_that_is_at_it_for_long(
 ) -> None:
     monkeypatch.setattr(connection, "_FORK_SECONDS", 0.01)
     with ledger._transaction():
-        child = os.fork()
-        if child == 0:
-            try:
-                ledger.add(a_record("childs"), owner=None)
-                os._exit(0)
-            finally:
-                os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+        child = add_in_a_child(ledger)
+    assert child == 0
     assert [entry.record.id for entry in ledger.live()] == ["childs"]
 
 
