@@ -246,4 +246,9 @@ int become_worker(const struct cred *cred);
 /* Close every descriptor but 0-2 and `first` to `last`. */
 void close_all_but(int first, int last);
 
+/* ---- text.c ------------------------------------------------------------------------------------------------------ */
+
+/* The beginning of a file, NUL-terminated: its size; -1, and an empty text, when it cannot be read. */
+ssize_t read_text(int directory, const char *path, char *text, size_t room);
+
 #endif

@@ -3,7 +3,6 @@
 #include "supervisor.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,18 +21,6 @@ struct process {
 
 static struct process *processes;
 static int count;
-
-/* The beginning of a file, NUL-terminated: its size, -1 when it cannot be read. */
-static ssize_t read_text(int proc, const char *name, char *text, size_t room)
-{
-	int fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	ssize_t size = read(fd, text, room - 1);
-	close(fd);
-	text[size > 0 ? size : 0] = 0;
-	return size;
-}
 
 /* 0 when it is gone. */
 static int stat_field(int proc, pid_t pid, int number)

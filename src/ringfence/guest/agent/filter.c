@@ -29,7 +29,7 @@ enum { NUMBER_AT = 0, ARCH_AT = 4, ARGUMENTS_AT = 16, ARGUMENT_BYTES = 8 };
 #define ACTION 0x7fff0000u  /* to end the process is to end the thread, with another bit */
 #define REFUSE 0x00050000u  /* and all below it: an error, a signal, the end */
 #define UNKNOWN 0x7fc00000u /* ask somebody else */
-#define PROC (O_RDONLY | O_CLOEXEC | O_LARGEFILE)  /* how family.c opens */
+#define PROC (O_RDONLY | O_CLOEXEC | O_LARGEFILE)  /* how family.c and text.c open */
 #ifdef __x86_64__
 #define ARCH 0xc000003eu
 #elif defined(__aarch64__)

@@ -10,24 +10,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What a short file says; false when it cannot be read. `directory`: what `path` is relative to. */
-static bool read_text(int directory, const char *path, char text[STAT_BYTES])
-{
-	int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	ssize_t size = read(fd, text, STAT_BYTES - 1);
-	close(fd);
-	text[size < 0 ? 0 : size] = 0;
-	return size >= 0;
-}
-
 /* The parent of a process, 0 when there is none. */
 static pid_t parent_of(pid_t pid)
 {
 	char name[32], text[STAT_BYTES];
 	snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
-	if (!read_text(AT_FDCWD, name, text))
+	if (read_text(AT_FDCWD, name, text, sizeof text) < 0)
 		return 0;
 	char *after = strrchr(text, ')');
 	return after && strlen(after) > 4 ? (pid_t)strtol(after + 4, NULL, 10) : 0;
@@ -37,7 +25,7 @@ static pid_t parent_of(pid_t pid)
 static pid_t guest(void)
 {
 	char text[STAT_BYTES];
-	if (!read_text(keeping.home, "info", text))
+	if (read_text(keeping.home, "info", text, sizeof text) < 0)
 		return 0;
 	char *at = strstr(text, "\"child-pid\":");
 	return at ? (pid_t)strtol(at + strlen("\"child-pid\":"), NULL, 10) : 0;
@@ -64,7 +52,7 @@ static bool kill_listed(void)
 {
 	char text[STAT_BYTES];
 
-	if (!read_text(AT_FDCWD, "/proc/thread-self/children", text))
+	if (read_text(AT_FDCWD, "/proc/thread-self/children", text, sizeof text) < 0)
 		return false;
 	char *at = text, *end;
 	for (long pid; (pid = strtol(at, &end, 10)) > 1 && *end == ' '; at = end)

@@ -14,16 +14,12 @@ enum { TEXT_BYTES = 4096 };
 /* Fields of stat, from its state on. */
 enum { MINOR = 7, OF_CHILDREN_MINOR, MAJOR, OF_CHILDREN_MAJOR, USER, SYSTEM, OF_CHILDREN_USER, OF_CHILDREN_SYSTEM, FIELDS };
 
-/* The beginning of a file of a process, NUL-terminated; empty where it cannot be read. */
+/* The beginning of a file of a process; empty where it cannot be read. */
 static const char *text_of(pid_t pid, const char *name, char text[TEXT_BYTES])
 {
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t size = fd < 0 ? -1 : read(fd, text, TEXT_BYTES - 1);
-	if (fd >= 0)
-		close(fd);
-	text[size > 0 ? size : 0] = 0;
+	read_text(AT_FDCWD, path, text, TEXT_BYTES);
 	return text;
 }
 
