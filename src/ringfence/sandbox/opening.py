@@ -207,9 +207,8 @@ async def _prepare(plan: _Plan, where: Where, sandbox_id: str, steps: Steps) -> 
 async def _close(records: Records, reserved: Record, whole: bool) -> None:
     """Close the record of one that was not made, or leave it to whoever reaps where something of it
     could not be removed."""
-    await records.failed(
-        reserved, left=lambda: not whole or binds.is_left(reserved.spec, reserved.id)
-    )
+    left = not whole or binds.is_left(reserved.spec, reserved.id)
+    await records.failed(reserved, left=left)
 
 
 def joined(

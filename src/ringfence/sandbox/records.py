@@ -10,7 +10,7 @@ from ringfence.backends import exhausted
 from ringfence.backends.base import Backend, Record
 from ringfence.backends.finish import finish
 from ringfence.errors import AlreadyExistsError
-from ringfence.ledger import Busy, Entry, Ledger, Owner
+from ringfence.ledger import Busy, Entry, Ledger, Owner, guard
 from ringfence.ledger.reasons import CREATE_FAILED
 from ringfence.spec import SandboxSpec
 
@@ -59,10 +59,10 @@ class Records:
         """The backend made it."""
         await self._step(lambda ledger: ledger.created(record))
 
-    async def failed(self, record: Record, *, left: Callable[[], bool]) -> None:
+    async def failed(self, record: Record, *, left: bool) -> None:
         """It was not made, whether it was written down before or not. left: whether something of it
         is, with which whoever reaps goes on."""
-        await self._step(lambda ledger: (_leave if left() else _fail)(ledger, record))
+        await self._step(lambda ledger: _failed(ledger, record, left), reaped=left)
 
     async def extend(self, sandbox_id: str, ends: float) -> None:
         """Its end was set anew, in seconds since the epoch. StateError when it ended already."""
@@ -89,8 +89,6 @@ class Records:
 
     async def _step(self, step: Callable[[Ledger], object], *, reaped: bool = False) -> None:
         """reaped: see to it after the step that somebody reaps."""
-        from ringfence.ledger import guard
-
         at_hand = self._ledger or (Ledger.at_hand() if self._default else None)
         if at_hand is not None:
             self._ledger = at_hand
@@ -130,16 +128,7 @@ async def _aside(step: Callable[[], object]) -> None:
         await finish(taking)
 
 
-def _fail(ledger: Ledger, record: Record) -> None:
+def _failed(ledger: Ledger, record: Record, left: bool) -> None:
     with contextlib.suppress(AlreadyExistsError):
         ledger.add(record, owner=None)
-    ledger.end(record.id, CREATE_FAILED)
-
-
-def _leave(ledger: Ledger, record: Record) -> None:
-    from ringfence.ledger import guard
-
-    with contextlib.suppress(AlreadyExistsError):
-        ledger.add(record, owner=None)
-    ledger.unfinished(record.id, CREATE_FAILED)
-    guard.ensure(ledger.path.parent)
+    (ledger.unfinished if left else ledger.end)(record.id, CREATE_FAILED)
