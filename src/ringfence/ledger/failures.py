@@ -15,11 +15,6 @@ _BUSY = (
 )
 
 
-def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another thread or process has what was wanted."""
-    return getattr(error, "sqlite_errorcode", None) in _BUSY
-
-
 class Held(sqlite3.OperationalError):
     """Another process did not let go of the ledger's own lock in time."""
 
@@ -28,9 +23,10 @@ def failure(path: Path, error: sqlite3.DatabaseError) -> SandboxError:
     """The error of ours for one of SQLite's, from whatever was done with the ledger at `path`."""
     if not isinstance(error, sqlite3.OperationalError):
         return _damaged(path, error)
-    if isinstance(error, Held) or is_busy(error):
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, Held) or code in _BUSY:
         return _busy(path, error)
-    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+    if code != sqlite3.SQLITE_ERROR:
         return _full(path, error)
     return _damaged(path, error) if _knows_json() else _without_json()
 
