@@ -20,7 +20,7 @@ def check(changes: Changes, root: int, *, modes: bool) -> None:
         if change.old is not None:
             _check_same(root, before, change.old, mode=modes)
         fresh = change.kind in ("added", "renamed")
-        there = lstat(root, change.path) if fresh and change.path not in moving else None
+        there = lstat(root, change.path) if fresh else None
         if there is not None and not stat.S_ISDIR(there.st_mode):
             raise moved(change.path, "it exists in the repository, where the sandbox saw nothing")
         _check_parents(root, change.path, moving)
