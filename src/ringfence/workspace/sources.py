@@ -114,7 +114,8 @@ def check_root(path: str, *, forbidden: tuple[Path, ...] = ()) -> Path:
 
 def _check_work_tree(root: Path) -> None:
     """PolicyDeniedError for git's own files, which hold credentials, what was hidden, and hooks."""
-    if os.path.lexists(root / ".git"):
+    own = root / ".git"
+    if os.path.lexists(own) and not own.is_symlink():
         return
     if ".git" in root.parts or gitdir.is_bare(root):
         raise PolicyDeniedError(

@@ -97,6 +97,15 @@ def test_the_files_of_git_itself_are_no_work_tree(repository: Path, tmp_path: Pa
     assert plan(Repository(path=str(repository / ".git/tree"))).selection.files
 
 
+@pytest.mark.parametrize("target", ["nowhere", "..", "../refs"])
+def test_a_link_called_git_makes_no_work_tree_of_git_s_own_files(
+    repository: Path, target: str
+) -> None:
+    (repository / ".git/hooks/.git").symlink_to(target)
+    with pytest.raises(PolicyDeniedError, match="git's own"):
+        plan(Repository(path=str(repository / ".git/hooks")))
+
+
 def test_places_that_would_open_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home/ada"
     (home / "project").mkdir(parents=True)
