@@ -66,17 +66,22 @@ def _local(repository: Repository, source: GitDirectory, directory: Path, target
         work.make(url, repository)
         listed = work.submodules(repository.subpath) if repository.submodules else []
     for path, name, commit in listed:
-        module = None if name is None else source.module(name)
-        if module is None:
-            raise StateError(
-                f"the submodule {shown(path)} is not in the repository: run git submodule update"
-                " --init there first",
-                op="workspace",
-                context={"path": shown(path)},
-            )
+        module = _module(source, path, name)
         _check_empty(target, path)
         inner = repository.model_copy(update={"ref": commit, "subpath": None})
         _local(inner, module, directory, target / path)
+
+
+def _module(source: GitDirectory, path: str, name: str | None) -> GitDirectory:
+    """The repository of the submodule at `path`; StateError when it cannot be used."""
+    module, reason = (None, None) if name is None else source.module(name)
+    if module is None:
+        absent = "is not in the repository: run git submodule update --init there first"
+        why = f"cannot be cloned: {reason}" if reason else absent
+        raise StateError(
+            f"the submodule {shown(path)} {why}", op="workspace", context={"path": shown(path)}
+        )
+    return module
 
 
 def _check_empty(target: Path, path: str) -> None:
@@ -114,7 +119,7 @@ class _Clone:
         self.run("remote", "add", "origin", url)
         commit = self._fetched(wanted.ref, depth)
         if wanted.subpath is not None:
-            self.run("sparse-checkout", "set", "--no-cone", f"/{_literal(wanted.subpath)}/")
+            self.run("sparse-checkout", "set", "--no-cone", f"/{_literal(wanted.subpath)}")
         try:
             self.run("checkout", "--quiet", "--force", *commit)
         except StateError:
@@ -215,4 +220,4 @@ def _ssh(url: str) -> dict[str, str]:
 
 
 def _literal(subpath: str) -> str:
-    return re.sub(r"([\\*?\[\]!#])", r"\\\1", subpath)
+    return re.sub(r"([\\*?\[\]!# ])", r"\\\1", subpath)

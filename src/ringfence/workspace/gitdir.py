@@ -108,14 +108,17 @@ class GitDirectory:
         """The bytes of one of them."""
         return bytes_of(self.own, name, _INDEX_LIMIT)
 
-    def module(self, name: str) -> "GitDirectory | None":
-        """The repository that is kept in it for the submodule of that name."""
+    def module(self, name: str) -> "tuple[GitDirectory | None, str | None]":
+        """The repository that is kept in it for the submodule of that name; else None, with the
+        reason when one is in sight."""
         if any(part in ("", ".", "..") for part in name.split("/")):
-            return None
+            return None, None
         place = self.common / "modules" / name
+        if os.path.realpath(place) != str(place):
+            return None, "its repository in .git/modules is behind a symbolic link"
         if not _is_there(place / "HEAD"):
-            return None
-        return _whole(GitDirectory(place, place))[0]
+            return None, None
+        return _whole(GitDirectory(place, place))
 
     def state(self) -> State:
         """All that decides what a repository made of it holds: two looks that give the same saw

@@ -139,7 +139,7 @@ def test_a_local_repository_at_a_ref(grown: Path, clone: Clone) -> None:
 @pytest.mark.parametrize("ref", ["nope", "0" * 40, "deadbeef"])
 def test_a_ref_that_is_not_there_is_not_found(ref: str, grown: Path, clone: Clone) -> None:
     """By class, not by what git says: a harness tells a wrong commit from a broken repository."""
-    with pytest.raises(NotFoundError, match=ref):
+    with pytest.raises(NotFoundError, match=f"{ref} is no branch, tag or commit"):
         clone(str(grown), ref=ref)
 
 
@@ -160,6 +160,21 @@ def test_submodules_by_choice(grown: Path, clone: Clone, tmp_path: Path) -> None
     assert not list((inside(clone(outer.as_uri())) / "inner").iterdir())
     with_inner = inside(clone(outer.as_uri(), submodules=True))
     assert (with_inner / "inner/second").read_text() == "second\n"
+
+
+def test_a_submodule_of_a_url_comes_over_the_protocol_that_was_named_alone(
+    grown: Path, served: str, clone: Clone, tmp_path: Path
+) -> None:
+    """Where .gitmodules says a file of this host, it is not read."""
+    git(tmp_path, "clone", "-q", str(grown), "victim")
+    git(grown, "submodule", "add", "-q", served, "inner")
+    git(grown, "commit", "-q", "-m", "inner")
+    work = inside(clone(served, submodules=True))
+    assert (work / "inner/second").read_text() == "second\n"
+    git(grown, "config", "-f", ".gitmodules", "submodule.inner.url", (tmp_path / "victim").as_uri())
+    git(grown, "commit", "-q", "-a", "-m", "evil")
+    with pytest.raises(StateError, match="transport 'file' not allowed"):
+        clone(served, submodules=True)
 
 
 def test_the_clone_listens_to_no_configuration_hook_or_protocol(

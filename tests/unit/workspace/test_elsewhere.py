@@ -289,11 +289,11 @@ def test_a_submodules_repository_is_not_looked_for_behind_a_link(
     git(repository, "commit", "-q", "-m", "evil")
     (repository / ".git/modules").mkdir()
     (repository / ".git/modules/s").symlink_to(victim / ".git")
-    with pytest.raises(StateError, match="modules/s/objects"):
+    with pytest.raises(StateError, match=r"s cannot be cloned: .* behind a symbolic link"):
         make(repository, ref="main", submodules=True)
     (repository / ".git/modules").rename(repository / "modules")
     (repository / ".git/modules").symlink_to(repository / "modules")
-    with pytest.raises(StateError, match="modules/s/objects"):
+    with pytest.raises(StateError, match=r"s cannot be cloned: .* behind a symbolic link"):
         make(repository, ref="main", submodules=True)
 
 
@@ -302,13 +302,15 @@ def test_a_submodule_is_kept_below_its_repository_and_nowhere_else(repository: P
     found, _ = gitdir.find(repository)
     assert found is not None
     for name in ("..", "../../.git", "", ".", "s/../..", "/", "none"):
-        assert found.module(name) is None, name
+        assert found.module(name) == (None, None), name
     git(repository, "clone", "-q", "--bare", ".", ".git/modules/own")
-    own = found.module("own")
+    own, _ = found.module("own")
     assert own is not None
     assert own.common == repository / ".git/modules/own"
     (repository / ".git/modules/own/objects/info/alternates").write_text("../../../objects\n")
-    assert found.module("own") is None
+    own, reason = found.module("own")
+    assert own is None
+    assert "borrows objects" in str(reason)
 
 
 def test_objects_that_are_borrowed_stay_outside_and_it_is_said(
