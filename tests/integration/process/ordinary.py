@@ -1,9 +1,9 @@
 """What an ordinary user can do, run as one by test_ordinary.py; prints its findings as JSON.
 
-    python -m tests.integration.process.ordinary UID DIRECTORY OWNER MODE
+    python -m tests.integration.process.ordinary UID DIRECTORY OWNER MODE [bubblewrap]
 
 OWNER and MODE are those of the guest's file: an installation for all users is root's, and its guest
-may be run by them, not read. It starts as root, loads all that it needs (the interpreter may be out of that user's reach), and
+may be run by them, not read. bubblewrap: that the keeper finds it may not do without. It starts as root, loads all that it needs (the interpreter may be out of that user's reach), and
 becomes the user for good.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ringfence.backends.process import ProcessBackend, images
+from ringfence.backends.process import ProcessBackend, images, trial
 from ringfence.errors import SandboxError
 from ringfence.guest import build
 from ringfence.guest.protocol import ExecFlag
@@ -68,6 +68,7 @@ async def look() -> dict[str, Any]:
     backend = ProcessBackend()
     features = await backend.features()
     told: dict[str, Any] = {"users": features.users, "limits": sorted(features.limits)}
+    told["begins"] = backend._ground().machine.begins
     try:
         spec, facts = await grant(backend, security={"allow_degraded": ()})
         await backend.create(spec, "never", facts)
@@ -100,7 +101,7 @@ async def look() -> dict[str, Any]:
         async with asyncio.timeout(60):
             while os.path.exists(f"/proc/{guest}"):  # noqa: PTH110, ASYNC240 - quick
                 await asyncio.sleep(0.02)
-        told["unkept"] = above != keeper
+        told["above"] = {"keeper": above == keeper, "killed": True}
     told["opened_again"] = await opened_again(backend)
     image = Path(os.environ["RINGFENCE_STATE_DIR"]).parent / "image"
     (image / "etc").mkdir(parents=True)
@@ -149,5 +150,7 @@ async def layers(backend: ProcessBackend, path: Path) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[5:] == ["bubblewrap"]:
+        trial.succeeds = lambda *_: False
     become(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4], 8))
     print(json.dumps(asyncio.run(look())))

@@ -24,7 +24,7 @@ from tests.integration.process.test_templates import image
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to begin, one after the other."""
     if request.param == "bubblewrap":
-        monkeypatch.setattr(command, "takes_template", lambda *_: False)
+        monkeypatch.setattr(command, "begins", lambda *_: False)
     return str(request.param)
 
 
@@ -167,13 +167,20 @@ async def test_what_the_host_mounts_below_after_the_template_is_no_less_confined
             assert (await first.sh("busybox true")).code == 0
 
 
-@pytest.mark.parametrize("kind", ["pid", "net", "ipc", "uts", "mnt", "cgroup"])
-def test_that_there_are_no_more_namespaces_is_told(kind: str, tmp_path: Path) -> None:
+NAMESPACES = ("pid", "net", "ipc", "uts", "mnt", "cgroup")
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [(how, kind) for how in ("--template 7", "--user 0:0") for kind in NAMESPACES]
+    + [("--user 0:0", "user")],
+)
+def test_that_there_are_no_more_namespaces_is_told(how: str, kind: str, tmp_path: Path) -> None:
     limit = f"/proc/sys/user/max_{kind}_namespaces"
     script = f'exec 7</proc/self/ns/mnt && echo 0 > {limit} && exec "$0" "$@"'
     limited = ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", script]
     (tmp_path / "kept").mkdir()
-    keeper = [str(build.target()), "--keep", str(tmp_path / "kept"), "--template", "7", "--"]
+    keeper = [str(build.target()), "--keep", str(tmp_path / "kept"), *how.split(), "--"]
     done = subprocess.run(
         [*limited, *keeper, "--dir", "/x", "--", "/bin/true"],
         stdin=subprocess.DEVNULL,

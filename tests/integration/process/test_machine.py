@@ -42,7 +42,7 @@ def test_an_ordinary_user_from_whom_proc_hides_the_guest_is_told_so() -> None:
     look = (
         "import os; from pathlib import Path; from ringfence.backends.process import machine;"
         "os.setgroups([]); os.setresgid(61234, 61234, 61234); os.setresuid(61234, 61234, 61234);"
-        "machine.look(Path('/bin/true'))"
+        "machine.look(Path('/bin/true'), Path('/tmp'))"
     )
     hide = "mount -t proc -o hidepid=2 proc /proc"
     command = f'{sys.executable} -P -c "{look}"'

@@ -15,7 +15,14 @@ from tests.conftest import require_bwrap, require_root
 UID = 61234
 
 
-@pytest.fixture(scope="module", params=["own", "installed for all"])
+_GUESTS = {
+    "own": (str(UID), "755"),
+    "installed for all": ("0", "711"),
+    "bubblewrap": (str(UID), "755", "bubblewrap"),
+}
+
+
+@pytest.fixture(scope="module", params=list(_GUESTS))
 def told(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     require_bwrap()
     require_root()
@@ -27,7 +34,7 @@ def told(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
                 "tests.integration.process.ordinary",
                 str(UID),
                 directory,
-                *((str(UID), "755") if request.param == "own" else ("0", "711")),
+                *_GUESTS[request.param],
             ],
             cwd=Path(__file__).parents[3],
             capture_output=True,
@@ -36,7 +43,7 @@ def told(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout)
+        yield {**json.loads(done.stdout), "own": request.param != "bubblewrap"}
 
 
 def test_commands_run_confined_under_the_one_user_there_is(told: dict[str, Any]) -> None:
@@ -77,7 +84,11 @@ def test_limits_that_need_a_cgroup_are_refused_with_the_remedy(told: dict[str, A
 
 def test_a_guest_ends_when_all_that_looks_after_it_was_killed(told: dict[str, Any]) -> None:
     """Without cgroups nobody else would find it before its lifetime is over."""
-    assert told["unkept"] is True
+    assert told["above"] == {"keeper": told["own"], "killed": True}
+
+
+def test_the_keeper_begins_a_sandbox_itself_where_it_may(told: dict[str, Any]) -> None:
+    assert told["begins"] is told["own"]
 
 
 def test_no_command_can_lock_the_host_out(told: dict[str, Any]) -> None:

@@ -83,7 +83,9 @@ def bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     def stand(text: str) -> None:
         script.write_text(f"#!/bin/sh\nBWRAP=/usr/bin/bwrap\n{text}\n")
         script.chmod(0o755)
-        monkeypatch.setattr(machines, "look", lambda guest: replace(look(guest), bwrap=str(script)))
+        monkeypatch.setattr(
+            machines, "look", lambda *where: replace(look(*where), bwrap=str(script))
+        )
 
     return stand
 
@@ -396,6 +398,7 @@ async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
     assert not kept.home.path.exists()
 
 
+@pytest.mark.parametrize("how", ["--template", "--user"])
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
@@ -405,7 +408,7 @@ async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
         (["--dir", "/x", "--"], "part --: Invalid"),
         (["--dir", "/x"] * 1100, "part too many: Invalid"),
         (["--bind", "ro", "/absent", "/x", "--", "/bin/true"], "bind /absent: No such"),
-        (["--shown", "/absent", "--", "/bin/true"], "shown /absent: No such"),
+        (["--shown", "/absent", "/absent", "--", "/bin/true"], "shown /absent: No such"),
         (["--dir", "/a/b", "--", "/bin/true"], "dir /a/b: No such"),
         (["--dir", "/x", "--link", "y", "/x", "--", "/bin/true"], "link /x: File exists"),
         (
@@ -421,13 +424,14 @@ async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
     ],
 )
 async def test_a_root_that_cannot_be_made_says_why_and_runs_nothing(
-    parts: list[str], says: str, kept: Kept, backend: ProcessBackend
+    parts: list[str], says: str, how: str, kept: Kept, backend: ProcessBackend
 ) -> None:
     ground = backend._ground()
     found = await known().templates.get(ground.machine, [])
     assert found is not None
     number = found.descriptor
-    kept.start("--template", str(number), "--", *parts, passed=(number,))
+    value = str(number) if how == "--template" else "0:0"
+    kept.start(how, value, "--", *parts, passed=(number,))
     code, words = await asyncio.to_thread(kept.end)
     assert (code, says in words) == (125, True), words
     assert not kept.home.path.exists()

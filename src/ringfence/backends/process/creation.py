@@ -18,6 +18,7 @@ from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, apart, end
 from ringfence.backends.process.known import Ground, known
+from ringfence.backends.process.place import Place
 from ringfence.backends.process.starting import Start
 from ringfence.backends.process.templates import Template
 from ringfence.errors import InvalidSpecError
@@ -73,7 +74,7 @@ class Creation:
         keeper: Keeper | None = None
         stream: socket.socket | None = None
         try:
-            place = command.Place(
+            place = Place(
                 home,
                 self.ground.machine,
                 entries,
@@ -84,11 +85,12 @@ class Creation:
                 linked,
                 memories.target(home.path.parent),
             )
-            template = None
-            if command.takes_template(spec, place):
+            begins, template = command.begins(spec, place), None
+            if begins and self.ground.machine.privileged:
                 templates, now = known().templates, command.nests(place)
                 template = await templates.get(self.ground.machine, entries, now=now)
-            keeper, stream = _spawned(spec, place, template)
+                begins = template is not None
+            keeper, stream = _spawned(spec, place, template, begins=begins)
             program = self.program()
         except BaseException:
             if stream is not None:
@@ -137,14 +139,14 @@ class Creation:
 
 
 def _spawned(
-    spec: SandboxSpec, place: command.Place, template: Template | None
+    spec: SandboxSpec, place: Place, template: Template | None, *, begins: bool
 ) -> tuple[Keeper, socket.socket]:
     """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
     ours, far = socket.socketpair()
     try:
         theirs = apart(far.detach())
         try:
-            args = command.keeper(spec, place, templated=template is not None)
+            args = command.keeper(spec, place, begins=begins)
             passed = {command.STREAM: theirs}
             if template is not None:
                 passed[command.TEMPLATE] = template.descriptor

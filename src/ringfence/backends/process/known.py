@@ -142,7 +142,7 @@ def _look(endpoint: str | None) -> Ground:
     directory = base / "process"
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     memory.ready(directory / "sandboxes")
-    ground = Ground(machines.look(binary.kept(directory)), directory, time.monotonic())
+    ground = Ground(machines.look(binary.kept(directory), directory), directory, time.monotonic())
     _sweep(ground)
     return ground
 

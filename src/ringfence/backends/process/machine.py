@@ -15,6 +15,7 @@ from pathlib import Path
 from ringfence.backends import exhausted, late_binds
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
+from ringfence.backends.process import trial
 from ringfence.errors import BackendUnavailableError, ResourceExhaustedError
 from ringfence.guest import build
 from ringfence.policy.users import RESERVED_IDS
@@ -31,8 +32,8 @@ _ANSWER_SECONDS = 10.0
 class Machine:
     """bwrap: its path. privileged: whether sandboxes are made as root, without a user namespace.
     guest: the guest's program. tree: where their cgroups go. devices: whether devices can be made,
-    so that the guest can have a /dev of its own. templates: whether a sandbox can begin with a copy
-    of mounts that were made before, see `templates`."""
+    so that the guest can have a /dev of its own. begins: whether a keeper can begin a sandbox
+    without bubblewrap, as root with a copy of the mounts of a template, see `templates`."""
 
     bwrap: str
     version: tuple[int, int]
@@ -40,12 +41,15 @@ class Machine:
     guest: str
     tree: Tree
     devices: bool = False
-    templates: bool = False
+    begins: bool = False
 
 
-def look(guest: Path) -> Machine:
-    """The machine as it is now. BackendUnavailableError says what is missing and the remedy;
-    ResourceExhaustedError when nothing can be run to find out."""
+def look(guest: Path, directory: Path) -> Machine:
+    """The machine as it is now. directory: of what must outlive this process.
+
+    BackendUnavailableError says what is missing and the remedy; ResourceExhaustedError when nothing
+    can be run to find out.
+    """
     bwrap = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
     if bwrap is None:
         raise _unavailable(f"bubblewrap is not installed: {_INSTALL}")
@@ -62,11 +66,12 @@ def look(guest: Path) -> Machine:
     privileged = os.geteuid() == 0
     if not privileged:
         _check_user(bwrap)
-        return Machine(bwrap, version, privileged, str(guest), known_tree())
+        begins = late_binds.kernel_can() and trial.succeeds(guest, directory)
+        return Machine(bwrap, version, privileged, str(guest), known_tree(), begins=begins)
     capabilities = _check_root()
     devices = _makes_devices(guest.parent)
-    templates = devices and late_binds.possible() and bool(capabilities >> _CAP_SYS_CHROOT & 1)
-    return Machine(bwrap, version, privileged, str(guest), known_tree(), devices, templates)
+    begins = devices and late_binds.possible() and bool(capabilities >> _CAP_SYS_CHROOT & 1)
+    return Machine(bwrap, version, privileged, str(guest), known_tree(), devices, begins)
 
 
 def _makes_devices(directory: Path) -> bool:

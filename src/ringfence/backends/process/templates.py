@@ -20,7 +20,7 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO, ClassVar, cast
 
 from ringfence.backends import exhausted
-from ringfence.backends.process.command import template
+from ringfence.backends.process.bubblewrap import template
 from ringfence.backends.process.machine import Machine, said
 from ringfence.backends.process.root import Entry
 from ringfence.backends.process.starting import not_started

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ringfence.backends.hosts import LOCALHOST
 from ringfence.backends.process.archives import Archive
-from ringfence.backends.process.command import NAMESPACES
+from ringfence.backends.process.bubblewrap import NAMESPACES
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.root import SYSTEM
 from ringfence.errors import ImageError

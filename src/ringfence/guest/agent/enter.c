@@ -13,6 +13,7 @@
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
 #include "agent.h"
+#include "capabilities.h"
 #include "core.h"
 
 #include <fcntl.h>
@@ -26,17 +27,6 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-enum { LAST_CAPABILITY = 63 };
-#define CAPABILITY_VERSION_3 0x20080522
-
-struct capability_header {  /* as in linux/capability.h, which musl has not */
-	u32 version;
-	int pid;
-};
-struct capability_half {
-	u32 effective, permitted, inheritable;
-};
 
 enum { OF_PROC_CAP = 64 };
 
@@ -200,8 +190,8 @@ static int take_option(const char *name, const char *value)
 
 static void drop_capabilities(void)
 {
-	struct capability_header header = {.version = CAPABILITY_VERSION_3};
-	struct capability_half data[2];
+	struct capability_header header = {.version = CAPABILITY_VERSION};
+	struct capability_half data[CAPABILITY_HALVES];
 
 	for (int capability = 0; capability <= LAST_CAPABILITY; capability++) {
 		if (kept >> capability & 1 || prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)

@@ -13,11 +13,21 @@ int mount_change(int tree, const struct attributes *attributes, int flags)
 	return (int)syscall(SYSCALL_MOUNT_SETATTR, tree, "", EMPTY_PATH | flags, attributes, sizeof *attributes);
 }
 
-int graft_take(const char *path, bool read_only, int flags)
+static int take(const char *path, u64 set, int flags)
 {
-	struct attributes wanted = {.set = ATTR_NOSUID | ATTR_NODEV | (read_only ? ATTR_RDONLY : 0), .propagation = PRIVATE};
+	struct attributes wanted = {.set = ATTR_NOSUID | set, .propagation = PRIVATE};
 	int tree = (int)syscall(SYSCALL_OPEN_TREE, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | flags);
 	return tree < 0 || mount_change(tree, &wanted, flags) < 0 ? -1 : tree;
+}
+
+int graft_take(const char *path, bool read_only, int flags)
+{
+	return take(path, ATTR_NODEV | (read_only ? ATTR_RDONLY : 0), flags);
+}
+
+int graft_take_device(const char *path)
+{
+	return take(path, 0, 0);
 }
 
 int graft_place(const char *path)

@@ -16,6 +16,8 @@ int mount_change(int tree, const struct attributes *attributes, int flags);
 /* A mount of `path` that is nowhere yet, with nosuid and nodev, of which nobody else's mounts are heard; -1 with errno.
  * flags: RECURSIVE or 0. */
 int graft_take(const char *path, bool read_only, int flags);
+/* The same of a device, which can be used there. */
+int graft_take_device(const char *path);
 /* A descriptor of `path` in the sandbox, whose root is the working directory by now: no link on the way is followed. */
 int graft_place(const char *path);
 /* Mount `tree` at `place`, which is closed; -1 with errno. */

@@ -1,5 +1,6 @@
 /* Whom the agent acts as. It keeps the reserved uid and at most SETUID, SETGID and KILL. */
 #include "agent.h"
+#include "capabilities.h"
 #include "core.h"
 #include "supervisor.h"
 
@@ -12,16 +13,6 @@
 #include <unistd.h>
 
 #define CAPABILITY(number) (1u << (number))
-
-/* As in <linux/capability.h>, which not every C library's headers come with. */
-enum { CAP_KILL = 5, CAP_SETGID = 6, CAP_SETUID = 7, CAP_SYS_ADMIN = 21, CAPABILITY_VERSION = 0x20080522 };
-struct capability_header {
-	u32 version;
-	int pid;
-};
-struct capability_data {
-	u32 effective, permitted, inheritable;
-};
 
 enum { DESCRIPTORS_CAP = 65536, DESCRIPTORS_AT_ONCE = 1024 }; /* of those that may be open; asked for in one call */
 
@@ -37,7 +28,7 @@ static int switch_to(u32 real, u32 effective, u32 saved)
 int set_capabilities(u32 effective, u32 permitted)
 {
 	struct capability_header header = {CAPABILITY_VERSION, 0};
-	struct capability_data data[2] = {{effective, permitted, 0}, {0, 0, 0}};
+	struct capability_half data[CAPABILITY_HALVES] = {{effective, permitted, 0}, {0, 0, 0}};
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 

@@ -16,6 +16,7 @@
  *   --pass DESCRIPTOR    PROGRAM has this open file, too; it is closed here then
  *   --template DESCRIPTOR  there is no PROGRAM that makes namespaces: what is in PROGRAM's place is told in keep_root.c.
  *                        It is the descriptor after that of --pass
+ *   --user UID:GID       the same without a template, for an ordinary user: with user namespaces, in which it is UID
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
  *   --last PATH          the directory that DIRECTORY is in: removed, with the files in it, by the last to leave it
@@ -41,6 +42,12 @@ int complain(const char *what, const char *name, int error)
 {
 	dprintf(2, "%s %s: %s\n", what, name, strerror(error));
 	return -error;
+}
+
+void give_up(const char *what, const char *name)
+{
+	complain(what, name, errno);
+	_exit(NOT_STARTED);
 }
 
 int write_file(const char *path, const char *value)
@@ -72,6 +79,8 @@ static const char **setting(const char *name)
 		return &keeping.passed;
 	if (!strcmp(name, "--template"))
 		return &keeping.template;
+	if (!strcmp(name, "--user"))
+		return &keeping.user;
 	if (!strcmp(name, "--last"))
 		return &keeping.last;
 	return NULL;
@@ -198,6 +207,7 @@ int keep_main(int count, char **args)
 	umask(022); /* what bubblewrap makes is for other users too */
 	if (count < 1 || lock_directory(args[0]) < 0)
 		return NOT_STARTED;
+	keeping.directory = args[0];
 	while (at < count && (used = take_step(count - at, args + at)) > 0)
 		at += used;
 	if (used < 0 || at + 1 >= count || strcmp(args[at], "--")) {
@@ -208,7 +218,7 @@ int keep_main(int count, char **args)
 	}
 	keeping.program = start_program(args + at + 1);
 	if (keeping.program < 0) {
-		complain("start", keeping.template ? "namespaces" : args[at + 1], errno);
+		complain("start", keeping.template || keeping.user ? "namespaces" : args[at + 1], errno);
 		clear_away(args[0]);
 		return NOT_STARTED;
 	}

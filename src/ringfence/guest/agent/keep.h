@@ -15,7 +15,7 @@ struct steps {
 };
 struct keeping {
 	struct steps made, inside, thaws;
-	const char *into, *counter, *passed, *last, *template;
+	const char *directory, *into, *counter, *passed, *last, *template, *user;
 	bool attached;
 	bool killing;
 	int home;  /* DIRECTORY */
@@ -27,6 +27,8 @@ extern struct keeping keeping;
 /* ---- keep.c ------------------------------------------------------------------------------------------------------ */
 
 int complain(const char *what, const char *name, int error);
+/* In the keeper's child: complain of errno, and end. */
+_Noreturn void give_up(const char *what, const char *name);
 int write_file(const char *path, const char *value);
 
 /* ---- keep_start.c ------------------------------------------------------------------------------------------------ */
@@ -42,8 +44,17 @@ pid_t start_program(char **args);
 
 /* Whether a part is a bind of what is not Ringfence's own, such as a repository. */
 bool binds_of_others(char **parts);
-/* Become PROGRAM in a copy of the template, as the parts say, in namespaces that are new but for mounts and cgroup. */
-_Noreturn void begin_with(int template, char **parts);
+/* Become PROGRAM with a root as the parts say, in namespaces that are new but for cgroup's, and mounts where there is a template. */
+_Noreturn void begin(char **parts);
+
+/* ---- keep_user.c ------------------------------------------------------------------------------------------------- */
+
+/* Who starts the sandbox: to be called before there is a user namespace. */
+void user_remember(void);
+/* In the outer one, as this process was born into it: be its root. */
+void user_outer(void);
+/* Enter the inner one, as "UID:GID"; /proc is of the sandbox's processes. */
+void user_inner(const char *ids);
 
 /* ---- keep_kill.c ------------------------------------------------------------------------------------------------- */
 

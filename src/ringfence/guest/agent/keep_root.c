@@ -1,14 +1,16 @@
-/* What the keeper's child does itself where bubblewrap has made a template: the mounts that many sandboxes show, in a
- * namespace of their own. The child begins with a copy of that, and gives the sandbox a root of its own.
+/* What the keeper's child does itself: it gives the sandbox a root of its own. As root it begins with a copy of a template,
+ * the mounts that many sandboxes show, which bubblewrap has made in a namespace of their own. As an ordinary user it begins
+ * with a copy of the host's mounts, in a user namespace, and mounts /proc and /dev as well.
  *
  *   [PART]... -- PROGRAM [ARGUMENT]...
  *
  * Parts, made in this order; PATH is one inside:
  *   --dir PATH              a directory
  *   --link TARGET PATH      a symbolic link
- *   --shown PATH            what the template has there, a directory or a file, read-only, with all that the host has
- *                           mounted below it by now
+ *   --shown FROM PATH       what the template has at FROM, or the host where there is none: a directory or a file,
+ *                           read-only, with all that the host has mounted below it by now
  *   --bind ro|rw FROM PATH  what the host has at FROM; directories above that are missing are made
+ *   --tmpfs OPTIONS:PATH    as in mounts.c
  *
  * What is mounted has nosuid and nodev.
  */
@@ -22,6 +24,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -34,12 +37,6 @@
 enum { PARTS_MOST = 1024 };
 
 static int trees[PARTS_MOST];
-
-static _Noreturn void give_up(const char *what, const char *name)
-{
-	complain(what, name, errno);
-	_exit(NOT_STARTED);
-}
 
 static bool is(char **part, const char *kind)
 {
@@ -58,7 +55,7 @@ static bool is_whole(char **part, int size)
 static int size_of(char **part)
 {
 	static const struct { const char *name; int size; } kinds[] = {
-		{"--dir", 2}, {"--shown", 2}, {"--link", 3}, {"--bind", 4}};
+		{"--dir", 2}, {"--tmpfs", 2}, {"--shown", 3}, {"--link", 3}, {"--bind", 4}};
 
 	for (size_t i = 0; *part && i < sizeof(kinds) / sizeof(*kinds); i++)
 		if (is(part, kinds[i].name))
@@ -173,14 +170,21 @@ static int make(char **part, int tree)
 		return mkdir(part[1], 0755) < 0 && errno != EEXIST ? -1 : 0;
 	if (is(part, "--link"))
 		return symlink(part[1], part[2]);
+	if (is(part, "--tmpfs"))
+		return mount_tmpfs(part[1]);
 	return put(tree, part[size_of(part) - 1]);
 }
 
-/* An empty one, in which nothing of the template can be reached. */
+/* An empty one, in which nothing of what was there before can be reached. A user namespace may mount a /proc while it sees
+ * one, and the devices of the host are taken meanwhile. */
 static void change_root(void)
 {
-	if (mount("tmpfs", TEMPLATE_ROOM, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 || chdir(TEMPLATE_ROOM) < 0)
-		give_up("mount", TEMPLATE_ROOM);
+	const char *room = keeping.user ? keeping.directory : TEMPLATE_ROOM;
+
+	if (mount("tmpfs", room, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 || chdir(room) < 0)
+		give_up("mount", room);
+	if (keeping.user && (mount_proc("proc") < 0 || mount_devices("dev") < 0))
+		give_up("mount", "/proc and /dev");
 	/* The old root comes to lie on the new one, and what lies on "/" is taken away then: pivot_root(2). */
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		give_up("change", "the root");
@@ -197,16 +201,28 @@ static void raise_loopback(void)
 	close(fd);
 }
 
-void begin_with(int template, char **parts)
+static void enter_template(void)
+{
+	int template = (int)strtol(keeping.template, NULL, 10);
+
+	if (setns(template, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
+		give_up("enter", "the namespace of a template");
+	close(template);
+}
+
+void begin(char **parts)
 {
 	char **program = look_through(parts) + 1;
 
 	open_files_raise();
+	if (keeping.user)
+		user_outer();
 	take(parts, "--bind");
-	if (setns(template, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0)
-		give_up("enter", "the namespace of a template");
-	close(template);
+	if (keeping.template)
+		enter_template();
 	take(parts, "--shown");
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		give_up("enter", "a cgroup namespace");
 	change_root();
 	for (int i = 0, size; (size = size_of(parts)); i++, parts += size)
 		if (make(parts, trees[i]) < 0)
@@ -215,6 +231,8 @@ void begin_with(int template, char **parts)
 	open_files_restore();
 	if (sethostname(SANDBOX_NAME, strlen(SANDBOX_NAME)) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		give_up("name", SANDBOX_NAME);
+	if (keeping.user)
+		user_inner(keeping.user);
 	execv(program[0], program);
 	give_up("run", program[0]);
 }

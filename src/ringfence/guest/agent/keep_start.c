@@ -44,6 +44,12 @@ static bool tell_pid(int info)
 	return readlink("/proc/self", name, sizeof(name) - 1) > 0 && dprintf(info, "{\"child-pid\": %s}\n", name) > 0;
 }
 
+/* Whether the child makes the sandbox's root itself. */
+static bool begins(void)
+{
+	return keeping.template || keeping.user;
+}
+
 static int run_program(void *argument)
 {
 	const struct start *start = argument;
@@ -61,29 +67,23 @@ static int run_program(void *argument)
 	}
 	int info = openat(keeping.home, "info", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	bool told = keeping.template ? tell_pid(info) : hand_over(info, INFO_FD);
-	if (!told || !hand_over(null, 0)) {
-		complain("open", "info", errno);
-		_exit(NOT_STARTED);
-	}
-	if (keeping.counter && !hand_over(open(keeping.counter, O_RDONLY | O_CLOEXEC), COUNTER_FD)) {
-		complain("open", keeping.counter, errno);
-		_exit(NOT_STARTED);
-	}
-	if (!hand_over(start->lifeline, LIFELINE_FD)) {
-		complain("open", "lifeline", errno);
-		_exit(NOT_STARTED);
-	}
-	if (keeping.template)
-		begin_with((int)strtol(keeping.template, NULL, 10), args);
+	bool told = begins() ? tell_pid(info) : hand_over(info, INFO_FD);
+	if (!told || !hand_over(null, 0))
+		give_up("open", "info");
+	if (keeping.counter && !hand_over(open(keeping.counter, O_RDONLY | O_CLOEXEC), COUNTER_FD))
+		give_up("open", keeping.counter);
+	if (!hand_over(start->lifeline, LIFELINE_FD))
+		give_up("open", "lifeline");
+	if (begins())
+		begin(args);
 	execv(args[0], args);
-	complain("run", args[0], errno);
-	_exit(NOT_STARTED);
+	give_up("run", args[0]);
 }
 
 static unsigned namespaces(void)
 {
-	return keeping.template ? CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0;
+	unsigned own = keeping.user ? CLONE_NEWUSER | CLONE_NEWNS : 0;
+	return begins() ? own | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0;
 }
 
 /* Born in the cgroup `into`: joining later would wait for every processor. */
@@ -136,9 +136,10 @@ pid_t start_program(char **args)
 	if (lifeline < 0)
 		return -1;
 	struct start start = {args, lifeline};
-	pid_t pid = keeping.into                             ? start_inside(&start)
-		  : keeping.template && binds_of_others(args) ? start_apart(&start)
-							      : start_here(&start);
+	user_remember();
+	pid_t pid = keeping.into                      ? start_inside(&start)
+		  : begins() && binds_of_others(args) ? start_apart(&start)
+						      : start_here(&start);
 	close(lifeline);
 	if (keeping.passed)
 		close((int)strtol(keeping.passed, NULL, 10));

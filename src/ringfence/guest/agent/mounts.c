@@ -1,6 +1,8 @@
-/* What root mounts inside itself, instead of bubblewrap: there every bind reads the whole table of mounts. */
+/* What is mounted inside instead of by bubblewrap, where every bind reads the whole table of mounts. */
 #include "agent.h"
+#include "graft.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +33,26 @@ int mount_proc(const char *path)
 	return place(path) < 0 ? -1 : mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+/* The host's own, where none can be made: in a user namespace. */
+static int take_node(const char *path, const struct node *node)
+{
+	char source[PATH_ROOM];
+
+	snprintf(source, sizeof(source), "/dev/%s", node->name);
+	int tree = mknod(path, S_IFREG | 0666, 0) < 0 ? -1 : graft_take_device(source);
+	int there = tree < 0 ? -1 : open(path, O_PATH | O_CLOEXEC);
+	if (there < 0 || graft_put(tree, there) < 0)
+		return -1;
+	return close(tree);
+}
+
 static int make_node(const char *directory, const struct node *node)
 {
 	char path[PATH_ROOM];
 
 	snprintf(path, sizeof(path), "%s/%s", directory, node->name);
 	if (mknod(path, S_IFCHR | 0666, makedev(node->major, node->minor)) < 0)
-		return -1;
+		return errno == EPERM ? take_node(path, node) : -1;
 	return chmod(path, 0666); /* whatever the umask is */
 }
 

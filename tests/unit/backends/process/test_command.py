@@ -7,11 +7,11 @@ import pytest
 
 from ringfence.backends.base import Bind
 from ringfence.backends.cgroups import Plan, Tree
-from ringfence.backends.process import command, root
-from ringfence.backends.process.command import Place
+from ringfence.backends.process import bubblewrap, command, root
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home
 from ringfence.backends.process.machine import Machine
+from ringfence.backends.process.place import Place
 from ringfence.errors import ImageError, InvalidSpecError, PolicyDeniedError
 from ringfence.spec import Limits, SandboxSpec, Security
 
@@ -165,7 +165,7 @@ ENTRIES = (
 
 def test_a_template_shows_what_a_root_has_of_the_host_and_cannot_be_written() -> None:
     machine = place().machine
-    assert command.template(machine, ENTRIES) == [
+    assert bubblewrap.template(machine, ENTRIES) == [
         "/usr/bin/bwrap", "--new-session", "--cap-drop", "ALL", "--ro-bind", "/usr", "/usr",
         "--ro-bind", "/g/guest", "/.ringfence/guest", "--remount-ro", "/",
         "--", "/.ringfence/guest", "--hold",
@@ -175,12 +175,12 @@ def test_a_template_shows_what_a_root_has_of_the_host_and_cannot_be_written() ->
 def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -> None:
     binds = (Bind("/h/a", "/data/a"), Bind("/h/b", "/data/b", read_only=False))
     made = place(devices=True, root=ENTRIES, binds=binds, linked=False)
-    args = command.keeper(SPEC, made, templated=True)
+    args = command.keeper(SPEC, made, begins=True)
     first, _, rest = "\0".join(args).partition("\0--\0")
     parts, _, guest = rest.partition("\0--\0")
     assert first.endswith("\0--template\x007")
     assert parts.split("\0") == [
-        "--shown", "/usr", "--link", "usr/bin", "/bin", "--dir", "/var",
+        "--shown", "/usr", "/usr", "--link", "usr/bin", "/bin", "--dir", "/var",
         "--bind", "ro", "/h/a", "/data/a", "--bind", "rw", "/h/b", "/data/b",
         "--bind", "ro", "/state/box/run", "/.ringfence",
         "--bind", "ro", "/g/guest", "/.ringfence/guest",
@@ -188,6 +188,26 @@ def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -
     whole = command.keeper(SPEC, made)
     assert guest.split("\0") == whole[whole.index("--enter") - 1 :]
     assert "/usr/bin/bwrap" not in args
+
+
+def test_an_ordinary_users_keeper_mounts_what_the_host_has_and_every_sandbox_of_its_own() -> None:
+    entries = (root.Entry("bind", "/etc", "/state/etc"),)
+    made = place(privileged=False, root=entries)
+    args = command.keeper(SPEC, made, begins=True)
+    first, _, rest = "\0".join(args).partition("\0--\0")
+    parts, _, guest = rest.partition("\0--\0")
+    assert first.endswith("\0--user\x001000:1001")
+    assert parts.split("\0") == [
+        "--shown", "/state/etc", "/etc", "--bind", "ro", "/state/box/run", "/.ringfence",
+        "--tmpfs", "size=1048576,nr_inodes=1024,mode=1777:/tmp",
+        "--tmpfs", "noexec,size=3145728,nr_inodes=3072,mode=1777:/run",
+        "--tmpfs", "noexec,size=2097152,nr_inodes=2048,mode=1777:/dev/shm",
+    ]  # fmt: skip
+    inside = guest.split("\0")
+    assert not {"--proc", "--dev", "--tmpfs", "--noexec", "--terminals"} & set(inside)
+    covers = ("--seal", "--mask", "--read-only", "--capabilities")
+    wrapped = line(privileged=False)
+    assert all(pairs(inside, name) == pairs(wrapped, name) for name in covers)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +226,7 @@ def test_with_a_template_the_keeper_makes_the_root_and_bubblewrap_is_not_run() -
 def test_what_lies_below_what_the_guest_mounts_is_mounted_by_bubblewrap(
     taken: bool, wanted: dict[str, object], spec: SandboxSpec
 ) -> None:
-    assert command.takes_template(spec, place(**{"devices": True, **wanted})) == taken  # type: ignore[arg-type]
+    assert command.begins(spec, place(**{"devices": True, **wanted})) == taken  # type: ignore[arg-type]
 
 
 def test_what_is_bound_in_something_bound_is_told() -> None:
@@ -219,8 +239,8 @@ def test_who_may_open_few_files_has_bubblewrap_mount_what_takes_many(
 ) -> None:
     monkeypatch.setattr(command, "nofile", lambda: 64)
     entries = [root.Entry("dir", f"/{number}") for number in range(33)]
-    assert command.takes_template(SPEC, place(devices=True, root=entries[1:]))
-    assert not command.takes_template(SPEC, place(devices=True, root=entries))
+    assert command.begins(SPEC, place(devices=True, root=entries[1:]))
+    assert not command.begins(SPEC, place(devices=True, root=entries))
 
 
 def test_more_mounts_than_bubblewrap_takes_are_refused_before_it_runs() -> None:

@@ -26,7 +26,7 @@ def looks(state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A machine that can do everything, and each look at it."""
     found: list[Path] = []
 
-    def look(guest: Path) -> Machine:
+    def look(guest: Path, directory: Path) -> Machine:
         found.append(guest)
         return Machine("/usr/bin/bwrap", (0, 8), True, str(guest), Tree())
 

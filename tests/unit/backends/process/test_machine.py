@@ -26,7 +26,7 @@ def test_without_bubblewrap_the_install_line_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendUnavailableError, match="apt-get install bubblewrap"):
-        machine.look(GUEST)
+        machine.look(GUEST, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_old_or_broken_bubblewrap_is_told(
 ) -> None:
     fake_bwrap(tmp_path, script, monkeypatch)
     with pytest.raises(BackendUnavailableError, match=says):
-        machine.look(GUEST)
+        machine.look(GUEST, tmp_path)
 
 
 def test_a_machine_that_is_full_does_not_lack_bubblewrap(
@@ -55,13 +55,13 @@ def test_a_machine_that_is_full_does_not_lack_bubblewrap(
 
     monkeypatch.setattr(subprocess, "run", full)
     with pytest.raises(ResourceExhaustedError, match="Too many open files"):
-        machine.look(GUEST)
+        machine.look(GUEST, tmp_path)
 
 
 def test_a_missing_guest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_bwrap(tmp_path, "echo bubblewrap 1.2.3", monkeypatch)
     with pytest.raises(BackendUnavailableError, match=r"ringfence\.guest\.build"):
-        machine.look(tmp_path / "guest")
+        machine.look(tmp_path / "guest", tmp_path)
 
 
 def test_a_setuid_bubblewrap_is_told_to_ordinary_users(
@@ -71,7 +71,7 @@ def test_a_setuid_bubblewrap_is_told_to_ordinary_users(
     (tmp_path / "bwrap").chmod(0o4755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(BackendUnavailableError, match="chmod u-s"):
-        machine.look(GUEST)
+        machine.look(GUEST, tmp_path)
 
 
 @pytest.mark.parametrize(
