@@ -49,7 +49,8 @@ def link(source: int, target: int, pieces: BinaryIO) -> dict[str, list[str]]:
                 left.add(name)
         os.close(there)
         with os.scandir(here) as found:
-            made = {entry.name: entry.inode() for entry in found}
+            # a new symbolic link may have the inode that a file had
+            made = {e.name: e.inode() for e in found if e.is_file(follow_symlinks=False)}
         os.close(here)
         if left:
             refused[path] = list(left)

@@ -85,9 +85,10 @@ class Stage:
 
     def _verify(self, linked: dict[str, Entry], target: int) -> None:
         """Whether the names that were linked are the files that were chosen: one listing tells it
-        of all, since a link never leaves its file system."""
+        of all, since a link never leaves its file system. A new symbolic link may have the inode
+        that a file had."""
         with os.scandir(target) as found:
-            inodes = {there.name: there.inode() for there in found}
+            inodes = {e.name: e.inode() for e in found if e.is_file(follow_symlinks=False)}
         for name, entry in linked.items():
             if inodes.get(name) != entry.inode:
                 self.path = entry.path

@@ -183,3 +183,18 @@ def test_the_program_follows_no_link(tmp_path: Path) -> None:
         os.close(source)
         os.close(target)
     assert not (tmp_path / "copy/link/file").exists()
+
+
+def test_a_link_is_not_taken_for_the_file_whose_inode_it_has(tmp_path: Path) -> None:
+    """A file system may give the inode of a file that is gone to the next one that is made."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "tree/name").symlink_to("/etc/passwd")
+    inode = (tmp_path / "tree/name").lstat().st_ino
+    source, target = (os.open(tmp_path / name, os.O_RDONLY) for name in ("tree", "copy"))
+    try:
+        with pytest.raises(OSError, match="replaced"):
+            linker.link(source, target, io.BytesIO(marshal.dumps(("", [], ["name"], [inode]))))
+    finally:
+        os.close(source)
+        os.close(target)
