@@ -145,6 +145,15 @@ def test_directories_have_the_times_of_the_originals(repository: Path, make: Mak
     assert work.stat().st_mtime_ns == when + 1
 
 
+def test_copies_have_the_times_of_the_originals(repository: Path, make: Make) -> None:
+    when = 1_000_000_000_123_456_789
+    for name in ("README.md", "link"):
+        os.utime(repository / name, ns=(when, when), follow_symlinks=False)
+    work = inside(make(repository, file_mode=0o600))
+    assert (work / "README.md").stat().st_ino != (repository / "README.md").stat().st_ino
+    assert [(work / name).lstat().st_mtime_ns for name in ("README.md", "link")] == [when] * 2
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_plain_copy_keeps_the_holes_of_a_sparse_file(
     ranges: bool, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +214,63 @@ def test_a_file_replaced_before_it_is_linked_is_found_out(
     with pytest.raises(StateError, match=r"src/code\.py.*replaced"):
         make(repository)
     assert not list((repository.parent / "state/.layers").iterdir())
+
+
+def test_a_file_replaced_by_a_link_before_it_is_linked_gives_nobody_another_name(
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a moment: what the link leads to is somebody else's."""
+    real, names = os.link, []
+    victim = repository.parent / "victim"
+    victim.touch()
+
+    def swapped(name: str, *args: Any, **options: Any) -> None:
+        if name == "code.py":
+            (repository / "src/code.py").unlink()
+            (repository / "src/code.py").symlink_to(victim)
+        real(name, *args, **options)
+        names.append(victim.stat().st_nlink)
+
+    monkeypatch.setattr(os, "link", swapped)
+    with pytest.raises(StateError, match=r"src/code\.py.*replaced"):
+        make(repository)
+    assert set(names) == {1}
+
+
+def test_a_tree_with_one_copy_is_not_all_links_whichever_thread_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_FEW", 1)
+    monkeypatch.setattr(staging, "_THREADS", 2)
+    real = os.link
+
+    def refused(name: str, *args: Any, **options: Any) -> None:
+        if name == "copied":
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        real(name, *args, **options)
+
+    monkeypatch.setattr(os, "link", refused)
+    for path in ("from/one", "from/two", "into"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "from/one/copied").touch()
+    (tmp_path / "from/two/linked").touch()
+    entries = plan(Repository(path=str(tmp_path / "from"))).selection.entries
+    root, target = (os.open(tmp_path / name, os.O_RDONLY) for name in ("from", "into"))
+    try:
+        assert not staging.stage(root, entries, target).linked
+    finally:
+        os.close(root)
+        os.close(target)
+
+
+def test_a_mode_that_is_changed_in_the_original_of_a_changed_file_is_told(
+    repository: Path, make: Make
+) -> None:
+    prepared = make(repository)
+    (inside(prepared) / "run.sh").write_text("changed\n")
+    (repository / "run.sh").chmod(0o600)
+    with pytest.raises(StateError, match=r"run\.sh had its mode changed"):
+        prepared.changes()
 
 
 def test_a_file_that_grows_while_it_is_copied_is_found_out(

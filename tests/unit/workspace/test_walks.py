@@ -482,9 +482,13 @@ def test_a_small_tree_and_a_young_link_are_not_kept(
 
 def test_four_are_kept_for_a_day_and_nobody_else_reads_them(tree: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    kept: list[Path] = []
     for number in range(6):
         choose(tree, store, exclude=(f"x{number}",))
-    assert len(list(store.iterdir())) == 4
+        (new,) = set(store.iterdir()) - set(kept)
+        kept.append(new)
+        os.utime(new, (time.time() - 60 + number,) * 2)
+    assert set(store.iterdir()) == set(kept[2:])
     assert store.stat().st_mode & 0o777 == 0o700
     day = time.time() - 2 * 24 * 3600
     first, *others = store.iterdir()
