@@ -97,6 +97,14 @@ def test_the_files_of_git_itself_are_no_work_tree(repository: Path, tmp_path: Pa
     assert plan(Repository(path=str(repository / ".git/tree"))).selection.files
 
 
+def test_a_tree_is_no_bare_repository_for_a_directory_called_as_one_of_its_parts(
+    tmp_path: Path,
+) -> None:
+    for name in ("objects", "refs"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+    assert plan(Repository(path=str(tmp_path / "project"))).selection.count == 2
+
+
 @pytest.mark.parametrize("target", ["nowhere", "..", "../refs"])
 def test_a_link_called_git_makes_no_work_tree_of_git_s_own_files(
     repository: Path, target: str

@@ -451,3 +451,18 @@ def test_a_reference_of_any_other_name_is_none(victim: Path) -> None:
         assert found.head() is None
     (victim / ".git/HEAD").write_text(f"{commit}\n")
     assert found.head() == commit
+
+
+def test_a_file_of_git_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(b"12345")
+    assert gitdir.bytes_of(tmp_path, "config", 5) == b"12345"
+    assert gitdir.bytes_of(tmp_path, "config", 4) == b""
+
+
+def test_a_repository_that_is_reached_over_a_link_is_found_where_it_is(
+    repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "name").symlink_to(repository)
+    found, _ = gitdir.find(tmp_path / "name")
+    assert found is not None
+    assert found.own == repository / ".git"

@@ -279,6 +279,40 @@ def test_one_is_kept_for_each_repository_for_a_day(
     assert list(store.iterdir()) == []
 
 
+def test_four_are_kept_the_last_that_were_used(tmp_path: Path) -> None:
+    kept: list[Path] = []
+    for number in range(6):
+        origin, directory = tmp_path / f"project-{number}", tmp_path / f"state/{number}"
+        origin.mkdir()
+        directory.mkdir(parents=True)
+        layer = shared.keep(shared.create(directory), f"stamp-{number}", origin)
+        os.utime(layer.path, (time.time() - 60 + number,) * 2)
+        kept.append(layer.path)
+        shared.release(directory)
+    assert set((tmp_path / "state/.layers").iterdir()) == set(kept[2:])
+
+
+def test_one_that_is_used_again_is_kept_for_another_day(repository: Path, make: Make) -> None:
+    first = make(repository)
+    first.close()
+    day = time.time() - 2 * 24 * 3600
+    os.utime(layer_of(first), (day, day))
+    again = make(repository)
+    assert layer_of(again) == layer_of(first)
+    again.close()
+    assert layer_of(first).exists()
+
+
+def test_one_of_another_repository_is_left_to_it(
+    repository: Path, make: Make, tmp_path: Path
+) -> None:
+    first = make(repository)
+    first.close()
+    shutil.copytree(repository, tmp_path / "other", symlinks=True)
+    make(tmp_path / "other").close()
+    assert layer_of(make(repository)) == layer_of(first)
+
+
 @pytest.mark.parametrize("first", ["users", "tree/src"])
 def test_a_tree_whose_removal_was_cut_short_is_taken_by_nobody_and_stops_nobody(
     repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str
@@ -306,18 +340,23 @@ def test_a_tree_whose_removal_was_cut_short_is_taken_by_nobody_and_stops_nobody(
     assert only_kept(store)
 
 
+@pytest.mark.parametrize("looks", [0, 1, 2])
 def test_a_tree_that_goes_while_it_is_looked_for_is_none(
-    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    repository: Path, make: Make, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     """Another opening takes its link to the repository away between two looks."""
-    make(repository).close()
-    real = Path.readlink
+    first = make(repository)
+    first.close()
+    real, seen = shared._origin, []
 
-    def taken(path: Path) -> Path:
-        if path.name == "origin":
-            path.unlink()
+    def taken(path: Path) -> Path | None:
+        seen.append(path)
+        if len(seen) == looks + 1 and path == layer_of(first):
+            (path / "origin").unlink()
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "readlink", taken)
-        assert len(make(repository).changes()) == 0
+        patch.setattr(shared, "_origin", taken)
+        again = make(repository)
+    assert layer_of(again) != layer_of(first)
+    assert len(again.changes()) == 0
