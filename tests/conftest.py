@@ -18,8 +18,7 @@ import pytest
 from hypothesis import settings
 
 from ringfence.backends.cgroup_tree import find_tree
-from ringfence.backends.process import memory
-from ringfence.backends.process.templates import Templates
+from ringfence.backends.process import command, memory
 
 # The same examples every time: what a random search finds is for `make soak`, which sets "soak".
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -48,10 +47,10 @@ def require_docker(*images: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def templates_at_once() -> Iterator[None]:
-    """Have sandboxes of processes begin with a template, those too that are alone."""
+def begun_by_bubblewrap() -> Iterator[None]:
+    """Have each sandbox of processes a bubblewrap, as where a keeper may not do without."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Templates, "at_once", True)
+        patch.setattr(command, "begins", lambda *_: False)
         yield
 
 

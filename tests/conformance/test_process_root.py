@@ -1,4 +1,4 @@
-"""The process backend, as root, where each sandbox begins with a bubblewrap of its own."""
+"""The process backend, as root."""
 
 from typing import Any
 

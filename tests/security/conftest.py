@@ -28,11 +28,6 @@ ONLY_DOCKER = pytest.mark.parametrize("kind", [DOCKER], scope="module")
 """On which backends the attacks of a file run; always with the defaults of profile strict."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _templates(templates_at_once: None) -> None:
-    """What is attacked began with a template; others are met in the conformance suite."""
-
-
 def keywords(kind: str) -> dict[str, Any]:
     """What opens a strict sandbox of this kind; skips, in CI fails, when it cannot be had."""
     if kind == "process":

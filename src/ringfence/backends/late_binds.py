@@ -35,13 +35,9 @@ _OP = "pool.acquire"
 @functools.cache
 def possible() -> bool:
     """Whether this process may, and the kernel can."""
-    return os.geteuid() == 0 and kernel_can() and build.target().exists()
-
-
-def kernel_can() -> bool:
-    """Whether mounts can be made before they are anywhere."""
     release = os.uname().release.split(".")
-    return tuple(int(part) if part.isdecimal() else 0 for part in release[:2]) >= LEAST_KERNEL
+    version = tuple(int(part) if part.isdecimal() else 0 for part in release[:2])
+    return os.geteuid() == 0 and version >= LEAST_KERNEL and build.target().exists()
 
 
 async def bind(

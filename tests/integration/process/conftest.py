@@ -22,11 +22,6 @@ from tests.integration.process.kept import WAIT_SECONDS, Kept
 UNLIMITED = ("memory", "swap", "cpus", "pids")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _templates(templates_at_once: None) -> None:
-    """As where many start, and without one where a test says so."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
@@ -159,3 +154,13 @@ def busybox() -> Path:
     if found is None:
         missing("busybox is not installed: apt-get install busybox-static")
     return Path(str(found))
+
+
+def image(root: Path, busybox: Path) -> Path:
+    """An image with busybox alone, and a file at its top."""
+    (root / "bin").mkdir(parents=True)
+    (root / "bin/busybox").write_bytes(busybox.read_bytes())
+    (root / "bin/busybox").chmod(0o755)
+    (root / "bin/sh").symlink_to("busybox")
+    (root / "top").write_text("a file at the top")
+    return root

@@ -151,6 +151,6 @@ async def layers(backend: ProcessBackend, path: Path) -> str:
 
 if __name__ == "__main__":
     if sys.argv[5:] == ["bubblewrap"]:
-        trial.succeeds = lambda *_: False
+        trial.succeeds = lambda *_, **__: False
     become(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4], 8))
     print(json.dumps(asyncio.run(look())))

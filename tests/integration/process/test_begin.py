@@ -1,4 +1,4 @@
-"""A sandbox is the same to whom is in it, whether it begins with a template or has a bubblewrap."""
+"""A sandbox is the same to whom is in it, whether its keeper made it or a bubblewrap did."""
 
 import contextlib
 import os
@@ -16,11 +16,10 @@ from ringfence.backends.process import ProcessBackend, command
 from ringfence.backends.process.machine import explain, said
 from ringfence.errors import PolicyDeniedError
 from ringfence.guest import build
-from tests.integration.process.conftest import Opened, grant, new_id, opened
-from tests.integration.process.test_templates import image
+from tests.integration.process.conftest import Opened, grant, image, new_id, opened
 
 
-@pytest.fixture(params=["template", "bubblewrap"])
+@pytest.fixture(params=["keeper", "bubblewrap"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to begin, one after the other."""
     if request.param == "bubblewrap":
@@ -152,7 +151,7 @@ def mount_late(directory: Path) -> None:
 
 
 @pytest.mark.usefixtures("either")
-async def test_what_the_host_mounts_below_after_the_template_is_no_less_confined(
+async def test_what_the_host_mounts_below_what_is_shown_is_no_less_confined(
     opens: Opened, tmp_path: Path, busybox: Path
 ) -> None:
     with shared(image(tmp_path / "image", busybox)) as root:
@@ -172,15 +171,14 @@ NAMESPACES = ("pid", "net", "ipc", "uts", "mnt", "cgroup")
 
 @pytest.mark.parametrize(
     ("how", "kind"),
-    [(how, kind) for how in ("--template 7", "--user 0:0") for kind in NAMESPACES]
-    + [("--user 0:0", "user")],
+    [(how, kind) for how in ("", "--user 0:0") for kind in NAMESPACES] + [("--user 0:0", "user")],
 )
 def test_that_there_are_no_more_namespaces_is_told(how: str, kind: str, tmp_path: Path) -> None:
     limit = f"/proc/sys/user/max_{kind}_namespaces"
-    script = f'exec 7</proc/self/ns/mnt && echo 0 > {limit} && exec "$0" "$@"'
+    script = f'echo 0 > {limit} && exec "$0" "$@"'
     limited = ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", script]
     (tmp_path / "kept").mkdir()
-    keeper = [str(build.target()), "--keep", str(tmp_path / "kept"), *how.split(), "--"]
+    keeper = [str(build.target()), "--keep", str(tmp_path / "kept"), "--begin", *how.split(), "--"]
     done = subprocess.run(
         [*limited, *keeper, "--dir", "/x", "--", "/bin/true"],
         stdin=subprocess.DEVNULL,

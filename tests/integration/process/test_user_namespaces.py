@@ -23,7 +23,9 @@ def inside(tmp_path: Path) -> Kept:
 
 
 def run(kept: Kept, script: str) -> tuple[int, str]:
-    kept.start("--user", "1000:1001", "--", *PARTS, "/bin/sh", "-c", f"exec 1>&2; {script}")
+    kept.start(
+        "--begin", "--user", "1000:1001", "--", *PARTS, "/bin/sh", "-c", f"exec 1>&2; {script}"
+    )
     return kept.end()
 
 
@@ -74,18 +76,21 @@ def test_devices_are_the_hosts_that_everybody_may_use(inside: Kept) -> None:
 
 @pytest.mark.parametrize("ids", ["", "1000", "a:b"])
 def test_ids_that_are_none_are_told(ids: str, inside: Kept) -> None:
-    inside.start("--user", ids, "--", *PARTS, "/bin/true")
+    inside.start("--begin", "--user", ids, "--", *PARTS, "/bin/true")
     assert inside.end() == (125, f"user {ids}: Invalid argument\n")
 
 
-def test_that_a_keeper_may_is_found_out_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("privileged", [True, False])
+def test_that_a_keeper_may_is_found_out_and_leaves_nothing(
+    privileged: bool, tmp_path: Path
+) -> None:
     require_root()
-    assert trial.succeeds(build.target(), tmp_path) is True
+    assert trial.succeeds(build.target(), tmp_path, privileged=privileged) is True
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_keeper_that_fails_may_not(tmp_path: Path) -> None:
-    assert trial.succeeds(Path("/bin/false"), tmp_path) is False
-    assert trial.succeeds(Path("/etc/passwd"), tmp_path) is False
-    assert trial.succeeds(Path("/bin/false"), tmp_path / "absent") is False
+    for program in ("/bin/false", "/bin/true", "/etc/passwd"):
+        assert trial.succeeds(Path(program), tmp_path, privileged=True) is False
+    assert trial.succeeds(build.target(), tmp_path / "absent", privileged=True) is False
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,7 @@
-"""bubblewrap's part of a sandbox, and of a template."""
+"""bubblewrap's part of a sandbox, where the keeper does not do without."""
 
 from collections.abc import Collection, Sequence
 
-from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.place import (
     ENTERING,
     GUEST,
@@ -14,7 +13,6 @@ from ringfence.backends.process.place import (
     taken,
     tmpfs,
 )
-from ringfence.backends.process.root import Entry
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec, Security
 
@@ -22,15 +20,6 @@ NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 """Those that every sandbox has of its own, besides mounts."""
 _MOST_ARGUMENTS = 9000
 """Of a bubblewrap: MAX_ARGS of its source."""
-
-
-def template(machine: Machine, root: Sequence[Entry]) -> list[str]:
-    """The command line of a template: what of the host a root shows, and who holds it."""
-    args = [machine.bwrap, "--new-session", "--cap-drop", "ALL"]
-    for entry in root:
-        if entry.kind == "bind":
-            args += entry.args()
-    return [*args, "--ro-bind", machine.guest, GUEST, "--remount-ro", "/", "--", GUEST, "--hold"]
 
 
 def bubblewrap(spec: SandboxSpec, place: Place, guest: Sequence[str]) -> list[str]:

@@ -11,7 +11,6 @@ from ringfence.backends.process.place import (
     OWN,
     RUN,
     Place,
-    above,
     taken,
     tmpfs,
 )
@@ -23,8 +22,6 @@ _COUNTER, _LIFELINE = 4, 5
 """The descriptors that the keeper opens the counter as, and the pipe that ends with it."""
 STREAM = 6
 """The descriptor on which keeper and guest get the other end of the first session's stream."""
-TEMPLATE = STREAM + 1
-"""The one on which a keeper gets the mounts that the sandbox begins with."""
 _FEW = 1000
 """As many entries and binds as a keeper puts together: most are a descriptor, for a moment, of
 those that it may have."""
@@ -32,20 +29,8 @@ those that it may have."""
 
 def keeper(spec: SandboxSpec, place: Place, *, begins: bool = False) -> list[str]:
     """The whole command line that starts a sandbox. begins: whether the keeper makes namespaces and
-    mounts itself, as root with a template that it is handed; bubblewrap does otherwise."""
-    machine, plan = place.machine, place.plan
-    args = [machine.guest, "--keep", str(place.home.path)]
-    for directory in plan.make:
-        args += ["--make", directory]
-    for option, writes in (("write", plan.write), ("inside", plan.inside), ("thaw", plan.thaw)):
-        for path, value in writes:
-            args += [f"--{option}", path, value]
-    if spec.security.oom_score_adj is not None and not machine.privileged:
-        args += ["--inside", "/proc/self/oom_score_adj", str(spec.security.oom_score_adj)]
-    if plan.into is not None:
-        args += ["--into", plan.into]
-    if place.counter:
-        args += ["--counter", place.counter]
+    mounts itself; bubblewrap does otherwise."""
+    args = [place.machine.guest, "--keep", str(place.home.path), *_cgroups(spec, place)]
     args += ["--pass", str(STREAM)]
     if not spec.detached:
         args.append("--attached")
@@ -53,9 +38,27 @@ def keeper(spec: SandboxSpec, place: Place, *, begins: bool = False) -> list[str
         args += ["--last", place.last]
     if not begins:
         return [*args, "--", *bubblewrap(spec, place, _guest(spec, place, begins=False))]
-    ids = f"{place.user.uid}:{place.user.gid}"
-    how = ["--template", str(TEMPLATE)] if machine.privileged else ["--user", ids]
-    return [*args, *how, "--", *_parts(spec, place), "--", *_guest(spec, place, begins=True)]
+    args.append("--begin")
+    if not place.machine.privileged:
+        args += ["--user", f"{place.user.uid}:{place.user.gid}"]
+    return [*args, "--", *_parts(spec, place), "--", *_guest(spec, place, begins=True)]
+
+
+def _cgroups(spec: SandboxSpec, place: Place) -> list[str]:
+    """Those of the sandbox, and its part in what the kernel ends when memory is short."""
+    plan, args = place.plan, list[str]()
+    for directory in plan.make:
+        args += ["--make", directory]
+    for option, writes in (("write", plan.write), ("inside", plan.inside), ("thaw", plan.thaw)):
+        for path, value in writes:
+            args += [f"--{option}", path, value]
+    if spec.security.oom_score_adj is not None and not place.machine.privileged:
+        args += ["--inside", "/proc/self/oom_score_adj", str(spec.security.oom_score_adj)]
+    if plan.into is not None:
+        args += ["--into", plan.into]
+    if place.counter:
+        args += ["--counter", place.counter]
+    return args
 
 
 def begins(spec: SandboxSpec, place: Place) -> bool:
@@ -67,26 +70,18 @@ def begins(spec: SandboxSpec, place: Place) -> bool:
     return place.machine.begins and OWN.isdisjoint(taken(spec, place))
 
 
-def nests(place: Place) -> bool:
-    """Whether something is bound in something else that is: others may put a link on the way there
-    meanwhile, and bubblewrap would follow it."""
-    targets = {bind.destination for bind in place.binds}
-    return any(not targets.isdisjoint(above(target)) for target in targets)
-
-
 def _parts(spec: SandboxSpec, place: Place) -> list[str]:
     """What guest/agent/keep_root.c makes a root of."""
-    privileged = place.machine.privileged
     args: list[str] = []
     for entry in place.root:
-        args += entry.part(templated=privileged)
+        args += entry.part()
     for bind in sorted(place.binds, key=lambda one: one.destination):
         mode = "ro" if bind.read_only else "rw"
         args += ["--bind", mode, bind.source, bind.destination]
     args += ["--bind", "ro", str(place.home.run), RUN]
     if not place.linked:
         args += ["--bind", "ro", place.machine.guest, GUEST]
-    if not privileged:  # else they are the guest's
+    if not place.machine.privileged:  # else they are the guest's
         args += _new_tmpfs(spec, OWN)
     return args
 

@@ -17,10 +17,9 @@ from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, apart, end
-from ringfence.backends.process.known import Ground, known
+from ringfence.backends.process.known import Ground
 from ringfence.backends.process.place import Place
 from ringfence.backends.process.starting import Start
-from ringfence.backends.process.templates import Template
 from ringfence.errors import InvalidSpecError
 from ringfence.spec import SandboxSpec
 
@@ -85,12 +84,7 @@ class Creation:
                 linked,
                 memories.target(home.path.parent),
             )
-            begins, template = command.begins(spec, place), None
-            if begins and self.ground.machine.privileged:
-                templates, now = known().templates, command.nests(place)
-                template = await templates.get(self.ground.machine, entries, now=now)
-                begins = template is not None
-            keeper, stream = _spawned(spec, place, template, begins=begins)
+            keeper, stream = _spawned(spec, place)
             program = self.program()
         except BaseException:
             if stream is not None:
@@ -138,18 +132,14 @@ class Creation:
         return tree.plan(self.record.id, limits, devices), tree.cgroup(self.record.id, limits)
 
 
-def _spawned(
-    spec: SandboxSpec, place: Place, template: Template | None, *, begins: bool
-) -> tuple[Keeper, socket.socket]:
+def _spawned(spec: SandboxSpec, place: Place) -> tuple[Keeper, socket.socket]:
     """A sandbox's keeper, and our end of the stream to the guest that it starts. OSError."""
     ours, far = socket.socketpair()
     try:
         theirs = apart(far.detach())
         try:
-            args = command.keeper(spec, place, begins=begins)
+            args = command.keeper(spec, place, begins=command.begins(spec, place))
             passed = {command.STREAM: theirs}
-            if template is not None:
-                passed[command.TEMPLATE] = template.descriptor
             keeper = Keeper.spawn(args, attached=not spec.detached, passed=passed)
         finally:
             os.close(theirs)

@@ -22,7 +22,6 @@ from ringfence.backends.process.etc import User
 from ringfence.backends.process.keeper import sweep
 from ringfence.backends.process.machine import Machine
 from ringfence.backends.process.refusals import ALWAYS
-from ringfence.backends.process.templates import Templates
 from ringfence.backends.state import VARIABLE, state_directory
 
 _AT_ONCE = 32
@@ -97,12 +96,10 @@ class Ground:
 
 @dataclass(eq=False)
 class Known:
-    """Of one event loop. starts, ends: how many sandboxes may start, and end, at once. templates:
-    what they begin with."""
+    """Of one event loop. starts, ends: how many sandboxes may start, and end, at once."""
 
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     ends: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
-    templates: Templates = field(default_factory=Templates)
     _grounds: dict[tuple[str | None, ...], Ground] = field(default_factory=dict)
 
     def ground(self, endpoint: str | None) -> Ground:
@@ -132,7 +129,7 @@ def known() -> Known:
     if found is None:
         with _lock:
             for other in [one for one in _known if one.is_closed()]:
-                _known.pop(other).templates.close()
+                del _known[other]
             found = _known[loop] = Known()
     return found
 

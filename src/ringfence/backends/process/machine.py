@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.backends import exhausted, late_binds
+from ringfence.backends import exhausted
 from ringfence.backends.cgroup_tree import known_tree
 from ringfence.backends.cgroups import Tree
 from ringfence.backends.process import trial
@@ -24,7 +24,7 @@ from ringfence.spec.limits import RESOURCES
 LEAST_VERSION = (0, 8)
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _INSTALL = "apt-get install bubblewrap (Debian, Ubuntu) or dnf install bubblewrap (Fedora)"
-_CAP_SYS_CHROOT, _CAP_SYS_ADMIN = 18, 21
+_CAP_SYS_ADMIN = 21
 _ANSWER_SECONDS = 10.0
 
 
@@ -33,7 +33,7 @@ class Machine:
     """bwrap: its path. privileged: whether sandboxes are made as root, without a user namespace.
     guest: the guest's program. tree: where their cgroups go. devices: whether devices can be made,
     so that the guest can have a /dev of its own. begins: whether a keeper can begin a sandbox
-    without bubblewrap, as root with a copy of the mounts of a template, see `templates`."""
+    without bubblewrap."""
 
     bwrap: str
     version: tuple[int, int]
@@ -64,13 +64,12 @@ def look(guest: Path, directory: Path) -> Machine:
             " nothing can be run there"
         )
     privileged = os.geteuid() == 0
-    if not privileged:
+    if privileged:
+        _check_root()
+    else:
         _check_user(bwrap)
-        begins = late_binds.kernel_can() and trial.succeeds(guest, directory)
-        return Machine(bwrap, version, privileged, str(guest), known_tree(), begins=begins)
-    capabilities = _check_root()
-    devices = _makes_devices(guest.parent)
-    begins = devices and late_binds.possible() and bool(capabilities >> _CAP_SYS_CHROOT & 1)
+    devices = privileged and _makes_devices(guest.parent)
+    begins = (devices or not privileged) and trial.succeeds(guest, directory, privileged=privileged)
     return Machine(bwrap, version, privileged, str(guest), known_tree(), devices, begins)
 
 
@@ -110,8 +109,7 @@ def _version(bwrap: str, inode: int, changed: int) -> tuple[int, int]:  # noqa: 
     return int(match[1]), int(match[2])
 
 
-def _check_root() -> int:
-    """The capabilities of this root, which are enough."""
+def _check_root() -> None:
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
     if not effective >> _CAP_SYS_ADMIN & 1:
@@ -124,7 +122,6 @@ def _check_root() -> int:
             "this root is one of a user namespace with too few users for the guest and its"
             " commands: run as an ordinary user there, or map 65536 users and groups"
         )
-    return effective
 
 
 def _has_users(name: str) -> bool:

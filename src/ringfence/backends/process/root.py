@@ -34,14 +34,13 @@ class Entry:
             return ["--perms", "0755", "--dir", self.target]
         return [_FLAG[self.kind], self.source, self.target]
 
-    def part(self, *, templated: bool) -> list[str]:
-        """It as a part of what guest/agent/keep_root.c makes. templated: whether a template has it
-        where it is to be."""
+    def part(self) -> list[str]:
+        """It as a part of what guest/agent/keep_root.c makes."""
         if self.kind == "link":
             return ["--link", self.source, self.target]
         if self.kind == "dir":
             return ["--dir", self.target]
-        return ["--shown", self.target if templated else self.source, self.target]
+        return ["--shown", self.source, self.target]
 
 
 def host(etc: Path, home: str, top: Path = Path("/")) -> list[Entry]:

@@ -1,7 +1,8 @@
-"""Whether an ordinary user may do what a keeper does without bubblewrap.
+"""Whether a keeper can begin a sandbox without bubblewrap.
 
-Distributions allow bubblewrap user namespaces that they deny to other programs (AppArmor), and a
-container may show a /proc with covers. So it is tried: a sandbox is begun that runs nothing.
+Distributions allow bubblewrap user namespaces that they deny to other programs (AppArmor), a
+container may show a /proc with covers, and kernels before 5.12 cannot make a mount that is nowhere
+yet. So it is tried: a sandbox is begun in which the guest only says how it is used.
 """
 
 import contextlib
@@ -11,29 +12,37 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-GUEST = "/.ringfence/guest"
+_PROGRAM = "/guest"
+_USAGE = 64
 _SECONDS = 10.0
 
 
-def succeeds(guest: Path, directory: Path) -> bool:
-    """Whether a keeper, the program `guest`, can make namespaces and mounts itself. Tried once for
-    each state of its file, in a directory below this one, which is ours."""
+def succeeds(guest: Path, directory: Path, *, privileged: bool) -> bool:
+    """Whether that of the program `guest` can. Tried once for each state of its file, in a
+    directory below this one, which is ours."""
     status = guest.stat()
-    return _tried(str(guest), str(directory), status.st_ino, status.st_mtime_ns)
+    user = () if privileged else ("--user", "0:0")
+    return _tried(str(guest), str(directory), user, status.st_ino, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _tried(guest: str, directory: str, inode: int, changed: int) -> bool:  # noqa: ARG001 - of this file only
+def _tried(
+    guest: str,
+    directory: str,
+    user: tuple[str, ...],
+    inode: int,  # noqa: ARG001 - of this file only
+    changed: int,  # noqa: ARG001 - the same
+) -> bool:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         home = tempfile.mkdtemp(prefix=".trial-", dir=directory)
         try:
-            line = [guest, "--keep", home, "--user", "0:0", "--"]
-            line += ["--bind", "ro", guest, GUEST, "--", GUEST, "--hold"]
+            line = [guest, "--keep", home, "--begin", *user]
+            line += ["--", "--shown", guest, _PROGRAM, "--", _PROGRAM, "--help"]
             quiet = subprocess.DEVNULL
             done = subprocess.run(
                 line, stdin=quiet, stdout=quiet, stderr=quiet, timeout=_SECONDS, check=False
             )
-            return done.returncode == 0
+            return done.returncode == _USAGE
         finally:
             shutil.rmtree(home, ignore_errors=True)
     return False

@@ -229,7 +229,6 @@ int show_main(int count, char **args);
 /* list.c: what stands in the directories of a repository, on the host; an exit status. */
 int list_main(int count, char **args);
 /* hold.c: a root that many sandboxes begin with, held for as long as somebody asks for it; an exit status. */
-int hold_main(void);
 /* bind.c: what is the host's, mounted in a sandbox that runs already, on the host; an exit status. */
 int bind_main(int count, char **args);
 

@@ -14,9 +14,8 @@
  *   --into PATH          PROGRAM is born in this version 2 cgroup
  *   --counter FILE       PROGRAM gets it as descriptor 4, open for reading
  *   --pass DESCRIPTOR    PROGRAM has this open file, too; it is closed here then
- *   --template DESCRIPTOR  there is no PROGRAM that makes namespaces: what is in PROGRAM's place is told in keep_root.c.
- *                        It is the descriptor after that of --pass
- *   --user UID:GID       the same without a template, for an ordinary user: with user namespaces, in which it is UID
+ *   --begin              the child makes the namespaces: what is in PROGRAM's place is told in keep_root.c
+ *   --user UID:GID       with --begin, for an ordinary user: with user namespaces, in which it is UID
  *   --thaw FILE VALUE    written when the sandbox is killed, so that a frozen one can die
  *   --attached           the end of standard input kills the sandbox
  *   --last PATH          the directory that DIRECTORY is in: removed, with the files in it, by the last to leave it
@@ -77,8 +76,6 @@ static const char **setting(const char *name)
 		return &keeping.counter;
 	if (!strcmp(name, "--pass"))
 		return &keeping.passed;
-	if (!strcmp(name, "--template"))
-		return &keeping.template;
 	if (!strcmp(name, "--user"))
 		return &keeping.user;
 	if (!strcmp(name, "--last"))
@@ -94,6 +91,8 @@ static int take_step(int left, char **arg)
 
 	if (!strcmp(arg[0], "--attached"))
 		return keeping.attached = true, 1;
+	if (!strcmp(arg[0], "--begin"))
+		return keeping.begin = true, 1;
 	if (!path)
 		return 0;
 	if (!strcmp(arg[0], "--make")) {
@@ -187,15 +186,12 @@ static int listen_to_signals(void)
 /* What whoever started us had open besides, such as a lock of a shell, is not to be held as long as the sandbox lives. */
 static void close_others(int count, char **args)
 {
-	int first = 2, last = 2;
+	int passed = 2;
 
-	for (int i = 0; i + 1 < count && strcmp(args[i], "--"); i++) {
+	for (int i = 0; i + 1 < count && strcmp(args[i], "--"); i++)
 		if (!strcmp(args[i], "--pass"))
-			first = last = (int)strtol(args[i + 1], NULL, 10);
-		else if (!strcmp(args[i], "--template"))
-			last = (int)strtol(args[i + 1], NULL, 10);
-	}
-	close_all_but(first, last);
+			passed = (int)strtol(args[i + 1], NULL, 10);
+	close_all_but(passed, passed);
 }
 
 int keep_main(int count, char **args)
@@ -218,7 +214,7 @@ int keep_main(int count, char **args)
 	}
 	keeping.program = start_program(args + at + 1);
 	if (keeping.program < 0) {
-		complain("start", keeping.template || keeping.user ? "namespaces" : args[at + 1], errno);
+		complain("start", keeping.begin ? "namespaces" : args[at + 1], errno);
 		clear_away(args[0]);
 		return NOT_STARTED;
 	}

@@ -15,8 +15,8 @@ struct steps {
 };
 struct keeping {
 	struct steps made, inside, thaws;
-	const char *directory, *into, *counter, *passed, *last, *template, *user;
-	bool attached;
+	const char *directory, *into, *counter, *passed, *last, *user;
+	bool attached, begin;
 	bool killing;
 	int home;  /* DIRECTORY */
 	pid_t program;
@@ -38,13 +38,13 @@ pid_t start_program(char **args);
 
 /* ---- keep_root.c ------------------------------------------------------------------------------------------------- */
 
-/* Where a template, a descriptor of its mounts, has an empty directory. */
-#define TEMPLATE_ROOM "/.ringfence"
+/* Where the sandbox has what is Ringfence's own. */
+#define OWN_PLACE "/.ringfence"
 #define SANDBOX_NAME "sandbox"
 
 /* Whether a part is a bind of what is not Ringfence's own, such as a repository. */
 bool binds_of_others(char **parts);
-/* Become PROGRAM with a root as the parts say, in namespaces that are new but for cgroup's, and mounts where there is a template. */
+/* Become PROGRAM with a root as the parts say, in namespaces that are new but for the cgroup's. */
 _Noreturn void begin(char **parts);
 
 /* ---- keep_user.c ------------------------------------------------------------------------------------------------- */

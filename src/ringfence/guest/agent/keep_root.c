@@ -1,15 +1,15 @@
-/* What the keeper's child does itself: it gives the sandbox a root of its own. As root it begins with a copy of a template,
- * the mounts that many sandboxes show, which bubblewrap has made in a namespace of their own. As an ordinary user it begins
- * with a copy of the host's mounts, in a user namespace, and mounts /proc and /dev as well.
+/* What the keeper's child does itself where no bubblewrap does: it is born with a copy of the host's mounts, takes what of
+ * them is to be shown, and gives the sandbox an empty root, in which it puts that. In a user namespace, an ordinary user's, it
+ * mounts /proc and /dev as well.
  *
  *   [PART]... -- PROGRAM [ARGUMENT]...
  *
  * Parts, made in this order; PATH is one inside:
  *   --dir PATH              a directory
  *   --link TARGET PATH      a symbolic link
- *   --shown FROM PATH       what the template has at FROM, or the host where there is none: a directory or a file,
- *                           read-only, with all that the host has mounted below it by now
- *   --bind ro|rw FROM PATH  what the host has at FROM; directories above that are missing are made
+ *   --shown FROM PATH       a directory or a file of the host's own system or of an image, read-only, with all that is mounted
+ *                           below it by now
+ *   --bind ro|rw FROM PATH  the same of anything else; directories above PATH that are missing are made
  *   --tmpfs OPTIONS:PATH    as in mounts.c
  *
  * What is mounted has nosuid and nodev.
@@ -63,16 +63,16 @@ static int size_of(char **part)
 	return 0;
 }
 
-static bool is_in_room(const char *path)
+static bool is_own(const char *path)
 {
-	size_t length = strlen(TEMPLATE_ROOM);
-	return !strncmp(path, TEMPLATE_ROOM, length) && (!path[length] || path[length] == '/');
+	size_t length = strlen(OWN_PLACE);
+	return !strncmp(path, OWN_PLACE, length) && (!path[length] || path[length] == '/');
 }
 
 bool binds_of_others(char **part)
 {
 	for (int size; (size = size_of(part)); part += size)
-		if (is(part, "--bind") && !is_in_room(part[3]))
+		if (is(part, "--bind") && !is_own(part[3]))
 			return true;
 	return false;
 }
@@ -91,17 +91,17 @@ static char **look_through(char **part)
 	return part;
 }
 
-/* What parts of this kind mount, while its source is what is seen. */
-static void take(char **part, const char *kind)
+/* What is to be mounted, while the host's mounts are seen. */
+static void take(char **part)
 {
 	for (int i = 0, size; (size = size_of(part)); i++, part += size) {
-		if (!is(part, kind))
-			continue;
 		bool bound = is(part, "--bind");
-		const char *source = part[bound ? 2 : 1];
+		if (!bound && !is(part, "--shown"))
+			continue;
+		const char *source = part[size - 2];
 		trees[i] = graft_take(source, !bound || strcmp(part[1], "rw"), RECURSIVE);
 		if (trees[i] < 0)
-			give_up(kind + 2, source);
+			give_up(part[0] + 2, source);
 	}
 }
 
@@ -175,14 +175,14 @@ static int make(char **part, int tree)
 	return put(tree, part[size_of(part) - 1]);
 }
 
-/* An empty one, in which nothing of what was there before can be reached. A user namespace may mount a /proc while it sees
+/* An empty one, in which nothing of the host's can be reached. A user namespace may mount a /proc while it sees
  * one, and the devices of the host are taken meanwhile. */
 static void change_root(void)
 {
-	const char *room = keeping.user ? keeping.directory : TEMPLATE_ROOM;
+	const char *place = keeping.directory;
 
-	if (mount("tmpfs", room, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 || chdir(room) < 0)
-		give_up("mount", room);
+	if (mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 || chdir(place) < 0)
+		give_up("mount", place);
 	if (keeping.user && (mount_proc("proc") < 0 || mount_devices("dev") < 0))
 		give_up("mount", "/proc and /dev");
 	/* The old root comes to lie on the new one, and what lies on "/" is taken away then: pivot_root(2). */
@@ -201,15 +201,6 @@ static void raise_loopback(void)
 	close(fd);
 }
 
-static void enter_template(void)
-{
-	int template = (int)strtol(keeping.template, NULL, 10);
-
-	if (setns(template, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0)
-		give_up("enter", "the namespace of a template");
-	close(template);
-}
-
 void begin(char **parts)
 {
 	char **program = look_through(parts) + 1;
@@ -217,12 +208,12 @@ void begin(char **parts)
 	open_files_raise();
 	if (keeping.user)
 		user_outer();
-	take(parts, "--bind");
-	if (keeping.template)
-		enter_template();
-	take(parts, "--shown");
 	if (unshare(CLONE_NEWCGROUP) < 0)
 		give_up("enter", "a cgroup namespace");
+	/* Nothing that is done here is done on the host; in a user namespace the kernel has seen to that. */
+	if (!keeping.user && mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		give_up("separate", "mounts");
+	take(parts);
 	change_root();
 	for (int i = 0, size; (size = size_of(parts)); i++, parts += size)
 		if (make(parts, trees[i]) < 0)

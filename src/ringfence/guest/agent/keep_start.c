@@ -44,12 +44,6 @@ static bool tell_pid(int info)
 	return readlink("/proc/self", name, sizeof(name) - 1) > 0 && dprintf(info, "{\"child-pid\": %s}\n", name) > 0;
 }
 
-/* Whether the child makes the sandbox's root itself. */
-static bool begins(void)
-{
-	return keeping.template || keeping.user;
-}
-
 static int run_program(void *argument)
 {
 	const struct start *start = argument;
@@ -67,14 +61,14 @@ static int run_program(void *argument)
 	}
 	int info = openat(keeping.home, "info", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	bool told = begins() ? tell_pid(info) : hand_over(info, INFO_FD);
+	bool told = keeping.begin ? tell_pid(info) : hand_over(info, INFO_FD);
 	if (!told || !hand_over(null, 0))
 		give_up("open", "info");
 	if (keeping.counter && !hand_over(open(keeping.counter, O_RDONLY | O_CLOEXEC), COUNTER_FD))
 		give_up("open", keeping.counter);
 	if (!hand_over(start->lifeline, LIFELINE_FD))
 		give_up("open", "lifeline");
-	if (begins())
+	if (keeping.begin)
 		begin(args);
 	execv(args[0], args);
 	give_up("run", args[0]);
@@ -82,8 +76,9 @@ static int run_program(void *argument)
 
 static unsigned namespaces(void)
 {
-	unsigned own = keeping.user ? CLONE_NEWUSER | CLONE_NEWNS : 0;
-	return begins() ? own | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0;
+	if (!keeping.begin)
+		return 0;
+	return CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | (keeping.user ? CLONE_NEWUSER : 0);
 }
 
 /* Born in the cgroup `into`: joining later would wait for every processor. */
@@ -137,13 +132,11 @@ pid_t start_program(char **args)
 		return -1;
 	struct start start = {args, lifeline};
 	user_remember();
-	pid_t pid = keeping.into                      ? start_inside(&start)
-		  : begins() && binds_of_others(args) ? start_apart(&start)
-						      : start_here(&start);
+	pid_t pid = keeping.into                           ? start_inside(&start)
+		  : keeping.begin && binds_of_others(args) ? start_apart(&start)
+							   : start_here(&start);
 	close(lifeline);
 	if (keeping.passed)
 		close((int)strtol(keeping.passed, NULL, 10));
-	if (keeping.template)
-		close((int)strtol(keeping.template, NULL, 10));
 	return pid;
 }

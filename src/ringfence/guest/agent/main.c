@@ -137,8 +137,6 @@ int main(int count, char **args)
 		return list_main(count - 2, args + 2);
 	if (count > 1 && !strcmp(args[1], "--bind"))
 		return bind_main(count - 2, args + 2);
-	if (count > 1 && !strcmp(args[1], "--hold"))
-		return hold_main();
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (count > 1 && !strcmp(args[1], "--enter")) {
 		args += 2;
