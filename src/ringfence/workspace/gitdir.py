@@ -63,12 +63,12 @@ class GitDirectory:
     @property
     def sha256(self) -> bool:
         """Whether its objects are named by SHA-256."""
-        return _says(self.common, r"objectformat\s*=\s*sha256")
+        return "sha256" in map(str.lower, _values(self.common, "objectformat"))
 
     @property
     def partial(self) -> bool:
         """Whether it is a partial clone, in which objects may be missing."""
-        return _says(self.common, r"(?:promisor|partialclone)\s*=.*")
+        return any(True for _ in _values(self.common, "promisor", "partialclone"))
 
     def references(self) -> dict[str, str]:
         """Branches, tags, remote branches and notes, with the ids they name."""
@@ -210,8 +210,9 @@ def _worktree(place: Path, own: Path, back: str) -> tuple[GitDirectory | None, s
 
 def _work_tree(own: Path) -> str | None:
     """What the configuration of a submodule's repository says of its work tree."""
-    found = re.search(r'(?im)^\s*worktree\s*=\s*("?)([^"\n]+?)\1\s*$', text_of(own, "config"))
-    return re.sub(r"\\(.)", r"\1", found[2]) if found else None
+    value = next(_values(own, "worktree"), "")
+    plain = value[1:-1] if re.fullmatch(r'".*"', value) else value
+    return re.sub(r"\\(.)", r"\1", plain) or None
 
 
 def _loose(common: Path) -> Iterator[tuple[str, str]]:
@@ -255,8 +256,12 @@ def _is_ref(ref: str) -> bool:
     return _REF.fullmatch(ref) is not None and ".." not in ref
 
 
-def _says(common: Path, setting: str) -> bool:
-    return re.search(rf"(?im)^\s*{setting}\s*$", text_of(common, "config")) is not None
+def _values(directory: Path, *names: str) -> Iterator[str]:
+    """What the configuration there says of settings, as it is written."""
+    for line in text_of(directory, "config").split("\n"):
+        name, is_set, value = line.partition("=")
+        if is_set and name.strip().lower() in names:
+            yield value.strip()
 
 
 def _is_there(path: Path) -> bool:

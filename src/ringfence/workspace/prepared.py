@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringfence.errors import NotFoundError, SandboxError, StateError
-from ringfence.spec.paths import lies_in
 from ringfence.workspace import manifest, shared
 from ringfence.workspace.application import alone, settle
+from ringfence.workspace.beneath import above
 from ringfence.workspace.changes import MAX_BYTES, Changes, compare
 from ringfence.workspace.entries import Entry, entry_of
 from ringfence.workspace.layers import TRUSTED, USER, Layers
@@ -122,8 +122,9 @@ class Prepared:
 
     def candidates(self, now: Layers, since: Since) -> Iterator[str]:
         """Paths that may be different; some come twice."""
+        places = frozenset(self.mounted)
         for path in self._candidates(now, since):
-            if not any(lies_in(path, place) for place in self.mounted):
+            if not places or places.isdisjoint((path, *above(path))):
                 yield path
 
     def _candidates(self, now: Layers, since: Since) -> Iterator[str]:

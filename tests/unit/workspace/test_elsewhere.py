@@ -259,8 +259,8 @@ def test_every_kind_of_index_is_taken_over(
 def test_a_submodules_own_repository_is_found(repository: Path, victim: Path, make: Make) -> None:
     """Its .git is a file that names a place in the outer repository, which names it back."""
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q",
-        victim.as_uri(), "inner dir")  # fmt: skip
-    work = inside(make(repository / "inner dir"))
+        victim.as_uri(), 'inner "dir"')  # fmt: skip
+    work = inside(make(repository / 'inner "dir"'))
     assert git(work, "log", "--format=%s").strip() == "words"
     assert git(work, "status", "--porcelain") == ""
 
@@ -466,3 +466,24 @@ def test_a_repository_that_is_reached_over_a_link_is_found_where_it_is(
     found, _ = gitdir.find(tmp_path / "name")
     assert found is not None
     assert found.own == repository / ".git"
+
+
+@pytest.mark.parametrize("config", ["\n" * 1_000_000, "worktree =" + " " * 1_000_000 + '"'])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_no_configuration_takes_time_in_a_power_of_its_length(
+    repository: Path, config: str, elsewhere: bool
+) -> None:
+    if elsewhere:
+        (repository / ".git").rename(repository / "own")
+        (repository / ".git").write_text("gitdir: own\n")
+    (repository / ("own" if elsewhere else ".git") / "config").write_text(config)
+    assert (plan(Repository(path=str(repository))).history is None) == elsewhere
+
+
+def test_a_reference_with_a_file_of_its_own_is_what_that_says(repository: Path) -> None:
+    """The packed one stays as it was when a commit is made."""
+    git(repository, "pack-refs", "--all")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "second")
+    found, _ = gitdir.find(repository)
+    assert found is not None
+    assert found.references() == {"refs/heads/main": git(repository, "rev-parse", "HEAD").strip()}
