@@ -1,8 +1,6 @@
 """A supervisor serves one exec after the other, and what was told to one is not told to the next."""
 
-import ctypes
 import os
-import platform
 import resource
 import struct
 from collections.abc import Callable
@@ -11,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ringfence.guest.protocol import Answer, Ask
-from ringfence.policy.seccomp.bpf import bpf
 
+from .filtered import filter_call
 from .raw import Guest
 
 KEPT = 4
@@ -64,6 +62,17 @@ def test_what_comes_too_late_for_one_command_spares_the_next(
         assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
 
 
+def test_each_of_many_commands_takes_four_descriptors_of_the_guest(guest: Guest) -> None:
+    """Three streams and its supervisor: a limit of 4096 has room for the thousand of a session."""
+    held = Path(f"/proc/{guest.host_pid(1)}/fd")
+    counts = []
+    for _ in range(2):
+        for _ in range(100):
+            guest.raw.started(guest.raw.start("sleep", "1000", flags=32 | 1))
+        counts.append(len(list(held.iterdir())))
+    assert counts[1] - counts[0] <= 400 + KEPT
+
+
 def test_a_job_leaves_nothing_in_its_supervisor(guest: Guest) -> None:
     long = "x" * 100_000
     script = "echo $PPID ${#1}; exec sleep 1000"
@@ -86,18 +95,7 @@ def test_the_memory_of_a_large_job_is_not_counted_on_later_commands(guest: Guest
 
 def _without_close_range() -> None:
     """As a kernel before 5.9, or gVisor's; with a descriptor open that is far from the others."""
-    profile = {
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
-    }
-    program = bpf(profile, platform.machine())
-    code = ctypes.create_string_buffer(program, len(program))
-    filters = ctypes.create_string_buffer(
-        struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filters):
-        raise OSError(ctypes.get_errno(), "no filter")
+    filter_call("close_range", action="SCMP_ACT_ERRNO", errnoRet=38)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )

@@ -261,14 +261,24 @@ static void nobody_left(struct exec *exec, bool free)
 	supervisor_free(supervisor);
 }
 
+void exec_recover(struct exec *exec, const struct report *last)
+{
+	if (!exec->started && last->pid)
+		started(exec, last->pid);
+	if (exec->started && !exec->main_ended && last->ended)
+		main_ended(exec, last);
+}
+
 void exec_reported(struct exec *exec, const struct report *report)
 {
 	if (report->kinds & REPORT_FAILED) {
 		failed(exec, report);
 		return;
 	}
-	if (report->kinds & REPORT_STARTED)
+	if (report->kinds & REPORT_STARTED) {
+		supervisor_has_read(exec->supervisor);
 		started(exec, report->pid);
+	}
 	if (report->kinds & REPORT_EXITED)
 		main_ended(exec, report);
 	if (report->kinds & REPORT_HEARD)

@@ -35,6 +35,8 @@ struct input {
 struct supervisor {
 	struct watch watch;
 	struct child child;
+	int theirs;         /* its own end of the socket; -1: closed */
+	struct told *told;  /* shared with it */
 	struct exec *exec;
 	struct supervisor *next;
 	u32 filter_changes;  /* when it was taken */
@@ -52,10 +54,11 @@ struct exec {
 	struct input input;
 	int terminal;  /* the other side of its terminal, so that the command may close it and open it again; -1: none */
 	u32 flags, uid, pid, grace_ms;
-	u8 reason;
+	u8 reason, given; /* given: to how many supervisors, one after the other */
 	bool started, main_ended, killing, killed, late, dropping, over, lost, attached, forgotten, removed;
 	bool counted, ran; /* KILL_ALL waits for it; its command ran when that came */
 	bool answering;  /* FORGET waits for its end */
+	bool begun;      /* of a lost one: its supervisor was about to start it, or did */
 	bool tells;      /* its STARTED says what becomes of input */
 	u32 proof, killed_count, rounds;
 	u32 hunted;      /* rounds after its orphans */
@@ -76,8 +79,10 @@ void exec_judge(struct exec *exec, bool reached);
 void exec_limit(struct exec *exec, u64 milliseconds);  /* its timeout, from now */
 void exec_free(struct exec *exec);
 void exec_reported(struct exec *exec, const struct report *report);
+void exec_recover(struct exec *exec, const struct report *last); /* what its supervisor did not come to report */
 void exec_finish(struct exec *exec);  /* send what ends it; may free it */
-void exec_supervisor_ended(struct exec *exec, bool well);
+/* last: what it knew, reported or not. */
+void exec_supervisor_ended(struct exec *exec, const struct told *last, bool well);
 void exec_hunt(void);  /* kill the agent's own children that nobody registered, until there are none */
 void exec_collateral(u32 uid, const struct exec *cause);
 
@@ -113,12 +118,17 @@ void descriptors_refuse(struct reader *r);
 
 /* pool.c */
 struct supervisor *supervisor_take(void);  /* NULL with errno */
-int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count);
 void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag);
+void supervisor_has_read(struct supervisor *supervisor); /* its job */
 void supervisor_free(struct supervisor *supervisor);     /* it has nobody left: for the next exec */
 void supervisor_dismiss(struct supervisor *supervisor);  /* the agent has no more jobs for it */
 void supervisors_renew(void);  /* those that wait are replaced */
 void pool_fill(void);          /* once there is time */
 void pool_refill(void);        /* the same, after a while where most commands end sooner */
+
+/* job_give.c */
+int job_give(struct exec *exec, const struct job *job, const char *strings, const int *fds, int count);
+/* Whether another has what the one that ended did not read. */
+bool job_give_again(struct supervisor *ended);
 
 #endif

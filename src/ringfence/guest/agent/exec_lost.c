@@ -11,7 +11,8 @@ static u32 rounds;
 static void send_lost(struct exec *exec)
 {
 	if (exec->attached)
-		send_fail(the_conn, exec->id, EIO, STAGE_LIMITS, "its supervisor was lost before the start");
+		send_fail(the_conn, exec->id, EIO, STAGE_LIMITS,
+			  exec->begun ? "its supervisor was lost as it started the command" : "its supervisor was lost before the start");
 	exec_free(exec);
 }
 
@@ -66,7 +67,7 @@ void exec_orphan_ended(pid_t pid, int status, const struct usage *usage)
 
 void exec_hunt(void) { timer_set(&hunt, 0, hunt_orphans); }
 
-void exec_supervisor_ended(struct exec *exec, bool well)
+void exec_supervisor_ended(struct exec *exec, const struct told *last, bool well)
 {
 	bool known = exec->main_ended && (!exec->killing || exec->killed);
 	exec->supervisor = NULL;
@@ -78,9 +79,12 @@ void exec_supervisor_ended(struct exec *exec, bool well)
 			exec_free(exec);
 		return;
 	}
+	exec_recover(exec, &last->report);
+	exec->begun = last->begun;
 	if (!exec->reason && !exec->main_ended)
 		exec->reason = REASON_LOST;
 	exec->lost = exec->killing = true;
 	timer_clear(&exec->timeout);
-	exec->wall_us = now_us() - exec->begun_us;
+	if (!exec->main_ended)
+		exec->wall_us = now_us() - exec->begun_us;
 }

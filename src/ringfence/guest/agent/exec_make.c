@@ -208,19 +208,11 @@ static int start(struct exec *exec, const struct request *request, struct ends *
 	int error = hold(exec);
 	if (error)
 		return error;
-	exec->supervisor = supervisor_take();
-	if (!exec->supervisor)
-		return -errno;
-	exec->supervisor->exec = exec;
 	memcpy(fds, ends->theirs, (size_t)count * sizeof *fds);
 	memcpy(fds + count, request->cgroups, (size_t)request->cgroups_count * sizeof *fds);
-	error = supervisor_send(exec->supervisor, &request->job, request->strings, fds, count + request->cgroups_count);
-	if (error) {
-		exec->supervisor->exec = NULL;
-		supervisor_dismiss(exec->supervisor);
-		exec->supervisor = NULL;
+	error = job_give(exec, &request->job, request->strings, fds, count + request->cgroups_count);
+	if (error)
 		return error;
-	}
 	for (int i = 0; i < 2; i++)
 		stream_begin(&exec->streams[i], exec, ends->ours[i + 1]);
 	if (ends->ours[0] >= 0)

@@ -3,7 +3,7 @@
  *
  * Two processes are the supervisor then. The outer one is the agent's child, and out of the commands' reach. The inner
  * one, the namespace's first, does the work and reports. One of them at a time takes what the agent tells:
- *   the inner one until it has a job. Then it clears `told` and says BEGUN;
+ *   the inner one until it has a job. Then it says BEGUN;
  *   the outer one while there is a family. Signals and timeouts it hands in; a kill it carries out by the inner one's
  *   death, and reports. It does the same, unreported, when the agent is gone.
  * Where nobody is left the inner one says OVER and waits for the answer; what was handed in before that is dropped. Only
@@ -23,7 +23,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -33,7 +32,6 @@
 #include <unistd.h>
 
 enum { KEYRING_ID = 0, SESSION_KEYRING = -3 }; /* as in <linux/keyctl.h> */
-enum { FIRST_COMMAND = 2 };
 
 bool own_pid_namespace;
 static long keyring;
@@ -58,10 +56,7 @@ static void kill_namespace(struct told *told, pid_t first)
 	report->empty = true;
 	if (report->ended)
 		return;
-	report->ended = true;
-	report->status = SIGKILL;
-	report->usage = usage;
-	report->ended_us = now_us();
+	told_ended(told, SIGKILL, &usage);
 }
 
 static void take_tell(int host, int inside, struct told *told, pid_t first)
@@ -93,13 +88,14 @@ static bool same_limits(pid_t first)
 	return true;
 }
 
-/* BEGUN, OVER, or the end of the inner one, after which *inside is -1. Whether the agent is listened to from now on. */
-static bool hear(int *inside, pid_t first)
+/* BEGUN, OVER, or the end of the inner one, after which *inside is -1: a job that comes then is for another supervisor.
+ * Whether the agent is listened to from now on. */
+static bool hear(int *inside, pid_t first, bool listening)
 {
 	struct tell tell;
 	if (recv(*inside, &tell, sizeof tell, 0) <= 0) {
 		*inside = -1;
-		return true;
+		return listening;
 	}
 	if (tell.kind == TELL_BEGUN)
 		return true;
@@ -120,7 +116,7 @@ static _Noreturn void stay_outside(int host, int inside, struct told *told, pid_
 		if (polls[1].revents)
 			take_tell(host, inside, told, first);
 		if (polls[0].revents)
-			listening = hear(&inside, first);
+			listening = hear(&inside, first, listening);
 	}
 }
 
@@ -185,20 +181,18 @@ static _Noreturn void fail(int host, int error)
 	_exit(0);
 }
 
-struct told *nest(int host, int *tells)
+void nest(int host, int *tells, struct told *told)
 {
 	int pair[2];
-	struct told *told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (told == MAP_FAILED || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		_exit(1);
-	told->next_pid = FIRST_COMMAND;
 	pid_t first = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
 	if (first == 0) {
 		close(pair[0]);
 		*tells = pair[1];
 		go_inside();
 		files_are_theirs = commands_own_files();
-		return told;
+		return;
 	}
 	if (first < 0)
 		fail(host, errno);

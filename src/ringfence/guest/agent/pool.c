@@ -13,10 +13,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { FIRST_COMMAND = 2 /* in a pid namespace of its own */ };
 enum {
 	AHEAD = 1, /* forked ahead */
 	KEPT = 4,  /* of those that are free again */
 	WHILE_MS = 200,
+	MANY_FILES = 128,
 };
 
 static struct supervisor *idle;  /* those that served before, then those that were forked, the oldest first */
@@ -64,11 +66,26 @@ static void add_idle(struct supervisor **at, struct supervisor *supervisor)
 /* It ends when it waits for a job, or with the family that it has. */
 void supervisor_dismiss(struct supervisor *supervisor) { shutdown(supervisor->watch.fd, SHUT_WR); }
 
+static void close_theirs(struct supervisor *supervisor)
+{
+	if (supervisor->theirs >= 0)
+		close(supervisor->theirs);
+	supervisor->theirs = -1;
+}
+
+/* Beside many others that is a descriptor less for each; it has no other job then. */
+void supervisor_has_read(struct supervisor *supervisor)
+{
+	if (supervisor->theirs >= MANY_FILES)
+		close_theirs(supervisor);
+}
+
 void supervisor_free(struct supervisor *supervisor)
 {
 	int most = supervisor->counted ? AHEAD : KEPT;
 	supervisor->exec = NULL;
-	if (idle_count < most && supervisor->filter_changes == filter_changes && !supervisor->grown)
+	bool as_before = supervisor->filter_changes == filter_changes && !supervisor->grown && supervisor->theirs >= 0;
+	if (idle_count < most && as_before)
 		add_idle(&idle, supervisor);
 	else
 		supervisor_dismiss(supervisor);
@@ -84,7 +101,20 @@ void supervisors_renew(void)
 	pool_fill();
 }
 
-static struct supervisor *supervisor_fork(void)
+static void supervisor_remove(struct supervisor *supervisor)
+{
+	int error = errno;
+	watch_remove(&supervisor->watch);
+	close(supervisor->watch.fd);
+	close_theirs(supervisor);
+	if (supervisor->told)
+		munmap(supervisor->told, sizeof *supervisor->told);
+	free(supervisor);
+	errno = error;
+}
+
+/* With both ends of its socket, and memory that it has in common with the agent alone. */
+static struct supervisor *supervisor_new(void)
 {
 	struct supervisor *supervisor = calloc(1, sizeof *supervisor);
 	int pair[2];
@@ -92,24 +122,33 @@ static struct supervisor *supervisor_fork(void)
 		free(supervisor);
 		return NULL;
 	}
+	supervisor->watch.fd = pair[0];
+	supervisor->theirs = pair[1];
+	void *told = mmap(NULL, sizeof *supervisor->told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (told == MAP_FAILED) {
+		supervisor_remove(supervisor);
+		return NULL;
+	}
+	supervisor->told = told;
+	supervisor->told->next_pid = FIRST_COMMAND;
+	return supervisor;
+}
+
+static struct supervisor *supervisor_fork(void)
+{
+	struct supervisor *supervisor = supervisor_new();
+	if (!supervisor)
+		return NULL;
 	pid_t pid = fork();
 	if (pid == 0)
-		supervise(pair[1]);
-	int error = errno;
-	close(pair[1]);
-	if (pid < 0) {
-		close(pair[0]);
-		free(supervisor);
-		errno = error;
-		return NULL;
-	}
-	error = -watch_add(&supervisor->watch, pair[0], EPOLLIN, supervisor_ready);
+		supervise(supervisor->theirs, supervisor->told);
+	int error = pid < 0 ? errno : -watch_add(&supervisor->watch, supervisor->watch.fd, EPOLLIN, supervisor_ready);
 	if (error) {
-		close(pair[0]); /* it sees that and ends */
-		free(supervisor);
 		errno = error;
+		supervisor_remove(supervisor); /* it sees that and ends */
 		return NULL;
 	}
+	madvise(supervisor->told, sizeof *supervisor->told, MADV_DONTFORK);
 	child_add(&supervisor->child, pid, supervisor_ended);
 	return supervisor;
 }
@@ -159,13 +198,15 @@ static void supervisor_ended(struct child *child, int status)
 	while (take_report(supervisor))
 		;
 	forget_idle(supervisor);
-	watch_remove(&supervisor->watch);
-	close(supervisor->watch.fd);
-	if (supervisor->exec && supervisor->stopped_others)
-		signal_uid(supervisor->exec->uid, SIGCONT);
-	if (supervisor->exec)
-		exec_supervisor_ended(supervisor->exec, status == 0);
-	free(supervisor);
+	struct exec *exec = supervisor->exec;
+	if (exec && supervisor->stopped_others)
+		signal_uid(exec->uid, SIGCONT);
+	if (exec && job_give_again(supervisor))
+		exec = NULL;
+	struct told told = *supervisor->told;
+	supervisor_remove(supervisor); /* what lies unread there may hold the command's output open */
+	if (exec)
+		exec_supervisor_ended(exec, &told, status == 0);
 }
 
 struct supervisor *supervisor_take(void)
@@ -179,57 +220,6 @@ struct supervisor *supervisor_take(void)
 	if (supervisor)
 		supervisor->filter_changes = filter_changes;
 	return supervisor;
-}
-
-static bool limits_processes(const struct job *job)
-{
-	for (u32 i = 0; i < job->limit_count; i++)
-		if (job->limits[i].resource == RLIMIT_NPROC)
-			return true;
-	return false;
-}
-
-static int strings_file(const struct job *job, const char *strings)
-{
-	int fd = memfd_create("job", MFD_CLOEXEC);
-	u64 done = 0;
-	while (fd >= 0 && done < job->strings) {
-		ssize_t wrote = write(fd, strings + done, job->strings - done);
-		if (wrote < 0) {
-			close(fd);
-			return -1;
-		}
-		done += (u64)wrote;
-	}
-	return fd;
-}
-
-int supervisor_send(struct supervisor *supervisor, const struct job *job, const char *strings, const int *fds, int count)
-{
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(JOB_FDS * sizeof(int))];
-	} control = {0};
-	bool inlined = job->strings <= INLINE_STRINGS;
-	int file = inlined ? -1 : strings_file(job, strings);
-	supervisor->grown |= !inlined;
-	supervisor->counted = own_pid_namespace && limits_processes(job);
-	if (!inlined && file < 0)
-		return -errno;
-	int all[JOB_FDS];
-	memcpy(all, fds, (size_t)count * sizeof *fds);
-	if (file >= 0)
-		all[count++] = file;
-	struct iovec parts[2] = {{(void *)job, sizeof *job}, {(void *)strings, inlined ? job->strings : 0}};
-	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
-				 .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int))};
-	control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN((size_t)count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-	memcpy(CMSG_DATA(&control.header), all, (size_t)count * sizeof(int));
-	ssize_t sent = sendmsg(supervisor->watch.fd, &message, MSG_NOSIGNAL);
-	int error = sent < 0 ? -errno : 0;
-	if (file >= 0)
-		close(file);
-	return error;
 }
 
 void supervisor_tell(struct supervisor *supervisor, u32 kind, u32 number, bool flag)

@@ -26,7 +26,7 @@ enum {
 static int host;    /* the agent's end: reports go there */
 static int tells;   /* where tells come from: the same, or the supervisor outside of this pid namespace */
 static pid_t main_pid;
-static struct told own, *told = &own;
+static struct told *told;
 static bool subreaper, filtered;
 static u32 reaped_killed;
 
@@ -52,12 +52,12 @@ void report_send(int fd, struct told *what, u32 kinds)
 		;
 }
 
-static void main_ended(int status, const struct rusage *usage)
+void told_ended(struct told *what, int status, const struct rusage *usage)
 {
-	told->report.status = status;
-	told->report.usage = *usage;
-	told->report.ended_us = now_us();
-	told->report.ended = true;
+	what->report.status = status;
+	what->report.usage = *usage;
+	what->report.ended_us = now_us();
+	__atomic_store_n(&what->report.ended, true, __ATOMIC_RELEASE);
 }
 
 /* Reap all there is to reap. A child that asked to be traced is ours to trace, and its stops are told too: it lives. */
@@ -72,7 +72,7 @@ static void drain(void)
 		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 			reaped_killed++;
 		if (pid == main_pid)
-			main_ended(status, &usage);
+			told_ended(told, status, &usage);
 	}
 	told->report.empty = pid < 0 && errno == ECHILD;
 }
@@ -180,13 +180,14 @@ static void watch_over(void)
 		bool news = wait_for_news(&poll, 1, first ? COALESCE_NS : -1);
 		drain();
 		bool due = !told->start || (told->report.ended && !told->exit);
-		if (due && told->report.empty)
+		bool empty = told->report.empty;
+		if (due && empty)
 			told->report.free = can_serve_again();
 		if (due)
-			report_send(host, told, 0);
-		if (told->report.empty && due)
+			report_send(host, told, 0); /* after it `told` may be the next job's */
+		if (empty && due)
 			return;
-		if (told->report.empty)
+		if (empty)
 			_exit(0);
 		first = false;
 		if (news)
@@ -215,10 +216,10 @@ static void start_next(void)
 		_exit(0);
 	if (next == JOB_KILL)
 		killed();
-	*told = (struct told){.next_pid = told->next_pid};
 	if (own_pid_namespace)
 		nest_begun(tells, filtered);
 	command.filtered = filtered;
+	told->begun = true;
 	main_pid = command_start(&command);
 	if (main_pid < 0) {
 		told->report.error = -main_pid;
@@ -226,22 +227,23 @@ static void start_next(void)
 		report_send(host, told, REPORT_FAILED);
 		_exit(0);
 	}
-	told->report.pid = (u32)main_pid;
-	told->next_pid = told->report.pid + 1;
+	told->next_pid = (u32)main_pid + 1;
+	__atomic_store_n(&told->report.pid, (u32)main_pid, __ATOMIC_RELEASE);
 	job_free(&command);
 }
 
-_Noreturn void supervise(int fd)
+_Noreturn void supervise(int fd, struct told *shared)
 {
 	struct sigaction action = {.sa_handler = nothing};
 	host = tells = fd;
+	told = shared;
 	close_all_but(fd, fd);
 	sigaction(SIGCHLD, &action, NULL);
 	block_signals();
 	subreaper = have_subreaper();
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (own_pid_namespace)
-		told = nest(host, &tells);
+		nest(host, &tells, told);
 	for (;;) {
 		start_next();
 		watch_over();

@@ -59,15 +59,18 @@ struct report {
 	int number;  /* NEEDS_SIGNAL: to all processes of the exec's user; answered with TELL_SIGNALLED */
 };
 
-/* What was reported so far. */
+/* What was reported so far, or is about to be. The agent clears it before each job, and reads it when the supervisor is
+ * gone: `pid` and `ended` are set last. */
 struct told {
 	struct report report;
+	bool begun; /* its command may be there from now on */
 	bool start, exit;
 	u32 next_pid;  /* of the command, where it is killed before it is there */
 };
 
 /* supervisor.c: the life of a supervisor; does not return. */
-_Noreturn void supervise(int fd);
+_Noreturn void supervise(int fd, struct told *told);
+void told_ended(struct told *told, int status, const struct rusage *usage);
 bool have_subreaper(void);
 void report_send(int fd, struct told *what, u32 kinds);  /* with STARTED and EXITED when they are due */
 struct pollfd;
@@ -95,7 +98,7 @@ void job_free(const struct command *command);
 /* nest.c: go on as the first process of a new pid namespace, with `tells` from the supervisor that stays outside. That
  * listens to the agent from BEGUN to OVER. */
 extern bool own_pid_namespace;
-struct told *nest(int host, int *tells);
+void nest(int host, int *tells, struct told *told);
 void nest_begun(int outside, bool filtered);
 bool nest_over(int outside, bool filtered);  /* nobody is left; whether the commands changed nothing */
 
