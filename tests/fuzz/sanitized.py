@@ -14,8 +14,7 @@ ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
 HARNESS = Path(__file__).with_name("agent_fuzz.c")
 CORPUS = Path(__file__).with_name("corpus")
 _PLAYED = (
-    "supervisor_take",
-    "supervisor_send",
+    "job_give",
     "supervisor_tell",
     "supervisor_free",
     "supervisor_dismiss",
