@@ -4,6 +4,7 @@ What it does is written in guest/agent/bind.c.
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
@@ -47,23 +48,24 @@ async def bind(
 
     below: with what is mounted below a source.
     """
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise SandboxLostError("bind: the sandbox has ended", op=_OP) from None
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            process = os.pidfd_open(pid)
+            held.callback(os.close, process)
+            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+            held.callback(os.close, root)
+        except (ProcessLookupError, FileNotFoundError):
+            raise SandboxLostError("bind: the sandbox has ended", op=_OP) from None
         # The guest answers after its pid was taken hold of: until then it was no other process's.
         await lives()
-        words = await finish(asyncio.to_thread(_run, process, binds, below))
-    finally:
-        os.close(process)
+        words = await finish(asyncio.to_thread(_run, (process, root), binds, below))
     if words:
         raise _error(words, binds)
 
 
-def _run(process: int, binds: Sequence[Bind], below: bool) -> str:
-    """What the program says of its failure, "" when there was none."""
-    args = [str(build.target()), "--bind", str(process), "tree" if below else "top"]
+def _run(sandbox: tuple[int, int], binds: Sequence[Bind], below: bool) -> str:
+    """What the program says of its failure, "" for none. sandbox: a process, its root."""
+    args = [str(build.target()), "--bind", *map(str, sandbox), "tree" if below else "top"]
     for one in binds:
         args += ["ro" if one.read_only else "rw", one.source, one.destination]
     try:
@@ -72,7 +74,7 @@ def _run(process: int, binds: Sequence[Bind], below: bool) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=(process,),
+            pass_fds=sandbox,
             env={},
             timeout=_SECONDS,
             check=False,

@@ -3,7 +3,7 @@
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ringfence.backends.process.home import Home
@@ -30,10 +30,15 @@ class Kept:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, *args: str, stdin: int = subprocess.DEVNULL, passed: tuple[int, ...] = ()
+        self,
+        *args: str,
+        stdin: int = subprocess.DEVNULL,
+        passed: tuple[int, ...] = (),
+        line: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
+        """line: what starts it, if not we."""
         self.process = subprocess.Popen(
-            [build.target(), "--keep", self.home.path, *args],
+            [*line, build.target(), "--keep", self.home.path, *args],
             stdin=stdin,
             stderr=subprocess.PIPE,
             pass_fds=passed,
@@ -45,8 +50,10 @@ class Kept:
         _, errors = self.process.communicate(timeout=WAIT_SECONDS)
         return self.process.returncode, errors.decode()
 
-    def sleeping(self, *args: str, stdin: int = subprocess.DEVNULL) -> int:
+    def sleeping(
+        self, *args: str, stdin: int = subprocess.DEVNULL, line: Sequence[str] = ()
+    ) -> int:
         """Start a sandbox that sleeps; the pid of its first process."""
-        self.start(*args, "--", *BWRAP, "/bin/sleep", "1000", stdin=stdin)
+        self.start(*args, "--", *BWRAP, "/bin/sleep", "1000", stdin=stdin, line=line)
         until(self.home.guest)
         return self.home.guest() or 0

@@ -184,7 +184,7 @@ def test_a_kill_before_the_sandbox_exists_ends_it_too(kept: Kept) -> None:
     [
         (["--write", "/nowhere/file", "1", "--", "/bin/true"], "write /nowhere/file: No such"),
         (["--inside", "/nowhere/file", "1", "--", "/bin/true"], "join /nowhere/file: No such"),
-        (["--into", "/nowhere", "--", "/bin/true"], "start /bin/true: No such"),
+        (["--into", "/nowhere", "--", "/bin/true"], "open /nowhere: No such"),
         (["--", "/nowhere/program"], "run /nowhere/program: No such"),
         (["--unknown", "x", "y", "--", "/bin/true"], "keep --unknown: Invalid"),
         (["--attached"], "keep --: Invalid"),

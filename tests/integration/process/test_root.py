@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.backends import late_binds
 from ringfence.backends.base import Bind
 from ringfence.backends.process import ProcessBackend
 from ringfence.backends.process import root as roots
@@ -126,19 +127,95 @@ def hanging(tmp_path: Path) -> Iterator[Path]:
     os.close(server)
 
 
-@pytest.mark.parametrize("target", ["/workspace", "/.ringfence-of-others"])
-async def test_a_keeper_ends_with_its_client_while_a_bind_hangs(
-    target: str, kept: Kept, backend: ProcessBackend, hanging: Path
-) -> None:
-    parts = ["--bind", "ro", str(hanging / "repository"), target, "--", "/bin/true"]
-    process = kept.start("--attached", "--begin", "--", *parts, stdin=subprocess.PIPE)
+async def child_that_hangs(kept: Kept, hanging: Path, target: str) -> Path:
+    """The entry in /proc of a keeper's child that asks that file system for a part of an image."""
+    part = roots.Entry("bind", target, str(hanging / "part")).part()
+    process = kept.start(
+        "--attached", "--begin", "--", *part, "--", "/bin/true", stdin=subprocess.PIPE
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     await until(lambda: children.read_text().split())
+    return Path("/proc", children.read_text().split()[0])  # noqa: ASYNC240 - no file of a disk
+
+
+@pytest.mark.parametrize("target", ["/workspace", "/.ringfence-of-others"])
+async def test_a_keeper_ends_with_its_client_while_a_part_hangs(
+    target: str, kept: Kept, backend: ProcessBackend, hanging: Path
+) -> None:
+    await child_that_hangs(kept, hanging, target)
+    process = kept.process
+    assert process is not None
     assert process.stdin is not None
     process.stdin.close()
     process.stdin = None
     await until(lambda: process.poll() is not None)
     assert not kept.home.path.exists()
+
+
+async def test_a_child_that_hangs_ends_with_a_keeper_that_is_killed(
+    kept: Kept, backend: ProcessBackend, hanging: Path
+) -> None:
+    child = await child_that_hangs(kept, hanging, "/part")
+    process = kept.process
+    assert process is not None
+    process.kill()
+    await until(lambda: not child.exists())
+
+
+def chroot(directory: Path, *, mounted: bool) -> list[str]:
+    """The start of a command line that runs in a chroot with all of the host. mounted: of which the
+    root is a mount; else a directory."""
+    script = f"mount --rbind / {directory}"
+    if not mounted:
+        script = f"""
+            cd {directory}
+            for name in /*; do
+                if [ -L $name ]; then cp -P $name .; continue; fi
+                if [ -d $name ]; then mkdir .$name; else : > .$name; fi
+                mount --rbind $name .$name
+            done"""
+    line = f'{script}\nexec chroot {directory} "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", line, "sh"]
+
+
+@pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "directory"])
+async def test_nothing_of_the_hosts_is_in_the_mounts_of_a_sandbox_begun_in_a_chroot(
+    mounted: bool, kept: Kept, backend: ProcessBackend, tmp_path: Path
+) -> None:
+    place = tmp_path / "chroot"
+    place.mkdir()
+    parts = ["--shown", "/usr", "/usr"]
+    for name in ("bin", "lib", "lib64"):
+        parts += ["--link", f"usr/{name}", f"/{name}"]
+    kept.start(
+        "--begin", "--", *parts, "--", "/bin/sleep", "1000", line=chroot(place, mounted=mounted)
+    )
+    await until(kept.home.guest)
+    enter = ["nsenter", "--target", str(kept.home.guest()), "--mount", "ls", "/"]
+    done = await asyncio.to_thread(
+        subprocess.run, enter, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["bin", "lib", "lib64", "usr"]
+
+
+def test_what_is_bound_late_comes_to_a_sandbox_that_bubblewrap_began_in_a_chroot(
+    kept: Kept, backend: ProcessBackend, tmp_path: Path
+) -> None:
+    place, tree = tmp_path / "chroot", tmp_path / "tree"
+    place.mkdir()
+    tree.mkdir()
+    (tree / "file").touch()
+    pid = kept.sleeping(line=chroot(place, mounted=True))
+
+    async def lives() -> None:
+        """Nobody ends it meanwhile."""
+
+    target = f"/mnt/{new_id()}"
+    try:
+        asyncio.run(late_binds.bind(pid, [Bind(str(tree), target)], lives, below=True))
+        assert Path(f"/proc/{pid}/root{target}/file").exists()
+    finally:
+        Path(target).rmdir()
 
 
 @pytest.mark.parametrize("how", [("--begin",), ("--begin", "--user", "0:0")], ids=len)

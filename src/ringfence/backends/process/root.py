@@ -16,13 +16,13 @@ SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """What of the host's root is shown besides /usr."""
 
 _MADE = frozenset({"proc", "dev", "tmp", "run", "sys", ".ringfence", "lost+found"})
-_FLAG = {"dir": "--dir", "link": "--symlink", "bind": "--ro-bind"}
+_FLAG = {"link": "--symlink", "shown": "--ro-bind", "bind": "--ro-bind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name at the root. kind: "bind" (source is a path of the host), "link" (source is what it
-    points to) or "dir" (an empty directory)."""
+    """One name at the root. kind: "shown" (source is a path of the host's own system), "bind" (of
+    anything else), "link" (source is what it points to) or "dir" (an empty directory)."""
 
     kind: str
     target: str
@@ -40,19 +40,21 @@ class Entry:
             return ["--link", self.source, self.target]
         if self.kind == "dir":
             return ["--dir", self.target]
-        return ["--shown", self.source, self.target]
+        if self.kind == "shown":
+            return ["--shown", self.source, self.target]
+        return ["--bind", "ro", self.source, self.target]
 
 
 def host(etc: Path, home: str, top: Path = Path("/")) -> list[Entry]:
     """The host's system directories with `etc` as /etc and an empty home directory."""
-    entries = [Entry("bind", "/usr", str(top / "usr"))]
+    entries = [Entry("shown", "/usr", str(top / "usr"))]
     for name in SYSTEM:
         path = top / name
         if path.is_symlink():
             entries.append(Entry("link", f"/{name}", os.readlink(path)))  # noqa: PTH115 - as it is
         elif path.is_dir():
-            entries.append(Entry("bind", f"/{name}", str(path)))
-    entries.append(Entry("bind", "/etc", str(etc)))
+            entries.append(Entry("shown", f"/{name}", str(path)))
+    entries.append(Entry("shown", "/etc", str(etc)))
     for place in ("/var", "/home", "/root", "/mnt", "/opt", "/srv"):
         entries.append(Entry("dir", place))
     entries.append(Entry("link", "/var/tmp", "/tmp"))  # noqa: S108 - names inside the sandbox
@@ -123,7 +125,7 @@ def _points_to(entry: Entry, below: Sequence[str]) -> str | None:
     """What a link below an entry, or it itself, points to; None when it is none."""
     if entry.kind == "link" and not below:
         return entry.source
-    if entry.kind != "bind" or not below:
+    if entry.kind not in ("shown", "bind") or not below:
         return None
     try:
         return os.readlink("/".join((entry.source, *below)))  # noqa: PTH115 - as it is

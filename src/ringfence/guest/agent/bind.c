@@ -1,7 +1,8 @@
-/* --bind PIDFD (tree | top) [(ro | rw) SOURCE TARGET]...: mounts what is the host's in a sandbox that runs already. Runs on
+/* --bind PIDFD ROOT (tree | top) [(ro | rw) SOURCE TARGET]...: mounts what is the host's in a sandbox that runs already. Runs on
  * the host, as root, with nothing of the agent's.
  *
- * PIDFD: an open pidfd of a process of the sandbox. "tree": with all that is mounted below a source, "top": without. Every
+ * PIDFD: an open pidfd of a process of the sandbox; ROOT: its root, open. Where the sandbox was begun in a chroot that may
+ * not be the root of its mounts, which is the host's then. "tree": with all that is mounted below a source, "top": without. Every
  * source is taken where this program is started, before it enters the sandbox's mounts, and gets nosuid and nodev. What
  * is inside is hostile: no link on the way to a target is followed. Directories of a target that are missing are made,
  * in the sandbox's own root file system and in no other. Of a failure, which leaves what was mounted before, it writes
@@ -20,7 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { STATX_MOUNT = 0x1000, BIND_ARGS = 3, BIND_MOST = 1000 }; /* STATX_MNT_ID, which musl has not */
+enum { STATX_MOUNT = 0x1000, FIRST_BIND = 3, BIND_ARGS = 3, BIND_MOST = 1000 }; /* STATX_MNT_ID, which musl has not */
 
 struct seen { u32 mask, unused[35]; u64 mount, rest[13]; };
 
@@ -102,24 +103,26 @@ static int put(int tree, const char *target)
 int bind_main(int count, char **args)
 {
 	static int trees[BIND_MOST];
-	int binds = (count - 2) / BIND_ARGS;
+	int binds = (count - FIRST_BIND) / BIND_ARGS;
 
 	errno = EINVAL;
-	if (count < 2 || (count - 2) % BIND_ARGS || binds > BIND_MOST)
+	if (count < FIRST_BIND || (count - FIRST_BIND) % BIND_ARGS || binds > BIND_MOST)
 		return failed("arguments", 0);
-	int flags = strcmp(args[1], "tree") ? 0 : RECURSIVE;
+	int process = (int)strtol(args[0], NULL, 10), root = (int)strtol(args[1], NULL, 10);
+	int flags = strcmp(args[2], "tree") ? 0 : RECURSIVE;
+	args += FIRST_BIND;
 	umask(022);
 	open_files_raise();
 	for (int i = 0; i < binds; i++) {
-		char **bind = args + 2 + i * BIND_ARGS;
+		char **bind = args + i * BIND_ARGS;
 		trees[i] = graft_take(bind[1], strcmp(bind[0], "rw") != 0, flags);
 		if (trees[i] < 0)
 			return failed("source", i);
 	}
-	if (setns((int)strtol(args[0], NULL, 10), CLONE_NEWNS) < 0)
+	if (setns(process, CLONE_NEWNS) < 0 || fchdir(root) < 0)
 		return failed("enter", 0);
 	for (int i = 0; i < binds; i++)
-		if (put(trees[i], args[2 + i * BIND_ARGS + 2]) < 0)
+		if (put(trees[i], args[i * BIND_ARGS + 2]) < 0)
 			return failed("target", i);
 	return 0;
 }

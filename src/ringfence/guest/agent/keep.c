@@ -5,8 +5,9 @@
  *   ringfence-guest --keep DIRECTORY [STEP]... -- PROGRAM [ARGUMENT]...
  *
  * DIRECTORY is the sandbox's own; the keeper holds a POSIX lock on DIRECTORY/keeper for as long as it lives and removes
- * the directory last. PROGRAM gets an open file DIRECTORY/info as descriptor 3, into which it writes {"child-pid": N}, and
- * as descriptor 5 the end of a pipe that is closed when the keeper ends, however it does.
+ * the directory last. DIRECTORY/info is to say {"child-pid": N}: PROGRAM, such as bubblewrap, gets it open as descriptor 3 and
+ * writes that, or the keeper does with --begin. As descriptor 5 it gets the end of a pipe that is closed when the keeper
+ * ends, however it does.
  * Steps, in order:
  *   --make PATH          make this cgroup; it is removed at the end, with those that were made below it
  *   --write FILE VALUE   write this
@@ -200,7 +201,7 @@ int keep_main(int count, char **args)
 	int signals = listen_to_signals();
 	int at = 1, used = 0;
 
-	umask(022); /* what bubblewrap makes is for other users too */
+	umask(022); /* what is made in a sandbox's root is for other users too */
 	if (count < 1 || lock_directory(args[0]) < 0)
 		return NOT_STARTED;
 	keeping.directory = args[0];
@@ -214,7 +215,6 @@ int keep_main(int count, char **args)
 	}
 	keeping.program = start_program(args + at + 1);
 	if (keeping.program < 0) {
-		complain("start", keeping.begin ? "namespaces" : args[at + 1], errno);
 		clear_away(args[0]);
 		return NOT_STARTED;
 	}

@@ -33,7 +33,7 @@ int write_file(const char *path, const char *value);
 
 /* ---- keep_start.c ------------------------------------------------------------------------------------------------ */
 
-/* A fork that becomes PROGRAM, in its place; -1 and errno. */
+/* A fork that becomes PROGRAM, in its place; negative after a complaint. */
 pid_t start_program(char **args);
 
 /* ---- keep_root.c ------------------------------------------------------------------------------------------------- */

@@ -7,8 +7,8 @@
  * Parts, made in this order; PATH is one inside:
  *   --dir PATH              a directory
  *   --link TARGET PATH      a symbolic link
- *   --shown FROM PATH       a directory or a file of the host's own system or of an image, read-only, with all that is mounted
- *                           below it by now
+ *   --shown FROM PATH       a directory or a file of the host's own system, read-only, with all that is mounted below it by
+ *                           now
  *   --bind ro|rw FROM PATH  the same of anything else; directories above PATH that are missing are made
  *   --tmpfs OPTIONS:PATH    as in mounts.c
  *
@@ -89,6 +89,24 @@ static char **look_through(char **part)
 	if (!*part || !is(part, "--") || !part[1])
 		give_up("part", *part ? *part : "--");
 	return part;
+}
+
+/* The root of all mounts that this process has a copy of: a chroot shows but a part of them. */
+static int top_of_all(void)
+{
+	int seen = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+	if (seen < 0 || mounts < 0 || setns(mounts, CLONE_NEWNS) < 0)
+		give_up("leave", "a chroot");
+	int top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* Nothing that is done here is done on the host. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		give_up("separate", "mounts");
+	if (top < 0 || fchdir(seen) < 0 || chroot(".") < 0)
+		give_up("enter", "a chroot");
+	close(seen);
+	close(mounts);
+	return top;
 }
 
 /* What is to be mounted, while the host's mounts are seen. */
@@ -175,9 +193,20 @@ static int make(char **part, int tree)
 	return put(tree, part[size_of(part) - 1]);
 }
 
+/* With the working directory as it is. */
+static int enter_all(int top)
+{
+	int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (here < 0 || fchdir(top) < 0 || chroot(".") < 0 || fchdir(here) < 0)
+		return -1;
+	close(top);
+	return close(here);
+}
+
 /* An empty one, in which nothing of the host's can be reached. A user namespace may mount a /proc while it sees
  * one, and the devices of the host are taken meanwhile. */
-static void change_root(void)
+static void change_root(int top)
 {
 	const char *place = keeping.directory;
 
@@ -185,6 +214,8 @@ static void change_root(void)
 		give_up("mount", place);
 	if (keeping.user && (mount_proc("proc") < 0 || mount_devices("dev") < 0))
 		give_up("mount", "/proc and /dev");
+	if (top >= 0 && enter_all(top) < 0)
+		give_up("leave", "a chroot");
 	/* The old root comes to lie on the new one, and what lies on "/" is taken away then: pivot_root(2). */
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		give_up("change", "the root");
@@ -210,16 +241,16 @@ void begin(char **parts)
 		user_outer();
 	if (unshare(CLONE_NEWCGROUP) < 0)
 		give_up("enter", "a cgroup namespace");
-	/* Nothing that is done here is done on the host; in a user namespace the kernel has seen to that. */
-	if (!keeping.user && mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-		give_up("separate", "mounts");
+	/* The kernel makes no user namespace in a chroot, and there sees to it that nothing is done on the host. */
+	int top = keeping.user ? -1 : top_of_all();
 	take(parts);
-	change_root();
+	change_root(top);
 	for (int i = 0, size; (size = size_of(parts)); i++, parts += size)
 		if (make(parts, trees[i]) < 0)
 			give_up(parts[0] + 2, parts[size - 1]);
 	raise_loopback();
 	open_files_restore();
+	prctl(PR_SET_PDEATHSIG, 0); /* PROGRAM has the lifeline */
 	if (sethostname(SANDBOX_NAME, strlen(SANDBOX_NAME)) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		give_up("name", SANDBOX_NAME);
 	if (keeping.user)

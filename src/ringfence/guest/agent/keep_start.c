@@ -34,7 +34,7 @@ static bool hand_over(int fd, int wanted)
 
 struct start {
 	char **args;
-	int lifeline;
+	int lifeline, cgroup;
 };
 
 /* Who this is on the host, whichever namespace of pids it is in: what bubblewrap tells of its child. */
@@ -51,6 +51,7 @@ static int run_program(void *argument)
 
 	default_signals();
 	setsid();
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* what hangs is heard by nobody else */
 	prctl(PR_SET_DUMPABLE, 1); /* a program that its user may not read has the files of its /proc belong to root */
 	for (int i = 0; i < keeping.inside.count; i++) {
 		int done = write_file(keeping.inside.list[i].path, keeping.inside.list[i].value);
@@ -70,6 +71,7 @@ static int run_program(void *argument)
 		give_up("open", "lifeline");
 	if (keeping.begin)
 		begin(args);
+	prctl(PR_SET_PDEATHSIG, 0);
 	execv(args[0], args);
 	give_up("run", args[0]);
 }
@@ -81,17 +83,13 @@ static unsigned namespaces(void)
 	return CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | (keeping.user ? CLONE_NEWUSER : 0);
 }
 
-/* Born in the cgroup `into`: joining later would wait for every processor. */
+/* Born in a cgroup: joining later would wait for every processor. */
 static pid_t start_inside(struct start *start)
 {
-	int cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (cgroup < 0)
-		return -1;
-	struct clone_args_v2 args = {.flags = INTO_CGROUP | namespaces(), .exit_signal = SIGCHLD, .cgroup = (u64)cgroup};
+	struct clone_args_v2 args = {.flags = INTO_CGROUP | namespaces(), .exit_signal = SIGCHLD, .cgroup = (u64)start->cgroup};
 	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0)
 		_exit(run_program(start));
-	close(cgroup);
 	return pid;
 }
 
@@ -127,15 +125,19 @@ static int lifeline_end(void)
 
 pid_t start_program(char **args)
 {
-	int lifeline = lifeline_end();
-	if (lifeline < 0)
-		return -1;
-	struct start start = {args, lifeline};
+	struct start start = {args, lifeline_end(), -1};
+	if (start.lifeline < 0)
+		return complain("make", "a lifeline", errno);
+	if (keeping.into && (start.cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return complain("open", keeping.into, errno);
 	user_remember();
 	pid_t pid = keeping.into                           ? start_inside(&start)
 		  : keeping.begin && binds_of_others(args) ? start_apart(&start)
 							   : start_here(&start);
-	close(lifeline);
+	if (pid < 0)
+		return complain("start", keeping.begin ? "namespaces" : args[0], errno);
+	close(start.lifeline);
+	close(start.cgroup);
 	if (keeping.passed)
 		close((int)strtol(keeping.passed, NULL, 10));
 	return pid;

@@ -157,7 +157,7 @@ def test_the_guest_is_bound_where_its_home_has_no_link_to_it() -> None:
 
 
 ENTRIES = (
-    root.Entry("bind", "/usr", "/usr"),
+    root.Entry("shown", "/usr", "/usr"),
     root.Entry("link", "/bin", "usr/bin"),
     root.Entry("dir", "/var"),
 )
@@ -182,7 +182,7 @@ def test_a_keeper_that_may_makes_the_root_and_bubblewrap_is_not_run() -> None:
 
 
 def test_an_ordinary_users_keeper_mounts_what_the_host_has_and_every_sandbox_of_its_own() -> None:
-    entries = (root.Entry("bind", "/etc", "/state/etc"),)
+    entries = (root.Entry("shown", "/etc", "/state/etc"),)
     made = place(privileged=False, root=entries)
     args = command.keeper(SPEC, made, begins=True)
     first, _, rest = "\0".join(args).partition("\0--\0")
@@ -277,7 +277,7 @@ def test_the_hosts_system_and_an_image_are_put_together_entry_by_entry(tmp_path:
     (tmp_path / "lib").symlink_to("usr/lib")
     host = root.host(tmp_path / "etc", "/home/user", tmp_path)
     assert root.Entry("link", "/lib", "usr/lib") in host
-    assert root.Entry("bind", "/bin", str(tmp_path / "bin")) in host
+    assert root.Entry("shown", "/bin", str(tmp_path / "bin")) in host
     assert root.Entry("dir", "/home/user") in host
     assert not [entry for entry in host if entry.target == "/sbin"]
     image = {entry.target: entry.kind for entry in root.image(tmp_path)}
