@@ -1,6 +1,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -164,3 +165,11 @@ def image(root: Path, busybox: Path) -> Path:
     (root / "bin/sh").symlink_to("busybox")
     (root / "top").write_text("a file at the top")
     return root
+
+
+@pytest.fixture
+def reaping_kernel() -> Iterator[None]:
+    """A client that ignores SIGCHLD: the kernel reaps its children, and tells no status."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)

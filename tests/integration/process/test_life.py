@@ -153,6 +153,16 @@ async def test_a_sandbox_ends_with_its_lifetime_whoever_is_there(
         assert await sandbox.instance.state() == "exited"
 
 
+@pytest.mark.usefixtures("reaping_kernel")
+async def test_what_ends_by_itself_is_cleared_away_though_its_client_ignores_the_end_of_children(
+    backend: ProcessBackend, state_directory: Path
+) -> None:
+    """Its keeper does not inherit that."""
+    async with opened(backend, detached=True, lifetime=60.0) as sandbox:
+        os.kill(sandbox.instance.pid, signal.SIGKILL)
+        await until(lambda: gone(state_directory, sandbox.record.id))
+
+
 async def test_the_end_of_the_session_ends_an_attached_sandbox(
     backend: ProcessBackend, opens: Opened, state_directory: Path
 ) -> None:

@@ -89,6 +89,13 @@ def test_that_a_keeper_may_is_found_out_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("reaping_kernel")
+def test_it_is_found_out_by_a_client_that_gets_no_status_of_its_children(tmp_path: Path) -> None:
+    require_root()
+    assert trial.succeeds(build.target(), tmp_path, privileged=True) is True
+    assert trial.succeeds(Path("/bin/true"), tmp_path, privileged=True) is False
+
+
 def test_a_keeper_that_fails_may_not(tmp_path: Path) -> None:
     for program in ("/bin/false", "/bin/true", "/etc/passwd"):
         assert trial.succeeds(Path(program), tmp_path, privileged=True) is False

@@ -11,13 +11,13 @@ from pathlib import Path
 from ringfence.backends.base import Bind, Record
 from ringfence.backends.cgroup_files import block_devices
 from ringfence.backends.cgroups import Cgroup, Plan
-from ringfence.backends.process import command, root
+from ringfence.backends.process import command, root, trial
 from ringfence.backends.process import memory as memories
 from ringfence.backends.process.etc import User
 from ringfence.backends.process.home import Home, maker
 from ringfence.backends.process.instance import ProcessInstance
 from ringfence.backends.process.keeper import Keeper, apart, end
-from ringfence.backends.process.known import Ground
+from ringfence.backends.process.known import Ground, known
 from ringfence.backends.process.place import Place
 from ringfence.backends.process.starting import Start
 from ringfence.errors import InvalidSpecError
@@ -97,7 +97,7 @@ class Creation:
             keeper,
             cgroup,
             program=program,
-            start=Start(stream, over),
+            start=Start(stream, over, self._doubt),
             user=(user.uid, user.gid) if self.rootfs is None else None,
         )
 
@@ -115,6 +115,11 @@ class Creation:
             },
             self.ground.machine.guest,
         )
+
+    def _doubt(self) -> None:
+        """Have the next sandbox find out anew what a keeper may do here."""
+        trial.forget()
+        known().forget(self.ground)
 
     def _root(self, user: User) -> tuple[list[root.Entry], str]:
         if self.rootfs is not None:

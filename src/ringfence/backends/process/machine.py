@@ -1,5 +1,6 @@
 """What this machine lets us do: bubblewrap, user namespaces, cgroups."""
 
+import errno
 import functools
 import os
 import re
@@ -162,6 +163,16 @@ def namespaces_refused(root: Path = Path("/proc/sys")) -> str | None:
 
 _NOT_PERMITTED = ("setting up uid map", "No permissions to creat", "RTM_NEWADDR")
 """Of what bubblewrap says when user namespaces are forbidden, or come without privileges."""
+_KEEPERS_STEPS = (
+    "start namespaces",
+    "write /proc/self/",
+    "enter a cgroup namespace",
+    "mount /proc and /dev",
+    "raise lo",
+    "enter the user's namespace",
+)
+"""What a keeper that begins a sandbox itself says of then, each with one of these."""
+_DENIALS = (os.strerror(errno.EPERM), os.strerror(errno.EACCES))
 
 
 def said(output: bytes) -> str:
@@ -170,8 +181,17 @@ def said(output: bytes) -> str:
     return "; ".join(line.strip() for line in lines if line.strip())
 
 
+def forbids(errors: str) -> bool:
+    """Whether by these words, bubblewrap's or a keeper's, the machine forbids user namespaces, or
+    lets them have no privileges."""
+    if any(words in errors for words in _NOT_PERMITTED):
+        return True
+    denied = any(words in errors for words in _DENIALS)
+    return denied and any(step in errors for step in _KEEPERS_STEPS)
+
+
 def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
-    """What bubblewrap's words or the guest's mean, with what to do, where that is known."""
+    """What the words of bubblewrap, keeper or guest mean, with what to do, where that is known."""
     if (remedy := exhausted.told_in(errors)) is not None:
         return f"{errors}; {remedy}"
     if not errors.startswith("bwrap: ") and not build.is_fresh(build.target()):
@@ -179,7 +199,7 @@ def explain(errors: str, root: Path = Path("/proc/sys")) -> str:
             f"{errors}; the guest program is older than its sources, as after a git pull:"
             " python -m ringfence.guest.build makes it anew"
         )
-    if any(words in errors for words in _NOT_PERMITTED):
+    if forbids(errors):
         remedy = namespaces_refused(root)
         if remedy is None and _read(root / "kernel/apparmor_restrict_unprivileged_userns") == "1":
             remedy = (

@@ -25,10 +25,14 @@ def not_started(words: str, sandbox_id: str | None = None) -> BackendUnavailable
 
 class Start:
     """stream: our end of the first session's, in which what is sent waits for the guest. over:
-    called once, when the guest has answered or the sandbox is to end."""
+    called once, when the guest has answered or the sandbox is to end. doubt: called where the
+    machine forbade what it was found to allow."""
 
-    def __init__(self, stream: socket.socket, over: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: socket.socket, over: Callable[[], None], doubt: Callable[[], None]
+    ) -> None:
         self._stream: socket.socket | None = stream
+        self._doubt = doubt
         self._over: Callable[[], None] | None = over
 
     def take(self) -> socket.socket | None:
@@ -41,7 +45,10 @@ class Start:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_WORDS_SECONDS):
                 await keeper.ended()
-        return not_started(keeper.words(), sandbox_id)
+        words = keeper.words()
+        if machine.forbids(words):
+            self._doubt()
+        return not_started(words, sandbox_id)
 
     def close(self) -> None:
         """It is over, one way or the other. Idempotent."""
