@@ -302,7 +302,7 @@ async def test_sandboxes_that_start_together_make_the_same_directories_in_what_i
         tree = tmp_path / f"{turn}"
         tree.mkdir()
         parts = ["--bind", "rw", str(tree), "/x", "--bind", "ro", "/usr", "/x" + "/d" * 300]
-        all_kept = [Kept(tmp_path / f"{turn}-{one}") for one in range(4)]
+        all_kept = [Kept(tmp_path) for _ in range(4)]
         for kept in all_kept:
             kept.start("--begin", "--", *parts, "--", "/bin/true")
         ends = [await asyncio.to_thread(kept.end) for kept in all_kept]
