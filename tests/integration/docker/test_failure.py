@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ringfence.backends.base import Bind
-from ringfence.backends.docker import DockerBackend, place
+from ringfence.backends.docker import DockerBackend, place, removal
 from ringfence.backends.docker import backend as module
 from ringfence.backends.docker.engine import Engine
 from ringfence.backends.docker.place import fill_volume
@@ -228,3 +228,27 @@ async def test_whether_the_daemon_shares_our_files_is_found_by_trying(
             return
         await asyncio.sleep(0.1)
     raise AssertionError("a probe was left")
+
+
+async def test_a_removal_that_fails_leaves_nothing_open_and_is_done_by_the_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = await make()
+    await place.instance.usage()  # its counters stay open
+    cgroups = [one for one in open_files() if "/cgroup/" in one]
+    assert cgroups
+
+    async def fail(*_: object) -> None:
+        raise BackendUnavailableError("the daemon is gone", op="delete")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(removal, "remove", fail)
+        with pytest.raises(BackendUnavailableError):
+            await place.instance.delete()
+    assert not set(cgroups) & set(open_files())
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return [str(link.readlink()) for link in links if os.path.lexists(link)]

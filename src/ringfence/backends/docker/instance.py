@@ -272,10 +272,12 @@ class DockerInstance:
         with the last of them. Idempotent."""
         if self._deleted:
             return
-        await removal.remove(self._engine, self.record.native)
-        if self._forked:
-            await rootfs.drop(self._engine, self._forked)
-        self.release()
+        try:
+            await removal.remove(self._engine, self.record.native)
+            if self._forked:
+                await rootfs.drop(self._engine, self._forked)
+        finally:
+            self.release()
         if self._directory is not None:
             remove_directory(self._directory)
         self._deleted = True
