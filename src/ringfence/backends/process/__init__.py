@@ -1,4 +1,4 @@
-"""Sandboxes as processes of this machine in namespaces of their own, made by bubblewrap."""
+"""Sandboxes as processes of this machine in namespaces of their own."""
 
 from ringfence.backends.process.backend import ProcessBackend
 from ringfence.backends.process.instance import ProcessInstance

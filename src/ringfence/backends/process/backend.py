@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 class ProcessBackend:
-    """Makes sandboxes with bubblewrap 0.8 or newer; no daemon, and no image unless one is named.
+    """Makes sandboxes of processes, by a keeper each, which has bubblewrap (0.8 or newer) begin
+    those that it cannot begin itself; no daemon, and no image unless one is named.
 
     As root without a user namespace, with commands dropped to their user; as an ordinary user in a
     user namespace, in which all are one user. endpoint: the directory for what must outlive this

@@ -1,15 +1,19 @@
-/* What bubblewrap has no option for, done by the first process of a sandbox before it becomes the guest:
+/* What is left to do in a sandbox that a keeper (keep_root.c) or bubblewrap has begun, by its first process before that
+ * becomes the guest: what bubblewrap has no option for, and what costs less here.
  *
  *   ringfence-guest --enter [--noexec PATH | --seal PATH | --read-only PATH | --mask PATH | --terminals PATH]...
  *                   [--proc PATH | --dev PATH | --tmpfs OPTIONS:PATH]... [--inodes COUNT:PATH]...
  *                   [--counter DESCRIPTOR] [--lifeline DESCRIPTOR] [--oom-score NUMBER] [--capabilities HEX]
  *                   -- GUEST OPTIONS
  *
- * --proc, --dev and --tmpfs mount these (mounts.c), for root. --counter: an open file that counts the OOM kills.
+ * --proc, --dev and --tmpfs mount these (mounts.c), for root: an ordinary user's are there by now.
+ * --counter: an open file that counts the OOM kills.
  * --lifeline: a pipe at whose end the guest ends with all that runs: the keeper was killed.
- * --oom-score: what the kernel's badness is raised to, so that bubblewrap, which stays as it was, is the last to be killed.
- * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files, a devpts its limit of terminals; --read-only makes a mount of the path first. Masked files read as
- * empty, masked directories are empty. A path that is not there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
+ * --oom-score: what the kernel's badness is raised to, for root. Whoever began the sandbox stays as it was, the keeper or a
+ * bubblewrap, and is the last to be killed.
+ * Mounts at these paths get noexec or (--seal) read-only, a tmpfs at most COUNT files, a devpts its limit of terminals;
+ * --read-only makes a mount of the path first. Masked files read as empty, masked directories are empty. A path that is not
+ * there is skipped. Then all capabilities but these are given up for good, in the bounding set too, and standard streams lead
  * nowhere. Whatever fails ends the process: no control is weakened.
  */
 #include "agent.h"
