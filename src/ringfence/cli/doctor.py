@@ -56,7 +56,7 @@ def doctor(
 
 def _docker() -> Iterator[Finding]:
     try:
-        info = asyncio.run(_engine())
+        info = asyncio.run(_info("docker"))
     except SandboxError as error:
         yield Finding("docker", "missing", str(error))
         return
@@ -105,10 +105,10 @@ def _quota(info: dict[str, Any]) -> Finding:
     return Finding("disk quota", "note", f"{driver} on {backing}: sized volumes are used instead")
 
 
-async def _engine() -> dict[str, Any]:
+async def _info(name: str) -> dict[str, Any]:
     from ringfence.backends import registry
 
-    backend = registry.load("docker")
+    backend = registry.load(name)
     try:
         return dict(await backend.info())  # type: ignore[attr-defined]
     finally:
@@ -131,7 +131,11 @@ def _process() -> Iterator[Finding]:
         yield Finding("process", "missing", str(error), _MORE)
         return
     who = "root" if os.geteuid() == 0 else "an ordinary user: commands have one uid"
-    yield Finding("process", "ok", f"bubblewrap {_version(['bwrap', '--version'])}, as {who}")
+    info = asyncio.run(_info("process"))
+    version = _version([info["Bubblewrap"], "--version"])
+    yield Finding("process", "ok", f"bubblewrap {version}, as {who}")
+    if not info["KeeperBegins"]:
+        yield Finding("process: start", "note", "by bubblewrap, which takes longer", _MORE)
 
 
 async def _try_process(without: tuple[str, ...] = ()) -> None:

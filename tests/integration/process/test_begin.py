@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from ringfence.backends.base import Bind
-from ringfence.backends.process import ProcessBackend, command
+from ringfence.backends.process import ProcessBackend, command, trial
 from ringfence.backends.process.machine import explain, said
 from ringfence.errors import PolicyDeniedError
 from ringfence.guest import build
@@ -217,3 +218,12 @@ async def test_a_tmpfs_may_lie_in_what_is_bound(backend: ProcessBackend, tmp_pat
         script = "test ! -e /work/kept/file && echo written > /work/kept/new && cat /work/kept/new"
         assert (await sandbox.sh(script)).stdout == b"written\n"
     assert [path.name for path in kept.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("may", [True, False])
+async def test_whether_keepers_begin_sandboxes_here_is_told(
+    backend: ProcessBackend, may: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trial, "succeeds", lambda *_, **__: may)
+    told = await ProcessBackend(str(tmp_path)).info()
+    assert told == {"Bubblewrap": shutil.which("bwrap"), "KeeperBegins": may}

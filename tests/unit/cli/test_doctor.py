@@ -12,10 +12,11 @@ from ringfence.errors import BackendUnavailableError, SandboxError, UnsupportedE
 
 
 def findings(monkeypatch: pytest.MonkeyPatch, **info: Any) -> Iterator[Finding]:
-    async def engine() -> dict[str, Any]:
+    async def told(name: str) -> dict[str, Any]:
+        assert name == "docker"
         return {"ServerVersion": "99.0", "Driver": "overlay2", **info}
 
-    monkeypatch.setattr(doctor, "_engine", engine)
+    monkeypatch.setattr(doctor, "_info", told)
     monkeypatch.setattr(doctor, "_version", lambda args: "99.0")
     return doctor._docker()
 
@@ -62,7 +63,9 @@ def test_sizes_are_told_where_the_backend_takes_them(
     assert {one.name: one.status for one in found}["disk quota"] == status
 
 
-def tried(monkeypatch: pytest.MonkeyPatch, *errors: SandboxError) -> dict[str, Finding]:
+def tried(
+    monkeypatch: pytest.MonkeyPatch, *errors: SandboxError, begins: bool = True
+) -> dict[str, Finding]:
     """What is found when sandboxes of processes fail with these errors, then work."""
     coming = iter(errors)
     seen: list[tuple[str, ...]] = []
@@ -72,7 +75,12 @@ def tried(monkeypatch: pytest.MonkeyPatch, *errors: SandboxError) -> dict[str, F
         if error := next(coming, None):
             raise error
 
+    async def told(name: str) -> dict[str, Any]:
+        assert name == "process"
+        return {"Bubblewrap": "/usr/bin/bwrap", "KeeperBegins": begins}
+
     monkeypatch.setattr(doctor, "_try_process", attempt)
+    monkeypatch.setattr(doctor, "_info", told)
     found = {one.name: one for one in doctor._process()}
     assert seen in ([()], [(), ("memory", "pids")])
     return found
@@ -89,6 +97,15 @@ def test_limits_that_cannot_hold_are_a_note_and_the_rest_is_tried(
     assert limits.detail == "memory, pids cannot be enforced"
     broken = BackendUnavailableError("no user namespaces", op="open")
     assert tried(monkeypatch, lacking, broken)["process"].status == "missing"
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_start_that_takes_longer_for_bubblewrap_is_told(
+    monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    found = tried(monkeypatch, begins=begins)
+    assert found["process"].status == "ok"
+    assert ("process: start" in found) is not begins
 
 
 def test_a_backend_that_cannot_start_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

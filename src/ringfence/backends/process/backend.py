@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ringfence.backends import exhausted
 from ringfence.backends.base import Bind, Features, Found, Record
@@ -49,6 +49,14 @@ class ProcessBackend:
     async def features(self) -> Features:
         """What this machine can enforce. BackendUnavailableError with the remedy."""
         return self._ground().features
+
+    async def info(self) -> Mapping[str, Any]:
+        """What sandboxes are made with. BackendUnavailableError with the remedy.
+
+        Bubblewrap: the path of it. KeeperBegins: whether a keeper begins without it what it can.
+        """
+        machine = self._ground().machine
+        return {"Bubblewrap": machine.bwrap, "KeeperBegins": machine.begins}
 
     async def facts(self, spec: SandboxSpec) -> Facts:
         """What is known of image and machine. ImageNotFoundError, ImageError,
