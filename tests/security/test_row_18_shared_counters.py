@@ -66,6 +66,26 @@ print(libc.syscall(number, 1 << 15, ctypes.byref(ctypes.c_ulong(0))), ctypes.get
         assert await python(sandbox, script) == "-1 1\n"
 
 
+async def test_no_socket_filter_is_compiled_for_a_command(state: Path, kind: str) -> None:
+    """Their machine code is counted for all of the host (net.core.bpf_jit_limit) and is no cgroup's
+    memory: where some sandboxes hold all of it, no ordinary user of the host gets a filter."""
+    script = """
+import ctypes, socket, struct
+code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFF))
+program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(code))
+for option in (26, 51):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, option, program)
+            print("attached", option)
+        except PermissionError:
+            pass
+"""
+    async with ringfence.open(**keywords(kind), profile="permissive") as sandbox:
+        assert await python(sandbox, script) == ""
+
+
 async def test_other_ways_to_name_a_call_are_shut(box: ringfence.Sandbox) -> None:
     """The x32 and the 32-bit numbers end the process."""
     script = """

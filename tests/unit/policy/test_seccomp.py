@@ -171,6 +171,12 @@ CASES = [
     ("socket", (17, 3, 0), False, False),  # AF_PACKET
     ("socketpair", (1, 1, 0), True, True),
     ("socketpair", (30, 1, 0), False, False),  # AF_TIPC
+    ("setsockopt", (0, 1, 2), True, True),  # SO_REUSEADDR
+    ("setsockopt", (0, 6, 26), True, True),  # the same number of another level
+    ("setsockopt", (0, 1, 26), False, False),  # SO_ATTACH_FILTER
+    ("setsockopt", (0, HIGH | 1, HIGH | 26), False, False),
+    ("setsockopt", (0, 1, 27), True, True),  # SO_DETACH_FILTER
+    ("setsockopt", (0, 1, 51), False, False),  # SO_ATTACH_REUSEPORT_CBPF
     ("ioctl", (0, 0x5401), True, True),
     ("ioctl", (0, 0x80045430), True, True),  # TIOCGPTN
     ("ioctl", (0, 0x5412), False, False),  # TIOCSTI

@@ -18,6 +18,7 @@ _FORMAT = 0o170000
 _CREATES = 0o100 | 0o20000000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, _INT)
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_SOL_SOCKET, _ATTACH_FILTER, _ATTACH_REUSEPORT = 1, 26, 51
 _F_SETSIG, _SIGKILL, _SIGSTOP = 10, 9, 19
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 _ROUTE, _SOCKETS, _AUDIT, _GENERIC = 0, 4, 9, 16
@@ -45,6 +46,7 @@ def rules(profile: str) -> dict[str, tuple[Conditions, ...]]:
         "personality": tuple((Condition(0, _INT, value),) for value in _PERSONALITIES),
         "socket": _strict_sockets() if profile == STRICT else _sockets(),
         "socketpair": ((Condition(0, _INT, _UNIX),),),
+        "setsockopt": _socket_options(),
         "ioctl": tuple(
             (Condition(1, mask, value),)
             for mask, value in others({_TIOCSTI, _TIOCLINUX, _TIOCSETD}, 16)
@@ -66,6 +68,8 @@ REASONS = {
     " generic kind) only: no AF_VSOCK, which no network namespace contains, no AF_ALG, no packet or"
     " exotic families, no netlink of the host's device events, which every network namespace hears",
     "socketpair": "Unix only",
+    "setsockopt": "not SO_ATTACH_FILTER and SO_ATTACH_REUSEPORT_CBPF: what the kernel compiles of"
+    " them counts for all of the host (net.core.bpf_jit_limit)",
     "ioctl": "not TIOCSTI, TIOCLINUX and TIOCSETD, which type into or reprogram a terminal",
     "fcntl": "not F_SETSIG with SIGKILL or SIGSTOP: for root the kernel sends these to any process",
     "mknod": "regular files, FIFOs and sockets only: no devices",
@@ -92,6 +96,13 @@ def _sockets() -> tuple[Conditions, ...]:
     kinds = (_ROUTE, _SOCKETS, _AUDIT, _GENERIC)
     netlink = tuple((Condition(0, _INT, _NETLINK), Condition(2, _INT, kind)) for kind in kinds)
     return (*plain, *netlink)
+
+
+def _socket_options() -> tuple[Conditions, ...]:
+    elsewhere = tuple((Condition(1, mask, value),) for mask, value in others({_SOL_SOCKET}, 16))
+    here = Condition(1, 0xFFFF, _SOL_SOCKET)
+    options = others({_ATTACH_FILTER, _ATTACH_REUSEPORT}, 16)
+    return (*elsewhere, *((here, Condition(2, mask, value)) for mask, value in options))
 
 
 def _nodes(index: int, profile: str) -> tuple[Conditions, ...]:
