@@ -11,6 +11,11 @@ from ringfence.guest import build
 
 WAIT_SECONDS = 30.0
 BWRAP = ("/usr/bin/bwrap", "--unshare-pid", "--as-pid-1", "--info-fd", "3", "--ro-bind", "/", "/")
+SYSTEM = (
+    "--shown", "/usr", "/usr", "--link", "usr/bin", "/bin", "--link", "usr/lib", "/lib",
+    "--link", "usr/lib64", "/lib64",
+)  # fmt: skip
+"""Parts of a root in which the host's programs run."""
 
 
 def until(fact: Callable[[], object]) -> None:

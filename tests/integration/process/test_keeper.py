@@ -16,7 +16,7 @@ import pytest
 from ringfence.backends.process.home import Home
 from ringfence.guest import build
 from tests.integration.process.conftest import processes
-from tests.integration.process.kept import BWRAP, WAIT_SECONDS, Kept, until
+from tests.integration.process.kept import BWRAP, SYSTEM, WAIT_SECONDS, Kept, until
 
 
 @pytest.fixture
@@ -149,6 +149,24 @@ def test_it_holds_the_lock_while_it_lives_and_term_ends_everything(kept: Kept) -
     assert kept.end()[0] == 128 + signal.SIGKILL
     assert not Path(f"/proc/{guest}").exists()
     assert not kept.home.path.exists()
+
+
+@pytest.mark.parametrize("how", [(), ("--begin",), ("--begin", "--user", "1000:1000")], ids=len)
+def test_its_child_ends_with_a_keeper_that_was_killed_before_it_could_hear_of_that(
+    how: tuple[str, ...], kept: Kept, unified: Path
+) -> None:
+    """It is born in a cgroup that stands still."""
+    frozen = unified / "cgroup.freeze"
+    procs, parts = unified / "cgroup.procs", (*SYSTEM, "--") if how else ()
+    keeper = kept.start(
+        "--make", str(unified), "--write", str(frozen), "1", "--into", str(unified), *how,
+        "--", *parts, "/bin/sleep", "1000",
+    )  # fmt: skip
+    until(lambda: procs.exists() and procs.read_text())
+    keeper.kill()
+    keeper.wait(WAIT_SECONDS)
+    frozen.write_text("0")
+    until(lambda: "populated 0" in (unified / "cgroup.events").read_text())
 
 
 def test_the_end_of_its_input_ends_an_attached_sandbox(kept: Kept) -> None:

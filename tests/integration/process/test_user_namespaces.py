@@ -7,12 +7,9 @@ import pytest
 from ringfence.backends.process import trial
 from ringfence.guest import build
 from tests.conftest import require_root
-from tests.integration.process.kept import Kept
+from tests.integration.process.kept import SYSTEM, Kept
 
-PARTS = (
-    "--shown", "/usr", "/usr", "--link", "usr/bin", "/bin", "--link", "usr/lib", "/lib",
-    "--link", "usr/lib64", "/lib64", "--tmpfs", "noexec,size=65536,mode=1777:/tmp", "--",
-)  # fmt: skip
+PARTS = (*SYSTEM, "--tmpfs", "noexec,size=65536,mode=1777:/tmp", "--")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 #include "keep.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,8 +35,19 @@ static bool hand_over(int fd, int wanted)
 
 struct start {
 	char **args;
-	int lifeline, cgroup;
+	int lifeline, keepers_end, cgroup;
 };
+
+/* What hangs is heard by nobody else. Of an end before it asks, the kernel does not tell. */
+static void end_with_keeper(const struct start *start)
+{
+	struct pollfd line = {.fd = start->lifeline};
+
+	close(start->keepers_end);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (poll(&line, 1, 0) != 0)
+		_exit(NOT_STARTED);
+}
 
 /* Who this is on the host, whichever namespace of pids it is in: what bubblewrap tells of its child. */
 static bool tell_pid(int info)
@@ -51,7 +63,7 @@ static int run_program(void *argument)
 
 	default_signals();
 	setsid();
-	prctl(PR_SET_PDEATHSIG, SIGKILL); /* what hangs is heard by nobody else */
+	end_with_keeper(start);
 	prctl(PR_SET_DUMPABLE, 1); /* a program that its user may not read has the files of its /proc belong to root */
 	for (int i = 0; i < keeping.inside.count; i++) {
 		int done = write_file(keeping.inside.list[i].path, keeping.inside.list[i].value);
@@ -112,21 +124,22 @@ static pid_t start_apart(struct start *start)
 	return pid;
 }
 
-/* A pipe whose other end is this process's alone, as long as it lives; -1 and errno. */
-static int lifeline_end(void)
+/* A pipe whose other end is this process's alone, as long as it lives; false and errno. */
+static bool make_lifeline(struct start *start)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -1;
-	int far = fcntl(ends[0], F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+		return false;
+	start->lifeline = fcntl(ends[0], F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+	start->keepers_end = ends[1];
 	close(ends[0]);
-	return far;
+	return start->lifeline >= 0;
 }
 
 pid_t start_program(char **args)
 {
-	struct start start = {args, lifeline_end(), -1};
-	if (start.lifeline < 0)
+	struct start start = {.args = args, .cgroup = -1};
+	if (!make_lifeline(&start))
 		return complain("make", "a lifeline", errno);
 	if (keeping.into && (start.cgroup = open(keeping.into, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
 		return complain("open", keeping.into, errno);
