@@ -1,5 +1,6 @@
 """Sandboxes to attack: one for a whole file on each backend, looked at from the host afterwards."""
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 import ringfence
+from ringfence.backends.process import command
 from tests.conftest import (
     on_process,
     require_cgroups,
@@ -20,6 +22,7 @@ from tests.images import DEBIAN
 
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 PROCESS = pytest.param("process", marks=pytest.mark.process)
+BUBBLEWRAP = pytest.param("bubblewrap", marks=pytest.mark.process)
 GVISOR = pytest.param("gvisor", marks=[pytest.mark.docker, pytest.mark.gvisor])
 
 BOTH = pytest.mark.parametrize("kind", [DOCKER, PROCESS], scope="module")
@@ -30,13 +33,22 @@ ONLY_DOCKER = pytest.mark.parametrize("kind", [DOCKER], scope="module")
 
 def keywords(kind: str) -> dict[str, Any]:
     """What opens a strict sandbox of this kind; skips, in CI fails, when it cannot be had."""
-    if kind == "process":
+    if kind in ("process", "bubblewrap"):
         return on_process()
     require_docker(DEBIAN)
     if kind == "gvisor":
         require_gvisor()
         return {"image": DEBIAN, "backend": "docker", "security": {"runtime": "runsc"}}
     return {"image": DEBIAN, "backend": "docker"}
+
+
+@contextlib.contextmanager
+def begun(kind: str) -> Iterator[None]:
+    """Have sandboxes of the kind "bubblewrap" begun by one, as where a keeper may not do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "bubblewrap":
+            patch.setattr(command, "begins", lambda *_: False)
+        yield
 
 
 def needs_limits(sandbox: ringfence.Sandbox) -> None:
@@ -65,8 +77,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(kind: str, state: Path) -> AsyncIterator[ringfence.Sandbox]:
     """The sandbox of the file."""
-    async with ringfence.open(**keywords(kind)) as sandbox:
-        yield sandbox
+    with begun(kind):
+        async with ringfence.open(**keywords(kind)) as sandbox:
+            yield sandbox
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import platform
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -97,3 +98,73 @@ async def test_a_timeout_leaves_none(sandbox: ringfence.Sandbox) -> None:
         assert marked(mark) == []
         assert result.reason is Reason.TIMEOUT
         assert marked(other) == before
+
+
+RELATED = """
+import ctypes, os, signal, sys, threading, time
+libc = ctypes.CDLL(None)
+def deaf():
+    os.setsid()
+    for number in (1, 2, 15):
+        signal.signal(number, signal.SIG_IGN)
+def sister():  # of the command: what began that is its parent, too (CLONE_PARENT)
+    if libc.syscall(56, 0x8000 | 17, 0, 0, 0, 0) == 0:
+        if sys.argv[1] == "code":
+            os._exit(77)
+        deaf()
+        time.sleep(1000)
+def leaderless():  # its first thread ends: a zombie, by its state, whose other threads run
+    if os.fork() == 0:
+        deaf()
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        libc.syscall(60, 0)
+def suspended():  # waits in the kernel for its child, which has stopped (vfork)
+    if os.fork() == 0:
+        deaf()
+        if libc.syscall(58) == 0:
+            libc.syscall(62, libc.syscall(39), 19)
+            libc.syscall(60, 0)
+sister()
+sister()
+if sys.argv[1] == "code":
+    time.sleep(0.3)
+    sys.exit(5)
+leaderless()
+suspended()
+open("/tmp/began", "w").close()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its numbers of calls are x86_64's")
+async def test_neither_a_sister_nor_a_zombie_that_runs_nor_a_suspended_parent_is_left(
+    sandbox: ringfence.Sandbox,
+) -> None:
+    """And how a sister ended is not taken for how the command did."""
+    mark = uuid.uuid4().hex
+    args = ["python3", "-c", RELATED]
+    assert (await sandbox.exec([*args, "code"], timeout=60)).exit_code == 5
+    async with sandbox.spawn([*args, "stay"], env={"MARK": mark}, timeout=600) as escaping:
+        end = time.monotonic() + PATIENCE
+        while not await sandbox.files.exists("/tmp/began"):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.05)
+        ours = Path("/proc", str(marked(mark)[0]), "ns/pid").readlink()
+        members = sum(link == ours for link in namespaces())
+        escaping.kill()
+        ending = await escaping.wait()
+        assert marked(mark) == []
+        assert ending.reason is not Reason.EXITED
+        assert members >= 7
+        left = sum(link == ours for link in namespaces())
+    assert left <= members - 7
+
+
+def namespaces() -> list[Path]:
+    """The namespace of processes of each process of this machine, of those without memory too."""
+    found = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit():
+                found.append(Path("/proc", name, "ns/pid").readlink())
+    return found
