@@ -49,6 +49,15 @@ def unified() -> Iterator[Path]:
         path.rmdir()
 
 
+def test_it_hears_of_the_programs_end_though_who_started_it_ignores_that_of_children(
+    kept: Kept,
+) -> None:
+    ignoring = ("env", "--ignore-signal=CHLD")
+    kept.start("--", "/bin/sh", "-c", "exit 7", line=ignoring)
+    assert kept.end() == (7, "")
+    assert not kept.home.path.exists()
+
+
 def test_a_passed_descriptor_is_the_first_process_alone(kept: Kept) -> None:
     """Neither the keeper nor bubblewrap's own process has it: it ends with whom it was made for."""
     ours, theirs = socket.socketpair()

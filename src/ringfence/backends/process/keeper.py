@@ -79,7 +79,7 @@ class Keeper:
                 ),
                 setsid=True,
                 setsigmask=(),
-                setsigdef=(signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         except BaseException:
             for descriptor in (errors, ours):

@@ -54,7 +54,7 @@ def _tried(
 
 def _said(line: list[str]) -> bytes:
     """What it wrote to standard error until it ended. Its status is not to be had of a client that
-    ignores SIGCHLD, which it must not inherit: it would not hear of its own child. OSError."""
+    ignores SIGCHLD. OSError."""
     errors = os.memfd_create("errors", os.MFD_CLOEXEC)
     try:
         pid = os.posix_spawn(
@@ -68,7 +68,7 @@ def _said(line: list[str]) -> bytes:
             ),
             setsid=True,
             setsigmask=(),
-            setsigdef=(signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
         )
         _wait(pid)
         return os.pread(errors, len(_USAGE), 0)

@@ -180,6 +180,7 @@ static int listen_to_signals(void)
 		if (number != SIGKILL && number != SIGSTOP && number != SIGSEGV && number != SIGBUS && number != SIGFPE)
 			sigaddset(&set, number);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGCHLD, SIG_DFL); /* where it is ignored, as whoever started us may, no end is told */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
