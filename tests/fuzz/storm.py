@@ -342,9 +342,9 @@ class Storm:
         return len(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
 
     def descriptors(self) -> int:
-        """The guest's own, without one for each supervisor."""
+        """The guest's own, without both ends of each supervisor's socket: some wait for a job."""
         before = self.processes()
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()) - before
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()) - 2 * before
 
     def steady_descriptors(self) -> int:
         """The same, once it stays so: of a process that ends the descriptor may go a little later."""
