@@ -4,6 +4,7 @@ import os
 import resource
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,25 @@ def test_what_comes_too_late_for_one_command_spares_the_next(
         assert guest.raw.run("sh", "-c", "exit 7").status == 7 << 8
 
 
-def test_each_of_many_commands_takes_four_descriptors_of_the_guest(guest: Guest) -> None:
+def _limit_files(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def test_a_supervisor_serves_again_beside_many_commands(start_guest: Callable[..., Guest]) -> None:
+    guest = start_guest("--stream", before=partial(_limit_files, 8192))
+    guest.raw.hello()
+    for _ in range(100):
+        guest.raw.started(guest.raw.start("sleep", "1000"))
+    parents = {guest.raw.run("sh", "-c", "echo $PPID").stdout for _ in range(3 * KEPT)}
+    assert len(parents) <= KEPT
+
+
+def test_each_of_many_commands_takes_four_descriptors_of_a_guest_that_has_few(
+    start_guest: Callable[..., Guest],
+) -> None:
     """Three streams and its supervisor: a limit of 4096 has room for the thousand of a session."""
+    guest = start_guest("--stream", before=partial(_limit_files, 4096))
+    guest.raw.hello()
     held = Path(f"/proc/{guest.host_pid(1)}/fd")
     counts = []
     for _ in range(2):

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@ enum {
 	KEPT = 4,  /* of those that are free again */
 	WHILE_MS = 200,
 	MANY_FILES = 128,
+	ROOM_FILES = 8192, /* with that many a guest has room for all that a session may start */
 };
 
 static struct supervisor *idle;  /* those that served before, then those that were forked, the oldest first */
@@ -73,10 +75,16 @@ static void close_theirs(struct supervisor *supervisor)
 	supervisor->theirs = -1;
 }
 
-/* Beside many others that is a descriptor less for each; it has no other job then. */
+static bool files_are_few(void)
+{
+	struct rlimit files;
+	return getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur < ROOM_FILES;
+}
+
+/* Beside many others that is a descriptor less for each; it has no other job then, and the next command waits for a fork. */
 void supervisor_has_read(struct supervisor *supervisor)
 {
-	if (supervisor->theirs >= MANY_FILES)
+	if (supervisor->theirs >= MANY_FILES && files_are_few())
 		close_theirs(supervisor);
 }
 
@@ -192,6 +200,16 @@ static void forget_idle(const struct supervisor *supervisor)
 		}
 }
 
+/* In a pid namespace of its own its first process may be about to die on another processor: whether its command ended is
+ * read before how. */
+static struct told last_told(const struct supervisor *supervisor)
+{
+	bool ended = __atomic_load_n(&supervisor->told->report.ended, __ATOMIC_ACQUIRE);
+	struct told told = *supervisor->told;
+	told.report.ended = ended;
+	return told;
+}
+
 static void supervisor_ended(struct child *child, int status)
 {
 	struct supervisor *supervisor = container_of(child, struct supervisor, child);
@@ -203,7 +221,7 @@ static void supervisor_ended(struct child *child, int status)
 		signal_uid(exec->uid, SIGCONT);
 	if (exec && job_give_again(supervisor))
 		exec = NULL;
-	struct told told = *supervisor->told;
+	struct told told = last_told(supervisor);
 	supervisor_remove(supervisor); /* what lies unread there may hold the command's output open */
 	if (exec)
 		exec_supervisor_ended(exec, &told, status == 0);
