@@ -17,7 +17,8 @@ from ringfence.backends.process import ProcessBackend
 from ringfence.backends.process import root as roots
 from tests.conftest import missing
 from tests.integration.process.conftest import Opened, grant, image, new_id, opened
-from tests.integration.process.kept import Kept
+from tests.integration.process.kept import SYSTEM, Kept
+from tests.integration.process.kept import until as wait_until
 
 WAIT_SECONDS = 30.0
 
@@ -184,11 +185,8 @@ async def test_nothing_of_the_hosts_is_in_the_mounts_of_a_sandbox_begun_in_a_chr
 ) -> None:
     place = tmp_path / "chroot"
     place.mkdir()
-    parts = ["--shown", "/usr", "/usr"]
-    for name in ("bin", "lib", "lib64"):
-        parts += ["--link", f"usr/{name}", f"/{name}"]
     kept.start(
-        "--begin", "--", *parts, "--", "/bin/sleep", "1000", line=chroot(place, mounted=mounted)
+        "--begin", "--", *SYSTEM, "--", "/bin/sleep", "1000", line=chroot(place, mounted=mounted)
     )
     await until(kept.home.guest)
     enter = ["nsenter", "--target", str(kept.home.guest()), "--mount", "ls", "/"]
@@ -196,6 +194,33 @@ async def test_nothing_of_the_hosts_is_in_the_mounts_of_a_sandbox_begun_in_a_chr
         subprocess.run, enter, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["bin", "lib", "lib64", "usr"]
+
+
+def test_what_is_shown_of_a_chroot_is_what_is_there(
+    kept: Kept, backend: ProcessBackend, tmp_path: Path
+) -> None:
+    place = tmp_path / "chroot"
+    place.mkdir()
+    (place / "only").write_text("here")
+    parts = (*SYSTEM, "--bind", "ro", "/only", "/only")
+    line = chroot(place, mounted=False)
+    kept.start("--begin", "--", *parts, "--", "/bin/grep", "-q", "here", "/only", line=line)
+    assert kept.end() == (0, "")
+
+
+@pytest.mark.parametrize("how", [("--begin",), ("--begin", "--user", "0:0")], ids=len)
+def test_nothing_is_mounted_on_a_host_that_shares_all_of_its_mounts(
+    how: tuple[str, ...], kept: Kept, backend: ProcessBackend
+) -> None:
+    """As an init system has it."""
+    script = """
+        before=$(cat /proc/self/mountinfo)
+        "$@" || exit
+        test "$before" = "$(cat /proc/self/mountinfo)"
+    """
+    line = ["unshare", "--mount", "--propagation", "shared", "sh", "-c", script, "sh"]
+    kept.start(*how, "--", *SYSTEM, "--", "/bin/true", line=line)
+    assert kept.end() == (0, "")
 
 
 def test_what_is_bound_late_comes_to_a_sandbox_that_bubblewrap_began_in_a_chroot(
@@ -206,6 +231,7 @@ def test_what_is_bound_late_comes_to_a_sandbox_that_bubblewrap_began_in_a_chroot
     tree.mkdir()
     (tree / "file").touch()
     pid = kept.sleeping(line=chroot(place, mounted=True))
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
 
     async def lives() -> None:
         """Nobody ends it meanwhile."""
@@ -240,6 +266,14 @@ def test_what_is_bound_late_comes_to_a_sandbox_that_bubblewrap_began_in_a_chroot
             f"bind /{'x' * 256}/y: Filename too long",
         ),
         (["--bind", "ro", "/usr", "/x" * 2048, "--", "/bin/true"], "/x: Filename too long"),
+        (
+            ["--dir", "/x", "--bind", "ro", "/usr", "/x/../y", "--", "/bin/true"],
+            "bind /x/../y: Cross-device link",
+        ),
+        (
+            ["--dir", "/x", "--bind", "ro", "/usr", "/x/..", "--", "/bin/true"],
+            "bind /x/..: Cross-device link",
+        ),
         (["--dir", "/x", "--", "/bin/true"], "run /bin/true: No such"),
     ],
 )
