@@ -216,8 +216,17 @@ class EgressProxy:
                 self._say(allowed)
 
     async def _addresses(self, host: str, port: int) -> Sequence[str]:
-        async with self._looking_up:
-            return await (self._lookup or resolve)(host, port)
+        """A lookup that nobody waits for any more counts until its thread ends: none stops it."""
+        await self._looking_up.acquire()
+        asking = asyncio.ensure_future((self._lookup or resolve)(host, port))
+        asking.add_done_callback(self._looked_up)
+        await asyncio.wait((asking,))
+        return asking.result()
+
+    def _looked_up(self, asked: "asyncio.Future[Sequence[str]]") -> None:
+        self._looking_up.release()
+        if not asked.cancelled():
+            asked.exception()  # nobody may wait for it any more
 
     def _refuse(self, error: Refused) -> None:
         self._say(Decision(error.host[:_SHOWN], error.port, False, str(error)))

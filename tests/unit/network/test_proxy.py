@@ -747,6 +747,32 @@ async def test_a_resolver_that_hangs_holds_up_nothing_else(
     assert len(asked) == 60
 
 
+async def test_a_lookup_that_nobody_waits_for_any_more_counts_until_it_ends(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on: a sandbox that asks again after each time limit would have ever more."""
+    place = await make(allow=[".good.test"], looks_up=False)
+    answers, asked = threading.Event(), []
+
+    def hang(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        answers.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr("ringfence.network.reach.CONNECT_SECONDS", 0.05)
+    try:
+        for number in range(LOOKUPS_MOST + 3):
+            answer = await place.ask(b"CONNECT %d.good.test:443 HTTP/1.1\r\n\r\n" % number)
+            assert answer.startswith(b"HTTP/1.1 502 ")
+        assert len(asked) == LOOKUPS_MOST
+    finally:
+        answers.set()
+    monkeypatch.setattr("ringfence.network.reach.CONNECT_SECONDS", 20.0)
+    await place.ask(b"CONNECT last.good.test:443 HTTP/1.1\r\n\r\n")
+    assert len(asked) == LOOKUPS_MOST + 1
+
+
 async def test_who_waits_no_longer_for_a_name_goes_on_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
