@@ -14,6 +14,8 @@ _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _FRAMING = {b"content-length", b"transfer-encoding"}
 _HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization",
         b"proxy-authenticate", b"te", b"trailer", b"upgrade"}  # fmt: skip
+_HEAD_ALONE = _FRAMING | _HOP | {b"host"}
+"""What no trailer may be: a server that takes trailers for headers would read the request anew."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -139,11 +141,13 @@ def head_for_origin(request: Request, added: Headers) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-async def copy_body(source: Buffered, target: Duplex, size: int | None, count: Count) -> None:
+async def copy_body(
+    source: Buffered, target: Duplex, size: int | None, count: Count, added: Headers
+) -> None:
     """Copy one body and not a byte more: what follows could be a request for somebody else.
 
-    size: as `length` has it. EOFError; ValueError for what is no body, of which nothing that could
-    be read in two ways went out.
+    size: as `length` has it. added: headers whose place no trailer takes. EOFError; ValueError for
+    what is no body, of which nothing that could be read in two ways went out.
     """
     if size is not None:
         await _copy(source, target, size, count)
@@ -151,7 +155,8 @@ async def copy_body(source: Buffered, target: Duplex, size: int | None, count: C
     while True:
         chunk = _chunk_size(await source.until(b"\r\n", 1024))
         if chunk == 0:
-            _write(target, b"0\r\n" + await _trailers(source), count)
+            refused = _HEAD_ALONE | {name.lower() for name, _ in added}
+            _write(target, b"0\r\n" + await _trailers(source, refused), count)
             return
         _write(target, b"%x\r\n" % chunk, count)
         await _copy(source, target, chunk, count)
@@ -173,11 +178,13 @@ def _chunk_size(line: bytes) -> int:
     return int(size, 16)
 
 
-async def _trailers(source: Buffered) -> bytes:
+async def _trailers(source: Buffered, refused: set[bytes]) -> bytes:
     """What stands between the last chunk and the end, that included."""
     lines = b""
     while (line := await source.until(b"\r\n", HEAD_BYTES)) != b"\r\n":
-        _header(line[:-2])
+        name, _ = _header(line[:-2])
+        if name.lower() in refused:
+            raise ValueError("not a trailer")
         lines += line
         if len(lines) > HEAD_BYTES:
             raise ValueError(f"no end within {HEAD_BYTES} bytes")

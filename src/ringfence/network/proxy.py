@@ -167,7 +167,7 @@ class EgressProxy:
         outside.write(http.head_for_origin(request, added))
         self._count_sent(len(http.head_for_origin(request, [])))  # a secret is not the sandbox's
         await _exchange(
-            http.copy_body(stream, outside, size, self._count_sent),
+            http.copy_body(stream, outside, size, self._count_sent, added),
             pump(outside, stream.inner, self._count_received),
         )
 

@@ -97,7 +97,7 @@ class Endless:
 async def test_no_more_is_read_than_the_other_side_takes(size: int | None) -> None:
     """A sandbox would fill the memory of this process."""
     source, target = Endless(b"ffff\r\n" + bytes(0xFFFF) + b"\r\n"), Endless(b"")
-    for copying in (copy_body(Buffered(source), target, size, int), pump(source, target, int)):
+    for copying in (copy_body(Buffered(source), target, size, int, []), pump(source, target, int)):
         source.given = 0
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(copying, 0.01)

@@ -636,6 +636,10 @@ async def test_a_body_keeps_its_length_whatever_connection_names(make: Make) -> 
         b"0\r\n" + b"X: 1\r\n" * 20_000 + b"\r\n",
         b"-3\r\nabc\r\n0\r\n\r\n",
         b"10000000000000003\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nContent-Length: 1\r\n\r\n",
+        b"3\r\nabc\r\n0\r\ntransfer-encoding: identity\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nX: 1\r\nHost: other.test\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
 async def test_a_body_that_can_be_read_in_two_ways_does_not_end(make: Make, body: bytes) -> None:
@@ -690,6 +694,18 @@ async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Ma
     [seen] = place.outside.seen
     assert seen.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
     assert place.proxy.sent == len(seen)
+
+
+async def test_a_trailer_takes_no_secret_s_place(make: Make) -> None:
+    """Some servers take trailers for headers, the last one of a name for the one that counts."""
+    secret = {"host": "good.test", "header": "X-Key", "value": "value-of-it", "tls": False}
+    place = await make(allow=["good.test"], secrets=[secret])
+    head = (
+        b"POST http://good.test/ HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with contextlib.suppress(ConnectionError):
+        assert b" 200 " not in await place.ask(head + b"0\r\nx-key: mine\r\n\r\n")
+    assert place.outside.seen == []
 
 
 async def test_this_hosts_authorities_are_read_once(
