@@ -12,8 +12,8 @@ import pytest
 
 import ringfence
 
-from ..conftest import give
-from .conftest import BUBBLEWRAP, DOCKER, GVISOR, PROCESS, begun, keywords, python
+from ..conftest import give, wait_for
+from .conftest import BUBBLEWRAP, DOCKER, GVISOR, PROCESS, begun, keywords, needs_users, python
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,6 +63,33 @@ async def test_what_one_sandbox_names_no_other_and_no_host_finds(
                 assert "ringfence-test-beside" not in text
 
 
+COUNTED = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+had = sum(libc.inotify_init1(0) >= 0 for _ in range(900))
+print(had > 0, had < 900, flush=True)
+time.sleep(60)
+"""
+
+
+@KERNEL
+async def test_sandboxes_of_two_users_do_not_share_what_is_counted_for_a_user(
+    box: ringfence.Sandbox, kind: str
+) -> None:
+    """One that takes all instances of inotify that a user may have leaves another user's alone; one
+    of the same user gets none."""
+    needs_users(box)
+    with begun(kind):
+        async with (
+            ringfence.open(**keywords(kind)) as other,
+            box.spawn(["python3", "-c", COUNTED], user="42001") as holding,
+        ):
+            assert await holding.stdout.read(100) == b"True True\n"
+            args = ["python3", "-c", COUNTED.replace("time.sleep(60)", "")]
+            assert (await other.exec(args, user="42002")).stdout == b"True True\n"
+            assert (await other.exec(args, user="42001")).stdout == b"False True\n"
+
+
 @contextlib.contextmanager
 def burdened(tmp_path: Path) -> Iterator[os.stat_result]:
     """A client with an inheritable descriptor of a file, a blocked and an ignored signal."""
@@ -80,13 +107,18 @@ def burdened(tmp_path: Path) -> Iterator[os.stat_result]:
 
 
 def holders(file: os.stat_result) -> set[int]:
-    """Processes of this machine that have a file open."""
+    """Processes of this machine that have a file open, without guards, which are no sandbox's."""
     found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        place = Path("/proc", name)
         with contextlib.suppress(OSError):
-            seen = link.stat()
-            if (seen.st_dev, seen.st_ino) == (file.st_dev, file.st_ino):
-                found.add(int(link.parts[2]))
+            for link in os.listdir(place / "fd"):
+                seen = (place / "fd" / link).stat()
+                if (seen.st_dev, seen.st_ino) == (file.st_dev, file.st_ino):
+                    found.add(int(name))
+        with contextlib.suppress(OSError):
+            if b"ringfence.ledger.guard" in (place / "cmdline").read_bytes():
+                found.discard(int(name))
     return found
 
 
@@ -105,11 +137,11 @@ print([one for one in signal.valid_signals()
 async def test_what_a_client_has_open_blocked_or_ignored_is_not_inherited(
     state: Path, kind: str, tmp_path: Path
 ) -> None:
-    """Neither by a command, nor by the guest, nor by what keeps it."""
+    """Neither by a command, nor by the guest, nor by what keeps it, once all are begun."""
     with begun(kind), burdened(tmp_path) as file:
         async with ringfence.open(**keywords(kind)) as sandbox:
             assert await python(sandbox, INHERITED) == "['0', '1', '2']\nset()\n[]\n"
-            assert holders(file) == {os.getpid()}
+            assert wait_for(lambda: holders(file) == {os.getpid()}, seconds=10)
 
 
 PRIORITIES = """
