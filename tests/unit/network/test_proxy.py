@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -787,6 +788,28 @@ async def test_a_lookup_that_nobody_waits_for_any_more_counts_until_it_ends(
     monkeypatch.setattr("ringfence.network.reach.CONNECT_SECONDS", 20.0)
     await place.ask(b"CONNECT last.good.test:443 HTTP/1.1\r\n\r\n")
     assert len(asked) == LOOKUPS_MOST + 1
+
+
+@pytest.mark.parametrize("name", ["missing.good.test", "known.good.test", "single"])
+async def test_a_name_with_a_dot_is_never_looked_up_below_a_search_domain(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The resolver would find another host than the rule names, where that domain answers for every
+    name. What this host's own list of names has, and a name of one label, is found as always."""
+    (tmp_path / "hosts").write_text("203.0.113.81\tOther Known.good.test # missing.good.test\n")
+    monkeypatch.setattr("ringfence.network.reach._HOSTS", tmp_path / "hosts")
+
+    def search(host: str, port: int, **_: object) -> list[object]:
+        if host.endswith("."):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", search)
+    if name == "missing.good.test":
+        with pytest.raises(OSError, match="not known"):
+            await resolve(name, 443)
+    else:
+        assert await resolve(name, 443) == [PUBLIC]
 
 
 async def test_who_waits_no_longer_for_a_name_goes_on_at_once(
