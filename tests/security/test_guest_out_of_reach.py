@@ -6,7 +6,19 @@ import pytest
 
 import ringfence
 
-from .conftest import ALL, BOTH, DOCKER, GVISOR, PROCESS, keywords, needs_users, python, sh
+from .conftest import (
+    ALL,
+    BOTH,
+    BUBBLEWRAP,
+    DOCKER,
+    GVISOR,
+    PROCESS,
+    begun,
+    keywords,
+    needs_users,
+    python,
+    sh,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,6 +51,60 @@ for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
 print(found)
 """
     assert await python(box, script) == "[]\n"
+
+
+SEIZE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class Part(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+taken = ctypes.create_string_buffer(8)
+here, there = Part(ctypes.addressof(taken), 8), Part(0x400000, 8)
+if sys.argv[1:]:
+    os.setgid(int(sys.argv[1]))
+    os.setuid(int(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    import time
+    time.sleep(60)
+for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+    mine = pid in (os.getpid(), child)
+    for work in (lambda: libc.ptrace(0x4206, pid, 0, 0) == 0,
+                 lambda: libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) > 0,
+                 lambda: open(f"/proc/{pid}/mem", "rb"),
+                 lambda: os.readlink(f"/proc/{pid}/fd/0")):
+        try:
+            if work():
+                print("own" if mine else f"reached {pid}")
+        except OSError:
+            pass
+os.kill(child, 9)
+"""
+
+
+@pytest.mark.parametrize("kind", [DOCKER, PROCESS, BUBBLEWRAP])
+async def test_where_tracing_is_allowed_the_guest_is_not_traced(state: Path, kind: str) -> None:
+    """permissive's filter lets a command trace its own; neither an ordinary user nor, on Docker, root, nor root
+    that has become the guest's user reaches the guest or a supervisor by it."""
+    users: list[tuple[str, list[str]]] = [("1000", [])]
+    security = {}
+    if kind == "docker":
+        security["capabilities"] = ["SETUID", "SETGID", "DAC_OVERRIDE", "CHOWN", "FOWNER"]
+    options = {**keywords(kind), "profile": "permissive"}
+    options["security"] = {**options.get("security", {}), **security}
+    with begun(kind):
+        async with ringfence.open(**options) as sandbox:
+            needs_users(sandbox)
+            guest = (await sh(sandbox, "stat -c %u /proc/1")).strip()
+            assert guest not in ("0", "1000")
+            if security:
+                users += [("root", []), ("root", [guest])]
+            for user, args in users:
+                result = await sandbox.exec(["python3", "-c", SEIZE, *args], user=user)
+                assert result.ok, result.stderr.decode()
+                seen = result.stdout.decode().split("\n")
+                assert [line for line in seen if line not in ("own", "")] == []
+                assert seen.count("own") >= (0 if args else 3)
 
 
 @pytest.mark.parametrize("kind", [GVISOR], scope="module")
