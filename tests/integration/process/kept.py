@@ -18,6 +18,25 @@ SYSTEM = (
 """Parts of a root in which the host's programs run."""
 
 
+_RUNS_NOTHING = ("/proc", "/dev/pts", "/dev/shm", "/run")
+
+
+def weak(mountinfo: str) -> list[str]:
+    """The mounts of a sandbox that lack what they are to have: no program gets a right by its file,
+    and devices are those of /dev alone."""
+    found = []
+    for line in mountinfo.splitlines():
+        top, place, options = line.split()[3:6]
+        wanted = {"nosuid"}
+        if top != "/null" and (place == "/dev/shm" or not f"{place}/".startswith("/dev/")):
+            wanted.add("nodev")
+        if place in _RUNS_NOTHING:
+            wanted.add("noexec")
+        if not wanted <= set(options.split(",")):
+            found.append(line)
+    return found
+
+
 def until(fact: Callable[[], object]) -> None:
     end = time.monotonic() + WAIT_SECONDS
     while not fact():
@@ -54,6 +73,23 @@ class Kept:
         assert self.process is not None
         _, errors = self.process.communicate(timeout=WAIT_SECONDS)
         return self.process.returncode, errors.decode()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.end()
+
+    def child(self) -> int:
+        """The keeper's, 0 for none."""
+        assert self.process is not None
+        pid = self.process.pid
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(found[0]) if found else 0
+
+    def sleeps(self) -> bool:
+        """Whether the child is `sleep` by now."""
+        pid = self.child()
+        return pid > 0 and Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
 
     def sleeping(
         self, *args: str, stdin: int = subprocess.DEVNULL, line: Sequence[str] = ()

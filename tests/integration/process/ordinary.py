@@ -78,6 +78,7 @@ async def look() -> dict[str, Any]:
         told["id"] = (await sandbox.sh("id -u; id -un")).stdout.decode().split()
         told["status"] = (await sandbox.sh("grep -E '^(Cap|NoNew|Secc)' /proc/self/status")).stdout
         told["status"] = told["status"].decode().split()
+        told["mounts"] = (await sandbox.sh("cat /proc/self/mountinfo")).stdout.decode()
         told["noexec"] = (await sandbox.sh("cp /bin/true /run/t; /run/t")).code
         told["write"] = [
             (await sandbox.sh(f"touch {path}")).code

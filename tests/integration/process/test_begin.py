@@ -18,6 +18,7 @@ from ringfence.backends.process.machine import explain, said
 from ringfence.errors import PolicyDeniedError
 from ringfence.guest import build
 from tests.integration.process.conftest import Opened, grant, image, new_id, opened
+from tests.integration.process.kept import weak
 
 
 @pytest.fixture(params=["keeper", "bubblewrap"])
@@ -132,6 +133,36 @@ async def test_each_of_many_binds_may_have_directories_of_its_own_above_it(
         assert (await sandbox.run("/bin/cat", targets[-1])).stdout == b"last"
 
 
+@pytest.mark.usefixtures("either")
+async def test_no_mount_gives_rights_or_devices(backend: ProcessBackend, tmp_path: Path) -> None:
+    binds = (Bind(str(tmp_path), "/work", read_only=False),)
+    for security in ({}, {"read_only_root": False}):
+        async with opened(backend, binds=binds, profile="permissive", security=security) as sandbox:
+            mounts = (await sandbox.sh("cat /proc/self/mountinfo")).stdout.decode()
+            assert " /work rw," in mounts
+            assert weak(mounts) == []
+
+
+@pytest.mark.usefixtures("either")
+async def test_only_root_may_write_to_a_root_that_can_be_written(opens: Opened) -> None:
+    async with opens(profile="permissive", security={"read_only_root": False}) as sandbox:
+        assert (await sandbox.sh("touch /x")).code != 0
+        assert (await sandbox.sh("touch /x", user=0)).code == 0
+
+
+@pytest.mark.usefixtures("either")
+async def test_the_guest_has_nothing_that_it_does_not_need(opens: Opened) -> None:
+    async with opens() as sandbox:
+        proc = Path(f"/proc/{sandbox.instance.pid}")
+        lines = (proc / "status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        streams = {str((proc / "fd" / number).readlink()) for number in "01"}
+    kinds = ("Prm", "Eff", "Inh", "Bnd", "Amb")
+    assert [int(status[f"Cap{kind}"], 16) for kind in kinds] == [0xE0, 0xE0, 0, 0, 0]
+    assert status["NoNewPrivs"] == "1"
+    assert streams == {"/dev/null"}
+
+
 @contextlib.contextmanager
 def shared(directory: Path) -> Iterator[Path]:
     """Have what is mounted below `directory` be told to mounts that were made of it, as where an
@@ -151,9 +182,8 @@ def mount_late(directory: Path) -> None:
     (directory / "null").chmod(0o666)
 
 
-@pytest.mark.usefixtures("either")
 async def test_what_the_host_mounts_below_what_is_shown_is_no_less_confined(
-    opens: Opened, tmp_path: Path, busybox: Path
+    either: str, opens: Opened, tmp_path: Path, busybox: Path
 ) -> None:
     with shared(image(tmp_path / "image", busybox)) as root:
         (root / "data/late").mkdir(parents=True)
@@ -165,6 +195,8 @@ async def test_what_the_host_mounts_below_what_is_shown_is_no_less_confined(
                 seen = await second.sh("busybox grep ' /data/late ' /proc/self/mountinfo")
                 assert b"ro,nosuid,nodev" in seen.stdout
             assert (await first.sh("busybox true")).code == 0
+            seen = await first.sh("busybox grep -c ' /data/late ' /proc/self/mountinfo")
+            assert either == "bubblewrap" or seen.stdout == b"0\n"
 
 
 NAMESPACES = ("pid", "net", "ipc", "uts", "mnt", "cgroup")

@@ -147,6 +147,54 @@ def test_the_program_is_born_in_a_version_2_cgroup(kept: Kept, unified: Path) ->
     assert not unified.exists()
 
 
+@pytest.mark.parametrize("how", [(), ("--begin",), ("--begin", "--user", "0:0")], ids=len)
+def test_the_program_is_first_of_a_session_with_no_input_and_no_signal_blocked(
+    how: tuple[str, ...], kept: Kept
+) -> None:
+    parts = (*SYSTEM, "--") if how else ()
+    kept.start("--attached", *how, "--", *parts, "/bin/sleep", "1000", stdin=subprocess.PIPE)
+    until(kept.sleeps)
+    proc = Path(f"/proc/{kept.child()}")
+    assert (proc / "stat").read_text().rpartition(")")[2].split()[3] == proc.name
+    assert "\nSigBlk:\t0000000000000000\n" in (proc / "status").read_text()
+    assert (proc / "fd/0").stat().st_rdev == Path("/dev/null").stat().st_rdev
+    kept.stop()
+
+
+@pytest.mark.parametrize("how", [("--begin",), ("--begin", "--user", "0:0")], ids=len)
+def test_what_is_born_in_a_version_2_cgroup_is_in_namespaces_of_its_own(
+    how: tuple[str, ...], kept: Kept, unified: Path
+) -> None:
+    sleep = (*how, "--", *SYSTEM, "--", "/bin/sleep", "1000")
+    kept.start("--make", str(unified), "--into", str(unified), *sleep)
+    until(kept.sleeps)
+    for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts"):
+        inside = Path(f"/proc/{kept.child()}/ns/{kind}").readlink()
+        assert inside != Path(f"/proc/self/ns/{kind}").readlink()
+    kept.stop()
+    assert not unified.exists()
+
+
+def test_cgroups_that_lie_in_each_other_are_removed(kept: Kept, unified: Path) -> None:
+    below = unified / "below"
+    kept.start("--make", str(unified), "--make", str(below), "--", "/bin/true")
+    assert kept.end() == (0, "")
+    assert not unified.exists()
+
+
+def test_what_a_program_says_is_its_child_and_is_not_is_not_killed(kept: Kept) -> None:
+    bystander = subprocess.Popen(["/bin/sleep", "1000"])
+    try:
+        script = f"echo '{{\"child-pid\": {bystander.pid}}}' >&3; exec sleep 1000"
+        kept.start("--", "/bin/sh", "-c", script)
+        until(kept.home.guest)
+        kept.stop()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
 def test_it_holds_the_lock_while_it_lives_and_term_ends_everything(kept: Kept) -> None:
     guest = kept.sleeping()
     assert kept.process is not None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import require_bwrap, require_root
+from tests.integration.process.kept import weak
 
 UID = 61234
 
@@ -61,6 +62,11 @@ def test_the_system_is_read_only_works_and_runs_nothing_from_run(told: dict[str,
     assert [code == 0 for code in told["write"]] == [False, False, False, True]
     assert told["noexec"] == 126
     assert told["python"] == "2\n"
+
+
+def test_no_mount_gives_rights_or_devices(told: dict[str, Any]) -> None:
+    assert " /usr " in told["mounts"]
+    assert weak(told["mounts"]) == []
 
 
 def test_commands_cannot_reach_the_guest_though_they_have_its_uid(told: dict[str, Any]) -> None:

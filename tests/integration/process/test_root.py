@@ -15,6 +15,7 @@ from ringfence.backends import late_binds
 from ringfence.backends.base import Bind
 from ringfence.backends.process import ProcessBackend
 from ringfence.backends.process import root as roots
+from ringfence.guest import build
 from tests.conftest import missing
 from tests.integration.process.conftest import Opened, grant, image, new_id, opened
 from tests.integration.process.kept import SYSTEM, Kept
@@ -188,7 +189,7 @@ async def test_nothing_of_the_hosts_is_in_the_mounts_of_a_sandbox_begun_in_a_chr
     kept.start(
         "--begin", "--", *SYSTEM, "--", "/bin/sleep", "1000", line=chroot(place, mounted=mounted)
     )
-    await until(kept.home.guest)
+    await until(kept.sleeps)
     enter = ["nsenter", "--target", str(kept.home.guest()), "--mount", "ls", "/"]
     done = await asyncio.to_thread(
         subprocess.run, enter, capture_output=True, text=True, check=True
@@ -242,6 +243,26 @@ def test_what_is_bound_late_comes_to_a_sandbox_that_bubblewrap_began_in_a_chroot
         assert Path(f"/proc/{pid}/root{target}/file").exists()
     finally:
         Path(target).rmdir()
+
+
+def test_everybody_may_pass_what_is_made_whatever_umask_a_client_has(
+    kept: Kept, backend: ProcessBackend
+) -> None:
+    line = ["sh", "-c", 'umask 077; exec "$@"', "sh"]
+    parts = (*SYSTEM, "--dir", "/made", "--bind", "ro", "/usr", "/new/er/usr")
+    script = 'test "$(stat -c %a /made /new /new/er | sort -u)" = 755'
+    kept.start("--begin", "--", *parts, "--", "/bin/sh", "-c", script, line=line)
+    assert kept.end() == (0, "")
+
+
+@pytest.mark.parametrize("option", ["--mask", "--read-only", "--seal", "--noexec"])
+def test_a_cover_that_fails_for_another_reason_than_that_nothing_is_there_ends_the_start(
+    option: str, kept: Kept, backend: ProcessBackend
+) -> None:
+    parts = (*SYSTEM, "--shown", str(build.target()), "/guest")
+    guest = ("/guest", "--enter", option, "/bin/true/file", "--", "--help")
+    kept.start("--begin", "--", *parts, "--", *guest)
+    assert kept.end() == (125, f"{option[2:]} /bin/true/file: Not a directory\n")
 
 
 @pytest.mark.parametrize("how", [("--begin",), ("--begin", "--user", "0:0")], ids=len)
