@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ringfence.network import http, socks
@@ -167,7 +168,7 @@ class EgressProxy:
         outside.write(http.head_for_origin(request, added))
         self._count_sent(len(http.head_for_origin(request, [])))  # a secret is not the sandbox's
         await _exchange(
-            http.copy_body(stream, outside, size, self._count_sent, added),
+            _send(partial(http.copy_body, stream, outside, size, self._count_sent, added), stream),
             pump(outside, stream.inner, self._count_received),
         )
 
@@ -246,6 +247,17 @@ def _belongs(secret: Secret, host: str) -> bool:
     if secret.host.startswith("."):
         return host.endswith(secret.host)
     return host == secret.host
+
+
+async def _send(body: Callable[[], Coroutine[Any, Any, None]], client: Buffered) -> None:
+    """Send a body, then drop what follows it. EOFError when the client breaks off: nobody waits for
+    the answer, of which there may never be any."""
+    await body()
+    try:
+        while await client.read():
+            pass
+    except OSError:
+        raise EOFError("the client went away") from None
 
 
 async def _exchange(body: Coroutine[Any, Any, None], answer: Coroutine[Any, Any, None]) -> None:

@@ -684,6 +684,21 @@ async def test_a_body_that_ends_early_ends_both_connections(
     assert silent[0].endswith(b"\r\n\r\nabc")
 
 
+async def test_a_client_that_breaks_off_ends_a_request_that_is_not_answered(
+    make: Make, silent: list[bytes]
+) -> None:
+    """An origin that never says anything would hold one of the sandbox's connections for ever."""
+    place = await make(allow=["good.test"])
+    reader, writer = await _local(place.port)
+    writer.write(b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    async with asyncio.timeout(20):
+        while place.proxy.sent == 0:
+            await asyncio.sleep(0.01)
+        SocketDuplex(reader, writer).reset()
+        while not silent:
+            await asyncio.sleep(0.01)
+
+
 async def test_chunks_go_on_without_what_was_written_beside_their_sizes(make: Make) -> None:
     """All that goes on counts as sent: their sizes and what comes after the last one, too."""
     place = await make(allow=["good.test"])
