@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -77,7 +78,13 @@ def _start(directory: Path, lock: int) -> int:
         actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
         actions.append((os.POSIX_SPAWN_DUP2, lock, _LOCK_FD))
         return os.posix_spawn(
-            sys.executable, arguments, os.environ, file_actions=actions, setsid=True
+            sys.executable,
+            arguments,
+            os.environ,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
         )
     finally:
         os.close(null)
@@ -145,4 +152,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # What whoever started us had open besides, such as a lock of a shell, is not for us to hold.
+    os.closerange(_LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
     main()

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import itertools
 import os
+import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -335,6 +337,35 @@ ensure(Path({str(tmp_path)!r}))
     assert guarded(tmp_path)
     (tmp_path / "ledger.sqlite").unlink()
     assert wait_for(lambda: not guarded(tmp_path))
+
+
+def test_a_guard_has_no_file_of_its_client_and_none_of_its_signals(tmp_path: Path) -> None:
+    """A lock of a shell would be held on, and a guard could not be told to end."""
+    Ledger(tmp_path / "ledger.sqlite")
+    held = os.open(tmp_path / "held", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(held, True)
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        ensure(tmp_path)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGHUP, ignored)
+        os.close(held)
+    assert wait_for(lambda: _guards(tmp_path))
+    [pid] = _guards(tmp_path)
+    assert wait_for(lambda: tmp_path / "held" not in _open_files(pid))
+    assert tmp_path / LOCK in _open_files(pid)
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = dict(re.findall(r"^(Sig\w+):\t(\w+)$", status, re.MULTILINE))
+    assert int(masks["SigBlk"], 16) == 0
+    assert not int(masks["SigIgn"], 16) & 1 << signal.SIGHUP - 1
+    os.kill(pid, signal.SIGTERM)
+    assert wait_for(lambda: not _guards(tmp_path))
+
+
+def _open_files(pid: int) -> list[Path]:
+    return [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(link)]
 
 
 def test_a_guard_without_a_directory_is_an_error(tmp_path: Path) -> None:
