@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 from ringfence.digest import Descriptor, Digest, DigestError, VerifyingReader
 from ringfence.errors import ImageError
 from ringfence.images.reference import Reference
+from ringfence.images.tars import Tar
 
 try:
     from lzma import LZMAError
@@ -62,7 +63,7 @@ def kind_of(path: Path) -> str:
     if path.is_dir():
         return "oci" if (path / "oci-layout").is_file() else "tree"
     try:
-        with open_regular(path) as stream, tarfile.open(fileobj=stream) as archive:
+        with open_regular(path) as stream, Tar.open(fileobj=stream) as archive:
             found = (member.name.removeprefix("./") for member in _members(archive))
             names = {name for name in found if name in _TELLING}
     except _NO_ARCHIVE:
@@ -162,13 +163,17 @@ def _blob(descriptor: Descriptor) -> str:
 
 def unpack(archive_path: Path, into: Path) -> None:
     """Take an OCI layout out of a tar: plain files of the layout's own names only."""
-    with tarfile.open(archive_path) as archive_file:
+    with open_regular(archive_path) as stream, Tar.open(fileobj=stream) as archive_file:
         for member in _members(archive_file):
             name = member.name.removeprefix("./")
             parts = name.split("/")
-            if not member.isreg() or not (
-                name in ("oci-layout", "index.json")
-                or (len(parts) == 3 and parts[0] == "blobs" and _is_blob(parts[1], parts[2]))
+            if (
+                not member.isreg()
+                or member.issparse()
+                or not (
+                    name in ("oci-layout", "index.json")
+                    or (len(parts) == 3 and parts[0] == "blobs" and _is_blob(parts[1], parts[2]))
+                )
             ):
                 continue
             target = into / name

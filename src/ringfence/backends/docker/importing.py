@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import posixpath
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,11 +22,14 @@ from ringfence.digest import Digest
 from ringfence.errors import ImageError, ImageNotFoundError, SandboxError
 from ringfence.images import context as contexts
 from ringfence.images import layouts
+from ringfence.images.tars import Tar
 
 _MANIFEST = "manifest.json"
 _LAYOUT = "oci-layout"
 _MOST_MEMBERS = 100_000
 """Of Docker's archive, which has a few for each layer."""
+_MOST_HEADERS = 64 * 2**20
+"""Bytes of all of these, which are held."""
 _UNREADABLE = (
     tarfile.TarError,
     ValueError,
@@ -205,11 +207,8 @@ def _names_in(body: IO[bytes]) -> dict[str, set[str]]:
     """The names of the images in Docker's archive, by id: the digests of their configurations."""
     body.seek(0)
     try:
-        with tarfile.open(fileobj=body, mode="r:*") as archive:
-            members = list(itertools.islice(archive, _MOST_MEMBERS + 1))
-            if len(members) > _MOST_MEMBERS:
-                raise ValueError(f"it has over {_MOST_MEMBERS} members")
-            told = Counter(posixpath.basename(member.name) for member in members)
+        with Tar.open(fileobj=body, mode="r:*") as archive:
+            told = Counter(map(posixpath.basename, _member_names(archive)))
             if told[_LAYOUT]:  # an engine may go by that, wherever it unpacks it to
                 raise ValueError("it says that it is an OCI layout, too")
             with _only(archive, told, _MANIFEST) as listing:
@@ -225,6 +224,16 @@ def _names_in(body: IO[bytes]) -> dict[str, set[str]]:
     return found
 
 
+def _member_names(archive: Tar) -> Iterator[str]:
+    """Of all members, which are held. ValueError beyond _MOST_MEMBERS, and _MOST_HEADERS."""
+    for count, member in enumerate(archive, start=1):
+        if count > _MOST_MEMBERS:
+            raise ValueError(f"it has over {_MOST_MEMBERS} members")
+        if archive.header_bytes > _MOST_HEADERS:
+            raise ValueError(f"it has over {_MOST_HEADERS} bytes of headers")
+        yield member.name
+
+
 def _only(archive: tarfile.TarFile, told: Mapping[str, int], name: str) -> IO[bytes]:
     """A file of the archive that no other member can be in the place of. ValueError, KeyError."""
     if not isinstance(name, str):
@@ -233,7 +242,8 @@ def _only(archive: tarfile.TarFile, told: Mapping[str, int], name: str) -> IO[by
     if times > 1:
         raise ValueError(f"it has {posixpath.basename(name)} {times} times")
     member = archive.getmember(name)
-    file = archive.extractfile(member) if member.isreg() else None
+    is_file = member.isreg() and not member.issparse()
+    file = archive.extractfile(member) if is_file else None
     if file is None:
         raise ValueError(f"its {name} is no file")
     return file
