@@ -87,9 +87,11 @@ class Kept:
         return int(found[0]) if found else 0
 
     def sleeps(self) -> bool:
-        """Whether the child is `sleep` by now."""
-        pid = self.child()
-        return pid > 0 and Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        """Whether the child is `sleep` by now. What starts the keeper may have others before."""
+        try:
+            return Path(f"/proc/{self.child()}/comm").read_text() == "sleep\n"
+        except OSError:
+            return False
 
     def sleeping(
         self, *args: str, stdin: int = subprocess.DEVNULL, line: Sequence[str] = ()

@@ -77,6 +77,7 @@ async def test_only_the_guest_and_the_command_are_seen_and_the_guest_cannot_be_t
             "touch /.ringfence/x",
         ):
             assert (await sandbox.sh(act)).code != 0, act
+        assert (await sandbox.sh("touch /.ringfence/x", user=0)).code != 0
         assert await sandbox.session.ping() >= 0
     assert b"--socket /.ringfence" in seen.stdout
     assert int(seen.stdout.split()[-1]) < 12

@@ -175,13 +175,6 @@ def test_what_is_born_in_a_version_2_cgroup_is_in_namespaces_of_its_own(
     assert not unified.exists()
 
 
-def test_cgroups_that_lie_in_each_other_are_removed(kept: Kept, unified: Path) -> None:
-    below = unified / "below"
-    kept.start("--make", str(unified), "--make", str(below), "--", "/bin/true")
-    assert kept.end() == (0, "")
-    assert not unified.exists()
-
-
 def test_what_a_program_says_is_its_child_and_is_not_is_not_killed(kept: Kept) -> None:
     bystander = subprocess.Popen(["/bin/sleep", "1000"])
     try:

@@ -255,6 +255,18 @@ def test_everybody_may_pass_what_is_made_whatever_umask_a_client_has(
     assert kept.end() == (0, "")
 
 
+def test_a_client_with_a_low_limit_of_open_files_may_have_more_shown_and_the_program_its_limit(
+    kept: Kept, backend: ProcessBackend
+) -> None:
+    line = ["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh"]
+    parts = [*SYSTEM]
+    for number in range(100):
+        parts += ["--bind", "ro", "/usr", f"/{number}"]
+    script = 'test -d /99/bin && test "$(ulimit -Sn)" = 64'
+    kept.start("--begin", "--", *parts, "--", "/bin/sh", "-c", script, line=line)
+    assert kept.end() == (0, "")
+
+
 @pytest.mark.parametrize("option", ["--mask", "--read-only", "--seal", "--noexec"])
 def test_a_cover_that_fails_for_another_reason_than_that_nothing_is_there_ends_the_start(
     option: str, kept: Kept, backend: ProcessBackend

@@ -39,6 +39,8 @@ def test_root_makes_no_user_namespace_and_keeps_only_what_the_guest_needs() -> N
     args = line()
     assert {f"--unshare-{name}" for name in ("pid", "net", "ipc", "uts", "cgroup")} <= set(args)
     assert "--unshare-user" not in args
+    assert {"--new-session", "--as-pid-1"} <= set(args)
+    assert (pairs(args, "--cap-drop"), pairs(args, "--hostname")) == (["ALL"], ["sandbox"])
     assert pairs(args, "--cap-add") == [
         f"CAP_{name}" for name in ("KILL", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN")
     ]
