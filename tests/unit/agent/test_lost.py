@@ -1,8 +1,10 @@
 """A supervisor that is killed from outside costs no command that had not begun, and no result that it knew."""
 
+import ctypes
 import os
 import platform
 import signal
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from .wrapped import Wrapped
 STDIN_OPEN, SEARCH = 1, 32
 LOST = 5
 SENDTO = {"x86_64": 44, "aarch64": 206}[platform.machine()]
+PIDFD_GETFD = 438
 CLONE = {"x86_64": 56, "aarch64": 220}[platform.machine()]
 
 
@@ -148,7 +151,8 @@ def test_a_command_whose_start_was_not_reported_is_lost_and_had_begun(
     pid = guest.raw.started(command)
     ending = guest.raw.ending(command)
     assert (ending.status, ending.reason, ending.proof) == (signal.SIGKILL, LOST, 1)
-    assert (directory / "begun").read_text() in ("", f"{pid}\n")
+    begun = "".join(path.read_text() for path in directory.iterdir())
+    assert begun in ("", f"{pid}\n"), "it may have been killed before it wrote"
     assert guest.marked() == []
 
 
@@ -165,6 +169,34 @@ def test_a_command_whose_end_was_not_reported_has_its_result(guest: Guest) -> No
     assert (ending.status, ending.reason, ending.stdout) == (7 << 8, 0, b"over\n")
     assert guest.marked() == [], "what it left is nobody's to look after"
     assert guest.raw.run("sh", "-c", "exit 3").status == 3 << 8
+
+
+def sockets(pid: int) -> dict[str, int]:
+    """By name; the descriptor of each."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if str(entry.readlink()).startswith("socket:"):
+            found[str(entry.readlink())] = int(entry.name)
+    return found
+
+
+def test_a_command_that_died_with_its_supervisor_did_not_end_by_itself(wrapped: Wrapped) -> None:
+    """The namespace's first process may hear of the end of the one outside before it dies of it."""
+    wrapped.run("true")
+    supervisor = waiting(wrapped)
+    (inner,) = children(supervisor)
+    command = wrapped.raw.start("sleep", "1000", who=wrapped.who)
+    wrapped.raw.started(command)
+    signalled(signal.SIGSTOP, "T", inner)
+    (between,) = sockets(supervisor).keys() - sockets(inner).keys()
+    held = os.pidfd_open(supervisor)
+    copied = ctypes.CDLL(None).syscall(PIDFD_GETFD, held, sockets(supervisor)[between], 0)
+    os.close(held)
+    with socket.socket(fileno=copied) as end:
+        end.shutdown(socket.SHUT_RDWR)
+    os.kill(inner, signal.SIGCONT)
+    ending = wrapped.raw.ending(command)
+    assert (ending.status, ending.reason) == (signal.SIGKILL, LOST)
 
 
 def test_a_later_command_has_no_result_of_an_earlier_one(guest: Guest) -> None:

@@ -142,16 +142,24 @@ static _Noreturn void killed(void)
 	_exit(0);
 }
 
+/* The agent is gone, or the supervisor outside. What this does to the command is no end of its own: nobody is told. */
+static _Noreturn void left_alone(void)
+{
+	static struct told nobody;
+	drain();
+	told = &nobody;
+	kill_family();
+	_exit(0);
+}
+
 static void take_tell(void)
 {
 	struct tell tell;
 	ssize_t got = recv(tells, &tell, sizeof tell, MSG_DONTWAIT);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (got <= 0) {
-		kill_family();
-		_exit(0);
-	}
+	if (got <= 0)
+		left_alone();
 	if (tell.kind == TELL_KILL)
 		killed();
 	if (tell.kind != TELL_SIGNAL && tell.kind != TELL_TIMEOUT)
