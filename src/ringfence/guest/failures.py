@@ -54,6 +54,18 @@ _OF_TWO = {
 }
 """For what is moved or copied, where either path may be meant."""
 
+_OF_WATCHING = {
+    errno.EMFILE: (
+        "no inotify instance is left to its user, whose sandboxes share them",
+        "end what else watches, or raise fs.inotify.max_user_instances",
+    ),
+    errno.ENOSPC: (
+        "no inotify watch is left to its user, whose sandboxes share them",
+        "watch a smaller tree, or raise fs.inotify.max_user_watches",
+    ),
+}
+"""The kernel counts both for each uid of the host: inotify(7)."""
+
 
 def file_error(op: str, path: bytes, failure: Failure, *, to: bytes | None = None) -> FileError:
     """The error for a FAIL of `op` on `path` (and `to`); they are in it, with the errno."""
@@ -70,6 +82,8 @@ def file_error(op: str, path: bytes, failure: Failure, *, to: bytes | None = Non
         happened, remedy = _OF_TWO.get(number, (happened, remedy))
     elif op == "files.readlink" and number == errno.EINVAL:
         happened = "it is no symbolic link"
+    elif op == "files.watch":
+        happened, remedy = _OF_WATCHING.get(number, (happened, remedy))
     return cls(f"{op}: {where}: {happened}; {remedy}", op=op, context=context)
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ringfence.errors import PathDeniedError, PathNotFoundError, SandboxLostError
+from ringfence.errors import FileError, PathDeniedError, PathNotFoundError, SandboxLostError
 from ringfence.guest.protocol import U32, Answer, Ask, Cred, Feature, WriteFlag
 from ringfence.guest.walks import OVERFLOW, Event, Watch
 
@@ -112,6 +113,31 @@ async def test_a_private_directory_is_not_watched_by_others(place: Place) -> Non
     os.chown(private, *USER[:2])
     with pytest.raises(PathDeniedError):
         await place.session.files.watch(str(private), Cred(1001, 1001))
+
+
+HOLDS_ALL = """
+import ctypes, os
+os.setuid(61999)
+libc = ctypes.CDLL(None)
+while libc.inotify_init() >= 0:
+    pass
+print("all", flush=True)
+input()
+"""
+
+
+async def test_a_user_whose_watchers_are_used_up_is_told_of_that_limit(place: Place) -> None:
+    if not place.real:
+        pytest.skip("the mock watches without the kernel")
+    pipe = asyncio.subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDS_ALL, stdin=pipe, stdout=pipe
+    )
+    assert holder.stdout is not None
+    assert await holder.stdout.readline() == b"all\n"
+    with pytest.raises(FileError, match=r"fs\.inotify\.max_user_instances"):
+        await place.session.files.watch("/", Cred(61999, 61999))
+    await holder.communicate(b"\n")
 
 
 async def test_more_events_than_are_kept_are_an_overflow(puppet: tuple) -> None:
