@@ -41,7 +41,7 @@ async def test_a_root_that_can_be_written_is_one_sandboxs_alone(opens: Opened) -
         assert (await third.sh("test ! -e /mark && test ! -e /srv/d", user=0)).code == 0
 
 
-async def test_what_is_bound_in_one_that_runs_is_no_directory_of_another(
+async def test_what_is_bound_in_one_that_runs_is_passed_whatever_the_umask_and_no_directory_of_another(
     opens: Opened, tmp_path: Path
 ) -> None:
     shown = tmp_path / "shown"
@@ -52,7 +52,11 @@ async def test_what_is_bound_in_one_that_runs_is_no_directory_of_another(
         """Nobody ends it meanwhile."""
 
     async with opens() as first, opens() as second:
-        await first.instance.bind([Bind(str(shown), "/late/repository")], lives)
+        before = os.umask(0o077)
+        try:
+            await first.instance.bind([Bind(str(shown), "/late/repository")], lives)
+        finally:
+            os.umask(before)
         assert (await first.sh("cat /late/repository/file")).stdout == b"here"
         assert (await second.sh("test ! -e /late")).code == 0
 

@@ -156,6 +156,7 @@ def test_the_root_is_sealed_unless_it_may_be_written() -> None:
 def test_the_guest_is_bound_where_its_home_has_no_link_to_it() -> None:
     assert "/.ringfence/guest" not in pairs(line(), "/g/guest")
     assert "/.ringfence/guest" in pairs(line(linked=False), "/g/guest")
+    assert pairs(line(linked=False), "--ro-bind") == ["/state/box/run", "/g/guest"]
 
 
 ENTRIES = (
