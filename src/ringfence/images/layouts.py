@@ -34,6 +34,10 @@ _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
 
 
 _NO_ARCHIVE = (
@@ -67,8 +71,7 @@ def kind_of(path: Path) -> str:
             found = (member.name.removeprefix("./") for member in _members(archive))
             names = {name for name in found if name in _TELLING}
     except _NO_ARCHIVE:
-        text = f"{path} is no tar archive, and no directory"
-        raise ImageError(text, op="import") from None
+        raise ImageError(f"{path} is no tar archive, and no directory", op="import") from None
     except OSError as error:
         text = f"{path} is no tar archive: {error.strerror or 'it is cut short'}"
         raise ImageError(text, op="import") from None
@@ -107,7 +110,7 @@ def find(layout: Path, name: str | None = None, *, architecture: str = "amd64") 
         raise ImageError(f"{layout} holds {len(entries)} instead of {wanted}", op="import")
     (entry,) = entries
     document = document_at(layout, entry)
-    if entry.media_type in _INDEXES or "manifests" in document:
+    if _is_index(entry, document):
         entry = _for_machine(layout, document, architecture)
         document = document_at(layout, entry)
     return _manifest(entry, document)
@@ -118,7 +121,21 @@ def read(layout: Path, descriptor: Descriptor) -> Manifest:
     return _manifest(descriptor, document_at(layout, descriptor))
 
 
+def _is_index(entry: Descriptor, document: Mapping[str, Any]) -> bool:
+    """Whether a document is an index, and no image's manifest. ImageError for what others could
+    take for the other one: its digest would name two images."""
+    listed = "manifests" in document
+    has_both = listed and ("config" in document or "layers" in document)
+    others = _MANIFESTS if listed else _INDEXES
+    if has_both or entry.media_type in others or document.get("mediaType") in others:
+        text = f"{entry.digest}: it is not clear whether it is a manifest or an index"
+        raise ImageError(text, op="import")
+    return listed
+
+
 def _manifest(entry: Descriptor, document: Mapping[str, Any]) -> Manifest:
+    if _is_index(entry, document):
+        raise ImageError(f"{entry.digest} is an index, no image's manifest", op="import")
     try:
         config = Descriptor.from_dict(document["config"])
     except (KeyError, DigestError) as error:
