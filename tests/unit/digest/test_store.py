@@ -669,3 +669,20 @@ def test_a_blob_that_comes_again_is_young_and_ends_what_was_begun_of_it(store: S
         store.ingest("begun", expected=digest)
     assert store.ingests() == {}
     assert store.gc(grace=3600).removed == ()
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_blob_of_another_size_than_was_asked_for_is_not_there(store: Store, size: int) -> None:
+    """The size is half of what a descriptor says: a wrong one is no success, and a blob that a
+    disk has cut short comes in again."""
+    digest = store.put(b"content")
+    with pytest.raises((SizeMismatch, TrailingData)):
+        store.put(b"content", expected=digest, size=size)
+    assert store.read(digest) == b"content"
+    path = store.blob_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"content"[:size] + b"t" * (size - 7))
+    assert store.put(b"content", expected=digest, size=7) == digest
+    assert store.read(digest) == b"content"
+    with pytest.raises(BlobExists):
+        store.ingest("again", expected=digest, size=7)

@@ -69,9 +69,9 @@ class Store:
         """Begin a blob, or go on with the one that was begun under this ref.
 
         expected, size: checked at the commit, the size at each write too. One begun with another
-        expectation starts again. Raises BlobExists when `expected` is there, IngestBusy,
-        QuotaExceeded, SizeMismatch for a negative size, DigestError for a digest that cannot be
-        verified here.
+        expectation starts again. Raises BlobExists when `expected` is there with that size,
+        IngestBusy, QuotaExceeded, SizeMismatch for a negative size, DigestError for a digest that
+        cannot be verified here.
         """
         if size is not None and size < 0:
             raise SizeMismatch(f"{ref}: the size {size} is negative")
@@ -79,7 +79,7 @@ class Store:
         if expected is not None:
             digest = Digest(expected)
             require_verifiable(digest)
-            if self._renewed(digest):
+            if self._renewed(digest, size):
                 self.abort(ref)
                 raise BlobExists(f"{digest} is in the store already")
         return Ingest(
@@ -103,7 +103,7 @@ class Store:
     ) -> Digest:
         """Ingest bytes or a binary stream in one go; the digest. Nothing is left of a failure.
 
-        A blob that is there already is fine: then the source is not read.
+        A blob that is there already, with that size, is fine: then the source is not read.
         """
         reader = io.BytesIO(source) if isinstance(source, bytes) else source
         ref = f"put {os.urandom(16).hex()}"
@@ -121,10 +121,10 @@ class Store:
             ingest.abort()
             self.abort(ref)  # what an interruption ended, too
 
-    def _renewed(self, digest: Digest) -> bool:
-        """Whether a blob is there; then it is as young as one that came in now."""
+    def _renewed(self, digest: Digest, size: int | None) -> bool:
+        """Whether a blob of this size is there; then it is as young as one that came in now."""
         with locks.shared(self._layout.lock):
-            if digest not in self:
+            if digest not in self or size not in (None, self.info(digest).size):
                 return False
             os.utime(self._layout.blob(digest))
         return True
