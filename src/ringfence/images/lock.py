@@ -52,7 +52,7 @@ class Lock:
         """The lock that a file's text describes. InvalidSpecError, also when it has an image twice,
         as after a merge."""
         try:
-            data: Any = dict(json.loads(text, object_pairs_hook=list))
+            data = _parts(json.loads(text, object_pairs_hook=list))
             if data["version"] != VERSION:
                 raise InvalidSpecError(
                     f"the lock file has version {data['version']!r}, known is {VERSION}", op="image"
@@ -116,6 +116,16 @@ class Lock:
         found = [image_id] if pin.local else list(manifests)
         if str(pin.digest) not in found:
             raise _changed(reference, pin, found or [f"{_ID}{image_id}"])
+
+
+def _parts(pairs: Any) -> dict[str, Any]:
+    """What the file's object has. ValueError for one that has a part twice, as after a merge."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"it has {key!r} twice")
+        made[key] = value
+    return made
 
 
 def _key(name: str) -> Reference:

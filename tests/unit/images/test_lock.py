@@ -43,6 +43,15 @@ def test_an_image_that_is_there_twice_is_refused_unless_both_say_the_same() -> N
             Lock.parse(text % B)
 
 
+@pytest.mark.parametrize("key", ["images", "version"])
+def test_a_file_that_has_a_part_twice_is_refused(key: str) -> None:
+    """As after a merge: the first one was passed over, and what it pinned with it."""
+    parts = {"version": "1", "images": f'{{"python:3.12": "{A}"}}'}
+    again = ", ".join(f'"{name}": {parts[name]}' for name in (*parts, key))
+    with pytest.raises(InvalidSpecError, match=f"cannot be read: it has {key!r} twice"):
+        Lock.parse(f"{{{again}}}")
+
+
 def test_a_locked_tag_is_pulled_by_its_digest() -> None:
     lock = Lock().locked(PYTHON, Pin.parse(A))
     assert str(lock.resolve(PYTHON)) == f"docker.io/library/python:3.12@{A}"
