@@ -65,6 +65,8 @@ async def test_a_lost_command_took_the_time_since_its_start(
             work = asyncio.ensure_future(sandbox.exec(["sleep", "300"], on_stdout=sink))
         while sandbox.history[-1].name != "ExecStarted":
             await asyncio.sleep(0.01)
+        for _ in range(2):  # until its holder has heard of the start, too
+            await sandbox._context.session.ping()
         now += 7
         mock.lose("ping")
         with pytest.raises(ringfence.SandboxLostError):

@@ -219,7 +219,7 @@ async def test_a_member_that_is_silent_holds_up_nobody(
     mock: MockBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody froze it: the next one is handed out, and it is replaced."""
-    monkeypatch.setattr("ringfence.sandbox.stock._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("ringfence.sandbox.stock._SILENT_SECONDS", 1.0)
     held = Held(monkeypatch)
     async with ringfence.pool(SandboxSpec(), size=2, backend=mock) as pool:
         await pool.fill()
