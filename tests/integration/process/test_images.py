@@ -1,5 +1,7 @@
 """Root file systems from directories, tars and OCI layouts; what they hold cannot escape."""
 
+import ctypes
+import errno
 import gzip
 import hashlib
 import io
@@ -312,6 +314,45 @@ async def test_a_layer_of_more_names_than_memory_can_hold_is_refused(
     layout.layer({f"{number:0100}": b"" for number in range(1000)})
     layout.close("mine")
     with pytest.raises(ImageError, match="too many names"):
+        await grant(backend, image=str(layout.path))
+
+
+async def test_an_image_that_the_disk_did_not_take_has_no_name(
+    backend: ProcessBackend, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written to the disk is told by the call that waits for it, and only once:
+    the next start found the image, with zeros for files."""
+
+    class Library:
+        def syncfs(self, _: int) -> int:
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images.ctypes, "CDLL", lambda *_, **__: Library())
+        with pytest.raises(ImageError, match="cannot be made: Input/output error"):
+            await grant(backend, image=str(layout.path))
+    assert not list((tmp_path / "state").rglob("sha256-*"))
+    await grant(backend, image=str(layout.path))
+    assert len(list((tmp_path / "state").rglob("sha256-*"))) == 1
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+async def test_a_layer_whose_header_would_take_all_memory_is_refused(
+    backend: ProcessBackend, layout: Layout, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    """Packed it is some kilobytes, and tar holds all of it."""
+    monkeypatch.setattr(unpacking, "_MOST_MEMORY", 64 * 2**20)
+    size = 80 * 2**20
+    claiming = tarfile.TarInfo("x")
+    claiming.type, claiming.size = kind, size
+    text = b"%d comment=%s\n" % (size, b"x" * (size - len(f"{size} comment=\n")))
+    member = tarfile.TarInfo("y").tobuf()
+    header = claiming.tobuf(tarfile.GNU_FORMAT)
+    layer = gzip.compress(header + text + member + bytes(1024), 1)
+    layout.layers.append(layout.blob(layer, "layer.v1.tar+gzip"))
+    layout.close("mine")
+    with pytest.raises(ImageError, match="memory exhausted"):
         await grant(backend, image=str(layout.path))
 
 

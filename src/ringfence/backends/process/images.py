@@ -152,10 +152,12 @@ class Images:
 
 
 def _sync(path: Path) -> None:
-    """Write all of the file system that `path` is on to its disk: syncfs(2)."""
+    """Write all of the file system that `path` is on to its disk: syncfs(2). OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        ctypes.CDLL(None).syncfs(descriptor)
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), str(path))
     finally:
         os.close(descriptor)
 

@@ -30,6 +30,9 @@ _SHOWN = 500
 _READ_BYTES = 2**16
 _MOST_PRINTED = 256 * 2**20
 """Bytes of the names of one layer: a million files take a third of it."""
+_MOST_MEMORY = 2**30
+"""Bytes of each program that reads an archive: tar takes 400 for a link, or all that a name has."""
+_BOUNDED = 'ulimit -v "$1" 2> /dev/null; shift; exec "$@"'
 _REMOVE = """\
 for line; do
   path=${line#?}
@@ -144,7 +147,8 @@ class Unpacking:
         for name in _LINKED:
             args += ["--symlink", f"{_ROOT}/{name}", f"/{name}"]
         args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - names inside the sandbox
-        return [*args, "--bind", str(self.target), _ROOT, "--"]
+        args += ["--bind", str(self.target), _ROOT, "--"]
+        return [*args, "sh", "-c", _BOUNDED, "sh", str(_MOST_MEMORY // 1024)]
 
 
 async def _beginning(stream: asyncio.StreamReader | None, most: int) -> bytes:
