@@ -752,13 +752,9 @@ def test_certificates_are_kept_for_a_few_hosts_only() -> None:
     assert sum(context() is not None for context in made) <= 32
 
 
-async def test_a_resolver_that_hangs_holds_up_nothing_else(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sandbox keeps a few threads waiting, none of them one of those in which this process does
-    all its other work."""
-    place = await make(allow=[".good.test"], looks_up=False)
-    answers, asked = threading.Event(), []
+def hanging_resolver(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[str]]:
+    """What has its lookups answered, and the names that it was asked for by then."""
+    answers, asked = threading.Event(), list[str]()
 
     def hang(host: str, *_: object, **__: object) -> list[object]:
         asked.append(host)
@@ -766,6 +762,16 @@ async def test_a_resolver_that_hangs_holds_up_nothing_else(
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
+    return answers, asked
+
+
+async def test_a_resolver_that_hangs_holds_up_nothing_else(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox keeps a few threads waiting, none of them one of those in which this process does
+    all its other work."""
+    place = await make(allow=[".good.test"], looks_up=False)
+    answers, asked = hanging_resolver(monkeypatch)
     request = b"CONNECT %d.good.test:443 HTTP/1.1\r\n\r\n"
     asking = [asyncio.ensure_future(place.ask(request % number)) for number in range(60)]
     try:
@@ -784,14 +790,7 @@ async def test_a_lookup_that_nobody_waits_for_any_more_counts_until_it_ends(
 ) -> None:
     """Its thread goes on: a sandbox that asks again after each time limit would have ever more."""
     place = await make(allow=[".good.test"], looks_up=False)
-    answers, asked = threading.Event(), []
-
-    def hang(host: str, *_: object, **__: object) -> list[object]:
-        asked.append(host)
-        answers.wait()
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    answers, asked = hanging_resolver(monkeypatch)
     monkeypatch.setattr("ringfence.network.reach.CONNECT_SECONDS", 0.05)
     try:
         for number in range(LOOKUPS_MOST + 3):
